@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Whole reads and writes at a file's current offset.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// Fills `buffer` from `file`.
+///
+/// # Errors
+/// The operating system's, or [`io::ErrorKind::UnexpectedEof`] when the file ends before.
+pub fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match rustix::io::read(file, &mut buffer[filled..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `data` to `file`.
+///
+/// # Errors
+/// The operating system's, or [`io::ErrorKind::WriteZero`].
+pub fn write_all(file: BorrowedFd<'_>, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match rustix::io::write(file, data) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => data = &data[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, SeekFrom, Write};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn reads_from_the_current_offset_and_notices_the_end() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        file.seek(SeekFrom::Start(4)).unwrap();
+        let mut four = [0; 4];
+        read_exact(file.as_fd(), &mut four).unwrap();
+        assert_eq!(&four, b"4567");
+        let error = read_exact(file.as_fd(), &mut four).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn writes_at_the_current_offset_and_reports_a_full_disk() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        file.seek(SeekFrom::Start(2)).unwrap();
+        write_all(file.as_fd(), b"abc").unwrap();
+        file.rewind().unwrap();
+        let mut all = String::new();
+        file.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "01abc56789");
+
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let error = write_all(full.as_fd(), b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The copy paths of a clone: file to buffer, buffer to file, file to file.
+//!
+//! All of them work from the current offset of the files, because that is how an engine hands them over (it has sought them), and
+//! all of them move exactly the asked number of bytes or fail. What the kernel can do without a copy through user space is probed
+//! once and remembered ([`copy`]).
+
+#![forbid(unsafe_code)]
+
+mod buffer;
+mod copy;
+mod file;
+
+pub use buffer::{ALIGNMENT, AlignedBuffer};
+pub use copy::{CopyError, copy_file_to_file};
+pub use file::{read_exact, write_all};
