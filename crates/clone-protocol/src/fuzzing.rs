@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What must hold for any bytes: the bodies of the targets in `fuzz/`, which the unit tests feed too.
+//!
+//! Each function panics when it does not hold.
+
+use innodb_model::InnodbModel;
+
+use crate::Command;
+use crate::Response;
+use crate::innodb::Compression;
+use crate::innodb::Data;
+use crate::innodb::Descriptor;
+use crate::innodb::DescriptorKind;
+use crate::innodb::EncryptionKey;
+use crate::innodb::FileMetadata;
+use crate::innodb::Locator;
+use crate::innodb::SPACE_ID_BUFFER_POOL;
+use crate::innodb::SPACE_ID_REDO;
+use crate::innodb::SnapshotState;
+use crate::innodb::State;
+use crate::innodb::StreamCheck;
+use crate::innodb::TaskMetadata;
+use crate::innodb::TaskRole;
+use crate::innodb::VERSION;
+
+mod innodb_model;
+
+/// A command that parses encodes to the bytes it came from. The first byte is the code.
+pub fn command(bytes: &[u8]) {
+    let Some((code, payload)) = bytes.split_first() else { return };
+    let Ok(command) = Command::parse(*code, payload) else { return };
+    let mut encoded = Vec::new();
+    command.encode_payload(&mut encoded);
+    assert_eq!(command.code() as u8, *code);
+    match command {
+        Command::Execute | Command::Exit => assert!(encoded.is_empty()),
+        _ => assert_eq!(encoded, payload),
+    }
+}
+
+/// A response that parses encodes to the bytes it came from, but for what it ignores at the end.
+pub fn response(bytes: &[u8]) {
+    let Ok(response) = Response::parse(bytes) else { return };
+    let mut encoded = Vec::new();
+    response.encode(&mut encoded);
+    assert!(bytes.starts_with(&encoded));
+    assert_eq!(Response::parse(&encoded), Ok(response));
+}
+
+/// A descriptor that parses encodes to one that is equal and as long as its header said.
+pub fn descriptor(bytes: &[u8]) {
+    let holds_key = StreamCheck::contains_key_material(bytes);
+    let Ok(descriptor) = Descriptor::parse(bytes) else { return };
+    let mut encoded = Vec::new();
+    descriptor.encode(&mut encoded);
+    assert_eq!(Descriptor::parse(&encoded).as_ref(), Ok(&descriptor));
+    match &descriptor {
+        Descriptor::Locator(_) => assert!(encoded.len() <= bytes.len()),
+        _ => assert_eq!(encoded.len(), bytes.len()),
+    }
+    let has_key = matches!(&descriptor, Descriptor::FileMetadata(file) if file.key.is_some());
+    assert_eq!(holds_key, has_key);
+}
+
+/// What passes [`StreamCheck`] does InnoDB no harm, with a master, two workers and restarts.
+///
+/// The bytes choose what a hostile donor sends. A refused descriptor would end the clone; here the
+/// donor goes on, so that a refusal must not leave anything behind either. Returns the state that
+/// InnoDB came to.
+pub fn stream_check(bytes: &[u8]) -> SnapshotState {
+    let mut choices = Choices { rest: bytes };
+    let mut innodb = InnodbModel::default();
+    let stream = StreamCheck::new();
+    let mut waiting = [None; 2];
+    while let Some(choice) = choices.next() {
+        let role = if choice & 1 == 0 { TaskRole::Master } else { TaskRole::Worker };
+        let worker = usize::from(choice >> 1 & 1);
+        let is_waiting = waiting[worker].is_some_and(|state| state > innodb.state());
+        if role == TaskRole::Worker && is_waiting {
+            continue;
+        }
+        match choice >> 2 & 7 {
+            0 => restart(&stream, &innodb, &mut waiting),
+            1 => raw(&stream, role, choices.take(usize::from(choice >> 5) * 10)),
+            _ => {
+                let sent = choices.descriptor(innodb.state());
+                let mut bytes = Vec::new();
+                sent.encode(&mut bytes);
+                let Ok(checked) = stream.check_from(role, &bytes) else { continue };
+                match (role, checked.state_started) {
+                    // Another task lost its connection, and the start fails for that.
+                    (TaskRole::Master, Some(_)) if choice >> 5 == 0 => {
+                        restart(&stream, &innodb, &mut waiting);
+                    }
+                    (TaskRole::Worker, Some((state, _))) => waiting[worker] = Some(state),
+                    _ => assert_eq!(innodb.apply(&sent), Ok(()), "{sent:?}"),
+                }
+            }
+        }
+    }
+    innodb.state()
+}
+
+fn restart(stream: &StreamCheck, innodb: &InnodbModel, waiting: &mut [Option<SnapshotState>; 2]) {
+    *waiting = [None; 2];
+    let mut bytes = Vec::new();
+    Descriptor::Locator(Locator {
+        version: VERSION,
+        clone_id: 1,
+        snapshot_id: 2,
+        index: 0,
+        state: innodb.state(),
+        metadata_transferred: false,
+        progress: None,
+    })
+    .encode(&mut bytes);
+    assert_eq!(stream.resume(&bytes), Ok(()));
+    Descriptor::TaskMetadata(TaskMetadata { task: 0, chunk: 0, block: 0 }).encode(&mut bytes);
+    assert!(stream.check_from(TaskRole::Master, &bytes).is_ok());
+}
+
+/// Bytes that are hardly ever a descriptor, and if they are, not one that changes anything.
+fn raw(stream: &StreamCheck, role: TaskRole, bytes: &[u8]) {
+    if let Ok(descriptor) = Descriptor::parse(bytes)
+        && descriptor.kind() != DescriptorKind::TaskMetadata
+    {
+        return;
+    }
+    let _ = stream.check_from(role, bytes);
+}
+
+/// Fuzzed bytes as a source of decisions.
+struct Choices<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Choices<'a> {
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
+    fn take(&mut self, len: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at(len.min(self.rest.len()));
+        self.rest = rest;
+        taken
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().unwrap_or_default()
+    }
+
+    /// Mostly small, so that indexes and totals meet; sometimes at an edge.
+    fn number(&mut self) -> u32 {
+        match self.byte() {
+            255 => u32::MAX,
+            254 => 1 << 31,
+            253 => 1 << 26,
+            252 => 65_536,
+            251 => 16_384,
+            250 => 2048,
+            byte => u32::from(byte % 5),
+        }
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte() & 1 == 1
+    }
+
+    /// Mostly where InnoDB is, or the next.
+    fn state(&mut self, current: SnapshotState) -> SnapshotState {
+        let byte = self.byte();
+        match byte % 8 {
+            0..=3 => current,
+            4..=6 => current.next().unwrap_or(current),
+            _ => SnapshotState::from_wire(u32::from(byte >> 3) % 6).unwrap_or(current),
+        }
+    }
+
+    fn descriptor(&mut self, current: SnapshotState) -> Descriptor<'static> {
+        let kind = self.byte();
+        let state = self.state(current);
+        let task = u32::from(self.byte() % 3);
+        match kind % 8 {
+            0 => Descriptor::TaskMetadata(TaskMetadata { task, chunk: 0, block: 0 }),
+            1 | 2 => Descriptor::State(State {
+                state,
+                task,
+                chunks: self.number(),
+                files: self.number(),
+                estimate: 0,
+                estimate_disk: 0,
+                start: self.byte() % 4 != 0,
+                ack: self.byte() % 8 == 0,
+            }),
+            3..=5 => Descriptor::FileMetadata(self.file(state)),
+            _ => Descriptor::Data(Data {
+                state,
+                task,
+                chunk: self.number(),
+                block: 1,
+                file_index: self.number(),
+                data_len: self.number(),
+                file_offset: u64::from(self.number()) << (self.byte() % 33),
+                file_size: 0,
+            }),
+        }
+    }
+
+    fn file(&mut self, state: SnapshotState) -> FileMetadata<'static> {
+        let kind = self.byte();
+        let (space_id, name, fsp_flags): (_, &[u8], _) = match kind % 8 {
+            0 => (SPACE_ID_REDO, b"", u32::MAX),
+            1 => (SPACE_ID_BUFFER_POOL, b"ib_buffer_pool", u32::MAX),
+            2 => (5, b"", 0),
+            3 => (5, b"./test/t1.ibd", 1 << 1),
+            _ => (5, b"./test/t1.ibd", 0),
+        };
+        FileMetadata {
+            state,
+            file_size: 0,
+            allocated_size: 0,
+            fsp_flags,
+            block_size: 4096,
+            compression: Compression::None,
+            encrypted: false,
+            renamed: self.byte() % 4 == 0,
+            deleted: self.byte() % 4 == 0,
+            space_id,
+            file_index: self.number(),
+            first_chunk: self.number(),
+            last_chunk: self.number(),
+            name,
+            key: self.flag().then(|| EncryptionKey::new(&[1; 32], &[2; 32])),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;

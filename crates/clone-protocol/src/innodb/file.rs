@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `Clone_Desc_File_MetaData`, 62 bytes, the file's name, and sometimes its key.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::SnapshotState;
+use crate::ProtocolError;
+use crate::wire::Reader;
+use crate::wire::len_u32;
+
+/// The tablespace id of redo files, `dict_sys_t::s_log_space_id`.
+pub const SPACE_ID_REDO: u32 = 0xFFFF_FFF0;
+
+/// The tablespace id of the buffer pool dump, `dict_sys_t::s_invalid_space_id`.
+pub const SPACE_ID_BUFFER_POOL: u32 = 0xFFFF_FFFF;
+
+const KEY_LEN: usize = 32;
+
+const ZLIB: u16 = 1;
+const LZ4: u16 = 2;
+const AES: u16 = 4;
+const RENAMED: u16 = 8;
+const DELETED: u16 = 16;
+const HAS_KEY: u16 = 32;
+
+/// Where the flags stand in a whole descriptor.
+pub(super) const FLAGS_AT: usize = 40;
+
+const INVALID: &str = "Wrong Clone RPC: Invalid File Descriptor";
+
+/// A file of the donor, or what DDL did to one.
+///
+/// `u32` state @12, `u64` size @16, `u64` allocated size @24, `u32` FSP flags @32, `u32` block size @36,
+/// `u16` flags @40, `u32` space id @42, `u32` file index @46, `u32` first chunk @50, `u32` last chunk @54,
+/// `u32` name length with its NUL @58, name @62, and with the key flag 32 bytes key, 32 bytes IV.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMetadata<'a> {
+    /// The state the donor is in. One ahead of the recipient's, the file was changed or created by
+    /// DDL in the state before.
+    pub state: SnapshotState,
+    /// The file's size in bytes.
+    pub file_size: u64,
+    /// Bytes it takes on the donor's disk.
+    pub allocated_size: u64,
+    /// The tablespace's flags; all ones for redo and for the buffer pool dump.
+    pub fsp_flags: u32,
+    /// The donor's file system block size in bytes, for transparent page compression.
+    pub block_size: u32,
+    /// Transparent page compression.
+    pub compression: Compression,
+    /// The tablespace is encrypted.
+    pub encrypted: bool,
+    /// DDL renamed the file; the name is the new one.
+    pub renamed: bool,
+    /// DDL dropped the file.
+    pub deleted: bool,
+    /// Tablespace id; see [`SPACE_ID_REDO`] and [`SPACE_ID_BUFFER_POOL`].
+    pub space_id: u32,
+    /// The file's index, for data files and redo files apart.
+    pub file_index: u32,
+    /// The first of its chunks, from 1. With [`deleted`](Self::deleted) inside a state, the chunk
+    /// at which the donor found out.
+    pub first_chunk: u32,
+    /// The last of its chunks; one less than the first when it has none.
+    pub last_chunk: u32,
+    /// The name without its NUL, in the donor's file system's bytes. Empty for redo only.
+    pub name: &'a [u8],
+    /// The tablespace's key, for an encrypted file that DDL created in PAGE_COPY.
+    pub key: Option<EncryptionKey>,
+}
+
+impl<'a> FileMetadata<'a> {
+    pub(super) fn parse(mut body: Reader<'a>) -> Result<Self, ProtocolError> {
+        Self::fields(&mut body)
+            .filter(|_| body.is_empty())
+            .ok_or_else(|| ProtocolError::new(INVALID))
+    }
+
+    /// Flags that no release has are ignored, as InnoDB does.
+    fn fields(body: &mut Reader<'a>) -> Option<Self> {
+        let state = SnapshotState::from_wire(body.u32_be()?)?;
+        let (file_size, allocated_size) = (body.u64_be()?, body.u64_be()?);
+        let (fsp_flags, block_size) = (body.u32_be()?, body.u32_be()?);
+        let flags = body.u16_be()?;
+        let (space_id, file_index) = (body.u32_be()?, body.u32_be()?);
+        let (first_chunk, last_chunk) = (body.u32_be()?, body.u32_be()?);
+        let name_len = body.u32_be()?;
+        let name = c_string(body.bytes(name_len)?)?;
+        let key = if flags & HAS_KEY != 0 { Some(EncryptionKey::parse(body)?) } else { None };
+        Some(Self {
+            state,
+            file_size,
+            allocated_size,
+            fsp_flags,
+            block_size,
+            compression: Compression::from_flags(flags),
+            encrypted: flags & AES != 0,
+            renamed: flags & RENAMED != 0,
+            deleted: flags & DELETED != 0,
+            space_id,
+            file_index,
+            first_chunk,
+            last_chunk,
+            name,
+            key,
+        })
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let name_len = if self.name.is_empty() { 0 } else { len_u32(self.name.len() + 1) };
+        out.extend_from_slice(&(self.state as u32).to_be_bytes());
+        out.extend_from_slice(&self.file_size.to_be_bytes());
+        out.extend_from_slice(&self.allocated_size.to_be_bytes());
+        out.extend_from_slice(&self.fsp_flags.to_be_bytes());
+        out.extend_from_slice(&self.block_size.to_be_bytes());
+        out.extend_from_slice(&self.flags().to_be_bytes());
+        for field in
+            [self.space_id, self.file_index, self.first_chunk, self.last_chunk, name_len]
+        {
+            out.extend_from_slice(&field.to_be_bytes());
+        }
+        if name_len != 0 {
+            out.extend_from_slice(self.name);
+            out.push(0);
+        }
+        if let Some(key) = &self.key {
+            out.extend_from_slice(key.key());
+            out.extend_from_slice(key.iv());
+        }
+    }
+
+    fn flags(&self) -> u16 {
+        let compression = match self.compression {
+            Compression::None => 0,
+            Compression::Zlib => ZLIB,
+            Compression::Lz4 => LZ4,
+        };
+        [
+            (self.encrypted, AES),
+            (self.renamed, RENAMED),
+            (self.deleted, DELETED),
+            (self.key.is_some(), HAS_KEY),
+        ]
+        .into_iter()
+        .filter(|(set, _)| *set)
+        .fold(compression, |flags, (_, flag)| flags | flag)
+    }
+}
+
+/// Transparent page compression of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// None.
+    None,
+    /// `COMPRESSION='zlib'`.
+    Zlib,
+    /// `COMPRESSION='lz4'`.
+    Lz4,
+}
+
+impl Compression {
+    /// Both flags at once mean zlib to InnoDB.
+    fn from_flags(flags: u16) -> Self {
+        if flags & ZLIB != 0 {
+            Self::Zlib
+        } else if flags & LZ4 != 0 {
+            Self::Lz4
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// A tablespace's key and initialization vector in clear, 32 bytes each.
+///
+/// Kept on the heap, so that moving it leaves no copies, and wiped when it is dropped. `Debug` does
+/// not show it.
+#[derive(PartialEq, Eq)]
+pub struct EncryptionKey {
+    bytes: Box<Zeroizing<[u8; 2 * KEY_LEN]>>,
+}
+
+impl EncryptionKey {
+    /// Copies a key and its initialization vector.
+    pub fn new(key: &[u8; KEY_LEN], iv: &[u8; KEY_LEN]) -> Self {
+        let mut bytes = Box::new(Zeroizing::new([0; 2 * KEY_LEN]));
+        let (key_part, iv_part) = bytes.split_at_mut(KEY_LEN);
+        key_part.copy_from_slice(key);
+        iv_part.copy_from_slice(iv);
+        Self { bytes }
+    }
+
+    /// The AES key.
+    pub fn key(&self) -> &[u8] {
+        self.bytes.split_at(KEY_LEN).0
+    }
+
+    /// The initialization vector.
+    pub fn iv(&self) -> &[u8] {
+        self.bytes.split_at(KEY_LEN).1
+    }
+
+    fn parse(body: &mut Reader<'_>) -> Option<Self> {
+        let (key, iv) = (body.chunk()?, body.chunk()?);
+        Some(Self::new(key, iv))
+    }
+}
+
+impl Clone for EncryptionKey {
+    fn clone(&self) -> Self {
+        let mut bytes = Box::new(Zeroizing::new([0; 2 * KEY_LEN]));
+        bytes.copy_from_slice(&self.bytes[..]);
+        Self { bytes }
+    }
+}
+
+impl fmt::Debug for EncryptionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptionKey").finish_non_exhaustive()
+    }
+}
+
+/// Whether a descriptor, whole or not, holds a key in clear.
+pub(super) fn holds_key(descriptor: &[u8]) -> bool {
+    descriptor.get(FLAGS_AT..).and_then(|bytes| Reader::new(bytes).u16_be()).is_some_and(|flags| flags & HAS_KEY != 0)
+}
+
+/// A name with its NUL at the end and nowhere else. No bytes at all are no name, but a NUL alone is
+/// not, because InnoDB would take the target directory for the file.
+fn c_string(bytes: &[u8]) -> Option<&[u8]> {
+    let Some((last, name)) = bytes.split_last() else { return Some(&[]) };
+    (*last == 0 && !name.is_empty() && !name.contains(&0)).then_some(name)
+}

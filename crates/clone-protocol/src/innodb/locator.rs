@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `Clone_Desc_Locator`, 34 bytes and in a restart the progress.
+
+use super::DescriptorKind;
+use super::Header;
+use super::MAX_TASKS;
+use super::SnapshotState;
+use crate::ProtocolError;
+use crate::wire::Reader;
+use crate::wire::len_u32;
+
+/// The buffer in which InnoDB sends a version locator, `CLONE_DESC_MAX_BASE_LEN`, in bytes: the
+/// locator's 34 and then zeros.
+pub const VERSION_LOCATOR_LEN: usize = 128;
+
+/// One chunk a task, twice over: more InnoDB refuses (`clone0desc.cc:Chunk_Info::deserialize`).
+const MAX_INCOMPLETE: u32 = 2 * MAX_TASKS;
+
+const INVALID: &str = "Wrong Clone RPC: Invalid Locator";
+
+/// Names a clone.
+///
+/// `u64` clone id @12, `u64` snapshot id @20, `u32` index @28, `u8` state @32, `u8` metadata @33, then
+/// perhaps a [`Progress`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locator {
+    /// The layout that the sender proposes or that was agreed: the donor takes the lower of the
+    /// recipient's and its own. Not limited to [`VERSION`](super::VERSION) for that reason.
+    pub version: u32,
+    /// The clone at the donor; 0 in a version locator.
+    pub clone_id: u64,
+    /// The snapshot at the donor; 0 in a version locator.
+    pub snapshot_id: u64,
+    /// Its place in the donor's array of clones.
+    pub index: u32,
+    /// The state the sender is in.
+    pub state: SnapshotState,
+    /// All file metadata of FILE_COPY arrived.
+    pub metadata_transferred: bool,
+    /// In a restart locator, what arrived of the state's chunks.
+    pub progress: Option<Progress>,
+}
+
+impl Locator {
+    /// Parses a locator. It may be followed by bytes that are not its own.
+    ///
+    /// A donor does well to parse what a recipient sends before InnoDB reads it: InnoDB looks into
+    /// 12 bytes of a version locator without asking how long it is.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no locator or a shorter one than its header says.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ProtocolError> {
+        let (header, mut body) = Header::parse(bytes)?;
+        if header.kind != DescriptorKind::Locator {
+            return Err(ProtocolError::new(INVALID));
+        }
+        Self::fields(header.version, &mut body)
+            .filter(|_| body.is_empty())
+            .ok_or_else(|| ProtocolError::new(INVALID))
+    }
+
+    fn fields(version: u32, body: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            version,
+            clone_id: body.u64_be()?,
+            snapshot_id: body.u64_be()?,
+            index: body.u32_be()?,
+            state: SnapshotState::from_wire(u32::from(body.u8()?))?,
+            metadata_transferred: body.u8()? != 0,
+            progress: if body.is_empty() { None } else { Some(Progress::parse(body)?) },
+        })
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.clone_id.to_be_bytes());
+        out.extend_from_slice(&self.snapshot_id.to_be_bytes());
+        out.extend_from_slice(&self.index.to_be_bytes());
+        let [.., state] = (self.state as u32).to_be_bytes();
+        out.extend_from_slice(&[state, u8::from(self.metadata_transferred)]);
+        if let Some(progress) = &self.progress {
+            progress.encode(out);
+        }
+    }
+}
+
+/// How far a state came.
+///
+/// `u32` count @34 and as many [`IncompleteChunk`]s; `u32` count and as many `u32` words.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Chunks of which some blocks arrived. The bitmap has them as well.
+    pub incomplete: Vec<IncompleteChunk>,
+    /// A bit for each chunk that arrived or began to: bit *i*, from the lowest, of word *k* stands
+    /// for chunk 32*k* + *i* + 1. InnoDB sends more words than the chunks need.
+    pub reserved: Vec<u32>,
+}
+
+impl Progress {
+    /// Whether any of this chunk, from 1, arrived.
+    pub fn is_reserved(&self, chunk: u32) -> bool {
+        let Some(bit) = chunk.checked_sub(1) else { return false };
+        let word = usize::try_from(bit / 32).ok().and_then(|at| self.reserved.get(at));
+        word.is_some_and(|word| word >> (bit % 32) & 1 == 1)
+    }
+
+    fn parse(body: &mut Reader<'_>) -> Option<Self> {
+        let count = body.u32_be()?;
+        if count > MAX_INCOMPLETE {
+            return None;
+        }
+        let incomplete = (0..count)
+            .map(|_| Some(IncompleteChunk { chunk: body.u32_be()?, block: body.u32_be()? }))
+            .collect::<Option<_>>()?;
+        // The words are the rest, so their number is checked before there is room made for them.
+        let words = body.u32_be()?;
+        let bytes = body.bytes(words.checked_mul(4)?)?;
+        let (words, _) = bytes.as_chunks();
+        Some(Self { incomplete, reserved: words.iter().copied().map(u32::from_be_bytes).collect() })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&len_u32(self.incomplete.len()).to_be_bytes());
+        for chunk in &self.incomplete {
+            out.extend_from_slice(&chunk.chunk.to_be_bytes());
+            out.extend_from_slice(&chunk.block.to_be_bytes());
+        }
+        out.extend_from_slice(&len_u32(self.reserved.len()).to_be_bytes());
+        for word in &self.reserved {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+    }
+}
+
+/// A chunk that broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IncompleteChunk {
+    /// The chunk, from 1.
+    pub chunk: u32,
+    /// The last of its blocks that arrived.
+    pub block: u32,
+}

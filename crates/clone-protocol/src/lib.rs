@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! COM_CLONE and InnoDB's clone descriptors: bytes to types and back.
+//!
+//! Two layers meet on a clone connection, and they are two layers here:
+//!
+//! * **The plugin's own**, little-endian: a recipient sends a [`Command`], the donor answers with
+//!   [`Response`]s. Engines appear in it only as a type byte and opaque bytes ([`EngineLocator`]).
+//! * **The engine's**, big-endian for InnoDB: the locators and descriptors that the plugin carries
+//!   without looking inside. [`innodb`] knows them, because a recipient must not hand foreign bytes
+//!   to an InnoDB that trusts them; [`innodb::StreamCheck`] is the gate.
+//!
+//! Nothing here reads a socket or a clock. Parsers borrow from the packet, never panic and never
+//! allocate from a length that the packet does not cover. What they refuse is a [`ProtocolError`],
+//! which carries the text for MySQL's error 3863.
+//!
+//! Packets end at MySQL's 1 GiB, so a length that an encoder writes always fits its `u32`.
+
+#![forbid(unsafe_code)]
+
+pub use command::Ack;
+pub use command::Command;
+pub use command::CommandCode;
+pub use command::Init;
+pub use error::ProtocolError;
+pub use locator::EngineLocator;
+pub use locator::MAX_ENGINES;
+pub use locator::MAX_LOCATOR_LEN;
+pub use response::Response;
+pub use response::ResponseCode;
+pub use version::Version;
+
+mod command;
+mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+pub mod innodb;
+mod locator;
+mod response;
+#[cfg(test)]
+mod test_support;
+mod version;
+mod wire;
