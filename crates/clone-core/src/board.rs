@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The state behind `performance_schema.clone_status` and `clone_progress`.
+
+mod files;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::meter::Sample;
+use crate::progress::Progress;
+use crate::recovery::Recovery;
+use crate::status::{State, Status};
+use files::StatusFiles;
+
+/// What the tables show: the clone that runs, or else the last one.
+///
+/// One clone runs at a time; one that replaced the server's data keeps the board until the server restarts.
+///
+/// # Files
+/// Both tables outlive the server in files below `#clone` in the data directory that they describe: the server's own, or the
+/// clone's, whose server will show them when it starts. They have the form of the stock plugin, so that a server can change
+/// plugins between two starts. A file that cannot be written does not disturb the clone.
+///
+/// # Recovery
+/// When a server starts with cloned data, InnoDB notes times, binary log position and, at last, the GTID set in
+/// `#clone/#status_recovery`, and removes `#clone/#replace_files` when it is through. The board takes these notes over at the
+/// first look at the table, and at every look until `#replace_files` is gone; only then it removes the notes. (The stock plugin
+/// removes them at the first look, and loses the GTID set if that came early.) The notes are about the clone that
+/// the server started with, so the board stops taking them over when another clone [begins](StatusBoard::begin).
+#[derive(Debug)]
+pub struct StatusBoard {
+    base: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+/// A clone that begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Begin<'a> {
+    /// Connection id of the session that clones.
+    pub pid: u32,
+    /// Host and port of the donor; None for a local clone.
+    pub source: Option<(&'a str, u16)>,
+    /// Directory to clone into; None to replace the server's own data.
+    pub destination: Option<&'a str>,
+    /// Microseconds since the Unix epoch.
+    pub now_us: u64,
+}
+
+/// Another clone is running, or has replaced the data and waits for the restart: MySQL's error 3634.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+#[derive(Debug)]
+struct Inner {
+    status: Status,
+    progress: Progress,
+    /// Where the status and progress of the present clone are kept.
+    files: StatusFiles,
+    run: Run,
+    notes: Notes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    Idle,
+    /// A clone into another directory.
+    Directory,
+    /// A clone that replaces the server's own data, or has replaced it.
+    Replace,
+}
+
+/// Whom the notes in `#status_recovery` of the server's own data directory are about, if there are any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notes {
+    /// The clone on the board: the server started with it.
+    Present,
+    /// The clone that the files in the server's own data directory describe, while the board has moved on to a clone into another
+    /// directory. The notes stay for the next start.
+    Past,
+    /// A clone that nothing describes any more, because another one began to replace the data. They are removed as soon as InnoDB
+    /// is through with them, or the next start would take them for notes about that other one.
+    Orphaned,
+}
+
+impl StatusBoard {
+    /// The board of the server with the data directory `base`, as the last clone left it.
+    ///
+    /// To be called when the server has started its storage engines. A clone that was running when the server died is shown as
+    /// failed.
+    pub fn load(base: PathBuf) -> StatusBoard {
+        let files = StatusFiles::of(&base);
+        let status = tolerate(files.status().read()).flatten();
+        let progress = tolerate(files.progress().read()).flatten();
+        let mut inner = Inner {
+            status: status.map_or_else(Status::default, |file| Status::parse(&file)),
+            progress: progress
+                .as_ref()
+                .map_or_else(Progress::default, |file| Progress::parse(file)),
+            files,
+            run: Run::Idle,
+            notes: Notes::Present,
+        };
+        if let Some(notes) = tolerate(inner.files.recovery().read()) {
+            tolerate(match notes {
+                Some(notes) if progress.is_some() => {
+                    inner.progress.complete(&Recovery::parse(&notes));
+                    inner.write_progress()
+                }
+                Some(_) => Ok(()),
+                None => inner.settle_interrupted(),
+            });
+        }
+        StatusBoard { base, inner: Mutex::new(inner) }
+    }
+
+    /// Takes the board for a clone.
+    ///
+    /// # Errors
+    /// It is taken.
+    pub fn begin(&self, begin: Begin<'_>) -> Result<(), Busy> {
+        let mut inner = self.lock();
+        if inner.run != Run::Idle {
+            return Err(Busy);
+        }
+        // What is still to be learned about the last clone is learned now, while its files are ours to write.
+        tolerate(inner.take_notes(&self.own_files()));
+        inner.notes = match (begin.destination, inner.notes) {
+            (None, _) | (Some(_), Notes::Orphaned) => Notes::Orphaned,
+            (Some(_), Notes::Present | Notes::Past) => Notes::Past,
+        };
+        inner.run = match begin.destination {
+            Some(_) => Run::Directory,
+            None => Run::Replace,
+        };
+        inner.files = StatusFiles::of(begin.destination.map_or(&self.base, Path::new));
+        inner.status = Status::begin(begin.pid, begin.source, begin.destination, begin.now_us);
+        inner.progress = Progress::default();
+        tolerate(inner.write_progress());
+        tolerate(inner.write_running_status());
+        Ok(())
+    }
+
+    /// The next stage of the running clone begins with so many threads; `estimate` is the data that it is expected to move, bytes.
+    pub fn next_stage(&self, threads: u32, estimate: u64, now_us: u64) {
+        if let Some(mut inner) = self.lock_running() {
+            inner.progress.next_stage(threads, estimate, now_us);
+            tolerate(inner.write_progress());
+            tolerate(inner.write_running_status());
+        }
+    }
+
+    /// The running clone has moved more, with so many threads.
+    pub fn transferred(&self, sample: &Sample, threads: u32) {
+        if let Some(mut inner) = self.lock_running() {
+            inner.progress.transferred(sample, threads);
+        }
+    }
+
+    /// The running clone has ended, with `error` (MySQL's number and text) or without.
+    ///
+    /// A clone that has replaced the server's data keeps the board, and stays in progress until the server restarts.
+    pub fn end(&self, error: Option<(u32, &str)>, now_us: u64) {
+        let Some(mut inner) = self.lock_running() else { return };
+        let is_replace = inner.run == Run::Replace;
+        let state = if error.is_some() { State::Failed } else { State::Completed };
+        inner.progress.end_stage(state, now_us);
+        inner.status.end(error, is_replace, now_us);
+        tolerate(inner.write_progress());
+        tolerate(inner.write_status());
+        if !is_replace || error.is_some() {
+            inner.run = Run::Idle;
+            tolerate(inner.take_notes(&self.own_files()));
+        }
+    }
+
+    /// The row of `clone_status`, if there is one.
+    pub fn status(&self) -> Option<Status> {
+        let mut inner = self.lock();
+        if inner.run == Run::Idle {
+            tolerate(inner.take_notes(&self.own_files()));
+        }
+        (inner.status.id != 0).then(|| inner.status.clone())
+    }
+
+    /// The rows of `clone_progress`, if there are any.
+    pub fn progress(&self) -> Option<Progress> {
+        let inner = self.lock();
+        (inner.progress.id != 0).then(|| inner.progress.clone())
+    }
+
+    /// The files of the server's data directory.
+    fn own_files(&self) -> StatusFiles {
+        StatusFiles::of(&self.base)
+    }
+
+    /// None if no clone is running.
+    fn lock_running(&self) -> Option<MutexGuard<'_, Inner>> {
+        Some(self.lock()).filter(|inner| inner.run != Run::Idle)
+    }
+
+    /// The board is put right step by step, so that a panic elsewhere leaves nothing worse than an old value.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where all errors of the files end: there may be no such directory yet, it may be read-only, the disk may be full, and none of
+/// that is a reason to fail a clone or a SELECT. What the tables show is right all the same.
+fn tolerate<T>(outcome: io::Result<T>) -> Option<T> {
+    outcome.ok()
+}
+
+impl Inner {
+    /// Takes the notes of the server's start over, as far as they are written, or removes them if they are nobody's. `own` are
+    /// the files of the server's data directory.
+    fn take_notes(&mut self, own: &StatusFiles) -> io::Result<()> {
+        if self.notes == Notes::Past {
+            return Ok(());
+        }
+        // In this order: if InnoDB was through before the notes are read, they are complete.
+        let is_complete = !own.replaced_files().exists()?;
+        if self.notes == Notes::Present {
+            let Some(notes) = own.recovery().read()? else { return Ok(()) };
+            let before = self.status.clone();
+            self.status.complete(&Recovery::parse(&notes));
+            if self.status.id != 0 && (is_complete || self.status != before) {
+                self.write_status()?;
+            }
+        }
+        if is_complete { own.recovery().remove() } else { Ok(()) }
+    }
+
+    fn settle_interrupted(&mut self) -> io::Result<()> {
+        let before = self.status.state;
+        self.status.settle_interrupted();
+        if self.status.state == before { Ok(()) } else { self.write_status() }
+    }
+
+    fn write_status(&self) -> io::Result<()> {
+        self.files.status().write(&self.status.render())
+    }
+
+    fn write_running_status(&self) -> io::Result<()> {
+        self.files.status().write(&self.status.render_running())
+    }
+
+    fn write_progress(&self) -> io::Result<()> {
+        self.files.progress().write(&self.progress.render())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests;

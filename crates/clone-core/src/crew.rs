@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The threads of a clone, as its master sees them: how many work, what they have done, and whether more would help.
+
+use std::thread::JoinHandle;
+
+use crate::meter::Meter;
+use crate::session::{Host, Session, Settings, Side, Work, WorkerKind};
+use crate::tuner::{Limits, Tuner, initial_workers};
+
+/// The workers of a clone. The master itself is one thread more.
+pub(crate) struct Crew {
+    workers: Vec<JoinHandle<()>>,
+    tuner: Tuner,
+    /// `clone_max_concurrency` when the clone began.
+    max_threads: u32,
+}
+
+impl Crew {
+    pub(crate) fn new(max_threads: u32) -> Self {
+        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads: max_threads.max(1) }
+    }
+
+    /// How many workers to start with: none with auto-tuning, else all that the bandwidth limits leave room for.
+    pub(crate) fn initial(&self, settings: &Settings) -> u32 {
+        if settings.autotune_concurrency {
+            return 0;
+        }
+        initial_workers(self.max_threads - 1, limits(settings))
+    }
+
+    /// Called before each block: evaluates the speed about once a second, and says how many workers there should be.
+    pub(crate) fn tune<S: Session>(&mut self, session: &S, meter: &Meter) -> u32 {
+        let host = session.host();
+        let now = self.workers();
+        let Some(sample) = meter.evaluate(host.now(), false) else { return now };
+        host.board().transferred(&sample, now + 1);
+        self.tuner.observe(&sample);
+        let settings = host.settings();
+        if !settings.autotune_concurrency {
+            return now;
+        }
+        let advice = self.tuner.threads(now + 1, self.max_threads, &limits(&settings));
+        if let Some(text) = advice.log {
+            host.log(Side::Client, &text);
+        }
+        advice.threads.saturating_sub(1)
+    }
+
+    /// Brings the number of workers up to `wanted`; it is never reduced.
+    pub(crate) fn grow<S: Session>(
+        &mut self,
+        session: &S,
+        kind: WorkerKind,
+        wanted: u32,
+        work: impl Fn() -> Work<S>,
+    ) {
+        let host = session.host();
+        while self.workers() < wanted.min(self.max_threads - 1) {
+            match host.spawn(kind, work()) {
+                Ok(worker) => self.workers.push(worker),
+                Err(error) => {
+                    let number = self.workers() + 1;
+                    host.log(Side::Client, &format!("Failed to spawn worker: {number}: {error}"));
+                    self.tuner.finish();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A stage begins; `estimate` is in bytes.
+    pub(crate) fn next_stage<S: Session>(&self, session: &S, estimate: u64) {
+        let host = session.host();
+        host.board().next_stage(self.workers() + 1, estimate, host.unix_micros());
+    }
+
+    /// A stage has ended: its last bytes are accounted, and tuning begins anew.
+    pub(crate) fn finish_stage<S: Session>(&mut self, session: &S, meter: &Meter) {
+        let host = session.host();
+        if let Some(sample) = meter.evaluate(host.now(), true) {
+            host.board().transferred(&sample, self.workers() + 1);
+        }
+        host.log(Side::Client, &meter.totals(host.now()).to_string());
+        self.tuner.reset();
+    }
+
+    /// Waits for all workers: none may outlive the clone, because the plugin could be unloaded after it.
+    pub(crate) fn join<S: Session>(&mut self, session: &S) {
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                session.host().log(Side::Client, "Worker panicked");
+            }
+        }
+        self.tuner.reset();
+    }
+
+    fn workers(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// A master that panics must not leave threads behind in a plugin that may be unloaded.
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits { data: settings.max_data_bandwidth, network: settings.max_network_bandwidth }
+}

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The donor: answers the commands of one connection in COM_CLONE.
+//!
+//! Three kinds of connection come: a recipient's master (INIT or REINIT, EXECUTE, EXIT), its workers (ATTACH, EXECUTE, EXIT), and
+//! its auxiliary connection (ACK, EXIT). Which one this is shows by its commands.
+
+use std::os::fd::BorrowedFd;
+
+use clone_io::AlignedBuffer;
+use clone_protocol::{Ack, Command, CommandCode, Init, Response, ResponseCode, Version};
+
+use crate::error::{Error, Result};
+use crate::params;
+use crate::session::{Callbacks, DonorLink, Engine, Host, Mode, Session, Side, View, log_step};
+use crate::storage::Source;
+
+/// Serves the connection until the recipient exits the clone protocol or the connection breaks.
+///
+/// # Errors
+/// The connection broke; everything else was told to the recipient.
+pub fn serve<S: Session>(session: &S, link: &mut dyn DonorLink) -> Result<()> {
+    let mut serving = Serving {
+        session,
+        link,
+        source: None,
+        is_attaching: false,
+        is_backup_locked: false,
+        packet: Vec::new(),
+        data: AlignedBuffer::new(),
+    };
+    let outcome = serving.run();
+    serving.close(outcome.as_ref().err().map_or(0, Error::number));
+    log_step(session, Side::Server, "Exiting clone protocol", &outcome);
+    outcome
+}
+
+/// What a connection has open.
+struct Serving<'a, S: Session> {
+    session: &'a S,
+    link: &'a mut dyn DonorLink,
+    /// Tasks in the engines, from INIT, REINIT or ATTACH to EXIT or an error.
+    source: Option<Source<S::Engine>>,
+    /// From ATTACH to its answer: a worker that fails there does not fail the clone.
+    is_attaching: bool,
+    is_backup_locked: bool,
+    /// Packets other than data are built here.
+    packet: Vec<u8>,
+    /// Data is read here.
+    data: AlignedBuffer,
+}
+
+/// Whether the dialogue goes on after a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Command,
+    Exit,
+}
+
+impl<S: Session> Serving<'_, S> {
+    fn run(&mut self) -> Result<()> {
+        let mut payload = Vec::new();
+        loop {
+            let outcome = match self.link.receive(&mut payload) {
+                Ok(code) => self.execute(code, &payload),
+                Err(error) => Err(error),
+            };
+            let outcome = match outcome {
+                Ok(_) if self.session.is_killed() => Err(Error::Interrupted),
+                other => other,
+            };
+            match outcome {
+                Ok(next) => {
+                    self.packet.clear();
+                    Response::Complete.encode(&mut self.packet);
+                    let sent = self.link.send(false, &mut self.packet);
+                    log_step(self.session, Side::Server, "COM_RES_COMPLETE", &sent);
+                    sent?;
+                    if next == Next::Exit {
+                        return Ok(());
+                    }
+                }
+                Err(error) => self.report(error)?,
+            }
+        }
+    }
+
+    /// Tells the recipient of `error`.
+    ///
+    /// The recipient answers with EXIT sooner or later. What the clone holds here (snapshot, backup lock) is given back at once:
+    /// a recipient that stalls must not stop DDL at the donor until the idle time-out of eight hours, as it does with the stock
+    /// plugin.
+    ///
+    /// # Errors
+    /// The connection is broken: `error` itself or what broke it.
+    fn report(&mut self, error: Error) -> Result<()> {
+        self.session.raise(&error);
+        let error = Error::Raised(error.number());
+        let fatal = error.is_network();
+        let kind = if fatal { "network " } else { " " };
+        let outcome: Result<()> = Err(error.clone());
+        let step = format!("Before sending COM_RES_ERROR: {kind}");
+        log_step(self.session, Side::Server, &step, &outcome);
+        let sent = self.link.send_error(fatal);
+        log_step(self.session, Side::Server, "After sending COM_RES_ERROR", &sent);
+        if sent.is_ok() {
+            self.close(error.number());
+        }
+        sent
+    }
+
+    /// Gives back what the clone holds.
+    fn close(&mut self, error: u32) {
+        let error = if self.is_attaching { 0 } else { error };
+        if let Some(source) = self.source.take() {
+            source.end(self.session, error);
+        }
+        if self.is_backup_locked {
+            self.session.unlock_backup();
+            self.is_backup_locked = false;
+        }
+    }
+
+    fn execute(&mut self, code: u8, payload: &[u8]) -> Result<Next> {
+        self.is_attaching = code == CommandCode::Attach as u8;
+        let command = match Command::parse(code, payload) {
+            Ok(command) => command,
+            Err(error) => {
+                let outcome: Result<()> = Err(error.into());
+                log_step(self.session, Side::Server, "Invalid request", &outcome);
+                return outcome.map(|()| Next::Command);
+            }
+        };
+        let (step, outcome) = match command {
+            Command::Init(init) => {
+                ("COM_INIT: Storage Initialize", self.initialize(Mode::Start, init))
+            }
+            Command::Reinit(init) => {
+                ("COM_REINIT: Storage Initialize", self.initialize(Mode::Restart, init))
+            }
+            Command::Attach(init) => {
+                ("COM_ATTACH: Storage Attach", self.initialize(Mode::AddTask, init))
+            }
+            Command::Execute => ("COM_EXECUTE: Storage Execute", self.copy()),
+            Command::Ack(ack) => ("COM_ACK: Storage Ack", self.acknowledge(&ack)),
+            Command::Exit => {
+                self.close(0);
+                ("COM_EXIT: Storage End", Ok(()))
+            }
+        };
+        log_step(self.session, Side::Server, step, &outcome);
+        outcome?;
+        Ok(if code == CommandCode::Exit as u8 { Next::Exit } else { Next::Command })
+    }
+
+    /// INIT, REINIT and ATTACH.
+    fn initialize(&mut self, mode: Mode, init: Init) -> Result<()> {
+        if self.source.is_some() {
+            return Err(Error::Protocol("Wrong Clone RPC: Invalid request".to_owned()));
+        }
+        let version = Version::negotiate(init.version);
+        let mut engines = Vec::with_capacity(init.locators.len());
+        for locator in init.locators {
+            let Some(engine) = self.session.engine(locator.db_type) else {
+                return Err(Error::Protocol("Wrong Clone RPC: Init buffer length".to_owned()));
+            };
+            engines.push((engine, Some(locator.bytes)));
+        }
+        let is_master = mode != Mode::AddTask;
+        if is_master {
+            self.session.mark_donor_statement();
+            if init.block_ddl {
+                self.session.lock_backup(init.ddl_timeout)?;
+                self.is_backup_locked = true;
+                self.session.host().log(Side::Server, "Acquired backup lock");
+            }
+        }
+        self.source = Some(self.begin(engines, mode, init.ddl_timeout)?);
+        if is_master && init.block_ddl {
+            // InnoDB gives back all backup locks of the session if it had to open tablespaces (clone_init_tablespaces): take it
+            // again, which costs nothing where it is still held.
+            self.session.lock_backup(init.ddl_timeout)?;
+        }
+        if mode == Mode::Start {
+            params::check_packet_limit(self.session)?;
+            let (link, packet) = (&mut *self.link, &mut self.packet);
+            params::send(self.session, version, |response| send(link, packet, response))?;
+        }
+        self.send_locators(version)
+    }
+
+    fn begin(
+        &self,
+        engines: Vec<(S::Engine, Option<Vec<u8>>)>,
+        mode: Mode,
+        ddl_timeout: u32,
+    ) -> Result<Source<S::Engine>> {
+        if mode == Mode::AddTask {
+            return Source::begin(self.session, engines.into_iter(), mode);
+        }
+        let mut engines = Some(engines);
+        let mut begun = None;
+        self.session.host().lend_ddl_timeout(ddl_timeout, &mut || {
+            if let Some(engines) = engines.take() {
+                begun = Some(match engines.is_empty() {
+                    true => Source::begin_all(self.session),
+                    false => Source::begin(self.session, engines.into_iter(), mode),
+                });
+            }
+        });
+        begun.unwrap_or_else(|| Err(Error::Internal("Clone did not begin".to_owned())))
+    }
+
+    fn send_locators(&mut self, version: Version) -> Result<()> {
+        let located = self.source.iter().flat_map(|source| &source.located);
+        let locators = located.map(|one| one.to_wire::<S>()).collect();
+        send(self.link, &mut self.packet, &Response::Locators { version, locators })
+    }
+
+    /// EXECUTE: each engine sends its data until the end of the clone.
+    fn copy(&mut self) -> Result<()> {
+        let Some(source) = &self.source else {
+            return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
+        };
+        for (index, (one, task)) in source.located.iter().zip(&source.tasks).enumerate() {
+            let mut sender = Sender {
+                session: self.session,
+                link: &mut *self.link,
+                db_type: one.engine.db_type(),
+                locator_index: u8::try_from(index).unwrap_or(u8::MAX),
+                packet: &mut self.packet,
+                data: &mut self.data,
+            };
+            one.engine.copy(self.session, &one.locator, *task, 0, index, &mut sender)?;
+        }
+        Ok(())
+    }
+
+    /// ACK: comes on the auxiliary connection and wakes the master's EXECUTE.
+    fn acknowledge(&self, ack: &Ack<'_>) -> Result<()> {
+        let Some(engine) = self.session.engine(ack.locator.db_type) else {
+            return Err(Error::Protocol("Wrong Clone RPC: Init ACK length".to_owned()));
+        };
+        engine.ack(self.session, &ack.locator.bytes, ack.error, ack.descriptor)
+    }
+}
+
+/// Encodes `response` into `packet` and sends it.
+fn send(link: &mut dyn DonorLink, packet: &mut Vec<u8>, response: &Response<'_>) -> Result<()> {
+    packet.clear();
+    response.encode(packet);
+    link.send(false, packet)
+}
+
+/// Sends what an engine copies: a descriptor, and its data behind it.
+struct Sender<'a, S> {
+    session: &'a S,
+    link: &'a mut dyn DonorLink,
+    db_type: u8,
+    locator_index: u8,
+    packet: &'a mut Vec<u8>,
+    data: &'a mut AlignedBuffer,
+}
+
+impl<S: Session> Sender<'_, S> {
+    fn check_killed(&self) -> Result<()> {
+        if self.session.is_killed() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    fn send_descriptor(&mut self, view: &View<'_>) -> Result<()> {
+        self.packet.clear();
+        Response::DataDescriptor {
+            db_type: self.db_type,
+            locator_index: self.locator_index,
+            descriptor: view.descriptor,
+        }
+        .encode(self.packet);
+        let sent = self.link.send(view.is_secure, self.packet);
+        if view.is_secure {
+            zeroize::Zeroize::zeroize(self.packet.as_mut_slice());
+        }
+        sent
+    }
+}
+
+/// The code byte in front of data, so that both leave in one packet without a copy.
+const DATA_CODE: u8 = ResponseCode::Data as u8;
+
+impl<S: Session> Callbacks for Sender<'_, S> {
+    fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
+        self.check_killed()?;
+        let len = len as usize;
+        let packet = self.data.with_headroom(1, len);
+        packet[0] = DATA_CODE;
+        clone_io::read_exact(file, &mut packet[1..])
+            .map_err(|error| Error::file(false, view.source_name, &error))?;
+        self.send_descriptor(view)?;
+        self.link.send(false, self.data.with_headroom(1, len))
+    }
+
+    fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
+        self.check_killed()?;
+        self.send_descriptor(view)?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        let packet = self.data.with_headroom(1, data.len());
+        packet[0] = DATA_CODE;
+        packet[1..].copy_from_slice(data);
+        self.link.send(false, packet)
+    }
+
+    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
+        Err(Error::Internal("Apply callback from Clone Server".to_owned()))
+    }
+
+    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
+        Err(Error::Internal("Apply callback from Clone Server".to_owned()))
+    }
+}

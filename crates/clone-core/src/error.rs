@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One error for everything that can end a clone.
+//!
+//! MySQL reports an error by number and arguments; the text comes from its message catalogue in the session's language. So an
+//! [`Error`] carries number and arguments, and it is put into the session's diagnostics area once, at the door where it leaves
+//! this crate ([`Session::raise`](crate::session::Session::raise)). What the server or an engine has raised itself arrives as
+//! [`Error::Raised`] and is only passed on.
+
+use std::fmt;
+use std::io;
+
+use clone_protocol::ProtocolError;
+
+/// MySQL's error numbers that the clone logic tells apart (`share/messages_to_clients.txt`).
+pub mod number {
+    /// A file could not be read.
+    pub const ER_ERROR_ON_READ: u32 = 1024;
+    /// A file could not be written.
+    pub const ER_ERROR_ON_WRITE: u32 = 1026;
+    /// A packet above `max_allowed_packet`.
+    pub const ER_NET_PACKET_TOO_LARGE: u32 = 1153;
+    /// Packets out of order; also "the peer broke the dialogue".
+    pub const ER_NET_PACKETS_OUT_OF_ORDER: u32 = 1156;
+    /// A compressed packet that cannot be unpacked.
+    pub const ER_NET_UNCOMPRESS_ERROR: u32 = 1157;
+    /// Reading from the network failed.
+    pub const ER_NET_READ_ERROR: u32 = 1158;
+    /// Reading from the network timed out.
+    pub const ER_NET_READ_INTERRUPTED: u32 = 1159;
+    /// Writing to the network failed.
+    pub const ER_NET_ERROR_ON_WRITE: u32 = 1160;
+    /// Writing to the network timed out.
+    pub const ER_NET_WRITE_INTERRUPTED: u32 = 1161;
+    /// A lock was not to be had in time.
+    pub const ER_LOCK_WAIT_TIMEOUT: u32 = 1205;
+    /// Not supported.
+    pub const ER_NOT_SUPPORTED_YET: u32 = 1235;
+    /// KILL, or a server that shuts down.
+    pub const ER_QUERY_INTERRUPTED: u32 = 1317;
+    /// Something that must not happen.
+    pub const ER_INTERNAL_ERROR: u32 = 1815;
+    /// A second clone at once.
+    pub const ER_CLONE_TOO_MANY_CONCURRENT_CLONES: u32 = 3634;
+    /// What the donor reported.
+    pub const ER_CLONE_DONOR: u32 = 3862;
+    /// A peer that breaks the clone protocol.
+    pub const ER_CLONE_PROTOCOL: u32 = 3863;
+    /// Versions that cannot be cloned into each other.
+    pub const ER_CLONE_DONOR_VERSION: u32 = 3864;
+    /// A system variable of the clone plugin that forbids the clone.
+    pub const ER_CLONE_SYS_CONFIG: u32 = 3869;
+    /// A plugin of the donor that the recipient has not.
+    pub const ER_CLONE_PLUGIN_MATCH: u32 = 3870;
+    /// `max_allowed_packet` too small for a block.
+    pub const ER_CLONE_NETWORK_PACKET: u32 = 3957;
+    /// A wait for the network that failed (`ER_NET_WAIT_ERROR`).
+    pub const ER_NET_WAIT_ERROR: u32 = 13417;
+}
+
+use number::*;
+
+/// Why a clone, or a step of it, failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The donor reported this error (3862). The text "`<number> : <message>`" is parsed by Group Replication
+    /// (`sql/clone_handler.cc:get_donor_error`), so its form is fixed.
+    Donor {
+        /// The donor's error number.
+        number: i32,
+        /// The donor's text, in utf8mb4.
+        message: String,
+    },
+    /// Donor and recipient are of versions that cannot be cloned into each other (3864).
+    DonorVersion {
+        /// The donor's `version`.
+        donor: String,
+        /// The recipient's `version`.
+        recipient: String,
+    },
+    /// A file could not be read or written (1024, 1026).
+    File {
+        /// True for a write.
+        write: bool,
+        /// Name as the engine gave it.
+        name: String,
+        /// The operating system's `errno`.
+        errno: i32,
+    },
+    /// Something that must not happen (1815).
+    Internal(String),
+    /// KILL or shutdown (1317).
+    Interrupted,
+    /// `max_allowed_packet` is too small (3957); both in bytes.
+    NetworkPacket {
+        /// What a clone needs.
+        required: u32,
+        /// What the server has.
+        actual: u64,
+    },
+    /// Not supported here (1235).
+    NotSupported(&'static str),
+    /// The peer did not keep to the dialogue in time (1156).
+    PacketsOutOfOrder,
+    /// The recipient lacks a plugin of the donor (3870).
+    PluginMissing(String),
+    /// The peer broke the clone protocol (3863).
+    Protocol(String),
+    /// The server or an engine has already put this error into the session's diagnostics area.
+    Raised(u32),
+    /// A system variable of the plugin forbids it (3869).
+    SystemConfig(String),
+    /// One clone at a time (3634).
+    TooManyClones,
+}
+
+/// What an operation of this crate gives.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// MySQL's number of this error.
+    pub fn number(&self) -> u32 {
+        match self {
+            Error::Donor { .. } => ER_CLONE_DONOR,
+            Error::DonorVersion { .. } => ER_CLONE_DONOR_VERSION,
+            Error::File { write: true, .. } => ER_ERROR_ON_WRITE,
+            Error::File { write: false, .. } => ER_ERROR_ON_READ,
+            Error::Internal(_) => ER_INTERNAL_ERROR,
+            Error::Interrupted => ER_QUERY_INTERRUPTED,
+            Error::NetworkPacket { .. } => ER_CLONE_NETWORK_PACKET,
+            Error::NotSupported(_) => ER_NOT_SUPPORTED_YET,
+            Error::PacketsOutOfOrder => ER_NET_PACKETS_OUT_OF_ORDER,
+            Error::PluginMissing(_) => ER_CLONE_PLUGIN_MATCH,
+            Error::Protocol(_) => ER_CLONE_PROTOCOL,
+            Error::Raised(number) => *number,
+            Error::SystemConfig(_) => ER_CLONE_SYS_CONFIG,
+            Error::TooManyClones => ER_CLONE_TOO_MANY_CONCURRENT_CLONES,
+        }
+    }
+
+    /// The connection broke or timed out: worth connecting again.
+    pub fn is_network(&self) -> bool {
+        matches!(
+            self.number(),
+            ER_NET_ERROR_ON_WRITE
+                | ER_NET_READ_ERROR
+                | ER_NET_WRITE_INTERRUPTED
+                | ER_NET_READ_INTERRUPTED
+                | ER_NET_WAIT_ERROR
+        )
+    }
+
+    /// The connection is of no more use: broken, or out of step with the peer.
+    pub fn ends_connection(&self) -> bool {
+        self.is_network()
+            || matches!(
+                self.number(),
+                ER_NET_PACKETS_OUT_OF_ORDER
+                    | ER_NET_UNCOMPRESS_ERROR
+                    | ER_NET_PACKET_TOO_LARGE
+                    | ER_CLONE_PROTOCOL
+            )
+    }
+
+    /// A failed read or write of the file that the engine calls `name`.
+    pub fn file(write: bool, name: &str, error: &io::Error) -> Error {
+        Error::File { write, name: name.to_owned(), errno: error.raw_os_error().unwrap_or(0) }
+    }
+}
+
+impl From<ProtocolError> for Error {
+    fn from(error: ProtocolError) -> Error {
+        Error::Protocol(error.to_string())
+    }
+}
+
+/// The arguments, for logs; MySQL's catalogue has the text that the user sees.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Donor { number, message } => write!(f, "{number} : {message}"),
+            Error::DonorVersion { donor, recipient } => {
+                write!(f, "donor version {donor} does not match recipient version {recipient}")
+            }
+            Error::File { write, name, errno } => {
+                let verb = if *write { "write" } else { "read" };
+                write!(f, "{verb} '{name}': {}", io::Error::from_raw_os_error(*errno))
+            }
+            Error::Internal(text) | Error::Protocol(text) | Error::SystemConfig(text) => {
+                f.write_str(text)
+            }
+            Error::Interrupted => f.write_str("interrupted"),
+            Error::NetworkPacket { required, actual } => {
+                write!(f, "max_allowed_packet is {actual}, a clone needs {required}")
+            }
+            Error::NotSupported(what) => write!(f, "not supported: {what}"),
+            Error::PacketsOutOfOrder => f.write_str("packets out of order"),
+            Error::PluginMissing(name) => write!(f, "plugin {name} of the donor is missing"),
+            Error::Raised(number) => write!(f, "error {number}"),
+            Error::TooManyClones => f.write_str("another clone is running"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_broken_connections_are_worth_connecting_again() {
+        for number in [1158, 1159, 1160, 1161, 13417] {
+            assert!(Error::Raised(number).is_network(), "{number}");
+            assert!(Error::Raised(number).ends_connection(), "{number}");
+        }
+        for error in [Error::PacketsOutOfOrder, Error::Protocol(String::new()), Error::Raised(1153)]
+        {
+            assert!(!error.is_network(), "{error}");
+            assert!(error.ends_connection(), "{error}");
+        }
+        for error in [Error::Interrupted, Error::TooManyClones, Error::Raised(1026)] {
+            assert!(!error.ends_connection(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_donors_error_keeps_the_form_that_group_replication_parses() {
+        let error = Error::Donor { number: 1227, message: "Access denied".into() };
+        assert_eq!(error.to_string(), "1227 : Access denied");
+    }
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `CLONE LOCAL DATA DIRECTORY`: donor and recipient in one server.
+//!
+//! Each task is both sides at once: the engine copies, and inside its callback the same engine applies. Bytes go from file to
+//! file, inside the kernel where it can.
+
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, OnceLock};
+
+use clone_io::{AlignedBuffer, CopyError};
+
+use crate::board::Begin;
+use crate::crew::Crew;
+use crate::error::{Error, Result};
+use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
+use crate::storage::{Destination, Located, Source};
+use crate::traffic::Traffic;
+
+/// Clones this server into `directory`.
+///
+/// # Errors
+/// The first error of the clone, in the session's diagnostics area.
+pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
+    let settings = session.host().settings();
+    let shared = Arc::new(Shared {
+        directory,
+        buffer_size: buffer_size(&settings),
+        clone: OnceLock::new(),
+        traffic: Traffic::new(),
+    });
+    let begin = Begin {
+        pid: session.id(),
+        source: None,
+        destination: Some(&shared.directory),
+        now_us: session.host().unix_micros(),
+    };
+    crate::run_on_board(session, begin, || {
+        let crew = Crew::new(settings.max_concurrency);
+        crew.next_stage(session, 0);
+        let shared = Arc::clone(&shared);
+        Task { session, shared, crew: Some(crew), buffer: AlignedBuffer::new() }.master(settings)
+    })
+}
+
+/// What all tasks of a local clone share.
+struct Shared<S: Session> {
+    directory: String,
+    buffer_size: u32,
+    /// Set by the master before the first worker starts.
+    clone: OnceLock<Sides<S>>,
+    traffic: Traffic,
+}
+
+/// Both sides' locators, in the same order.
+struct Sides<S: Session> {
+    source: Vec<Located<S::Engine>>,
+    destination: Vec<Located<S::Engine>>,
+}
+
+/// All tasks together take at most this much buffer, bytes.
+const MAX_BUFFERS: u32 = 128 * 1024 * 1024;
+
+fn buffer_size(settings: &Settings) -> u32 {
+    settings.buffer_size.min(MAX_BUFFERS / settings.max_concurrency.max(1))
+}
+
+/// One thread of a local clone.
+struct Task<'s, S: Session> {
+    session: &'s S,
+    shared: Arc<Shared<S>>,
+    /// The master has this; a worker does not.
+    crew: Option<Crew>,
+    buffer: AlignedBuffer,
+}
+
+impl<S: Session> Task<'_, S> {
+    fn master(mut self, settings: Settings) -> Result<()> {
+        let session = self.session;
+        if !settings.block_ddl {
+            return self.copy_as_master(settings);
+        }
+        session.lock_backup(settings.ddl_timeout)?;
+        let outcome = self.copy_as_master(settings);
+        session.unlock_backup();
+        outcome
+    }
+
+    fn copy_as_master(&mut self, settings: Settings) -> Result<()> {
+        let session = self.session;
+        let source = Source::begin_all(session)?;
+        let begun = self.begin_destination(&source, settings);
+        let (destination, located) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                source.end(session, error.number());
+                return Err(error);
+            }
+        };
+        let sides = Sides { source: source.located.clone(), destination: located };
+        let _ = self.shared.clone.set(sides);
+        let initial = self.crew.as_ref().map_or(0, |crew| crew.initial(&settings));
+        self.grow(initial);
+        self.copy(source, destination)
+    }
+
+    fn begin_destination(
+        &self,
+        source: &Source<S::Engine>,
+        settings: Settings,
+    ) -> Result<(Destination, Vec<Located<S::Engine>>)> {
+        if settings.block_ddl {
+            // InnoDB gives back all backup locks of the session if it had to open tablespaces: take it again.
+            self.session.lock_backup(settings.ddl_timeout)?;
+        }
+        let mut located = source.located.clone();
+        let directory = Some(self.shared.directory.as_str());
+        let begun = Destination::begin(self.session, &mut located, Mode::Start, directory)?;
+        Ok((begun, located))
+    }
+
+    fn worker(mut self) -> Result<()> {
+        let session = self.session;
+        let shared = Arc::clone(&self.shared);
+        let Some(sides) = shared.clone.get() else { return Ok(()) };
+        let engines =
+            sides.source.iter().map(|one| (one.engine, Some(one.locator.clone())));
+        let source = Source::begin(session, engines, Mode::AddTask)?;
+        // The source's locator names the state that the destination must have reached before it takes data of this task.
+        let mut located = source.located.clone();
+        let directory = Some(shared.directory.as_str());
+        match Destination::begin(session, &mut located, Mode::AddTask, directory) {
+            Ok(destination) => self.copy(source, destination),
+            Err(error) => {
+                source.end(session, error.number());
+                Err(error)
+            }
+        }
+    }
+
+    /// Copies until the end of the clone, and ends both sides.
+    fn copy(&mut self, source: Source<S::Engine>, destination: Destination) -> Result<()> {
+        let session = self.session;
+        let shared = Arc::clone(&self.shared);
+        let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
+        let mut outcome = Ok(());
+        for (index, (one, task)) in source.located.iter().zip(&source.tasks).enumerate() {
+            let (Some(to), Some(&to_task)) = (located.get(index), destination.tasks.get(index))
+            else {
+                outcome = Err(Error::Internal("Clone lost its destination".to_owned()));
+                break;
+            };
+            let mut copier =
+                Copier { task: self, from: one, to, to_task, locator_index: index };
+            outcome = one.engine.copy(
+                session,
+                &one.locator,
+                *task,
+                shared.buffer_size,
+                index,
+                &mut copier,
+            );
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if let Some(crew) = &mut self.crew {
+            crew.join(session);
+        }
+        if let Err(error) = &outcome {
+            session.raise(error);
+        }
+        let error = outcome.as_ref().err().map_or(0, Error::number);
+        let ended = destination.end(session, located, error);
+        source.end(session, error);
+        outcome.and(ended)
+    }
+
+    fn grow(&mut self, wanted: u32) {
+        let Some(crew) = &mut self.crew else { return };
+        crew.grow(self.session, WorkerKind::Local, wanted, || -> Work<S> {
+            let shared = Arc::clone(&self.shared);
+            Box::new(move |session| {
+                // A worker's error is in the engine by then, where the master finds it.
+                let buffer = AlignedBuffer::new();
+                let _ = Task { session, shared, crew: None, buffer }.worker();
+            })
+        });
+    }
+
+    fn tune(&mut self) {
+        let Some(crew) = &mut self.crew else { return };
+        let wanted = crew.tune(self.session, &self.shared.traffic.meter);
+        self.grow(wanted);
+    }
+}
+
+/// Takes what the source copies, and has the destination apply it.
+struct Copier<'a, 's, S: Session> {
+    task: &'a mut Task<'s, S>,
+    from: &'a Located<S::Engine>,
+    to: &'a Located<S::Engine>,
+    to_task: u32,
+    locator_index: usize,
+}
+
+impl<S: Session> Copier<'_, '_, S> {
+    fn apply(&mut self, view: &View<'_>, block: Block<'_>) -> Result<()> {
+        let session = self.task.session;
+        if session.is_killed() {
+            return Err(Error::Interrupted);
+        }
+        let mut applier =
+            Applier { task: self.task, from: self.from, source: *view, block, failure: None };
+        let outcome = self.to.engine.apply(
+            session,
+            &self.to.locator,
+            self.to_task,
+            self.locator_index,
+            view.descriptor,
+            &mut applier,
+        );
+        match applier.failure {
+            Some(error) if outcome.is_ok() => Err(error),
+            _ => outcome,
+        }
+    }
+}
+
+impl<S: Session> Callbacks for Copier<'_, '_, S> {
+    fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
+        self.apply(view, Block::File(file, len))
+    }
+
+    fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
+        self.apply(view, Block::Memory(data))
+    }
+
+    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
+        Err(Error::Internal("Apply callback from Clone Local".to_owned()))
+    }
+
+    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
+        Err(Error::Internal("Apply callback from Clone Local".to_owned()))
+    }
+}
+
+/// A block of data at the source.
+#[derive(Clone, Copy)]
+enum Block<'a> {
+    /// So many bytes from the current offset of the file.
+    File(BorrowedFd<'a>, u32),
+    Memory(&'a [u8]),
+}
+
+impl Block<'_> {
+    fn len(self) -> usize {
+        match self {
+            Block::File(_, len) => len as usize,
+            Block::Memory(data) => data.len(),
+        }
+    }
+}
+
+/// Feeds the destination from a block of the source.
+struct Applier<'a, 's, S: Session> {
+    task: &'a mut Task<'s, S>,
+    from: &'a Located<S::Engine>,
+    source: View<'a>,
+    block: Block<'a>,
+    /// What a callback failed with, should the engine not pass it on.
+    failure: Option<Error>,
+}
+
+impl<S: Session> Applier<'_, '_, S> {
+    fn note(&mut self, outcome: Result<()>) -> Result<()> {
+        if let Err(error) = &outcome {
+            self.task.session.raise(error);
+            self.failure = Some(Error::Raised(error.number()));
+        }
+        outcome
+    }
+
+    /// A state of the snapshot begins or ended.
+    fn change_state(&mut self, view: &View<'_>) -> Result<()> {
+        let Task { session, shared, crew, .. } = &mut *self.task;
+        let Some(crew) = crew else { return Ok(()) };
+        if let Some(estimate) = view.state_change {
+            crew.next_stage(*session, estimate);
+            return Ok(());
+        }
+        crew.finish_stage(*session, &shared.traffic.meter);
+        self.from.engine.ack(*session, &self.from.locator, 0, view.descriptor)
+    }
+
+    fn write(&mut self, view: &View<'_>, to: BorrowedFd<'_>) -> Result<()> {
+        self.task.tune();
+        let write_error = |error| Error::file(true, view.destination_name, &error);
+        match self.block {
+            Block::Memory(data) => {
+                let bytes = if view.is_os_buffer_cached {
+                    data
+                } else {
+                    let aligned = self.task.buffer.aligned(data.len());
+                    aligned.copy_from_slice(data);
+                    aligned
+                };
+                clone_io::write_all(to, bytes).map_err(write_error)?;
+            }
+            Block::File(from, len) => {
+                let is_cached = self.source.is_os_buffer_cached && view.is_os_buffer_cached;
+                let is_zero_copy = self.source.is_zero_copy || view.is_zero_copy;
+                clone_io::copy_file_to_file(
+                    from,
+                    to,
+                    u64::from(len),
+                    is_cached && is_zero_copy,
+                    &mut self.task.buffer,
+                    self.task.shared.buffer_size as usize,
+                )
+                .map_err(|error| match error {
+                    CopyError::Read(error) => Error::file(false, self.source.source_name, &error),
+                    CopyError::Write(error) => write_error(error),
+                })?;
+            }
+        }
+        self.account()
+    }
+
+    /// Brings the block into memory that the engine may change.
+    fn fill(&mut self) -> Result<()> {
+        self.task.tune();
+        let bytes = self.task.buffer.aligned(self.block.len());
+        match self.block {
+            Block::Memory(data) => bytes.copy_from_slice(data),
+            Block::File(from, _) => clone_io::read_exact(from, bytes)
+                .map_err(|error| Error::file(false, self.source.source_name, &error))?,
+        }
+        self.account()
+    }
+
+    fn account(&self) -> Result<()> {
+        self.task.shared.traffic.account(self.task.session, self.block.len() as u64, 0)
+    }
+}
+
+impl<S: Session> Callbacks for Applier<'_, '_, S> {
+    fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
+        Err(Error::Internal("Copy callback from Clone Local".to_owned()))
+    }
+
+    fn buffer(&mut self, view: &View<'_>, _: &[u8]) -> Result<()> {
+        let outcome = self.change_state(view);
+        self.note(outcome)
+    }
+
+    fn apply_file(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
+        let outcome = self.write(view, file);
+        self.note(outcome)
+    }
+
+    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
+        let outcome = self.fill();
+        self.note(outcome)?;
+        Ok(self.task.buffer.aligned(self.block.len()))
+    }
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The recipient: `CLONE INSTANCE FROM`.
+//!
+//! The statement's thread is the master. It opens two connections to the donor, one for data and one, the auxiliary, for
+//! acknowledgements; worker threads open one each. Every thread runs a [`Task`](task::Task): it sends commands, and
+//! gives each descriptor that arrives to the storage engine, which calls back for the data ([`apply`]).
+//!
+//! After a network failure the master connects again, up to the donor's time-out, and resumes where the engine's locator says.
+
+mod apply;
+mod task;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clone_protocol::innodb::StreamCheck;
+use clone_protocol::{CommandCode, Version};
+
+use crate::board::Begin;
+use crate::crew::Crew;
+use crate::error::{Error, Result, number};
+use crate::session::{Donor, Host, Link, LinkKind, Session, Side, log_step};
+use crate::storage::Located;
+use crate::traffic::{Traffic, sleep_until};
+use task::Task;
+
+/// Clones the instance `donor` into `directory`, or, without one, over the data of this server.
+///
+/// # Errors
+/// The first error of the clone, in the session's diagnostics area. Without a directory the user data of this server may be gone
+/// by then (`performance_schema.clone_progress` tells: stage DROP DATA).
+pub fn clone_instance<S: Session>(
+    session: &S,
+    donor: Donor,
+    directory: Option<String>,
+) -> Result<()> {
+    let shared = Arc::new(Shared::new(donor, directory));
+    let begin = Begin {
+        pid: session.id(),
+        source: Some((&shared.donor.host, shared.donor.port)),
+        destination: shared.directory.as_deref(),
+        now_us: session.host().unix_micros(),
+    };
+    crate::run_on_board(session, begin, || {
+        let crew = Crew::new(session.host().settings().max_concurrency);
+        Task::master(session, Arc::clone(&shared), crew).run()
+    })
+}
+
+/// Most connections in a row that may break before the clone gives up.
+const MAX_RESTARTS: u32 = 100;
+
+/// Least time between two attempts to connect again.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What all tasks of a clone share.
+struct Shared<S: Session> {
+    donor: Donor,
+    directory: Option<String>,
+    /// What the donor and we agreed on, as a number of [`Version`].
+    version: AtomicU32,
+    located: Mutex<Vec<Located<S::Engine>>>,
+    stream: StreamCheck,
+    traffic: Traffic,
+}
+
+impl<S: Session> Shared<S> {
+    fn new(donor: Donor, directory: Option<String>) -> Self {
+        Self {
+            donor,
+            directory,
+            version: AtomicU32::new(Version::LATEST.number()),
+            located: Mutex::new(Vec::new()),
+            stream: StreamCheck::new(),
+            traffic: Traffic::new(),
+        }
+    }
+
+    /// The clone replaces the data of this server, which restarts afterwards.
+    fn replaces_server(&self) -> bool {
+        self.directory.is_none()
+    }
+
+    /// A panic of another task does not make the list wrong: it is replaced as a whole.
+    fn located(&self) -> MutexGuard<'_, Vec<Located<S::Engine>>> {
+        self.located.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn version(&self) -> Version {
+        Version::from_wire(self.version.load(Ordering::Relaxed)).unwrap_or(Version::LATEST)
+    }
+}
+
+/// Whether the connection can no longer be used for COM_EXIT.
+///
+/// An interrupted task has left the donor in mid-stream, so its connection is of no more use either.
+fn ends_connection(error: &Error) -> bool {
+    error.ends_connection() || error.number() == number::ER_QUERY_INTERRUPTED
+}
+
+impl<S: Session> Task<'_, S> {
+    /// The whole life of a task.
+    fn run(mut self) -> Result<()> {
+        let mut outcome;
+        let mut restarts = 0;
+        let mut is_restart = false;
+        loop {
+            restarts += 1;
+            outcome = if is_restart { self.reconnect() } else { self.connect() };
+            if outcome.is_err() {
+                break;
+            }
+            outcome = self.clone_over_connection(is_restart);
+            if let Err(error) = &outcome {
+                // What goes wrong from here on must not be the first error that the user sees.
+                self.session.raise(error);
+            }
+            let again = self.is_master()
+                && matches!(&outcome, Err(error) if error.is_network())
+                && restarts < MAX_RESTARTS
+                && !self.session.is_killed();
+            if again {
+                self.log_outcome("Source Network issue", &outcome);
+            } else if is_restart {
+                self.log_outcome("Source break restart loop", &outcome);
+            }
+            self.disconnect(&outcome);
+            if let Err(error) = &outcome {
+                self.fail_storage(error);
+            }
+            self.join_workers();
+            if !again {
+                break;
+            }
+            is_restart = true;
+        }
+        self.finish(outcome)
+    }
+
+    /// INIT, REINIT or ATTACH, then EXECUTE.
+    fn clone_over_connection(&mut self, is_restart: bool) -> Result<()> {
+        let command = match (self.is_master(), is_restart) {
+            (true, false) => CommandCode::Init,
+            (true, true) => CommandCode::Reinit,
+            (false, _) => CommandCode::Attach,
+        };
+        let mut outcome = self.command(command);
+        if outcome.is_ok() && command == CommandCode::Init {
+            outcome = self.delay_after_data_drop();
+        }
+        let name = match command {
+            CommandCode::Init => "Command COM_INIT",
+            CommandCode::Reinit => "Command COM_REINIT",
+            _ => "Command COM_ATTACH",
+        };
+        self.log_outcome(name, &outcome);
+        outcome?;
+        self.spawn_initial_workers();
+        let outcome = self.command(CommandCode::Execute);
+        self.log_outcome("Command COM_EXECUTE", &outcome);
+        outcome
+    }
+
+    /// Opens the data connection and, for the master, the auxiliary one.
+    fn connect(&mut self) -> Result<()> {
+        let data = self.session.connect(&self.shared.donor, LinkKind::Data);
+        let outcome = data.map(|link| self.data = Some(link));
+        self.log_outcome("Task Connect", &outcome);
+        outcome?;
+        if !self.is_master() {
+            return Ok(());
+        }
+        let auxiliary = self.session.connect(&self.shared.donor, LinkKind::Auxiliary);
+        let outcome = auxiliary.map(|link| self.auxiliary = Some(link));
+        self.log_outcome("Source ACK Connect", &outcome);
+        if outcome.is_err() {
+            let left = self.command(CommandCode::Exit);
+            self.log_outcome("Source Task COM_EXIT", &left);
+            self.disconnect_data("Source Task Disconnect:", left.is_err(), false);
+        }
+        outcome
+    }
+
+    /// Connects again, trying until the donor's time-out is over; a donor with time-out 0 gets one attempt.
+    fn reconnect(&mut self) -> Result<()> {
+        let host = self.session.host().clone();
+        let started = host.now();
+        let patience = self.reconnect_timeout();
+        let mut attempts = 0;
+        loop {
+            let attempted = host.now();
+            let Err(error) = self.connect() else { return Ok(()) };
+            attempts += 1;
+            host.log(Side::Client, &format!("Source re-connect failed: count: {attempts}"));
+            if patience.is_zero() || host.now().saturating_sub(started) > patience {
+                return Err(error);
+            }
+            sleep_until(self.session, attempted + RECONNECT_INTERVAL)?;
+        }
+    }
+
+    /// Says goodbye on both connections and closes them.
+    fn disconnect(&mut self, outcome: &Result<()>) {
+        if self.is_master() {
+            let left = self.auxiliary_command(CommandCode::Exit, 0, &[]);
+            self.log_outcome("Source ACK COM_EXIT", &left);
+            let interrupted =
+                matches!(outcome, Err(error) if error.number() == number::ER_QUERY_INTERRUPTED);
+            let mut abort = left.is_err();
+            if !abort && interrupted {
+                if let (Some(auxiliary), Some(data)) = (&mut self.auxiliary, &mut self.data) {
+                    let killed = auxiliary.kill(data);
+                    abort = killed.is_err();
+                    log_step(self.session, Side::Client, "Source Interrupt", &killed);
+                }
+            }
+            if let Some(auxiliary) = self.auxiliary.take() {
+                auxiliary.disconnect(None, abort, false);
+                self.log(&format!("Source ACK Disconnect : abort: {abort}"));
+            }
+        }
+        let mut abort = matches!(outcome, Err(error) if ends_connection(error));
+        if abort {
+            self.log_outcome("Task skip COM_EXIT", outcome);
+        } else {
+            let left = self.command(CommandCode::Exit);
+            abort = left.is_err();
+            self.log_outcome("Task COM_EXIT", &left);
+        }
+        self.disconnect_data("Task Disconnect :", abort, outcome.is_ok());
+    }
+
+    fn disconnect_data(&mut self, step: &str, abort: bool, clear_error: bool) {
+        if let Some(data) = self.data.take() {
+            data.disconnect(Some(self.session), abort, clear_error);
+            self.log(&format!("{step} abort: {abort}"));
+        }
+    }
+
+    /// Ends the clone in the engines, and gives back what it holds.
+    fn finish(&mut self, outcome: Result<()>) -> Result<()> {
+        let error = outcome.as_ref().err().map_or(0, Error::number);
+        let ended = self.end_storage(error);
+        let outcome = outcome.and(ended);
+        if outcome.is_err() {
+            self.unlock_backup();
+        }
+        outcome
+    }
+
+    /// `clone_delay_after_data_drop`: file systems that free space late get time for it.
+    fn delay_after_data_drop(&self) -> Result<()> {
+        let host = self.session.host();
+        let seconds = u64::from(host.settings().delay_after_data_drop);
+        if !self.shared.replaces_server() || seconds == 0 {
+            return Ok(());
+        }
+        self.log("Begin Delay after data drop");
+        self.log(&format!(
+            "Wait time remaining is {} minutes and {} seconds.",
+            seconds / 60,
+            seconds % 60
+        ));
+        let end = host.now() + Duration::from_secs(seconds);
+        let mut next_line = host.now() + Duration::from_secs(60);
+        let mut outcome = Ok(());
+        while outcome.is_ok() && host.now() < end {
+            outcome = sleep_until(self.session, next_line.min(end));
+            let left = end.saturating_sub(host.now());
+            if outcome.is_ok() && !left.is_zero() {
+                next_line += Duration::from_secs(60);
+                let minutes = left.as_secs() / 60;
+                self.log(&format!("Wait time remaining is {minutes} minutes."));
+            }
+        }
+        self.log("End Delay after data drop");
+        outcome
+    }
+
+    fn log(&self, text: &str) {
+        self.session.host().log(Side::Client, text);
+    }
+
+    fn log_outcome(&self, step: &str, outcome: &Result<()>) {
+        log_step(self.session, Side::Client, step, outcome);
+    }
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A server in memory: its variables, sessions, backup lock, log, tables and its InnoDB.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use clone_core::board::StatusBoard;
+use clone_core::session::{Host, PluginName, Settings, Side, Work, WorkerKind};
+
+use super::engine::Innodb;
+use super::faults::{Action, Event};
+use super::network::Network;
+use super::rng::Rng;
+use super::scheduler::{Key, Scheduler};
+use super::session::{Handle, SimSession};
+
+/// A server.
+pub(crate) struct SimHost {
+    pub(crate) name: &'static str,
+    pub(crate) sim: Arc<Scheduler>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) innodb: Innodb,
+    pub(crate) facts: Mutex<Facts>,
+    pub(crate) directory: PathBuf,
+    settings: Mutex<Settings>,
+    board: StatusBoard,
+    log: Mutex<Vec<String>>,
+    sessions: Mutex<Sessions>,
+    lock: Mutex<BackupLock>,
+    lock_key: Key,
+}
+
+/// What a donor tells of a server, and what else differs between servers.
+pub(crate) struct Facts {
+    pub(crate) variables: BTreeMap<String, String>,
+    pub(crate) plugins: Vec<PluginName>,
+    /// Libraries in the plugin directory.
+    pub(crate) libraries: Vec<String>,
+    pub(crate) collations: Vec<String>,
+    pub(crate) maturity: &'static str,
+    /// As before 9.0: versions are compared with the variables.
+    pub(crate) compares_version_as_variable: bool,
+    /// InnoDB has to open its tablespaces when a clone begins, and gives back the backup lock of the session with that.
+    pub(crate) loses_backup_lock: bool,
+}
+
+#[derive(Default)]
+struct Sessions {
+    last_id: u32,
+    running: BTreeMap<u32, Arc<Handle>>,
+}
+
+/// Clones share it, DDL has it alone.
+#[derive(Default)]
+struct BackupLock {
+    clones: BTreeSet<u32>,
+    ddl: bool,
+}
+
+impl SimHost {
+    pub(crate) fn new(
+        name: &'static str,
+        sim: &Arc<Scheduler>,
+        network: &Arc<Network>,
+        directory: &Path,
+        settings: Settings,
+        rng: Rng,
+    ) -> Arc<Self> {
+        let directory = directory.join(name);
+        std::fs::create_dir_all(directory.join("#clone")).unwrap();
+        let innodb = Innodb::new(name, sim, network, rng);
+        Arc::new(Self {
+            name,
+            sim: Arc::clone(sim),
+            network: Arc::clone(network),
+            innodb,
+            facts: Mutex::new(Facts::default()),
+            board: StatusBoard::load(directory.clone()),
+            directory,
+            settings: Mutex::new(settings),
+            log: Mutex::default(),
+            sessions: Mutex::default(),
+            lock: Mutex::default(),
+            lock_key: sim.key(),
+        })
+    }
+
+    /// Changes the plugin's variables.
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings.lock().unwrap());
+    }
+
+    pub(crate) fn set_variable(&self, name: &str, value: &str) {
+        self.facts().variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap()
+    }
+
+    /// All lines of the log so far.
+    pub(crate) fn log_lines(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(super) fn register(&self) -> Arc<Handle> {
+        let mut sessions = self.sessions.lock().unwrap();
+        sessions.last_id += 1;
+        let handle = Arc::new(Handle::new(sessions.last_id));
+        sessions.running.insert(sessions.last_id, Arc::clone(&handle));
+        handle
+    }
+
+    pub(super) fn unregister(&self, id: u32) {
+        self.sessions.lock().unwrap().running.remove(&id);
+    }
+
+    /// Connection ids of all sessions.
+    pub(crate) fn session_ids(&self) -> Vec<u32> {
+        self.sessions.lock().unwrap().running.keys().copied().collect()
+    }
+
+    /// KILL QUERY for one session, and what it waits for ends. An id that is gone does no harm.
+    pub(crate) fn kill(&self, id: u32) {
+        let session = self.sessions.lock().unwrap().running.get(&id).cloned();
+        if let Some(session) = session {
+            session.kill();
+            self.sim.notify_all();
+        }
+    }
+
+    /// KILL QUERY for what users run; sessions of workers and donors are not theirs.
+    pub(crate) fn kill_users(&self) {
+        for session in self.sessions.lock().unwrap().running.values() {
+            if session.is_user() {
+                session.kill();
+            }
+        }
+        self.sim.notify_all();
+    }
+
+    /// False if DDL did not end in time.
+    pub(super) fn acquire_backup_lock(&self, session: u32, timeout: Duration) -> bool {
+        let deadline = self.sim.now() + timeout;
+        loop {
+            {
+                let mut lock = self.lock.lock().unwrap();
+                if !lock.ddl {
+                    lock.clones.insert(session);
+                    return true;
+                }
+            }
+            if self.sim.now() >= deadline {
+                return false;
+            }
+            self.sim.wait(self.lock_key, Some(deadline));
+        }
+    }
+
+    pub(super) fn release_backup_lock(&self, session: u32) {
+        self.lock.lock().unwrap().clones.remove(&session);
+        self.sim.notify(self.lock_key);
+    }
+
+    /// The sessions that hold the backup lock.
+    pub(crate) fn backup_lock_holders(&self) -> Vec<u32> {
+        self.lock.lock().unwrap().clones.iter().copied().collect()
+    }
+
+    /// DDL begins or ends. It does not wait for clones, whose part this is not.
+    pub(crate) fn set_ddl(&self, runs: bool) {
+        self.lock.lock().unwrap().ddl = runs;
+        self.sim.notify(self.lock_key);
+    }
+}
+
+impl Host for SimHost {
+    type Session = SimSession;
+
+    fn settings(&self) -> Settings {
+        *self.settings.lock().unwrap()
+    }
+
+    fn board(&self) -> &StatusBoard {
+        &self.board
+    }
+
+    fn log(&self, side: Side, text: &str) {
+        self.sim.pause();
+        self.network.trace(|| format!("{} {side:?}: {text}", self.name));
+        self.log.lock().unwrap().push(text.to_owned());
+    }
+
+    fn now(&self) -> Duration {
+        self.sim.now()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        u64::try_from(self.sim.now().as_micros()).unwrap()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.sim.sleep(duration);
+    }
+
+    fn spawn(self: &Arc<Self>, _: WorkerKind, work: Work<SimSession>) -> io::Result<JoinHandle<()>> {
+        self.sim.pause();
+        if let Action::Fail(_) = self.network.ask(&Event::Spawn) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let host = Arc::clone(self);
+        Ok(self.sim.spawn(format!("{} worker", self.name), move || {
+            work(&SimSession::worker(&host));
+        }))
+    }
+
+    fn lend_ddl_timeout(&self, seconds: u32, begin: &mut dyn FnMut()) {
+        self.innodb.lend_ddl_timeout(seconds, begin);
+    }
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        let variables = [
+            ("version", "9.7.4"),
+            ("version_compile_machine", "x86_64"),
+            ("version_compile_os", "Linux"),
+            ("character_set_server", "utf8mb4"),
+            ("character_set_filesystem", "binary"),
+            ("collation_server", "utf8mb4_0900_ai_ci"),
+            ("innodb_page_size", "16384"),
+            ("max_allowed_packet", "67108864"),
+            ("clone_donor_timeout_after_network_failure", "5"),
+        ];
+        let plugin = |name: &str, library: Option<&str>| PluginName {
+            name: name.to_owned(),
+            library: library.map(str::to_owned),
+        };
+        Self {
+            variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            plugins: vec![
+                plugin("InnoDB", None),
+                plugin("clone", Some("mysql_clone.so")),
+                plugin("semisync", Some("semisync_source.so")),
+            ],
+            libraries: vec!["mysql_clone.so".to_owned(), "semisync_source.so".to_owned()],
+            collations: vec!["utf8mb4_0900_ai_ci".to_owned(), "latin1_swedish_ci".to_owned()],
+            maturity: "LTS",
+            compares_version_as_variable: false,
+            loses_backup_lock: false,
+        }
+    }
+}
+
+/// The variables as a simulation sets them out: few threads, no limits.
+pub(crate) fn default_settings() -> Settings {
+    Settings {
+        buffer_size: 4 << 20,
+        block_ddl: false,
+        ddl_timeout: 300,
+        max_concurrency: 4,
+        max_network_bandwidth: 0,
+        max_data_bandwidth: 0,
+        autotune_concurrency: false,
+        delay_after_data_drop: 0,
+    }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A session of a server: its diagnostics area and its KILL.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clone_core::compat::versions_compatible;
+use clone_core::error::{Error, Result, number};
+use clone_core::session::{Donor, LinkKind, PluginName, ServerRelease, Session};
+
+use super::engine::SimEngine;
+use super::network::SimLink;
+use super::server::SimHost;
+
+/// What other threads see of a session.
+pub(crate) struct Handle {
+    pub(crate) id: u32,
+    killed: AtomicBool,
+    user: AtomicBool,
+}
+
+impl Handle {
+    pub(super) fn new(id: u32) -> Self {
+        Self { id, killed: AtomicBool::new(false), user: AtomicBool::new(false) }
+    }
+
+    pub(super) fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_user(&self) -> bool {
+        self.user.load(Ordering::Relaxed)
+    }
+}
+
+/// A session.
+pub(crate) struct SimSession {
+    pub(crate) host: Arc<SimHost>,
+    pub(crate) handle: Arc<Handle>,
+    /// The first is the one that the user sees, all are in SHOW WARNINGS.
+    diagnostics: RefCell<Vec<(u32, String)>>,
+}
+
+impl SimSession {
+    /// The session of somebody who runs CLONE.
+    pub(crate) fn user(host: &Arc<SimHost>) -> Self {
+        let session = Self::worker(host);
+        session.handle.user.store(true, Ordering::Relaxed);
+        session
+    }
+
+    /// A session of the server itself, or of a connection in clone mode.
+    pub(crate) fn worker(host: &Arc<SimHost>) -> Self {
+        Self { host: Arc::clone(host), handle: host.register(), diagnostics: RefCell::default() }
+    }
+
+    /// `my_error`.
+    pub(crate) fn raise_text(&self, number: u32, text: &str) -> Error {
+        self.diagnostics.borrow_mut().push((number, text.to_owned()));
+        Error::Raised(number)
+    }
+
+    /// Everything that was raised.
+    pub(crate) fn warnings(&self) -> Vec<(u32, String)> {
+        self.diagnostics.borrow().clone()
+    }
+
+    pub(super) fn clear_diagnostics(&self) {
+        self.diagnostics.borrow_mut().clear();
+    }
+
+    fn variable(&self, name: &str) -> Result<String> {
+        let value = self.host.facts().variables.get(name).cloned();
+        value.ok_or_else(|| self.raise_text(number::ER_INTERNAL_ERROR, "unknown variable"))
+    }
+}
+
+impl Drop for SimSession {
+    fn drop(&mut self) {
+        self.host.unregister(self.handle.id);
+    }
+}
+
+impl Session for SimSession {
+    type Host = SimHost;
+    type Engine = SimEngine;
+    type Link = SimLink;
+
+    fn host(&self) -> &Arc<SimHost> {
+        &self.host
+    }
+
+    fn id(&self) -> u32 {
+        self.handle.id
+    }
+
+    fn is_killed(&self) -> bool {
+        self.host.sim.pause();
+        self.handle.is_killed()
+    }
+
+    fn raise(&self, error: &Error) {
+        let raised = (error.number(), error.to_string());
+        let mut diagnostics = self.diagnostics.borrow_mut();
+        if !matches!(error, Error::Raised(_)) && !diagnostics.contains(&raised) {
+            diagnostics.push(raised);
+        }
+    }
+
+    fn raised(&self) -> Option<(u32, String)> {
+        self.diagnostics.borrow().first().cloned()
+    }
+
+    fn configs(&self, names: &[&str]) -> Result<Vec<String>> {
+        names.iter().map(|name| self.variable(name)).collect()
+    }
+
+    fn collations(&self) -> Result<Vec<String>> {
+        Ok(self.host.facts().collations.clone())
+    }
+
+    fn check_collations(&self, names: &[String]) -> Result<()> {
+        let known = self.host.facts().collations.clone();
+        let unknown = names.iter().filter(|name| !known.contains(name));
+        unknown.fold(Ok(()), |_, name| Err(self.raise_text(3867, name)))
+    }
+
+    /// `clone_protocol_service.cc:mysql_clone_validate_configs`.
+    fn check_configs(&self, configs: &[(String, String)]) -> Result<()> {
+        let mut outcome = Ok(());
+        for (name, donor) in configs {
+            let ours = self.variable(name)?;
+            match name.as_str() {
+                "version" if !self.host.facts().compares_version_as_variable => {}
+                "version" if versions_compatible(&ours, donor, false, false) => {}
+                _ if ours == *donor => {}
+                "version" => outcome = Err(self.raise_text(3864, donor)),
+                "version_compile_os" => return Err(self.raise_text(3865, donor)),
+                "version_compile_machine" => return Err(self.raise_text(3866, donor)),
+                _ => outcome = Err(self.raise_text(3868, name)),
+            }
+        }
+        outcome
+    }
+
+    fn check_version(&self, recipient: &ServerRelease, donor: &ServerRelease) -> Result<()> {
+        if self.host.facts().compares_version_as_variable
+            || versions_compatible(&recipient.version, &donor.version, recipient.is_lts, donor.is_lts)
+        {
+            return Ok(());
+        }
+        let error = Error::DonorVersion {
+            donor: donor.version.clone(),
+            recipient: recipient.version.clone(),
+        };
+        Err(self.raise_text(error.number(), &error.to_string()))
+    }
+
+    fn maturity(&self) -> &'static str {
+        self.host.facts().maturity
+    }
+
+    fn mark_donor_statement(&self) {}
+
+    fn plugins(&self) -> Result<Vec<PluginName>> {
+        Ok(self.host.facts().plugins.clone())
+    }
+
+    fn has_plugin(&self, name: &str) -> bool {
+        self.host.facts().plugins.iter().any(|plugin| plugin.name == name)
+    }
+
+    fn can_load_plugin(&self, library: &str) -> bool {
+        self.host.facts().libraries.iter().any(|known| known == library)
+    }
+
+    fn lock_backup(&self, timeout_seconds: u32) -> Result<()> {
+        self.host.sim.pause();
+        let timeout = Duration::from_secs(timeout_seconds.into());
+        if self.host.acquire_backup_lock(self.handle.id, timeout) {
+            return Ok(());
+        }
+        Err(self.raise_text(number::ER_LOCK_WAIT_TIMEOUT, "Lock wait timeout exceeded"))
+    }
+
+    fn unlock_backup(&self) {
+        self.host.sim.pause();
+        self.host.release_backup_lock(self.handle.id);
+    }
+
+    fn engines(&self) -> Vec<SimEngine> {
+        vec![SimEngine]
+    }
+
+    fn engine(&self, db_type: u8) -> Option<SimEngine> {
+        (db_type == clone_protocol::innodb::DB_TYPE).then_some(SimEngine)
+    }
+
+    fn connect(&self, donor: &Donor, kind: LinkKind) -> Result<SimLink> {
+        SimLink::connect(self, donor, kind)
+    }
+}
