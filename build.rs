@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Compiles the C++ shim and, with the feature `regenerate-bindings`, writes the bindings of `include/` anew.
+
+fn main() {
+    println!("cargo:rerun-if-changed=include");
+    println!("cargo:rerun-if-changed=src/server/shim.cc");
+    #[cfg(feature = "regenerate-bindings")]
+    bindings::write();
+
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .include("include")
+        .flag("-fvisibility=hidden")
+        .flag("-fvisibility-inlines-hidden")
+        // A unique symbol would keep the library mapped after UNINSTALL PLUGIN.
+        .flag_if_supported("-fno-gnu-unique")
+        .extra_warnings(true)
+        .warnings_into_errors(true)
+        .file("src/server/shim.cc")
+        .compile("clone_shim");
+}
+
+#[cfg(feature = "regenerate-bindings")]
+mod bindings {
+    /// The place of the generated file, which is part of the repository.
+    const BINDINGS: &str = "src/server/abi/bindings.rs";
+
+    pub(crate) fn write() {
+        bindgen::Builder::default()
+            .header("include/server_abi.h")
+            .clang_arg("-std=c11")
+            .allowlist_file(".*(server|clone)_[a-z]+\\.h")
+            .default_visibility(bindgen::FieldVisibilityKind::PublicCrate)
+            .default_macro_constant_type(bindgen::MacroTypeVariation::Signed)
+            .raw_line("// SPDX-License-Identifier: GPL-2.0-only")
+            .use_core()
+            .derive_debug(false)
+            .formatter(bindgen::Formatter::Prettyplease)
+            .generate()
+            .expect("include/server_abi.h is valid C")
+            .write_to_file(BINDINGS)
+            .expect("src/server/abi is writable");
+    }
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! MySQL's clone plugin in Rust: the library `libmysql_clone.so` that a mysqld loads.
+//!
+//! A map:
+//!
+//! * `plugin`: what mysqld sees: declaration, system variables, `performance_schema` tables, entry points.
+//! * `mysqld`: mysqld as the clone logic (crate `clone-core`) sees it.
+//! * `server`: each call of mysqld, with its reason why it is safe, and the table of what differs by server version.
+//! * `guard`: no panic crosses into mysqld.
+
+mod guard;
+mod mysqld;
+mod plugin;
+mod server;

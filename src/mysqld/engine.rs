@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Storage engines of mysqld, and the callbacks between them and the clone logic.
+
+use std::os::fd::BorrowedFd;
+
+use clone_core::error::{Error, Result, number};
+use clone_core::session::{Begun, Callbacks, Engine, Mode, Session, View};
+
+use super::MysqldSession;
+use crate::server::callback::{self, CallbackView, CloneCallback};
+use crate::server::engine::{self, CloneMode};
+use crate::server::handlerton::Handlerton;
+
+/// An engine of mysqld that can clone.
+#[derive(Clone, Copy)]
+pub(crate) struct MysqldEngine(engine::Engine);
+
+impl MysqldEngine {
+    /// The clone interface of an engine, if it has one.
+    pub(super) fn new(handlerton: Handlerton) -> Option<Self> {
+        handlerton.engine().map(Self)
+    }
+}
+
+impl Engine<MysqldSession> for MysqldEngine {
+    fn db_type(&self) -> u8 {
+        self.0.handlerton().db_type()
+    }
+
+    fn begin(&self, session: &MysqldSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
+        self.0.begin(session.thd, locator, clone_mode(mode)).map(begun).map_err(Error::Raised)
+    }
+
+    fn copy(
+        &self,
+        session: &MysqldSession,
+        locator: &[u8],
+        task: u32,
+        buffer_size: u32,
+        locator_index: usize,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<()> {
+        let mut adapter = Adapter { session, callbacks };
+        let mut callback = CloneCallback::new(&mut adapter)
+            .locator_index(index(locator_index))
+            .client_buffer_size(buffer_size);
+        self.0.copy(session.thd, locator, task, &mut callback).map_err(Error::Raised)
+    }
+
+    fn ack(
+        &self,
+        session: &MysqldSession,
+        locator: &[u8],
+        error: i32,
+        descriptor: &[u8],
+    ) -> Result<()> {
+        // A recipient that reports a negative number reports a failure all the same.
+        let error = u32::try_from(error).unwrap_or(number::ER_INTERNAL_ERROR);
+        self.0.ack(session.thd, locator, error, descriptor).map_err(Error::Raised)
+    }
+
+    fn end(&self, session: &MysqldSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
+        self.0.end(session.thd, locator, task, error).map_err(Error::Raised)
+    }
+
+    fn apply_begin(
+        &self,
+        session: &MysqldSession,
+        locator: Option<&[u8]>,
+        mode: Mode,
+        directory: Option<&str>,
+    ) -> Result<Begun> {
+        self.0
+            .apply_begin(session.thd, locator, clone_mode(mode), directory)
+            .map(begun)
+            .map_err(Error::Raised)
+    }
+
+    fn apply(
+        &self,
+        session: &MysqldSession,
+        locator: &[u8],
+        task: u32,
+        locator_index: usize,
+        descriptor: &[u8],
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<()> {
+        let mut adapter = Adapter { session, callbacks };
+        let mut callback = CloneCallback::new(&mut adapter)
+            .locator_index(index(locator_index))
+            .descriptor(descriptor);
+        self.0.apply(session.thd, locator, task, &mut callback).map_err(Error::Raised)
+    }
+
+    fn apply_error(
+        &self,
+        session: &MysqldSession,
+        locator: &[u8],
+        task: u32,
+        error: u32,
+    ) -> Result<()> {
+        self.0.apply_error(session.thd, locator, task, error).map_err(Error::Raised)
+    }
+
+    fn apply_end(
+        &self,
+        session: &MysqldSession,
+        locator: &[u8],
+        task: u32,
+        error: u32,
+    ) -> Result<()> {
+        self.0.apply_end(session.thd, locator, task, error).map_err(Error::Raised)
+    }
+}
+
+fn clone_mode(mode: Mode) -> CloneMode {
+    match mode {
+        Mode::Start => CloneMode::Start,
+        Mode::Restart => CloneMode::Restart,
+        Mode::AddTask => CloneMode::AddTask,
+        Mode::Version => CloneMode::Version,
+    }
+}
+
+fn begun(begun: engine::Begun) -> Begun {
+    Begun { locator: begun.locator, task: begun.task }
+}
+
+/// There are at most 16 engines.
+fn index(locator_index: usize) -> u32 {
+    u32::try_from(locator_index).unwrap_or(u32::MAX)
+}
+
+/// Passes an engine's callbacks on to the clone logic. What fails there is raised before the engine sees the number.
+struct Adapter<'a> {
+    session: &'a MysqldSession,
+    callbacks: &'a mut dyn Callbacks,
+}
+
+impl Adapter<'_> {
+    fn raise(session: &MysqldSession, error: &Error) -> u32 {
+        session.raise(error);
+        error.number()
+    }
+}
+
+impl callback::Callbacks for Adapter<'_> {
+    fn file(
+        &mut self,
+        view: &CallbackView<'_>,
+        file: BorrowedFd<'_>,
+        len: u32,
+    ) -> Result<(), u32> {
+        let outcome = with_view(view, |view| self.callbacks.file(view, file, len));
+        outcome.map_err(|error| Self::raise(self.session, &error))
+    }
+
+    fn buffer(&mut self, view: &CallbackView<'_>, data: &[u8]) -> Result<(), u32> {
+        let outcome = with_view(view, |view| self.callbacks.buffer(view, data));
+        outcome.map_err(|error| Self::raise(self.session, &error))
+    }
+
+    fn apply_file(&mut self, view: &CallbackView<'_>, file: BorrowedFd<'_>) -> Result<(), u32> {
+        let outcome = with_view(view, |view| self.callbacks.apply_file(view, file));
+        outcome.map_err(|error| Self::raise(self.session, &error))
+    }
+
+    fn apply_buffer(&mut self, view: &CallbackView<'_>) -> Result<&mut [u8], u32> {
+        let Self { session, callbacks } = self;
+        let outcome = with_view(view, |view| callbacks.apply_buffer(view));
+        outcome.map_err(|error| Self::raise(session, &error))
+    }
+}
+
+fn with_view<R>(view: &CallbackView<'_>, call: impl FnOnce(&View<'_>) -> R) -> R {
+    call(&View {
+        descriptor: view.descriptor(),
+        source_name: &view.source_name(),
+        destination_name: &view.dest_name(),
+        is_os_buffer_cached: view.is_os_buffer_cached(),
+        is_zero_copy: view.is_zero_copy(),
+        is_secure: view.is_secure(),
+        state_change: view.state_change(),
+    })
+}

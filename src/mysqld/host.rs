@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The server that the plugin is loaded into.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clone_core::board::StatusBoard;
+use clone_core::session::{Host, Settings, Side, Work, WorkerKind};
+
+use super::MysqldSession;
+use crate::guard;
+use crate::plugin::variables;
+use crate::server::debug;
+use crate::server::log::{Level, Trace, log};
+use crate::server::protocol;
+use crate::server::psi::Keys;
+
+/// The one server of this process.
+pub(crate) struct MysqldHost {
+    pub(super) keys: Keys,
+    board: StatusBoard,
+    started: Instant,
+    /// Held while `clone_ddl_timeout` is lent, so that two donors' sessions do not restore each other's value.
+    ddl_timeout_lent: Mutex<()>,
+}
+
+impl MysqldHost {
+    /// Reads what the last clone left in the data directory, which is mysqld's working directory.
+    pub(crate) fn new(keys: Keys) -> Arc<Self> {
+        Arc::new(Self {
+            keys,
+            board: StatusBoard::load(PathBuf::from(".")),
+            started: Instant::now(),
+            ddl_timeout_lent: Mutex::new(()),
+        })
+    }
+
+    /// The keys of the instruments.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+}
+
+impl Host for MysqldHost {
+    type Session = MysqldSession;
+
+    fn settings(&self) -> Settings {
+        variables::settings()
+    }
+
+    fn board(&self) -> &StatusBoard {
+        &self.board
+    }
+
+    fn log(&self, side: Side, text: &str) {
+        let trace = match side {
+            Side::Client => Trace::Client,
+            Side::Server => Trace::Server,
+        };
+        log(Level::Information, trace, text);
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        kind: WorkerKind,
+        work: Work<MysqldSession>,
+    ) -> io::Result<JoinHandle<()>> {
+        let (name, key) = match kind {
+            WorkerKind::Client => ("clone_client", self.keys.client_task),
+            WorkerKind::Local => ("clone_local", self.keys.local_task),
+        };
+        let host = Arc::clone(self);
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // The session ends before the thread does: mysqld's state of the thread goes with it.
+            let Some(session) = protocol::Session::start(key) else { return };
+            let own = MysqldSession::new(session.thd(), host);
+            // A panic has been logged and raised; the master sees the task's error in the engine or misses its part.
+            let _ = guard::caught(|| work(&own));
+        })
+    }
+
+    fn lend_ddl_timeout(&self, seconds: u32, begin: &mut dyn FnMut()) {
+        let _lent = self.ddl_timeout_lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = variables::swap_ddl_timeout(seconds);
+        begin();
+        variables::restore_ddl_timeout(seconds, own);
+    }
+
+    fn debug_keyword(&self, keyword: &str) -> bool {
+        debug::debug_keyword(keyword)
+    }
+}

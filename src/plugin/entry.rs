@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What mysqld calls: the plugin's life cycle, and the three ways into a clone.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clone_core::donor_list::{DonorList, not_listed};
+use clone_core::error::Error;
+use clone_core::session::{Donor, Session};
+use clone_core::{donor, local, recipient};
+use zeroize::Zeroizing;
+
+use super::tables;
+use crate::guard::{self, guard};
+use crate::mysqld::{DonorLinkOf, MysqldHost, MysqldSession, raise};
+use crate::server::clone_handle::{self, ServerPhase};
+use crate::server::donor::DonorConnection;
+use crate::server::log::{Level, log_plain};
+use crate::server::pfs::RegisteredTables;
+use crate::server::services::Services;
+use crate::server::{LoadError, Thd, abi, protocol, psi, services, symbols};
+
+/// What lives from `init` to `deinit`.
+struct Loaded {
+    host: Arc<MysqldHost>,
+    /// None while mysqld runs with `--initialize`: performance_schema takes no tables then.
+    tables: Option<RegisteredTables>,
+}
+
+static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
+
+/// The server, from `init` to `deinit`.
+pub(super) fn host() -> Option<Arc<MysqldHost>> {
+    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    loaded.as_ref().map(|loaded| Arc::clone(&loaded.host))
+}
+
+/// The plugin is loaded.
+pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
+    guard(|| match load() {
+        Ok(()) => 0,
+        Err(error) => {
+            // SAFETY: mysqld gave `plugin` to this call.
+            unsafe { log_plain(plugin, Level::Error, &error.to_string()) };
+            1
+        }
+    })
+}
+
+fn load() -> Result<(), LoadError> {
+    services::install(Services::acquire()?);
+    guard::install_hook();
+    let loaded = register();
+    if loaded.is_err() {
+        guard::remove_hook();
+        services::uninstall();
+    }
+    *LOADED.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded?);
+    Ok(())
+}
+
+/// Makes the plugin known to the parts of mysqld that have to know it.
+fn register() -> Result<Loaded, LoadError> {
+    let symbols = services().symbols;
+    let phase = clone_handle::create(symbols).map_err(LoadError::CloneHandle)?;
+    let host = MysqldHost::new(psi::register(&services()));
+    let tables = match phase {
+        ServerPhase::Initializing => Ok(None),
+        ServerPhase::Serving => tables::add().map(Some),
+    };
+    match tables {
+        Ok(tables) => Ok(Loaded { host, tables }),
+        Err(error) => {
+            // Nothing is to be done about a handle that mysqld does not find.
+            let _ = clone_handle::drop_handle(symbols);
+            Err(error)
+        }
+    }
+}
+
+/// Whether the plugin may be unloaded: not while a clone runs.
+pub(super) unsafe extern "C" fn check_uninstall(plugin: *mut c_void) -> c_int {
+    guard(|| {
+        let Some(symbols) = symbols::symbols() else { return 0 };
+        // SAFETY: mysqld gave `plugin` to this call.
+        unsafe { clone_handle::check_drop(symbols, plugin) }
+    })
+}
+
+/// The plugin is unloaded, and may have been loaded in vain.
+pub(super) unsafe extern "C" fn deinit(_plugin: *mut c_void) -> c_int {
+    guard(|| {
+        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(loaded) = loaded {
+            let _ = clone_handle::drop_handle(services().symbols);
+            drop(loaded.tables);
+            drop(loaded.host);
+            guard::remove_hook();
+            services::uninstall();
+        }
+        0
+    })
+}
+
+/// `CLONE LOCAL DATA DIRECTORY`.
+pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *const c_char) -> c_int {
+    guard(|| {
+        // SAFETY: the session of this thread, which lives through the call.
+        let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
+        // SAFETY: mysqld passes a path that lives through the call.
+        let directory = unsafe { text_of(directory) }.unwrap_or_default();
+        protocol::start_statement(session.thd(), session.host().keys().local_statement);
+        code(local::clone_local(&session, directory))
+    })
+}
+
+/// `CLONE INSTANCE FROM`; without a directory the server's own data is replaced.
+pub(super) unsafe extern "C" fn clone_client(
+    thd: *mut abi::THD,
+    host: *const c_char,
+    port: c_uint,
+    user: *const c_char,
+    password: *const c_char,
+    directory: *const c_char,
+    ssl_mode: c_int,
+) -> c_int {
+    guard(|| {
+        // SAFETY: the session of this thread, which lives through the call.
+        let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
+        // SAFETY: mysqld passes texts that live through the call, or NULL.
+        let [host, user, password, directory] =
+            [host, user, password, directory].map(|text| unsafe { text_of(text) });
+        let donor = Donor {
+            host: host.unwrap_or_default(),
+            port: u16::try_from(port).unwrap_or(0),
+            user: user.unwrap_or_default(),
+            password: Zeroizing::new(password.unwrap_or_default()),
+            ssl_mode,
+        };
+        if let Err(error) = check_donor_list(&session, &donor) {
+            session.raise(&error);
+            return code(Err(error));
+        }
+        protocol::start_statement(session.thd(), session.host().keys().client_statement);
+        code(recipient::clone_instance(&session, donor, directory))
+    })
+}
+
+/// A client connection has switched to COM_CLONE.
+pub(super) unsafe extern "C" fn clone_server(thd: *mut abi::THD, _: abi::MYSQL_SOCKET) -> c_int {
+    guard(|| {
+        // SAFETY: the session of this thread, which lives through the call.
+        let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
+        // SAFETY: mysqld calls this for a session with a client connection that is in COM_CLONE.
+        let connection = unsafe { DonorConnection::new(session.thd()) };
+        code(donor::serve(&session, &mut DonorLinkOf(connection)))
+    })
+}
+
+/// The donor must be in `clone_valid_donor_list`.
+fn check_donor_list(session: &MysqldSession, donor: &Donor) -> Result<(), Error> {
+    let list = session.configs(&["clone_valid_donor_list"])?.pop().unwrap_or_default();
+    let Donor { host, port, .. } = donor;
+    if DonorList::from_variable(&list).contains(host, *port) {
+        return Ok(());
+    }
+    Err(Error::SystemConfig(not_listed(host, *port, &list)))
+}
+
+/// # Safety
+/// `thd` is NULL or the session of this thread, which outlives the result.
+unsafe fn session_of(thd: *mut abi::THD) -> Option<MysqldSession> {
+    // SAFETY: by the caller's promise.
+    let thd = unsafe { Thd::from_raw(thd) }?;
+    Some(MysqldSession::new(thd, host()?))
+}
+
+fn no_session() -> c_int {
+    let error = Error::Internal("Clone plugin is not loaded".to_owned());
+    raise(&error);
+    code(Err(error))
+}
+
+/// # Safety
+/// `text` is NULL or a C string.
+unsafe fn text_of(text: *const c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: by the caller's promise.
+    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+fn code(outcome: Result<(), Error>) -> c_int {
+    outcome.err().map_or(0, |error| c_int::try_from(error.number()).unwrap_or(c_int::MAX))
+}

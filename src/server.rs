@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Everything that is said to mysqld. The only room with unsafe code beside [`crate::guard`].
+//!
+//! * What mysqld is: [`version`], [`layout`] (the one table of facts that differ by version), [`symbols`] (its functions,
+//!   by `dlsym`), [`abi`] (its structures, from `include/`).
+//! * What it lends: [`services`], [`protocol`] with [`connection`] and [`donor`], [`backup_lock`], [`log`](mod@log),
+//!   [`raise`](mod@raise), [`thd`], [`plugins`], [`clone_handle`].
+//! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine calls back.
+//! * What is registered with it: [`pfs`], [`psi`]. What only debug servers have: [`debug`].
+//!
+//! A function that raises returns the MySQL error number; a number in an `Err` is already raised in the session, unless
+//! the function says otherwise.
+
+pub(crate) mod abi;
+pub(crate) mod backup_lock;
+pub(crate) mod callback;
+pub(crate) mod clone_handle;
+pub(crate) mod connection;
+pub(crate) mod debug;
+pub(crate) mod donor;
+pub(crate) mod engine;
+pub(crate) mod handlerton;
+pub(crate) mod layout;
+pub(crate) mod load_error;
+pub(crate) mod log;
+pub(crate) mod pfs;
+pub(crate) mod pin;
+pub(crate) mod plugins;
+pub(crate) mod protocol;
+pub(crate) mod psi;
+pub(crate) mod raise;
+pub(crate) mod services;
+mod shim;
+pub(crate) mod symbols;
+mod text;
+pub(crate) mod thd;
+pub(crate) mod value;
+pub(crate) mod version;
+
+pub(crate) use load_error::LoadError;
+pub(crate) use services::services;
+pub(crate) use thd::Thd;
+
+use std::ffi::c_int;
+
+/// The result of a function of mysqld that returns 0 or an error number.
+///
+/// A negative number, which no such function returns on purpose, becomes `ER_INTERNAL_ERROR`.
+fn check(code: c_int) -> Result<(), u32> {
+    match u32::try_from(code) {
+        Ok(0) => Ok(()),
+        Ok(number) => Err(number),
+        Err(_) => Err(raise::ER_INTERNAL_ERROR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_become_results() {
+        assert_eq!(check(0), Ok(()));
+        assert_eq!(check(3862), Err(3862));
+        assert_eq!(check(-1), Err(raise::ER_INTERNAL_ERROR));
+    }
+}

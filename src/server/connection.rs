@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A recipient's connection to a donor, in clone mode.
+
+use std::ffi::CString;
+use std::ptr;
+use std::ptr::NonNull;
+use std::slice;
+
+use super::abi;
+use super::check;
+use super::raise::ER_INTERNAL_ERROR;
+use super::services::services;
+use super::text::whole;
+use super::thd;
+use super::thd::Thd;
+
+/// Where the donor is and how to reach it.
+#[derive(Clone, Copy)]
+pub(crate) struct Donor<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    pub(crate) user: &'a str,
+    pub(crate) password: &'a str,
+    pub(crate) ssl: SslContext<'a>,
+    /// Compress as the classic protocol does (`clone_enable_compression`).
+    pub(crate) compress: bool,
+}
+
+/// TLS of the connection. The rest of its configuration is mysqld's own.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct SslContext<'a> {
+    /// `enum mysql_ssl_mode`: 1 disabled, 2 preferred, 3 required. Becomes "verify CA" when `ca` is given.
+    pub(crate) mode: i32,
+    /// File names.
+    pub(crate) key: Option<&'a str>,
+    pub(crate) cert: Option<&'a str>,
+    pub(crate) ca: Option<&'a str>,
+}
+
+/// A connection on which the donor has answered COM_CLONE with OK. Dropping it closes the socket, as after an error.
+pub(crate) struct Connection {
+    mysql: NonNull<abi::MYSQL>,
+    /// The session that KILL wakes through this connection.
+    thd: Option<Thd>,
+    /// mysqld keeps the state of the compression here as long as the connection lives.
+    _compression: Option<Box<abi::NET_SERVER>>,
+    closed: bool,
+}
+
+/// A packet of the donor.
+pub(crate) struct Packet<'a> {
+    /// The payload, in the connection's buffer.
+    pub(crate) data: &'a mut [u8],
+    /// Bytes on the network, which are fewer than the payload's when the connection is compressed.
+    pub(crate) network_len: usize,
+}
+
+impl Connection {
+    /// Connects and sends COM_CLONE. Errors are raised in the session of this thread: 3862 "Connect failed: ..." or
+    /// "`<number>` : `<text>`" of the donor.
+    ///
+    /// With `thd` the connection becomes the one that KILL interrupts, mysqld's time-outs are the session's, and its
+    /// earlier errors are cleared. The auxiliary connection is made without.
+    pub(crate) fn connect(thd: Option<Thd>, donor: &Donor<'_>) -> Result<Self, u32> {
+        let mut compression = donor.compress.then(no_compression_yet);
+        let ssl = donor.ssl;
+        let (key, cert, ca) = (ssl.key.map(whole), ssl.cert.map(whole), ssl.ca.map(whole));
+        let pointer =
+            |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+        let mut context = abi::mysql_clone_ssl_context {
+            m_ssl_mode: ssl.mode,
+            m_ssl_key: pointer(&key),
+            m_ssl_cert: pointer(&cert),
+            m_ssl_ca: pointer(&ca),
+            m_enable_compression: donor.compress,
+            m_server_extn: compression.as_deref_mut().map_or(ptr::null_mut(), ptr::from_mut),
+        };
+        let (host, user, password) = (whole(donor.host), whole(donor.user), whole(donor.password));
+        let mut socket = abi::MYSQL_SOCKET { fd: -1, m_psi: ptr::null_mut() };
+        // SAFETY: terminated texts that live until the call returns (the client library copies them), a living session
+        // or NULL, and the context, whose extension lives as long as the connection.
+        let mysql = unsafe {
+            (services().clone_protocol.connect)(
+                thd::as_ptr(thd),
+                host.as_ptr(),
+                u32::from(donor.port),
+                user.as_ptr(),
+                password.as_ptr(),
+                &raw mut context,
+                &raw mut socket,
+            )
+        };
+        wipe(password);
+        match NonNull::new(mysql) {
+            Some(mysql) => Ok(Self { mysql, thd, _compression: compression, closed: false }),
+            None => Err(Thd::current()
+                .and_then(super::protocol::error)
+                .map_or(ER_INTERNAL_ERROR, |(number, _)| number)),
+        }
+    }
+
+    /// Sends the command `code` with `payload`. `set_active` makes it fail with 1317 when `thd` is killed.
+    ///
+    /// After one network error all calls return it without raising it again.
+    pub(crate) fn send_command(
+        &mut self,
+        thd: Thd,
+        set_active: bool,
+        code: u8,
+        payload: &[u8],
+    ) -> Result<(), u32> {
+        // SAFETY: a living session and connection; the method only reads the payload (net_write_command).
+        check(unsafe {
+            (services().clone_protocol.send_command)(
+                thd.as_ptr(),
+                self.mysql.as_ptr(),
+                set_active,
+                code,
+                payload.as_ptr().cast_mut(),
+                payload.len(),
+            )
+        })
+    }
+
+    /// Waits for a packet, for each read of the socket at most `timeout` seconds (at least 30; 0 means as configured).
+    pub(crate) fn receive(
+        &mut self,
+        thd: Thd,
+        set_active: bool,
+        timeout: u32,
+    ) -> Result<Packet<'_>, u32> {
+        let mut data = ptr::null_mut();
+        let mut length = 0;
+        let mut network_len = 0;
+        // SAFETY: a living session and connection, and places for the results.
+        check(unsafe {
+            (services().clone_protocol.get_response)(
+                thd.as_ptr(),
+                self.mysql.as_ptr(),
+                set_active,
+                timeout,
+                &raw mut data,
+                &raw mut length,
+                &raw mut network_len,
+            )
+        })?;
+        // SAFETY: on success the packet lies in the connection's buffer and nobody else touches it before the next call
+        // on this connection, which needs the borrow to have ended.
+        let data = unsafe { slice::from_raw_parts_mut(data, length) };
+        Ok(Packet { data, network_len })
+    }
+
+    /// Kills the session of `other` at the donor, through this connection, which has left clone mode (COM_EXIT). The
+    /// error is that of a query, which is not raised.
+    pub(crate) fn kill(&mut self, other: &Connection) -> Result<(), u32> {
+        // SAFETY: two living connections; of the other only its id is read.
+        check(unsafe {
+            (services().clone_protocol.kill)(self.mysql.as_ptr(), other.mysql.as_ptr())
+        })
+    }
+
+    /// Ends the connection: a `fatal` end closes the socket, the other first makes the donor leave clone mode.
+    /// `clear_error` clears the error of the session that the connection was made with.
+    pub(crate) fn disconnect(mut self, fatal: bool, clear_error: bool) {
+        self.close(fatal, clear_error);
+    }
+
+    fn close(&mut self, fatal: bool, clear_error: bool) {
+        if !std::mem::replace(&mut self.closed, true) {
+            // SAFETY: the connection ends here, once; the session is the one it was made with, which forgets it now.
+            unsafe {
+                (services().clone_protocol.disconnect)(
+                    thd::as_ptr(self.thd),
+                    self.mysql.as_ptr(),
+                    fatal,
+                    clear_error,
+                )
+            };
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close(true, false);
+    }
+}
+
+/// `include/mysql_com_server.h:net_server_ext_init`.
+fn no_compression_yet() -> Box<abi::NET_SERVER> {
+    Box::new(abi::NET_SERVER {
+        m_before_header: ptr::null_mut(),
+        m_after_header: ptr::null_mut(),
+        m_user_data: ptr::null_mut(),
+        compress_algorithm: [0; 32],
+        compress_level: 0,
+        compression_optional: false,
+        compress_ctx_algorithm: abi::MYSQL_UNCOMPRESSED as u32,
+        rest: [0; 444],
+    })
+}
+
+/// Overwrites a password that is not needed any more.
+fn wipe(password: CString) {
+    let mut bytes = password.into_bytes();
+    for byte in &mut bytes {
+        // SAFETY: a byte of the vector. Volatile, so that the write is not optimised away.
+        unsafe { ptr::write_volatile(byte, 0) };
+    }
+}

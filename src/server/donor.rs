@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A donor's side of a connection in clone mode, which is the client connection of its session.
+
+use std::ptr;
+use std::slice;
+
+use super::check;
+use super::services::services;
+use super::thd::Thd;
+
+/// The connection of a session that executes COM_CLONE.
+pub(crate) struct DonorConnection {
+    thd: Thd,
+}
+
+impl DonorConnection {
+    /// The connection of `thd`.
+    ///
+    /// # Safety
+    /// `thd` is the session that `Mysql_clone::clone_server` was called for, and this is the only `DonorConnection` of
+    /// it.
+    pub(crate) unsafe fn new(thd: Thd) -> Self {
+        Self { thd }
+    }
+
+    /// The session.
+    pub(crate) fn thd(&self) -> Thd {
+        self.thd
+    }
+
+    /// Waits for a command, at least 8 hours: its code and its payload, which lies in the connection's buffer.
+    ///
+    /// After one network error all calls return it without raising it again.
+    pub(crate) fn next_command(&mut self) -> Result<(u8, &[u8]), u32> {
+        let mut code = 0;
+        let mut payload = ptr::null_mut();
+        let mut length = 0;
+        // SAFETY: a living session with a client connection, and places for the results.
+        check(unsafe {
+            (services().clone_protocol.get_command)(
+                self.thd.as_ptr(),
+                &raw mut code,
+                &raw mut payload,
+                &raw mut length,
+            )
+        })?;
+        // SAFETY: on success the payload lies in the connection's buffer until the next call on this connection, which
+        // needs the borrow to have ended.
+        Ok((code, unsafe { slice::from_raw_parts(payload, length) }))
+    }
+
+    /// Sends a packet. `secure` raises 3872 when the connection has no TLS.
+    pub(crate) fn send_response(&mut self, secure: bool, packet: &[u8]) -> Result<(), u32> {
+        // SAFETY: a living session with a client connection; the method only reads the packet (my_net_write).
+        check(unsafe {
+            (services().clone_protocol.send_response)(
+                self.thd.as_ptr(),
+                secure,
+                packet.as_ptr().cast_mut(),
+                packet.len(),
+            )
+        })
+    }
+
+    /// Sends the error of the session as the response `code`, and clears it. A `fatal` error, or one after a network
+    /// error, is not sent: the socket is shut down and the error returned.
+    pub(crate) fn send_error(&mut self, code: u8, fatal: bool) -> Result<(), u32> {
+        // SAFETY: a living session with a client connection.
+        check(unsafe { (services().clone_protocol.send_error)(self.thd.as_ptr(), code, fatal) })
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The services that store a value into a column.
+
+use std::ffi::c_char;
+use std::ffi::c_uint;
+use std::sync::Arc;
+
+use super::Value;
+use crate::server::abi;
+use crate::server::load_error::LoadError;
+use crate::server::services::Registry;
+use crate::server::services::Service;
+
+/// Stores bytes.
+type SetBytes = unsafe extern "C" fn(*mut abi::PSI_field, *const c_char, c_uint);
+
+/// One setter for each type of column.
+pub(super) struct Columns {
+    integer: unsafe extern "C" fn(*mut abi::PSI_field, abi::PSI_ulong),
+    bigint: unsafe extern "C" fn(*mut abi::PSI_field, abi::PSI_ulonglong),
+    char: SetBytes,
+    varchar: SetBytes,
+    timestamp: unsafe extern "C" fn(*mut abi::PSI_field, u64),
+    text: Option<SetBytes>,
+    _services: Vec<Service>,
+}
+
+impl Columns {
+    pub(super) fn acquire(registry: &Arc<Registry>) -> Result<Self, LoadError> {
+        let integer = registry.service(c"pfs_plugin_column_integer_v1")?;
+        let bigint = registry.service(c"pfs_plugin_column_bigint_v1")?;
+        let timestamp = registry.service(c"pfs_plugin_column_timestamp_v2")?;
+        let (string, char, varchar) = strings(registry)?;
+        let text = registry.service(c"pfs_plugin_column_text_v1").ok();
+        let slot = |service, slot| LoadError::EmptySlot { service, slot };
+        Ok(Self {
+            // SAFETY: the table of this name.
+            integer: unsafe { integer.table::<abi::s_mysql_pfs_plugin_column_integer_v1>() }
+                .set_unsigned
+                .ok_or(slot(c"pfs_plugin_column_integer_v1", 1))?,
+            // SAFETY: the table of this name.
+            bigint: unsafe { bigint.table::<abi::s_mysql_pfs_plugin_column_bigint_v1>() }
+                .set_unsigned
+                .ok_or(slot(c"pfs_plugin_column_bigint_v1", 1))?,
+            char,
+            varchar,
+            // SAFETY: the table of this name.
+            timestamp: unsafe { timestamp.table::<abi::s_mysql_pfs_plugin_column_timestamp_v2>() }
+                .set2
+                .ok_or(slot(c"pfs_plugin_column_timestamp_v2", 1))?,
+            text: text.as_ref().and_then(|service| {
+                // SAFETY: the table of this name.
+                unsafe { service.table::<abi::s_mysql_pfs_plugin_column_text_v1>() }.set
+            }),
+            _services: [integer, bigint, timestamp, string].into_iter().chain(text).collect(),
+        })
+    }
+
+    /// Whether a `longtext` can be filled.
+    pub(super) fn has_text(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Stores `value`.
+    ///
+    /// # Safety
+    /// `field` is the column of the row that mysqld is reading, and of the value's type.
+    pub(super) unsafe fn store(&self, field: *mut abi::PSI_field, value: Value<'_>) {
+        let bytes = |set: SetBytes, text: &str| {
+            let length = c_uint::try_from(text.len()).unwrap_or(c_uint::MAX);
+            // SAFETY: the field by the caller's promise; bytes and their length, which are copied.
+            unsafe { set(field, text.as_ptr().cast(), length) };
+        };
+        match value {
+            // Every type of field takes NULL this way (storage/perfschema/pfs_plugin_table.cc:set_field_uinteger_v1).
+            // SAFETY: the field by the caller's promise.
+            Value::Null => unsafe {
+                (self.integer)(field, abi::PSI_ulong { val: 0, is_null: true })
+            },
+            Value::UnsignedInt(value) => {
+                let value = abi::PSI_ulong { val: u64::from(value), is_null: false };
+                // SAFETY: the field by the caller's promise.
+                unsafe { (self.integer)(field, value) };
+            }
+            Value::UnsignedBigInt(val) => {
+                // SAFETY: the field by the caller's promise.
+                unsafe { (self.bigint)(field, abi::PSI_ulonglong { val, is_null: false }) };
+            }
+            Value::Char(text) => bytes(self.char, text),
+            Value::Varchar(text) => bytes(self.varchar, text),
+            // SAFETY: the field by the caller's promise.
+            Value::TimestampMicros(micros) => unsafe { (self.timestamp)(field, micros) },
+            Value::Text(text) => bytes(self.text.unwrap_or(self.varchar), text),
+        }
+    }
+}
+
+/// Setters for CHAR and VARCHAR. The older service has the second in another slot.
+fn strings(registry: &Arc<Registry>) -> Result<(Service, SetBytes, SetBytes), LoadError> {
+    let (service, char, varchar) = match registry.service(c"pfs_plugin_column_string_v2") {
+        Ok(service) => {
+            // SAFETY: the table of this name.
+            let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v2>() };
+            let (char, varchar) = (table.set_char_utf8mb4, table.set_varchar_utf8mb4_len);
+            (service, char, varchar)
+        }
+        Err(_) => {
+            let service = registry.service(c"pfs_plugin_column_string_v1")?;
+            // SAFETY: the table of this name.
+            let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v1>() };
+            let (char, varchar) = (table.set_char_utf8, table.set_varchar_utf8mb4_len);
+            (service, char, varchar)
+        }
+    };
+    match (char, varchar) {
+        (Some(char), Some(varchar)) => Ok((service, char, varchar)),
+        _ => Err(LoadError::EmptySlot { service: c"pfs_plugin_column_string", slot: 0 }),
+    }
+}

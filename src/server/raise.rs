@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Errors that are raised in a session, each with the arguments that its format wants.
+
+use std::ffi::c_char;
+use std::ffi::c_int;
+use std::io;
+
+use super::symbols::symbols;
+use super::text::cut;
+use super::thd::Thd;
+
+/// `ER_INTERNAL_ERROR`, which also stands for what should not happen.
+pub(crate) const ER_INTERNAL_ERROR: u32 = 1815;
+
+/// An error of `share/messages_to_clients.txt`. Formats are its English ones; the types of their arguments are the same
+/// in all languages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Raise<'a> {
+    /// 1024 "Error reading file '%-.200s' (errno: %d - %s)"
+    ErrorOnRead { file: &'a str, errno: i32 },
+    /// 1026 "Error writing file '%-.200s' (errno: %d - %s)"
+    ErrorOnWrite { file: &'a str, errno: i32 },
+    /// 1037 "Out of memory; restart server and try again (needed %d bytes)"
+    OutOfMemory { bytes: usize },
+    /// 1153 "Got a packet bigger than 'max_allowed_packet' bytes"
+    NetPacketTooLarge,
+    /// 1156 "Got packets out of order"
+    NetPacketsOutOfOrder,
+    /// 1157 "Couldn't uncompress communication packet"
+    NetUncompress,
+    /// 1158 "Got an error reading communication packets"
+    NetRead,
+    /// 1159 "Got timeout reading communication packets"
+    NetReadInterrupted,
+    /// 1160 "Got an error writing communication packets"
+    NetErrorOnWrite,
+    /// 1161 "Got timeout writing communication packets"
+    NetWriteInterrupted,
+    /// 1205 "Lock wait timeout exceeded; try restarting transaction"
+    LockWaitTimeout,
+    /// 1235 "This version of MySQL doesn't yet support '%s'"
+    NotSupportedYet(&'a str),
+    /// 1317 "Query execution was interrupted"
+    QueryInterrupted,
+    /// 1815 "Internal error: %s"
+    InternalError(&'a str),
+    /// 3634 "Too many concurrent clone operations. Maximum allowed - %d."
+    TooManyConcurrentClones { allowed: i32 },
+    /// 3862 "Clone Donor Error: %.512s."
+    CloneDonor(&'a str),
+    /// 3863 "Clone received unexpected response from Donor : %.512s."
+    CloneProtocol(&'a str),
+    /// 3864 "Clone Donor MySQL version: %.64s is different from Recipient MySQL version %.64s."
+    CloneDonorVersion { donor: &'a str, recipient: &'a str },
+    /// 3865 "Clone Donor OS: %.64s is different from Recipient OS: %.64s."
+    CloneOs { donor: &'a str, recipient: &'a str },
+    /// 3866 "Clone Donor platform: %.64s is different from Recipient platform: %.64s."
+    ClonePlatform { donor: &'a str, recipient: &'a str },
+    /// 3867 "Clone Donor collation: %.128s is unavailable in Recipient."
+    CloneCharset(&'a str),
+    /// 3868 "Clone Configuration %.128s: Donor value: %.128s is different from Recipient value: %.128s."
+    CloneConfig { name: &'a str, donor: &'a str, recipient: &'a str },
+    /// 3869 "Clone system configuration: %.512s"
+    CloneSysConfig(&'a str),
+    /// 3870 "Clone Donor plugin %.128s is not active in Recipient."
+    ClonePluginMatch(&'a str),
+    /// 3872 "Clone needs SSL connection for encrypted table."
+    CloneEncryption,
+    /// 3957 "Clone needs max_allowed_packet value to be %u or more. Current value is %u"
+    CloneNetworkPacket { needed: u32, current: u32 },
+}
+
+impl Raise<'_> {
+    /// The error's number.
+    pub(crate) const fn number(&self) -> u32 {
+        match self {
+            Raise::ErrorOnRead { .. } => 1024,
+            Raise::ErrorOnWrite { .. } => 1026,
+            Raise::OutOfMemory { .. } => 1037,
+            Raise::NetPacketTooLarge => 1153,
+            Raise::NetPacketsOutOfOrder => 1156,
+            Raise::NetUncompress => 1157,
+            Raise::NetRead => 1158,
+            Raise::NetReadInterrupted => 1159,
+            Raise::NetErrorOnWrite => 1160,
+            Raise::NetWriteInterrupted => 1161,
+            Raise::LockWaitTimeout => 1205,
+            Raise::NotSupportedYet(_) => 1235,
+            Raise::QueryInterrupted => 1317,
+            Raise::InternalError(_) => ER_INTERNAL_ERROR,
+            Raise::TooManyConcurrentClones { .. } => 3634,
+            Raise::CloneDonor(_) => 3862,
+            Raise::CloneProtocol(_) => 3863,
+            Raise::CloneDonorVersion { .. } => 3864,
+            Raise::CloneOs { .. } => 3865,
+            Raise::ClonePlatform { .. } => 3866,
+            Raise::CloneCharset(_) => 3867,
+            Raise::CloneConfig { .. } => 3868,
+            Raise::CloneSysConfig(_) => 3869,
+            Raise::ClonePluginMatch(_) => 3870,
+            Raise::CloneEncryption => 3872,
+            Raise::CloneNetworkPacket { .. } => 3957,
+        }
+    }
+
+    fn arguments(&self) -> Arguments<'_> {
+        match *self {
+            Raise::ErrorOnRead { file, errno } | Raise::ErrorOnWrite { file, errno } => {
+                Arguments::File(file, errno)
+            }
+            Raise::OutOfMemory { bytes } => {
+                Arguments::Int(c_int::try_from(bytes).unwrap_or(c_int::MAX))
+            }
+            Raise::NetPacketTooLarge
+            | Raise::NetPacketsOutOfOrder
+            | Raise::NetUncompress
+            | Raise::NetRead
+            | Raise::NetReadInterrupted
+            | Raise::NetErrorOnWrite
+            | Raise::NetWriteInterrupted
+            | Raise::LockWaitTimeout
+            | Raise::QueryInterrupted
+            | Raise::CloneEncryption => Arguments::None,
+            Raise::NotSupportedYet(text)
+            | Raise::InternalError(text)
+            | Raise::CloneDonor(text)
+            | Raise::CloneProtocol(text)
+            | Raise::CloneCharset(text)
+            | Raise::CloneSysConfig(text)
+            | Raise::ClonePluginMatch(text) => Arguments::Text(text),
+            Raise::TooManyConcurrentClones { allowed } => Arguments::Int(allowed),
+            Raise::CloneDonorVersion { donor, recipient }
+            | Raise::CloneOs { donor, recipient }
+            | Raise::ClonePlatform { donor, recipient } => Arguments::Texts(donor, recipient),
+            Raise::CloneConfig { name, donor, recipient } => {
+                Arguments::Three(name, donor, recipient)
+            }
+            Raise::CloneNetworkPacket { needed, current } => Arguments::Unsigned(needed, current),
+        }
+    }
+}
+
+/// The forms that argument lists have.
+enum Arguments<'a> {
+    None,
+    Int(c_int),
+    Unsigned(u32, u32),
+    Text(&'a str),
+    Texts(&'a str, &'a str),
+    Three(&'a str, &'a str, &'a str),
+    File(&'a str, c_int),
+}
+
+/// mysqld's buffer for a message is this long (`ERRMSGSIZE`), so no argument can show more.
+const LONGEST_TEXT: usize = 512;
+
+/// Raises `error` in the session of this thread and returns its number. Without a session only the number is returned.
+pub(crate) fn raise(error: Raise<'_>) -> u32 {
+    let number = error.number();
+    let (Some(symbols), Some(_)) = (symbols(), Thd::current()) else { return number };
+    let my_error = symbols.my_error;
+    let code = c_int::try_from(number).unwrap_or(c_int::MAX);
+    let text = |text: &str| cut(text, LONGEST_TEXT);
+
+    // SAFETY, for all of these calls: the types after the flags are those of the error's format, see `Raise`; texts are
+    // terminated and live until the call returns.
+    match error.arguments() {
+        // SAFETY: see above.
+        Arguments::None => unsafe { my_error(code, 0) },
+        // SAFETY: see above.
+        Arguments::Int(value) => unsafe { my_error(code, 0, value) },
+        // SAFETY: see above.
+        Arguments::Unsigned(a, b) => unsafe { my_error(code, 0, a, b) },
+        Arguments::Text(a) => {
+            let a = text(a);
+            // SAFETY: see above.
+            unsafe { my_error(code, 0, a.as_ptr()) }
+        }
+        Arguments::Texts(a, b) => {
+            let (a, b) = (text(a), text(b));
+            // SAFETY: see above.
+            unsafe { my_error(code, 0, a.as_ptr(), b.as_ptr()) }
+        }
+        Arguments::Three(a, b, c) => {
+            let (a, b, c) = (text(a), text(b), text(c));
+            // SAFETY: see above.
+            unsafe { my_error(code, 0, a.as_ptr(), b.as_ptr(), c.as_ptr()) }
+        }
+        Arguments::File(file, errno) => {
+            let (file, reason) = (text(file), strerror(errno));
+            // SAFETY: see above.
+            unsafe { my_error(code, 0, file.as_ptr(), errno, reason.as_ptr()) }
+        }
+    }
+    number
+}
+
+/// The C library's text for `errno`, as mysqld's `my_strerror` gives.
+fn strerror(errno: c_int) -> std::ffi::CString {
+    let mut buffer: [c_char; 256] = [0; 256];
+    // SAFETY: a buffer and its size. This is the XSI function, which leaves the text in the buffer.
+    let failed = unsafe { libc::strerror_r(errno, buffer.as_mut_ptr(), buffer.len()) } != 0;
+    if failed {
+        return cut(&io::Error::from_raw_os_error(errno).to_string(), LONGEST_TEXT);
+    }
+    // SAFETY: the function terminates what it writes, and the buffer began as zeros.
+    unsafe { std::ffi::CStr::from_ptr(buffer.as_ptr()) }.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outside_mysqld_only_the_number_is_returned() {
+        assert_eq!(raise(Raise::CloneDonor("3862 : text")), 3862);
+        assert_eq!(raise(Raise::ErrorOnWrite { file: "f", errno: 28 }), 1026);
+    }
+
+    #[test]
+    fn errno_has_a_text() {
+        assert_eq!(strerror(libc::ENOSPC).as_c_str(), c"No space left on device");
+    }
+}
