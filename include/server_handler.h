@@ -26,13 +26,8 @@ static_assert(offsetof(struct handlerton, db_type) == 4, "handlerton::db_type");
 #define DB_TYPE_INNODB 12
 #define DB_TYPE_DEFAULT 127
 
-/* Ha_clone_type: how data is copied, and the bits that clone_capability reports. */
-#define HA_CLONE_BLOCKING 0
-#define HA_CLONE_REDO 1
-#define HA_CLONE_PAGE 2
+/* Ha_clone_type: how data is copied. InnoDB knows this one only: files, then pages, then redo. */
 #define HA_CLONE_HYBRID 3
-#define HA_CLONE_MULTI_TASK 4
-#define HA_CLONE_RESTART 5
 
 /* Ha_clone_mode: why clone_begin or clone_apply_begin is called. */
 #define HA_CLONE_MODE_START 0

@@ -144,12 +144,8 @@ typedef struct handlerton *ha_resolve_by_legacy_type_fn(THD *thd, unsigned int d
 typedef int clone_handle_create_fn(const char *plugin_name);
 typedef int clone_handle_drop_fn(void);
 typedef int clone_handle_check_drop_fn(void *plugin_int);
-/** True means a path that is not to be used. */
-typedef bool check_valid_path_fn(const char *path, size_t length);
 /** mysys/dbug.cc; code_state NULL means that of this thread. Debug servers only. */
 typedef int db_keyword_fn(void *code_state, const char *keyword, int strict);
-/** sql/debug_sync.cc. Debug servers only. */
-typedef void debug_sync_fn(THD *thd, const char *sync_point_name, size_t name_len);
 
 /* Instrumentation: each table's first slot registers instruments. */
 

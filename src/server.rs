@@ -4,7 +4,7 @@
 //!
 //! * What mysqld is: [`version`], [`layout`] (the one table of facts that differ by version), [`symbols`] (its functions,
 //!   by `dlsym`), [`abi`] (its structures, from `include/`).
-//! * What it lends: [`services`], [`protocol`] with [`connection`] and [`donor`], [`backup_lock`], [`log`](mod@log),
+//! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`], [`backup_lock`], [`log`](mod@log),
 //!   [`raise`](mod@raise), [`thd`], [`plugins`], [`clone_handle`].
 //! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine calls back.
 //! * What is registered with it: [`pfs`], [`psi`]. What only debug servers have: [`debug`].

@@ -146,12 +146,7 @@ impl Adapter<'_> {
 }
 
 impl callback::Callbacks for Adapter<'_> {
-    fn file(
-        &mut self,
-        view: &CallbackView<'_>,
-        file: BorrowedFd<'_>,
-        len: u32,
-    ) -> Result<(), u32> {
+    fn file(&mut self, view: &CallbackView<'_>, file: BorrowedFd<'_>, len: u32) -> Result<(), u32> {
         let outcome = with_view(view, |view| self.callbacks.file(view, file, len));
         outcome.map_err(|error| Self::raise(self.session, &error))
     }

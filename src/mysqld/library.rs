@@ -22,7 +22,9 @@ fn is_shared_object(mut file: &File) -> bool {
     const ET_DYN: u16 = 3;
     const EM_X86_64: u16 = 62;
     let mut header = [0; 20];
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) || file.read_exact(&mut header).is_err() {
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file())
+        || file.read_exact(&mut header).is_err()
+    {
         return false;
     }
     header[..6] == ELF64_LITTLE_ENDIAN
@@ -39,7 +41,8 @@ mod tests {
     fn directory() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         std::fs::copy(std::env::current_exe().unwrap(), directory.path().join("good.so")).unwrap();
-        std::fs::write(directory.path().join("text.so"), "#!/bin/sh\necho not a library\n").unwrap();
+        std::fs::write(directory.path().join("text.so"), "#!/bin/sh\necho not a library\n")
+            .unwrap();
         std::fs::write(directory.path().join("short.so"), b"\x7fELF").unwrap();
         std::fs::create_dir(directory.path().join("directory.so")).unwrap();
         directory

@@ -133,7 +133,8 @@ impl Session for MysqldSession {
 
     fn connect(&self, donor: &Donor, kind: LinkKind) -> Result<RecipientLink> {
         let ssl = self.configs(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;
-        let file = |index: usize| ssl.get(index).map(String::as_str).filter(|name| !name.is_empty());
+        let file =
+            |index: usize| ssl.get(index).map(String::as_str).filter(|name| !name.is_empty());
         let thd = (kind == LinkKind::Data).then_some(self.thd);
         let donor = connection::Donor {
             host: &donor.host,

@@ -14,35 +14,37 @@ use crate::server::clone_handle::PLUGIN_NAME;
 /// The plugin interface that this library was written for; servers accept every one of their own major number.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "mysqld's name")]
-pub static _mysql_plugin_interface_version_: c_int = abi::MYSQL_PLUGIN_INTERFACE_VERSION;
+pub(crate) static _mysql_plugin_interface_version_: c_int = abi::MYSQL_PLUGIN_INTERFACE_VERSION;
 
 /// The size of one declaration.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "mysqld's name")]
-pub static _mysql_sizeof_struct_st_plugin_: c_int = size_of::<abi::st_mysql_plugin>() as c_int;
+pub(crate) static _mysql_sizeof_struct_st_plugin_: c_int =
+    size_of::<abi::st_mysql_plugin>() as c_int;
 
 /// One declaration, and the end of the array: one without `info`.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "mysqld's name")]
-pub(crate) static _mysql_plugin_declarations_: Writable<[abi::st_mysql_plugin; 2]> = Writable::new([
-    abi::st_mysql_plugin {
-        type_: abi::MYSQL_CLONE_PLUGIN,
-        info: CLONE.as_ptr().cast(),
-        name: PLUGIN_NAME.as_ptr(),
-        author: AUTHOR.as_ptr(),
-        descr: c"CLONE PLUGIN".as_ptr(),
-        license: abi::PLUGIN_LICENSE_GPL,
-        init: Some(entry::init),
-        check_uninstall: Some(entry::check_uninstall),
-        deinit: Some(entry::deinit),
-        version: 0x0100,
-        status_vars: null_mut(),
-        system_vars: VARIABLES.as_ptr().cast(),
-        reserved1: null_mut(),
-        flags: 0,
-    },
-    END,
-]);
+pub(crate) static _mysql_plugin_declarations_: Writable<[abi::st_mysql_plugin; 2]> =
+    Writable::new([
+        abi::st_mysql_plugin {
+            type_: abi::MYSQL_CLONE_PLUGIN,
+            info: CLONE.as_ptr().cast(),
+            name: PLUGIN_NAME.as_ptr(),
+            author: AUTHOR.as_ptr(),
+            descr: c"CLONE PLUGIN".as_ptr(),
+            license: abi::PLUGIN_LICENSE_GPL,
+            init: Some(entry::init),
+            check_uninstall: Some(entry::check_uninstall),
+            deinit: Some(entry::deinit),
+            version: 0x0100,
+            status_vars: null_mut(),
+            system_vars: VARIABLES.as_ptr().cast(),
+            reserved1: null_mut(),
+            flags: 0,
+        },
+        END,
+    ]);
 
 const AUTHOR: &CStr = c"mysql-clone";
 

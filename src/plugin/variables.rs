@@ -184,13 +184,7 @@ const fn header(
     comment: &'static CStr,
     check: abi::mysql_var_check_func,
 ) -> abi::SYS_VAR {
-    abi::SYS_VAR {
-        flags,
-        name: name.as_ptr(),
-        comment: comment.as_ptr(),
-        check,
-        update: None,
-    }
+    abi::SYS_VAR { flags, name: name.as_ptr(), comment: comment.as_ptr(), check, update: None }
 }
 
 const fn number(

@@ -4,11 +4,10 @@
 //!
 //! A callback object is used by one call of an engine on one thread. In a local clone the `file` or `buffer` callback of
 //! the copying engine calls the applying engine, which calls back in turn. The stock plugin passes the *same* object on
-//! and keeps a flag that says which half is speaking. Here the applying engine gets an object of its own, made by
-//! [`CloneCallback::nested`] from the view that the callback was given: then no two `&mut` to one [`Callbacks`] exist,
-//! a view does not change under its reader, and the two halves can be two types. Nothing is lost, because a copying
-//! engine sets all fields anew before each callback and reads none of them after it
-//! (`storage/innobase/clone/clone0copy.cc`).
+//! and keeps a flag that says which half is speaking. Here each call of an engine gets an object of its own, with the
+//! descriptor that is to be applied: then no two `&mut` to one [`Callbacks`] exist, a view does not change under its
+//! reader, and its flags are about one file, not the sum of two. Nothing is lost, because a copying engine sets all
+//! fields anew before each callback and reads none of them after it (`storage/innobase/clone/clone0copy.cc`).
 
 use std::borrow::Cow;
 use std::ffi::c_int;
@@ -80,22 +79,6 @@ impl<'a> CloneCallback<'a> {
         }
     }
 
-    /// The object for the call that a callback makes to the applying engine: descriptor, locator index and names of
-    /// `view`. Its flags are clear, so that they tell of the destination what `view` tells of the source.
-    pub(crate) fn nested(
-        view: &'a CallbackView<'_>,
-        callbacks: &'a mut (dyn Callbacks + 'a),
-    ) -> Self {
-        let mut nested = Self::new(callbacks);
-        nested.raw.m_loc_idx = view.raw.m_loc_idx;
-        nested.raw.m_client_buff_size = view.raw.m_client_buff_size;
-        nested.raw.m_data_desc = view.raw.m_data_desc;
-        nested.raw.m_desc_len = view.raw.m_desc_len;
-        nested.raw.m_src_name = view.raw.m_src_name;
-        nested.raw.m_dest_name = view.raw.m_dest_name;
-        nested
-    }
-
     /// Sets which of the clone's locators, and so which of its engines, the call is about.
     pub(crate) fn locator_index(mut self, index: u32) -> Self {
         self.raw.m_loc_idx = index;
@@ -138,18 +121,6 @@ impl CallbackView<'_> {
         }
         // SAFETY: the engine keeps the bytes while the callback runs.
         unsafe { slice::from_raw_parts(data, self.raw.m_desc_len as usize) }
-    }
-
-    /// The engine that calls.
-    pub(crate) fn engine(&self) -> Handlerton {
-        // SAFETY: the engine, which is in use.
-        let engine = unsafe { Handlerton::from_raw(self.raw.m_hton) };
-        engine.expect("an engine that is called names itself")
-    }
-
-    /// Which of the clone's locators the call is about.
-    pub(crate) fn locator_index(&self) -> u32 {
-        self.raw.m_loc_idx
     }
 
     /// The file that is read, for messages; empty if there is none.

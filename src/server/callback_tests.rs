@@ -93,7 +93,7 @@ impl Callbacks for Recorder {
     }
 
     fn apply_buffer(&mut self, view: &CallbackView<'_>) -> Result<&mut [u8], u32> {
-        self.calls.push(format!("apply_buffer {}", view.locator_index()));
+        self.calls.push(format!("apply_buffer {}", view.is_secure()));
         self.done()?;
         Ok(&mut self.data)
     }
@@ -171,7 +171,7 @@ fn callbacks_arrive_with_what_the_engine_set() {
             "buffer [5] [97, 98] Some(1099511627776)",
             "buffer [5] [] Some(1099511627776)",
             "apply_file /to/t1.ibd true",
-            "apply_buffer 3",
+            "apply_buffer false",
         ]
     );
 }
@@ -226,7 +226,6 @@ fn a_nested_call_has_an_object_of_its_own() {
     #[derive(Default)]
     struct Destination {
         data: Vec<u8>,
-        engine: u8,
         log: Vec<String>,
     }
     impl Callbacks for Source {
@@ -235,8 +234,8 @@ fn a_nested_call_has_an_object_of_its_own() {
         }
         fn buffer(&mut self, view: &CallbackView<'_>, data: &[u8]) -> Result<(), u32> {
             self.destination.data = data.to_vec();
-            self.destination.engine = view.engine().db_type();
-            let mut nested = CloneCallback::nested(view, &mut self.destination);
+            let mut nested =
+                CloneCallback::new(&mut self.destination).descriptor(view.descriptor());
             let mut engine = FakeEngine::new();
             let object = engine.object(&mut nested);
             // What an applying engine does: flags and name of the destination, then the data, then an acknowledgement
@@ -279,9 +278,8 @@ fn a_nested_call_has_an_object_of_its_own() {
         }
         fn apply_buffer(&mut self, view: &CallbackView<'_>) -> Result<&mut [u8], u32> {
             self.log.push(format!(
-                "apply {:?} {} {} {} {}",
+                "apply {:?} {} {} {}",
                 view.descriptor(),
-                view.locator_index(),
                 view.dest_name(),
                 view.is_os_buffer_cached(),
                 view.is_secure()
@@ -298,6 +296,5 @@ fn a_nested_call_has_an_object_of_its_own() {
     // SAFETY: what a copying engine does before it calls back.
     unsafe { (*object).m_flag = abi::HA_CLONE_SECURE };
     assert_eq!(call_buffer(object, b"page"), 0);
-    assert_eq!(source.destination.engine, 12);
-    assert_eq!(source.destination.log, ["apply [5, 5, 5] 1 to true false", "ack [6, 6]"]);
+    assert_eq!(source.destination.log, ["apply [5, 5, 5] to true false", "ack [6, 6]"]);
 }

@@ -24,11 +24,6 @@ impl DonorConnection {
         Self { thd }
     }
 
-    /// The session.
-    pub(crate) fn thd(&self) -> Thd {
-        self.thd
-    }
-
     /// Waits for a command, at least 8 hours: its code and its payload, which lies in the connection's buffer.
     ///
     /// After one network error all calls return it without raising it again.

@@ -32,7 +32,6 @@ use super::thd::Thd;
 #[derive(Clone, Copy)]
 pub(crate) struct Engine {
     handlerton: Handlerton,
-    clone_capability: Function<abi::clone_capability_fn>,
     clone_begin: Function<abi::clone_begin_fn>,
     clone_copy: Function<abi::clone_copy_fn>,
     clone_ack: Function<abi::clone_apply_fn>,
@@ -53,31 +52,6 @@ pub(crate) enum CloneMode {
     AddTask,
     /// Recipient only: a locator that says which versions it understands.
     Version,
-}
-
-/// What an engine can do (`sql/handler.h:Ha_clone_type`, as bits).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Capabilities(u64);
-
-impl Capabilities {
-    /// File, page and redo copy. The only way that is ever asked for.
-    pub(crate) fn is_hybrid(self) -> bool {
-        self.has(abi::HA_CLONE_HYBRID)
-    }
-
-    /// [`CloneMode::AddTask`].
-    pub(crate) fn has_tasks(self) -> bool {
-        self.has(abi::HA_CLONE_MULTI_TASK)
-    }
-
-    /// [`CloneMode::Restart`].
-    pub(crate) fn has_restart(self) -> bool {
-        self.has(abi::HA_CLONE_RESTART)
-    }
-
-    fn has(self, bit: i32) -> bool {
-        self.0 & (1 << bit) != 0
-    }
 }
 
 /// Paths that InnoDB has been given. It keeps the address of a clone's directory, not a copy, from [`CloneMode::Start`]
@@ -111,7 +85,6 @@ impl Engine {
     pub(super) fn new(handlerton: Handlerton, interface: &abi::Clone_interface_t) -> Option<Self> {
         Some(Self {
             handlerton,
-            clone_capability: interface.clone_capability?,
             clone_begin: interface.clone_begin?,
             clone_copy: interface.clone_copy?,
             clone_ack: interface.clone_ack?,
@@ -125,14 +98,6 @@ impl Engine {
     /// The engine that these functions belong to.
     pub(crate) fn handlerton(&self) -> Handlerton {
         self.handlerton
-    }
-
-    /// What the engine can do.
-    pub(crate) fn capability(&self) -> Capabilities {
-        let mut flags = 0;
-        // SAFETY: a word for the bit set.
-        unsafe { (self.clone_capability)(&raw mut flags) };
-        Capabilities(flags)
     }
 
     /// Donor: begins a clone, or a task of one. `locator` is the recipient's version locator for a remote clone, `None`
@@ -422,13 +387,5 @@ mod tests {
         assert_eq!(unsafe { locator.to_vec() }, bytes);
         // SAFETY: NULL.
         assert_eq!(unsafe { Locator::of(None).to_vec() }, Vec::<u8>::new());
-    }
-
-    #[test]
-    fn capabilities_are_bits() {
-        // What InnoDB says.
-        let capabilities = Capabilities(0b111000);
-        assert!(capabilities.is_hybrid() && capabilities.has_tasks() && capabilities.has_restart());
-        assert!(!Capabilities(0b000111).is_hybrid());
     }
 }

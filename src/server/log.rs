@@ -99,7 +99,7 @@ impl Log {
         Ok(Self { message, _service: service })
     }
 
-    fn write(&self, level: Level, trace: Trace, text: &str) {
+    pub(super) fn write(&self, level: Level, trace: Trace, text: &str) {
         let line = text::whole(&trace.line(text));
         let subsystem: *const c_char = c"Clone".as_ptr();
         let component: *const c_char = c"plugin:Clone".as_ptr();

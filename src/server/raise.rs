@@ -13,7 +13,7 @@ use super::thd::Thd;
 /// `ER_INTERNAL_ERROR`, which also stands for what should not happen.
 pub(crate) const ER_INTERNAL_ERROR: u32 = 1815;
 
-/// An error of `share/messages_to_clients.txt`. Formats are its English ones; the types of their arguments are the same
+/// An error of `share/messages_to_clients.txt` that the plugin raises. Formats are the English ones; the types of their arguments are the same
 /// in all languages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Raise<'a> {
@@ -53,20 +53,10 @@ pub(crate) enum Raise<'a> {
     CloneProtocol(&'a str),
     /// 3864 "Clone Donor MySQL version: %.64s is different from Recipient MySQL version %.64s."
     CloneDonorVersion { donor: &'a str, recipient: &'a str },
-    /// 3865 "Clone Donor OS: %.64s is different from Recipient OS: %.64s."
-    CloneOs { donor: &'a str, recipient: &'a str },
-    /// 3866 "Clone Donor platform: %.64s is different from Recipient platform: %.64s."
-    ClonePlatform { donor: &'a str, recipient: &'a str },
-    /// 3867 "Clone Donor collation: %.128s is unavailable in Recipient."
-    CloneCharset(&'a str),
-    /// 3868 "Clone Configuration %.128s: Donor value: %.128s is different from Recipient value: %.128s."
-    CloneConfig { name: &'a str, donor: &'a str, recipient: &'a str },
     /// 3869 "Clone system configuration: %.512s"
     CloneSysConfig(&'a str),
     /// 3870 "Clone Donor plugin %.128s is not active in Recipient."
     ClonePluginMatch(&'a str),
-    /// 3872 "Clone needs SSL connection for encrypted table."
-    CloneEncryption,
     /// 3957 "Clone needs max_allowed_packet value to be %u or more. Current value is %u"
     CloneNetworkPacket { needed: u32, current: u32 },
 }
@@ -93,13 +83,8 @@ impl Raise<'_> {
             Raise::CloneDonor(_) => 3862,
             Raise::CloneProtocol(_) => 3863,
             Raise::CloneDonorVersion { .. } => 3864,
-            Raise::CloneOs { .. } => 3865,
-            Raise::ClonePlatform { .. } => 3866,
-            Raise::CloneCharset(_) => 3867,
-            Raise::CloneConfig { .. } => 3868,
             Raise::CloneSysConfig(_) => 3869,
             Raise::ClonePluginMatch(_) => 3870,
-            Raise::CloneEncryption => 3872,
             Raise::CloneNetworkPacket { .. } => 3957,
         }
     }
@@ -120,22 +105,15 @@ impl Raise<'_> {
             | Raise::NetErrorOnWrite
             | Raise::NetWriteInterrupted
             | Raise::LockWaitTimeout
-            | Raise::QueryInterrupted
-            | Raise::CloneEncryption => Arguments::None,
+            | Raise::QueryInterrupted => Arguments::None,
             Raise::NotSupportedYet(text)
             | Raise::InternalError(text)
             | Raise::CloneDonor(text)
             | Raise::CloneProtocol(text)
-            | Raise::CloneCharset(text)
             | Raise::CloneSysConfig(text)
             | Raise::ClonePluginMatch(text) => Arguments::Text(text),
             Raise::TooManyConcurrentClones { allowed } => Arguments::Int(allowed),
-            Raise::CloneDonorVersion { donor, recipient }
-            | Raise::CloneOs { donor, recipient }
-            | Raise::ClonePlatform { donor, recipient } => Arguments::Texts(donor, recipient),
-            Raise::CloneConfig { name, donor, recipient } => {
-                Arguments::Three(name, donor, recipient)
-            }
+            Raise::CloneDonorVersion { donor, recipient } => Arguments::Texts(donor, recipient),
             Raise::CloneNetworkPacket { needed, current } => Arguments::Unsigned(needed, current),
         }
     }
@@ -148,7 +126,6 @@ enum Arguments<'a> {
     Unsigned(u32, u32),
     Text(&'a str),
     Texts(&'a str, &'a str),
-    Three(&'a str, &'a str, &'a str),
     File(&'a str, c_int),
 }
 
@@ -181,11 +158,6 @@ pub(crate) fn raise(error: Raise<'_>) -> u32 {
             let (a, b) = (text(a), text(b));
             // SAFETY: see above.
             unsafe { my_error(code, 0, a.as_ptr(), b.as_ptr()) }
-        }
-        Arguments::Three(a, b, c) => {
-            let (a, b, c) = (text(a), text(b), text(c));
-            // SAFETY: see above.
-            unsafe { my_error(code, 0, a.as_ptr(), b.as_ptr(), c.as_ptr()) }
         }
         Arguments::File(file, errno) => {
             let (file, reason) = (text(file), strerror(errno));

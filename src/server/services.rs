@@ -20,7 +20,9 @@ use super::handlerton;
 use super::layout::Layout;
 use super::layout::Probes;
 use super::load_error::LoadError;
+use super::log::Level;
 use super::log::Log;
+use super::log::Trace;
 use super::protocol::CloneProtocol;
 use super::symbols;
 use super::symbols::Symbols;
@@ -55,12 +57,24 @@ impl Services {
             symbols,
         })
     }
+
+    fn surprise(&self) -> Option<String> {
+        let (found, expected) = (self.clone_interface, self.layout.clone_interface?);
+        (found != expected).then(|| {
+            let version = &self.version;
+            format!("Clone interface of {version} found at {found:#x} of a handlerton instead of {expected:#x}")
+        })
+    }
 }
 
 static SERVICES: RwLock<Option<Arc<Services>>> = RwLock::new(None);
 
-/// Makes `services` what [`services`] returns, on all threads.
+/// Makes `services` what [`services`] returns, on all threads. A server that is not quite the one that its version says,
+/// such as a vendor's, is mentioned in the error log.
 pub(crate) fn install(services: Services) {
+    if let Some(text) = services.surprise() {
+        services.log.write(Level::Warning, Trace::Client, &text);
+    }
     *SERVICES.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(services));
 }
 

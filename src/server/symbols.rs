@@ -5,7 +5,6 @@
 
 use std::ffi::CStr;
 use std::ffi::c_char;
-use std::ffi::c_uint;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -32,8 +31,6 @@ pub(crate) struct Symbols {
     pub(crate) clone_handle_create: Function<abi::clone_handle_create_fn>,
     pub(crate) clone_handle_drop: Function<abi::clone_handle_drop_fn>,
     pub(crate) clone_handle_check_drop: Function<abi::clone_handle_check_drop_fn>,
-    /// Since 9.x.
-    pub(crate) check_valid_path: Option<Function<abi::check_valid_path_fn>>,
     /// The addresses of InnoDB's clone functions, in the order of `Clone_interface_t`.
     pub(crate) innodb_clone: [usize; 8],
     pub(crate) psi_memory_service: &'static AtomicPtr<abi::PSI_memory_service>,
@@ -41,8 +38,6 @@ pub(crate) struct Symbols {
     pub(crate) psi_statement_service: &'static AtomicPtr<abi::PSI_statement_service>,
     /// Debug servers only.
     pub(crate) db_keyword: Option<Function<abi::db_keyword_fn>>,
-    /// Servers with DEBUG_SYNC only.
-    pub(crate) debug_sync: Option<DebugSync>,
     server_version: NonNull<c_char>,
 }
 
@@ -58,13 +53,6 @@ pub(crate) enum PluginRef {
     Direct,
     /// `st_plugin_int **`, in debug servers.
     Indirect,
-}
-
-/// `sql/debug_sync.cc`.
-pub(crate) struct DebugSync {
-    pub(crate) debug_sync: Function<abi::debug_sync_fn>,
-    /// The facility is on when this is not 0.
-    pub(crate) opt_debug_sync_timeout: &'static std::sync::atomic::AtomicU32,
 }
 
 static SYMBOLS: OnceLock<Symbols> = OnceLock::new();
@@ -120,13 +108,11 @@ impl Symbols {
                 clone_handle_create: function::<abi::clone_handle_create_fn>(c"_Z19clone_handle_createPKc")?,
                 clone_handle_drop: function::<abi::clone_handle_drop_fn>(c"_Z17clone_handle_dropv")?,
                 clone_handle_check_drop: function::<abi::clone_handle_check_drop_fn>(c"_Z23clone_handle_check_dropPv")?,
-                check_valid_path: function::<abi::check_valid_path_fn>(c"_Z16check_valid_pathPKcm").ok(),
                 innodb_clone: innodb_clone()?,
                 psi_memory_service: variable(c"psi_memory_service")?,
                 psi_thread_service: variable(c"psi_thread_service")?,
                 psi_statement_service: variable(c"psi_statement_service")?,
                 db_keyword: function::<abi::db_keyword_fn>(c"_Z12_db_keyword_P10CODE_STATEPKci").ok(),
-                debug_sync: debug_sync().ok(),
                 server_version: address(c"server_version").map(NonNull::cast)?,
             })
         }
@@ -176,15 +162,6 @@ fn innodb_clone() -> Result<[usize; 8], LoadError> {
         *slot = address(name)?.as_ptr().addr();
     }
     Ok(addresses)
-}
-
-fn debug_sync() -> Result<DebugSync, LoadError> {
-    // SAFETY: `sql/debug_sync.h`: the name is mangled from this type.
-    let debug_sync = unsafe { function::<abi::debug_sync_fn>(c"_Z10debug_syncP3THDPKcm") }?;
-    // SAFETY: an unsigned int that is set while mysqld starts.
-    let opt_debug_sync_timeout = unsafe { variable(c"opt_debug_sync_timeout") }?;
-    const { assert!(size_of::<c_uint>() == size_of::<u32>()) };
-    Ok(DebugSync { debug_sync, opt_debug_sync_timeout })
 }
 
 #[cfg(test)]

@@ -80,8 +80,8 @@ impl Crew {
         let host = session.host();
         if let Some(sample) = meter.evaluate(host.now(), true) {
             host.board().transferred(&sample, self.workers() + 1);
+            host.log(Side::Client, &meter.totals(host.now()).to_string());
         }
-        host.log(Side::Client, &meter.totals(host.now()).to_string());
         self.tuner.reset();
     }
 

@@ -123,8 +123,7 @@ impl<S: Session> Task<'_, S> {
         let session = self.session;
         let shared = Arc::clone(&self.shared);
         let Some(sides) = shared.clone.get() else { return Ok(()) };
-        let engines =
-            sides.source.iter().map(|one| (one.engine, Some(one.locator.clone())));
+        let engines = sides.source.iter().map(|one| (one.engine, Some(one.locator.clone())));
         let source = Source::begin(session, engines, Mode::AddTask)?;
         // The source's locator names the state that the destination must have reached before it takes data of this task.
         let mut located = source.located.clone();
@@ -150,8 +149,7 @@ impl<S: Session> Task<'_, S> {
                 outcome = Err(Error::Internal("Clone lost its destination".to_owned()));
                 break;
             };
-            let mut copier =
-                Copier { task: self, from: one, to, to_task, locator_index: index };
+            let mut copier = Copier { task: self, from: one, to, to_task, locator_index: index };
             outcome = one.engine.copy(
                 session,
                 &one.locator,

@@ -105,7 +105,11 @@ impl Parameters {
     ///
     /// # Errors
     /// More packets than any server has parameters.
-    pub(crate) fn take<S: Session>(&mut self, session: &S, response: &Response<'_>) -> Result<bool> {
+    pub(crate) fn take<S: Session>(
+        &mut self,
+        session: &S,
+        response: &Response<'_>,
+    ) -> Result<bool> {
         let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         match *response {
             Response::Plugin(name) => self.plugins.push((name.to_owned(), None)),
@@ -123,7 +127,8 @@ impl Parameters {
             Response::ConfigV4 { value, .. } => self.json = Some(value.to_owned()),
             _ => return Ok(false),
         }
-        let lists = [self.plugins.len(), self.collations.len(), self.configs.len(), self.other.len()];
+        let lists =
+            [self.plugins.len(), self.collations.len(), self.configs.len(), self.other.len()];
         if lists.into_iter().sum::<usize>() > Self::MAX_ENTRIES {
             return Err(Error::Protocol("Wrong Clone RPC response: too many parameters".into()));
         }
@@ -136,9 +141,9 @@ impl Parameters {
         let mut outcome = Ok(());
         for (name, library) in &self.plugins {
             let known = session.has_plugin(name)
-                || library.as_ref().is_some_and(|library| {
-                    library.is_empty() || session.can_load_plugin(library)
-                });
+                || library
+                    .as_ref()
+                    .is_some_and(|library| library.is_empty() || session.can_load_plugin(library));
             if !known {
                 let error = Error::PluginMissing(name.clone());
                 session.raise(&error);
@@ -168,9 +173,8 @@ impl Parameters {
     fn donor_release(&self, version: Version) -> Result<ServerRelease> {
         if version >= Version::V4 {
             let json = self.json.as_deref().unwrap_or_default();
-            let facts = DonorFacts::from_json(json).map_err(|_| {
-                Error::Protocol("Failed to parse JSON configuration".to_owned())
-            })?;
+            let facts = DonorFacts::from_json(json)
+                .map_err(|_| Error::Protocol("Failed to parse JSON configuration".to_owned()))?;
             let is_lts = facts.maturity.as_deref() == Some("LTS");
             return Ok(ServerRelease { version: facts.version, is_lts });
         }

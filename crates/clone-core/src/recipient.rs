@@ -209,12 +209,13 @@ impl<S: Session> Task<'_, S> {
             let interrupted =
                 matches!(outcome, Err(error) if error.number() == number::ER_QUERY_INTERRUPTED);
             let mut abort = left.is_err();
-            if !abort && interrupted {
-                if let (Some(auxiliary), Some(data)) = (&mut self.auxiliary, &mut self.data) {
-                    let killed = auxiliary.kill(data);
-                    abort = killed.is_err();
-                    log_step(self.session, Side::Client, "Source Interrupt", &killed);
-                }
+            if !abort
+                && interrupted
+                && let (Some(auxiliary), Some(data)) = (&mut self.auxiliary, &mut self.data)
+            {
+                let killed = auxiliary.kill(data);
+                abort = killed.is_err();
+                log_step(self.session, Side::Client, "Source Interrupt", &killed);
             }
             if let Some(auxiliary) = self.auxiliary.take() {
                 auxiliary.disconnect(None, abort, false);

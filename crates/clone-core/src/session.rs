@@ -44,7 +44,11 @@ pub trait Host: Send + Sync + 'static {
     ///
     /// # Errors
     /// No thread was to be had; `work` did not run.
-    fn spawn(self: &Arc<Self>, kind: WorkerKind, work: Work<Self::Session>) -> io::Result<JoinHandle<()>>;
+    fn spawn(
+        self: &Arc<Self>,
+        kind: WorkerKind,
+        work: Work<Self::Session>,
+    ) -> io::Result<JoinHandle<()>>;
 
     /// Lets engines see `seconds` as `clone_ddl_timeout` while `begin` runs: InnoDB reads the variable by name, and it is the
     /// recipient's value that counts.
@@ -247,7 +251,8 @@ pub struct Begun {
 /// A recipient's connection to a donor, in COM_CLONE.
 pub trait Link<S: Session> {
     /// Sends a command. `is_data` is false on the auxiliary connection.
-    fn send(&mut self, session: &S, is_data: bool, code: CommandCode, payload: &[u8]) -> Result<()>;
+    fn send(&mut self, session: &S, is_data: bool, code: CommandCode, payload: &[u8])
+    -> Result<()>;
 
     /// Waits for the next packet, at most `timeout_seconds` for each read (0: the server's `net_read_timeout`).
     fn receive(&mut self, session: &S, is_data: bool, timeout_seconds: u32) -> Result<Packet<'_>>;

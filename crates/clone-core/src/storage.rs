@@ -38,7 +38,11 @@ impl<E> Source<E> {
         S: Session<Engine = E>,
         E: Engine<S>,
     {
-        Self::begin(session, session.engines().into_iter().map(|engine| (engine, None)), Mode::Start)
+        Self::begin(
+            session,
+            session.engines().into_iter().map(|engine| (engine, None)),
+            Mode::Start,
+        )
     }
 
     /// Begins, joins or resumes the clone that the locators name.

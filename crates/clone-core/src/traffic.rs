@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::meter::Meter;
 use crate::session::{Host, Session};
-use crate::throttle::Throttle;
+use crate::throttle::{MAX_WAIT, Throttle};
 
 /// Shared by the tasks of one clone.
 pub(crate) struct Traffic {
@@ -29,18 +29,38 @@ impl Traffic {
     /// # Errors
     /// [`Error::Interrupted`].
     pub(crate) fn account<S: Session>(&self, session: &S, data: u64, network: u64) -> Result<()> {
-        const MIB: u64 = 1024 * 1024;
         let host = session.host();
         self.meter.add(data, network);
+        let mut due = self.reserve(session, data, network);
+        let mut is_cut = due == MAX_WAIT;
+        while !due.is_zero() {
+            if session.is_killed() {
+                return Err(Error::Interrupted);
+            }
+            let before = host.now();
+            host.sleep(due.min(SLICE));
+            let left = due.saturating_sub(host.now().saturating_sub(before));
+            // Booking nothing tells how far the schedule is booked by now: a limit that was raised, or taken away, counts at
+            // once. And a wait that was cut to the longest one goes on where it has to.
+            let booked = self.reserve(session, 0, 0);
+            due = left.min(booked);
+            if due.is_zero() && is_cut {
+                due = booked;
+                is_cut = booked == MAX_WAIT;
+            }
+        }
+        Ok(())
+    }
+
+    fn reserve<S: Session>(&self, session: &S, data: u64, network: u64) -> Duration {
+        const MIB: u64 = 1024 * 1024;
+        let host = session.host();
         let settings = host.settings();
+        let now = host.now();
         let data_rate = u64::from(settings.max_data_bandwidth) * MIB;
         let network_rate = u64::from(settings.max_network_bandwidth) * MIB;
-        let now = host.now();
-        let wait = self
-            .data
-            .reserve(now, data, data_rate)
-            .max(self.network.reserve(now, network, network_rate));
-        sleep_until(session, now + wait)
+        let data = self.data.reserve(now, data, data_rate);
+        data.max(self.network.reserve(now, network, network_rate))
     }
 }
 

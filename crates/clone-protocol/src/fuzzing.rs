@@ -165,8 +165,8 @@ impl<'a> Choices<'a> {
         }
     }
 
-    fn flag(&mut self) -> bool {
-        self.byte() & 1 == 1
+    fn one_in(&mut self, choices: u8) -> bool {
+        self.byte().is_multiple_of(choices)
     }
 
     /// Mostly where InnoDB is, or the next.
@@ -192,8 +192,8 @@ impl<'a> Choices<'a> {
                 files: self.number(),
                 estimate: 0,
                 estimate_disk: 0,
-                start: self.byte() % 4 != 0,
-                ack: self.byte() % 8 == 0,
+                start: !self.one_in(4),
+                ack: self.one_in(8),
             }),
             3..=5 => Descriptor::FileMetadata(self.file(state)),
             _ => Descriptor::Data(Data {
@@ -226,14 +226,14 @@ impl<'a> Choices<'a> {
             block_size: 4096,
             compression: Compression::None,
             encrypted: false,
-            renamed: self.byte() % 4 == 0,
-            deleted: self.byte() % 4 == 0,
+            renamed: self.one_in(4),
+            deleted: self.one_in(4),
             space_id,
             file_index: self.number(),
             first_chunk: self.number(),
             last_chunk: self.number(),
             name,
-            key: self.flag().then(|| EncryptionKey::new(&[1; 32], &[2; 32])),
+            key: self.one_in(2).then(|| EncryptionKey::new(&[1; 32], &[2; 32])),
         }
     }
 }

@@ -240,12 +240,11 @@ impl TryFrom<u8> for ResponseCode {
 
 /// A `u32` little-endian length and UTF-8 text.
 fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, ProtocolError> {
-    let bytes = reader.counted_le().ok_or_else(|| {
-        ProtocolError::new("Wrong Clone RPC response length for parameters")
-    })?;
-    str::from_utf8(bytes).map_err(|_| {
-        ProtocolError::new("Wrong Clone RPC response: a parameter is not valid UTF-8")
-    })
+    let bytes = reader
+        .counted_le()
+        .ok_or_else(|| ProtocolError::new("Wrong Clone RPC response length for parameters"))?;
+    str::from_utf8(bytes)
+        .map_err(|_| ProtocolError::new("Wrong Clone RPC response: a parameter is not valid UTF-8"))
 }
 
 #[cfg(test)]
@@ -288,23 +287,14 @@ mod tests {
             &Response::Config { name: "innodb_page_size", value: "16384" },
             b"\x05\x10\0\0\0innodb_page_size\x05\0\0\x0016384",
         );
-        exact(
-            &Response::Collation("utf8mb4_0900_ai_ci"),
-            b"\x06\x12\0\0\0utf8mb4_0900_ai_ci",
-        );
+        exact(&Response::Collation("utf8mb4_0900_ai_ci"), b"\x06\x12\0\0\0utf8mb4_0900_ai_ci");
         exact(
             &Response::PluginV2 { name: "clone", library: "mysql_clone.so" },
             b"\x07\x05\0\0\0clone\x0e\0\0\0mysql_clone.so",
         );
+        exact(&Response::PluginV2 { name: "binlog", library: "" }, b"\x07\x06\0\0\0binlog\0\0\0\0");
         exact(
-            &Response::PluginV2 { name: "binlog", library: "" },
-            b"\x07\x06\0\0\0binlog\0\0\0\0",
-        );
-        exact(
-            &Response::ConfigV3 {
-                name: "clone_donor_timeout_after_network_failure",
-                value: "5",
-            },
+            &Response::ConfigV3 { name: "clone_donor_timeout_after_network_failure", value: "5" },
             b"\x08\x29\0\0\0clone_donor_timeout_after_network_failure\x01\0\0\x005",
         );
         exact(
@@ -388,8 +378,7 @@ mod tests {
 
     #[test]
     fn a_version_above_ours_is_refused() {
-        let mut bytes =
-            packet(&Response::Locators { version: Version::V4, locators: Vec::new() });
+        let mut bytes = packet(&Response::Locators { version: Version::V4, locators: Vec::new() });
         bytes[1] = 4;
         assert!(Response::parse(&bytes).unwrap_err().text().contains("0x0104"));
     }
@@ -419,10 +408,7 @@ mod tests {
     #[test]
     fn text_must_be_utf8() {
         let error = Response::parse(b"\x04\x02\0\0\0\xc3\x28").unwrap_err();
-        assert_eq!(
-            error.text(),
-            "Wrong Clone RPC response: a parameter is not valid UTF-8"
-        );
+        assert_eq!(error.text(), "Wrong Clone RPC response: a parameter is not valid UTF-8");
         assert!(Response::parse(b"\x05\x01\0\0\0a\x01\0\0\0\xff").is_err());
     }
 

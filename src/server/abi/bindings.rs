@@ -21,12 +21,7 @@ pub const CLONE_SHIM_NO_MEMORY: i32 = -1;
 pub const DB_TYPE_UNKNOWN: i32 = 0;
 pub const DB_TYPE_INNODB: i32 = 12;
 pub const DB_TYPE_DEFAULT: i32 = 127;
-pub const HA_CLONE_BLOCKING: i32 = 0;
-pub const HA_CLONE_REDO: i32 = 1;
-pub const HA_CLONE_PAGE: i32 = 2;
 pub const HA_CLONE_HYBRID: i32 = 3;
-pub const HA_CLONE_MULTI_TASK: i32 = 4;
-pub const HA_CLONE_RESTART: i32 = 5;
 pub const HA_CLONE_MODE_START: i32 = 0;
 pub const HA_CLONE_MODE_RESTART: i32 = 1;
 pub const HA_CLONE_MODE_ADD_TASK: i32 = 2;
@@ -1646,10 +1641,6 @@ pub type clone_handle_drop_fn = ::core::option::Option<
 pub type clone_handle_check_drop_fn = ::core::option::Option<
     unsafe extern "C" fn(plugin_int: *mut ::core::ffi::c_void) -> ::core::ffi::c_int,
 >;
-/// True means a path that is not to be used.
-pub type check_valid_path_fn = ::core::option::Option<
-    unsafe extern "C" fn(path: *const ::core::ffi::c_char, length: usize) -> bool,
->;
 /// mysys/dbug.cc; code_state NULL means that of this thread. Debug servers only.
 pub type db_keyword_fn = ::core::option::Option<
     unsafe extern "C" fn(
@@ -1657,14 +1648,6 @@ pub type db_keyword_fn = ::core::option::Option<
         keyword: *const ::core::ffi::c_char,
         strict: ::core::ffi::c_int,
     ) -> ::core::ffi::c_int,
->;
-/// sql/debug_sync.cc. Debug servers only.
-pub type debug_sync_fn = ::core::option::Option<
-    unsafe extern "C" fn(
-        thd: *mut THD,
-        sync_point_name: *const ::core::ffi::c_char,
-        name_len: usize,
-    ),
 >;
 #[repr(C)]
 #[derive(Copy, Clone)]

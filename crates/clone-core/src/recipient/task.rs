@@ -81,8 +81,7 @@ enum Event {
 
 impl<'s, S: Session> Task<'s, S> {
     pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>, crew: Crew) -> Self {
-        let master =
-            Master { crew, parameters: Parameters::default(), is_backup_locked: false };
+        let master = Master { crew, parameters: Parameters::default(), is_backup_locked: false };
         Self { master: Some(master), ..Self::worker(session, shared) }
     }
 
@@ -107,7 +106,8 @@ impl<'s, S: Session> Task<'s, S> {
 
     /// How long the donor keeps the clone for us after a network failure.
     pub(super) fn reconnect_timeout(&self) -> Duration {
-        let minutes = self.master.as_ref().map_or(0, |master| master.parameters.reconnect_minutes());
+        let minutes =
+            self.master.as_ref().map_or(0, |master| master.parameters.reconnect_minutes());
         Duration::from_secs(minutes.saturating_mul(60))
     }
 
@@ -173,16 +173,12 @@ impl<'s, S: Session> Task<'s, S> {
         };
         command.encode_payload(&mut self.payload);
         link.send(session, false, command.code(), &self.payload)?;
-        loop {
-            let packet = link.receive(session, false, 0)?;
-            let network_len = packet.network_len;
-            let response = Response::parse(packet.data)?;
-            self.shared.traffic.meter.add(0, network_len);
-            match response {
-                Response::Complete => return Ok(()),
-                Response::Error { number, message } => return Err(donor_error(number, message)),
-                _ => return Err(unexpected()),
-            }
+        let packet = link.receive(session, false, 0)?;
+        self.shared.traffic.meter.add(0, packet.network_len);
+        match Response::parse(packet.data)? {
+            Response::Complete => Ok(()),
+            Response::Error { number, message } => Err(donor_error(number, message)),
+            _ => Err(unexpected()),
         }
     }
 
@@ -362,7 +358,9 @@ impl<'s, S: Session> Task<'s, S> {
         locator_index: usize,
         descriptor: &[u8],
     ) -> Result<()> {
-        let Storage::Active(Destination { tasks }) = &self.storage else { return Err(unexpected()) };
+        let Storage::Active(Destination { tasks }) = &self.storage else {
+            return Err(unexpected());
+        };
         let Some(&task) = tasks.get(locator_index) else { return Err(unexpected()) };
         let Some(Located { engine, locator }) = self.shared.located().get(locator_index).cloned()
         else {

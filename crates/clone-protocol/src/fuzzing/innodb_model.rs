@@ -116,8 +116,8 @@ impl InnodbModel {
         let is_redo = self.state == SnapshotState::RedoCopy;
         let is_ddl = file.state == self.state.next().unwrap_or(SnapshotState::Done);
         let index = file.file_index;
-        let exists = is_data && self.data.contains_key(&index)
-            || is_redo && self.redo.contains(&index);
+        let exists =
+            is_data && self.data.contains_key(&index) || is_redo && self.redo.contains(&index);
 
         if exists {
             if is_ddl && is_redo {

@@ -8,6 +8,9 @@ use super::*;
 use crate::EngineLocator;
 use crate::Init;
 
+/// Enough for the donors to come to every state and do every harm.
+const STREAMS: u32 = 3000;
+
 /// xorshift64, from Marsaglia, "Xorshift RNGs", 2003.
 struct Random(u64);
 
@@ -115,7 +118,7 @@ fn descriptors() {
 fn streams_do_innodb_no_harm() {
     let mut random = Random(0xC10E);
     let mut reached = BTreeSet::new();
-    for _ in 0..10_000 {
+    for _ in 0..STREAMS {
         reached.insert(stream_check(&random.bytes(2000)));
     }
     // Otherwise the corpus would prove little.
@@ -128,7 +131,7 @@ fn streams_do_innodb_no_harm() {
 fn streams_do_harm_without_the_gate() {
     let mut random = Random(0xC10E);
     let mut harm = BTreeSet::new();
-    for _ in 0..10_000 {
+    for _ in 0..STREAMS {
         let bytes = random.bytes(2000);
         let mut choices = Choices { rest: &bytes };
         let mut innodb = InnodbModel::default();

@@ -35,8 +35,9 @@ pub struct Data {
 
 impl Data {
     pub(super) fn parse(mut body: Reader<'_>) -> Result<Self, ProtocolError> {
-        let data =
-            Self::fields(&mut body).filter(|_| body.is_empty()).ok_or(ProtocolError::new(INVALID))?;
+        let data = Self::fields(&mut body)
+            .filter(|_| body.is_empty())
+            .ok_or(ProtocolError::new(INVALID))?;
         if data.task >= MAX_TASKS {
             return Err(ProtocolError::detailed(INVALID, format_args!("task {}", data.task)));
         }
@@ -57,14 +58,9 @@ impl Data {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        for field in [
-            self.state as u32,
-            self.task,
-            self.chunk,
-            self.block,
-            self.file_index,
-            self.data_len,
-        ] {
+        for field in
+            [self.state as u32, self.task, self.chunk, self.block, self.file_index, self.data_len]
+        {
             out.extend_from_slice(&field.to_be_bytes());
         }
         for field in [self.file_offset, self.file_size] {

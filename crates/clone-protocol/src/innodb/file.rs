@@ -117,9 +117,7 @@ impl<'a> FileMetadata<'a> {
         out.extend_from_slice(&self.fsp_flags.to_be_bytes());
         out.extend_from_slice(&self.block_size.to_be_bytes());
         out.extend_from_slice(&self.flags().to_be_bytes());
-        for field in
-            [self.space_id, self.file_index, self.first_chunk, self.last_chunk, name_len]
-        {
+        for field in [self.space_id, self.file_index, self.first_chunk, self.last_chunk, name_len] {
             out.extend_from_slice(&field.to_be_bytes());
         }
         if name_len != 0 {
@@ -225,7 +223,10 @@ impl fmt::Debug for EncryptionKey {
 
 /// Whether a descriptor, whole or not, holds a key in clear.
 pub(super) fn holds_key(descriptor: &[u8]) -> bool {
-    descriptor.get(FLAGS_AT..).and_then(|bytes| Reader::new(bytes).u16_be()).is_some_and(|flags| flags & HAS_KEY != 0)
+    descriptor
+        .get(FLAGS_AT..)
+        .and_then(|bytes| Reader::new(bytes).u16_be())
+        .is_some_and(|flags| flags & HAS_KEY != 0)
 }
 
 /// A name with its NUL at the end and nowhere else. No bytes at all are no name, but a NUL alone is

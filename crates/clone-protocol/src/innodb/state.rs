@@ -39,8 +39,9 @@ pub struct State {
 
 impl State {
     pub(super) fn parse(mut body: Reader<'_>) -> Result<Self, ProtocolError> {
-        let state =
-            Self::fields(&mut body).filter(|_| body.is_empty()).ok_or(ProtocolError::new(INVALID))?;
+        let state = Self::fields(&mut body)
+            .filter(|_| body.is_empty())
+            .ok_or(ProtocolError::new(INVALID))?;
         if state.task >= MAX_TASKS {
             return Err(ProtocolError::detailed(INVALID, format_args!("task {}", state.task)));
         }

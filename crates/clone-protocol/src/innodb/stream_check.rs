@@ -80,11 +80,7 @@ impl StreamCheck {
     /// # Errors
     ///
     /// The descriptor must not reach InnoDB. The clone fails with the error.
-    pub fn check_from(
-        &self,
-        role: TaskRole,
-        descriptor: &[u8],
-    ) -> Result<Checked, ProtocolError> {
+    pub fn check_from(&self, role: TaskRole, descriptor: &[u8]) -> Result<Checked, ProtocolError> {
         self.checked(Sender::Known(role), descriptor)
     }
 
@@ -339,8 +335,8 @@ impl Stream {
     fn is_ddl(&self, file: &FileMetadata<'_>) -> bool {
         use SnapshotState::{FileCopy, PageCopy, RedoCopy};
 
-        let ahead = matches!(self.state, FileCopy | PageCopy)
-            && Some(file.state) == self.state.next();
+        let ahead =
+            matches!(self.state, FileCopy | PageCopy) && Some(file.state) == self.state.next();
         let behind = self.unsettled
             && file.state == self.state
             && match self.state {

@@ -21,8 +21,9 @@ pub struct TaskMetadata {
 
 impl TaskMetadata {
     pub(super) fn parse(mut body: Reader<'_>) -> Result<Self, ProtocolError> {
-        let task =
-            Self::fields(&mut body).filter(|_| body.is_empty()).ok_or(ProtocolError::new(INVALID))?;
+        let task = Self::fields(&mut body)
+            .filter(|_| body.is_empty())
+            .ok_or(ProtocolError::new(INVALID))?;
         if task.task >= MAX_TASKS {
             return Err(ProtocolError::detailed(INVALID, format_args!("task {}", task.task)));
         }

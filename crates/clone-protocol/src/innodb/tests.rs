@@ -125,8 +125,7 @@ fn restart_locator_byte_for_byte() {
          00000002 00000003 00000011 00000021 00000001
          00000002 00000007 80000001",
     );
-    let reserved: Vec<u32> =
-        (0..70).filter(|chunk| progress().is_reserved(*chunk)).collect();
+    let reserved: Vec<u32> = (0..70).filter(|chunk| progress().is_reserved(*chunk)).collect();
     assert_eq!(reserved, [1, 2, 3, 33, 64]);
     assert!(!progress().is_reserved(u32::MAX));
 }

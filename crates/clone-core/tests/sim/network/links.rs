@@ -11,7 +11,7 @@ use clone_core::error::{Error, Result, number};
 use clone_core::session::{Donor, DonorLink, Link, LinkKind, Packet};
 use clone_protocol::{CommandCode, Response};
 
-use super::{Connection, HEADER, Network};
+use super::{HEADER, Network};
 use crate::sim::faults::{Action, End, Event, Role};
 use crate::sim::session::SimSession;
 
@@ -26,6 +26,27 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(8 * 3600);
 
 /// `ER_CLIENT_INTERACTION_TIMEOUT`, which is no network error to the clone plugin.
 const IDLE: u32 = 4031;
+
+/// The client library's error for a connection that is gone.
+const CR_SERVER_LOST: u32 = 2013;
+
+impl Network {
+    /// Waits until the donor has left clone mode, so that the connection takes ordinary commands. False if it broke.
+    fn is_ordinary_again(&self, at: usize) -> bool {
+        let deadline = self.sim.now() + READ_TIMEOUT;
+        while self.sim.now() < deadline {
+            let (is_over, has_left, key) = self.with(at, |one| {
+                let is_over = one.is_over_for(End::Recipient);
+                (is_over, one.has_left && !one.is_dark, one.key)
+            });
+            if is_over || has_left {
+                return has_left && !is_over;
+            }
+            self.sim.wait(key, Some(deadline));
+        }
+        false
+    }
+}
 
 /// The recipient's end.
 pub(crate) struct SimLink {
@@ -129,11 +150,8 @@ impl Link<SimSession> for SimLink {
     }
 
     fn kill(&mut self, other: &mut Self) -> Result<()> {
-        let can_query = self.network.with(self.at, |one| {
-            one.has_left && !one.is_dark && !one.is_over_for(End::Recipient)
-        });
-        if !can_query {
-            return Err(Error::Raised(2013));
+        if !self.network.is_ordinary_again(self.at) {
+            return Err(Error::Raised(CR_SERVER_LOST));
         }
         let session = self.network.with(other.at, |one| {
             one.closed_by_donor = true;
@@ -148,10 +166,11 @@ impl Link<SimSession> for SimLink {
 
     fn disconnect(self, session: Option<&SimSession>, abort: bool, clear_error: bool) {
         self.network.sim.pause();
-        self.network.with(self.at, |one: &mut Connection| {
-            assert!(abort || one.has_left, "COM_RESET_CONNECTION while the donor is in clone mode");
-            one.closed_by_recipient = true;
-        });
+        if !abort {
+            // COM_RESET_CONNECTION, whose outcome nobody asks for.
+            self.network.is_ordinary_again(self.at);
+        }
+        self.network.with(self.at, |one| one.closed_by_recipient = true);
         if let Some(session) = session.filter(|_| clear_error) {
             session.clear_diagnostics();
         }
