@@ -4,4 +4,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| { clone_protocol::fuzzing::stream_check(bytes); });
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    clone_protocol::fuzzing::stream_check(bytes);
+});

@@ -46,7 +46,7 @@ pub(crate) trait Snapshot {
     fn column(&self, row: usize, column: usize) -> Value<'_>;
 }
 
-/// A value, in the type of its column. An empty `Char` or `Varchar`, and time 0, become NULL.
+/// A value, in the type of its column. An empty `Char`, time 0, and before 8.0.34 an empty `Varchar`, become NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     Null,

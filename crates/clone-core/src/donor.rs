@@ -8,7 +8,9 @@
 use std::os::fd::BorrowedFd;
 
 use clone_io::AlignedBuffer;
-use clone_protocol::{Ack, Command, CommandCode, Init, Response, ResponseCode, Version};
+use clone_protocol::{
+    Ack, Command, CommandCode, EngineLocator, Init, Response, ResponseCode, Version, innodb,
+};
 
 use crate::error::{Error, Result};
 use crate::params;
@@ -161,9 +163,9 @@ impl<S: Session> Serving<'_, S> {
         let version = Version::negotiate(init.version);
         let mut engines = Vec::with_capacity(init.locators.len());
         for locator in init.locators {
-            let Some(engine) = self.session.engine(locator.db_type) else {
-                return Err(Error::Protocol("Wrong Clone RPC: Init buffer length".to_owned()));
-            };
+            let engine = self
+                .engine_of(&locator)
+                .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init buffer length".to_owned()))?;
             engines.push((engine, Some(locator.bytes)));
         }
         let is_master = mode != Mode::AddTask;
@@ -187,6 +189,14 @@ impl<S: Session> Serving<'_, S> {
             params::send(self.session, version, |response| send(link, packet, response))?;
         }
         self.send_locators(version)
+    }
+
+    /// The engine of a recipient's locator. InnoDB's are looked at before it sees them: it reads more bytes than it was given.
+    fn engine_of(&self, locator: &EngineLocator) -> Option<S::Engine> {
+        if locator.db_type == innodb::DB_TYPE && innodb::Locator::parse(&locator.bytes).is_err() {
+            return None;
+        }
+        self.session.engine(locator.db_type)
     }
 
     fn begin(
@@ -238,9 +248,9 @@ impl<S: Session> Serving<'_, S> {
 
     /// ACK: comes on the auxiliary connection and wakes the master's EXECUTE.
     fn acknowledge(&self, ack: &Ack<'_>) -> Result<()> {
-        let Some(engine) = self.session.engine(ack.locator.db_type) else {
-            return Err(Error::Protocol("Wrong Clone RPC: Init ACK length".to_owned()));
-        };
+        let engine = self
+            .engine_of(&ack.locator)
+            .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init ACK length".to_owned()))?;
         engine.ack(self.session, &ack.locator.bytes, ack.error, ack.descriptor)
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Columns {
     bigint: unsafe extern "C" fn(*mut abi::PSI_field, abi::PSI_ulonglong),
     char: SetBytes,
     varchar: SetBytes,
+    /// Stores a terminated text. The setter with a length makes NULL of an empty one.
+    empty_varchar: Option<unsafe extern "C" fn(*mut abi::PSI_field, *const c_char)>,
     timestamp: unsafe extern "C" fn(*mut abi::PSI_field, u64),
     text: Option<SetBytes>,
     _services: Vec<Service>,
@@ -31,7 +33,7 @@ impl Columns {
         let integer = registry.service(c"pfs_plugin_column_integer_v1")?;
         let bigint = registry.service(c"pfs_plugin_column_bigint_v1")?;
         let timestamp = registry.service(c"pfs_plugin_column_timestamp_v2")?;
-        let (string, char, varchar) = strings(registry)?;
+        let Strings { service: string, char, varchar, empty_varchar } = strings(registry)?;
         let text = registry.service(c"pfs_plugin_column_text_v1").ok();
         let slot = |service, slot| LoadError::EmptySlot { service, slot };
         Ok(Self {
@@ -45,6 +47,7 @@ impl Columns {
                 .ok_or(slot(c"pfs_plugin_column_bigint_v1", 1))?,
             char,
             varchar,
+            empty_varchar,
             // SAFETY: the table of this name.
             timestamp: unsafe { timestamp.table::<abi::s_mysql_pfs_plugin_column_timestamp_v2>() }
                 .set2
@@ -88,6 +91,10 @@ impl Columns {
                 unsafe { (self.bigint)(field, abi::PSI_ulonglong { val, is_null: false }) };
             }
             Value::Char(text) => bytes(self.char, text),
+            Value::Varchar("") if let Some(set) = self.empty_varchar => {
+                // SAFETY: the field by the caller's promise; a terminated text.
+                unsafe { set(field, c"".as_ptr()) };
+            }
             Value::Varchar(text) => bytes(self.varchar, text),
             // SAFETY: the field by the caller's promise.
             Value::TimestampMicros(micros) => unsafe { (self.timestamp)(field, micros) },
@@ -96,25 +103,35 @@ impl Columns {
     }
 }
 
-/// Setters for CHAR and VARCHAR. The older service has the second in another slot.
-fn strings(registry: &Arc<Registry>) -> Result<(Service, SetBytes, SetBytes), LoadError> {
-    let (service, char, varchar) = match registry.service(c"pfs_plugin_column_string_v2") {
-        Ok(service) => {
-            // SAFETY: the table of this name.
-            let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v2>() };
-            let (char, varchar) = (table.set_char_utf8mb4, table.set_varchar_utf8mb4_len);
-            (service, char, varchar)
-        }
-        Err(_) => {
-            let service = registry.service(c"pfs_plugin_column_string_v1")?;
-            // SAFETY: the table of this name.
-            let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v1>() };
-            let (char, varchar) = (table.set_char_utf8, table.set_varchar_utf8mb4_len);
-            (service, char, varchar)
-        }
-    };
+/// Setters for CHAR and VARCHAR.
+struct Strings {
+    service: Service,
+    char: SetBytes,
+    varchar: SetBytes,
+    empty_varchar: Option<unsafe extern "C" fn(*mut abi::PSI_field, *const c_char)>,
+}
+
+/// The older service has them in other slots.
+fn strings(registry: &Arc<Registry>) -> Result<Strings, LoadError> {
+    let (service, char, varchar, empty_varchar) =
+        match registry.service(c"pfs_plugin_column_string_v2") {
+            Ok(service) => {
+                // SAFETY: the table of this name.
+                let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v2>() };
+                let (char, varchar) = (table.set_char_utf8mb4, table.set_varchar_utf8mb4_len);
+                let empty_varchar = table.set_varchar_utf8mb4;
+                (service, char, varchar, empty_varchar)
+            }
+            Err(_) => {
+                let service = registry.service(c"pfs_plugin_column_string_v1")?;
+                // SAFETY: the table of this name.
+                let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v1>() };
+                let (char, varchar) = (table.set_char_utf8, table.set_varchar_utf8mb4_len);
+                (service, char, varchar, None)
+            }
+        };
     match (char, varchar) {
-        (Some(char), Some(varchar)) => Ok((service, char, varchar)),
+        (Some(char), Some(varchar)) => Ok(Strings { service, char, varchar, empty_varchar }),
         _ => Err(LoadError::EmptySlot { service: c"pfs_plugin_column_string", slot: 0 }),
     }
 }

@@ -205,6 +205,10 @@ impl<'s, S: Session> Task<'s, S> {
                 if let Storage::Active(destination) = &self.storage {
                     let mut located = self.shared.located().clone();
                     destination.restart(session, &mut located, self.shared.directory.as_deref())?;
+                    for one in located.iter().filter(|one| one.engine.db_type() == innodb::DB_TYPE)
+                    {
+                        self.shared.stream.resume(&one.locator)?;
+                    }
                     *self.shared.located() = located;
                 }
                 Ok(Command::Reinit(self.init_payload()))

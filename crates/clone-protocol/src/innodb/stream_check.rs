@@ -114,7 +114,8 @@ impl StreamCheck {
 
     /// Tells that the clone goes on after a network failure, and where InnoDB stands, from the
     /// locator that its `clone_apply_begin` gave for COM_REINIT. Due before the EXECUTE after it;
-    /// [`check_from`](Self::check_from) takes no second TASK_METADATA from the master otherwise.
+    /// [`check_from`](Self::check_from) takes no second TASK_METADATA from the master otherwise. No
+    /// task may be left from before.
     ///
     /// # Errors
     ///
