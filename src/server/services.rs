@@ -58,6 +58,23 @@ impl Services {
         })
     }
 
+    /// What was found out about this server, for those who run one that we have not seen: one line.
+    fn facts(&self) -> String {
+        let Layout { log_message, clone_protocol, .. } = &self.layout;
+        let has = |slot: Option<usize>| slot.map_or("no".to_owned(), |slot| format!("slot {slot}"));
+        format!(
+            "mysql-clone {} in MySQL {}: clone_interface at {:#x}, log_builtins.message in slot {log_message}, \
+             clone_protocol.validate_version in {}, connect in slot {}, plugin records {:?}",
+            env!("CARGO_PKG_VERSION"),
+            self.version,
+            self.clone_interface,
+            has(clone_protocol.validate_version),
+            clone_protocol.connect,
+            self.symbols.plugin_ref,
+        )
+    }
+
+    /// Says where this server is not as its version should be.
     fn surprise(&self) -> Option<String> {
         let (found, expected) = (self.clone_interface, self.layout.clone_interface?);
         (found != expected).then(|| {
@@ -72,6 +89,7 @@ static SERVICES: RwLock<Option<Arc<Services>>> = RwLock::new(None);
 /// Makes `services` what [`services`] returns, on all threads. A server that is not quite the one that its version says,
 /// such as a vendor's, is mentioned in the error log.
 pub(crate) fn install(services: Services) {
+    services.log.write(Level::Information, Trace::Client, &services.facts());
     if let Some(text) = services.surprise() {
         services.log.write(Level::Warning, Trace::Client, &text);
     }
