@@ -68,6 +68,6 @@ chroot --userspec="$USER_ID:$USER_ID" "$ROOT" /usr/bin/env -i \
   PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
   bash -c 'cd /usr/lib/mysql-test && exec perl ./mysql-test-run.pl "$@"' mtr \
   --vardir=/mtrvar/var --tmpdir=/mtrvar/tmp --client-bindir=/usr/lib/mysql-test/bin \
-  --force --max-test-fail=0 --retry=0 --max-save-datadir=2 --nounit-tests --big-test \
+  --force --max-test-fail=0 --max-save-datadir=2 --nounit-tests --big-test \
   --testcase-timeout=30 --suite-timeout=180 "$@" || status=$?
 exit "$status"
