@@ -114,12 +114,20 @@ impl<S: Session> Serving<'_, S> {
     /// Gives back what the clone holds.
     fn close(&mut self, error: u32) {
         let error = if self.is_attaching { 0 } else { error };
+        // The end of a failed clone waits for its other tasks, in InnoDB for half an hour if one of them stalls: DDL need not. After
+        // a network failure the clone may go on, and the end is when it does not any more.
+        if error != 0 && !Error::Raised(error).is_network() {
+            self.unlock_backup();
+        }
         if let Some(source) = self.source.take() {
             source.end(self.session, error);
         }
-        if self.is_backup_locked {
+        self.unlock_backup();
+    }
+
+    fn unlock_backup(&mut self) {
+        if std::mem::take(&mut self.is_backup_locked) {
             self.session.unlock_backup();
-            self.is_backup_locked = false;
         }
     }
 
@@ -212,7 +220,8 @@ impl<S: Session> Serving<'_, S> {
         let mut begun = None;
         self.session.host().lend_ddl_timeout(ddl_timeout, &mut || {
             if let Some(engines) = engines.take() {
-                begun = Some(match engines.is_empty() {
+                // Only a new clone may leave it to the donor which engines there are.
+                begun = Some(match engines.is_empty() && mode == Mode::Start {
                     true => Source::begin_all(self.session),
                     false => Source::begin(self.session, engines.into_iter(), mode),
                 });

@@ -162,11 +162,13 @@ impl<S: Session> Task<'_, S> {
                 break;
             }
         }
-        if let Some(crew) = &mut self.crew {
-            crew.join(session);
-        }
         if let Err(error) = &outcome {
             session.raise(error);
+            // A worker may be waiting there for a state that will not come.
+            destination.fail(session, located, error.number());
+        }
+        if let Some(crew) = &mut self.crew {
+            crew.join(session);
         }
         let error = outcome.as_ref().err().map_or(0, Error::number);
         let ended = destination.end(session, located, error);

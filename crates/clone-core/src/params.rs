@@ -157,7 +157,7 @@ impl Parameters {
         };
         let donor = self.donor_release(version)?;
         let mut pair = (own_release(session)?, donor);
-        apply_debug_versions(session, &mut pair);
+        apply_debug_versions(session, version, &mut pair);
         session.check_version(&pair.0, &pair.1)?;
         outcome.map_err(|error| Error::Raised(error.number()))
     }
@@ -206,7 +206,11 @@ const DEBUG_VERSIONS: [(&str, &str, &str); 9] = [
 ];
 
 /// Replaces the versions as MySQL's debug tests ask; nothing on a release server.
-fn apply_debug_versions<S: Session>(session: &S, pair: &mut (ServerRelease, ServerRelease)) {
+fn apply_debug_versions<S: Session>(
+    session: &S,
+    version: Version,
+    pair: &mut (ServerRelease, ServerRelease),
+) {
     let host = session.host();
     if host.debug_keyword("clone_across_lts_version_match") {
         pair.0.version.clone_from(&pair.1.version);
@@ -215,7 +219,8 @@ fn apply_debug_versions<S: Session>(session: &S, pair: &mut (ServerRelease, Serv
         if host.debug_keyword(keyword) {
             pair.0.version = recipient.to_owned();
             pair.1.version = donor.to_owned();
-            if keyword == "clone_one_lts_to_next_lts" {
+            // Before V4 nobody says how long a release is supported.
+            if keyword == "clone_one_lts_to_next_lts" && version >= Version::V4 {
                 pair.0.is_lts = true;
                 pair.1.is_lts = true;
             }

@@ -24,7 +24,7 @@ use crate::error::{Error, Result, number};
 use crate::session::{Donor, Host, Link, LinkKind, Session, Side, log_step};
 use crate::storage::Located;
 use crate::traffic::{Traffic, sleep_until};
-use task::Task;
+use task::{Storage, Task};
 
 /// Clones the instance `donor` into `directory`, or, without one, over the data of this server.
 ///
@@ -117,7 +117,9 @@ impl<S: Session> Task<'_, S> {
                 // What goes wrong from here on must not be the first error that the user sees.
                 self.session.raise(error);
             }
+            // Before the engines have begun there is nothing that the donor could go on with.
             let again = self.is_master()
+                && matches!(self.storage, Storage::Active(_))
                 && matches!(&outcome, Err(error) if error.is_network())
                 && restarts < MAX_RESTARTS
                 && !self.session.is_killed();

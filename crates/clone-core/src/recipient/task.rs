@@ -267,7 +267,12 @@ impl<'s, S: Session> Task<'s, S> {
             if let Some((first, since)) = &failure {
                 match received {
                     // Its end; or the connection broke meanwhile, which is not the reason of the failure.
-                    Ok(Event::Complete | Event::Error(_)) | Err(_) => return Err(first.clone()),
+                    Ok(Event::Complete) | Err(_) => return Err(first.clone()),
+                    // If a worker heard the donor's error first, only its number came through the engine. The text is here.
+                    Ok(Event::Error(error)) => {
+                        session.raise(&error);
+                        return Err(first.clone());
+                    }
                     Ok(_) if session.host().now().saturating_sub(*since) > DRAIN_TIMEOUT => {
                         let step = "No error from remote in 30 sec after local issue";
                         self.log_outcome(step, &Err(first.clone()));

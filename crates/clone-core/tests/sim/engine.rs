@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use clone_core::error::{Error, Result, number};
 use clone_core::session::{Begun, Callbacks, Engine, Host, Mode, Session};
-use clone_protocol::innodb::{DB_TYPE, Descriptor, Locator, SnapshotState, VERSION, VERSION_LOCATOR_LEN};
+use clone_protocol::innodb::{
+    DB_TYPE, Descriptor, Locator, SnapshotState, VERSION, VERSION_LOCATOR_LEN,
+};
 
 pub(crate) use content::{Content, ContentShape, compare};
 
@@ -24,7 +26,7 @@ use super::faults::{Action, Event, Step};
 use super::network::Network;
 use super::rng::Rng;
 use super::scheduler::{Key, Scheduler};
-use super::session::SimSession;
+use super::session::{INTERRUPTED, SimSession};
 use destination::Destination;
 use source::Source;
 
@@ -34,7 +36,6 @@ pub(crate) struct SimEngine;
 
 /// The InnoDB of a server.
 pub(crate) struct Innodb {
-    server: &'static str,
     sim: Arc<Scheduler>,
     network: Arc<Network>,
     system: Mutex<System>,
@@ -72,14 +73,8 @@ pub(crate) struct Balance {
 }
 
 impl Innodb {
-    pub(super) fn new(
-        server: &'static str,
-        sim: &Arc<Scheduler>,
-        network: &Arc<Network>,
-        mut rng: Rng,
-    ) -> Self {
+    pub(super) fn new(sim: &Arc<Scheduler>, network: &Arc<Network>, mut rng: Rng) -> Self {
         Self {
-            server,
             sim: Arc::clone(sim),
             network: Arc::clone(network),
             system: Mutex::default(),
@@ -128,9 +123,14 @@ impl Innodb {
         self.rng.lock().unwrap()
     }
 
+    /// True in `percent` of a hundred cases.
+    fn chance(&self, percent: usize) -> bool {
+        self.rng().chance(percent)
+    }
+
     /// Lets a test interfere; a failure is raised.
     fn step(&self, session: &SimSession, step: Step) -> Result<Action> {
-        match self.network.ask(&Event::Engine { server: self.server, step }) {
+        match self.network.ask(&Event::Engine(step)) {
             Action::Fail(number) => Err(session.raise_text(number, "interference")),
             action => Ok(action),
         }
@@ -184,14 +184,13 @@ impl Engine<SimSession> for SimEngine {
         session: &SimSession,
         locator: &[u8],
         task: u32,
-        buffer_size: u32,
+        _: u32,
         locator_index: usize,
         callbacks: &mut dyn Callbacks,
     ) -> Result<()> {
         session.host.sim.pause();
         assert_eq!(locator_index, 0);
         let source = session.host.innodb.source(locator);
-        assert_eq!(buffer_size == 0, source.is_remote, "the buffer is for local clones");
         source.copy(session, task, callbacks)
     }
 
@@ -256,13 +255,7 @@ impl Engine<SimSession> for SimEngine {
         destination.apply(session, task, descriptor, callbacks)
     }
 
-    fn apply_error(
-        &self,
-        session: &SimSession,
-        locator: &[u8],
-        _: u32,
-        error: u32,
-    ) -> Result<()> {
+    fn apply_error(&self, session: &SimSession, locator: &[u8], _: u32, error: u32) -> Result<()> {
         session.host.sim.pause();
         assert_ne!(error, 0);
         session.host.innodb.destination(locator).tasks.set_error(error);
@@ -298,8 +291,9 @@ fn encode(descriptor: &Descriptor<'_>) -> Vec<u8> {
 }
 
 fn parse_locator(session: &SimSession, bytes: &[u8]) -> Result<Locator> {
-    Locator::parse(bytes)
-        .map_err(|_| session.raise_text(number::ER_CLONE_PROTOCOL, "Wrong Clone RPC: Invalid Locator"))
+    Locator::parse(bytes).map_err(|_| {
+        session.raise_text(number::ER_CLONE_PROTOCOL, "Wrong Clone RPC: Invalid Locator")
+    })
 }
 
 fn internal(session: &SimSession, text: &str) -> Error {
@@ -307,7 +301,7 @@ fn internal(session: &SimSession, text: &str) -> Error {
 }
 
 fn interrupted(session: &SimSession) -> Error {
-    session.raise_text(number::ER_QUERY_INTERRUPTED, "Query execution was interrupted")
+    session.raise_text(number::ER_QUERY_INTERRUPTED, INTERRUPTED)
 }
 
 /// Minutes that a donor keeps a clone after a network failure. InnoDB reads the variable by name.

@@ -15,7 +15,7 @@ pub(crate) enum Event<'a> {
     /// A server starts a worker.
     Spawn,
     /// An InnoDB is about to do something.
-    Engine { server: &'static str, step: Step },
+    Engine(Step),
 }
 
 /// A packet.

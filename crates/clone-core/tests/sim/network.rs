@@ -94,10 +94,7 @@ impl Network {
     }
 
     /// Has all events decided by `hook` from now on.
-    pub(crate) fn interfere(
-        &self,
-        hook: impl FnMut(&Event<'_>) -> Action + Send + 'static,
-    ) {
+    pub(crate) fn interfere(&self, hook: impl FnMut(&Event<'_>) -> Action + Send + 'static) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
     }
 
@@ -207,13 +204,7 @@ impl Network {
     ///
     /// # Errors
     /// The number of MySQL's network error.
-    fn send(
-        &self,
-        at: usize,
-        to: End,
-        packet: &[u8],
-        patience: Duration,
-    ) -> Result<(), u32> {
+    fn send(&self, at: usize, to: End, packet: &[u8], patience: Duration) -> Result<(), u32> {
         self.sim.pause();
         let role = self.wires().connections[at].role;
         self.trace(|| describe(at, role, to, packet));

@@ -8,7 +8,10 @@
 //! repeats every step. When all wait and none has a time-out, that is a deadlock, which is reported at once.
 //!
 //! One wait is out of reach: the clone logic joins its workers with [`JoinHandle::join`]. The supervisor finds it out from
-//! `/proc`, where a thread that holds the baton but sleeps can be doing nothing else, and passes the baton on for it.
+//! `/proc`: the C library waits for a thread with a futex whose expected value is the thread's number. It then passes the baton on
+//! for the thread that joins.
+
+mod tests;
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -56,7 +59,7 @@ struct Thread {
     was_notified: bool,
     wake: Arc<Condvar>,
     parent: Option<usize>,
-    /// Its directory in `/proc`.
+    /// Its directory in `/proc`, whose name is its number.
     proc: PathBuf,
 }
 
@@ -77,17 +80,14 @@ thread_local! {
 const SLEEP: Key = 0;
 
 /// How often the supervisor looks.
-const LOOK: Duration = Duration::from_micros(400);
-
-/// In how many looks in a row a thread must have been asleep, without waking in between, to count as joining.
-const LOOKS: u32 = 3;
+const LOOK: Duration = Duration::from_micros(150);
 
 /// A simulation that does nothing for so long in real time hangs in something that the scheduler does not see.
 const STUCK: Duration = Duration::from_secs(40);
 
 impl Scheduler {
     pub(crate) fn new(mut rng: Rng, limit: Duration) -> Arc<Self> {
-        let restlessness = [0, 5, 20, 60][rng.below(4)];
+        let restlessness = [1, 5, 20, 60][rng.below(4)];
         Arc::new(Self {
             state: Mutex::new(State {
                 now: Duration::from_secs(1000),
@@ -168,10 +168,19 @@ impl Scheduler {
     pub(crate) fn pause(&self) {
         let mut state = self.enter();
         if state.rng.chance(self.restlessness) {
-            let me = current();
-            state.threads[me].status = Status::Ready;
-            drop(self.switch(state, me));
+            self.offer(state);
         }
+    }
+
+    /// Offers the baton to all that can use it, in which this thread takes part.
+    pub(crate) fn give_way(&self) {
+        self.offer(self.enter());
+    }
+
+    fn offer(&self, mut state: MutexGuard<'_, State>) {
+        let me = current();
+        state.threads[me].status = Status::Ready;
+        drop(self.switch(state, me));
     }
 
     pub(crate) fn sleep(&self, duration: Duration) {
@@ -248,7 +257,8 @@ impl Scheduler {
     fn leave(&self, me: usize, panicked: bool) {
         let mut state = self.enter();
         if panicked {
-            state.fail(format!("thread {} panicked", state.threads[me].name));
+            let what = format!("thread {} panicked", state.threads[me].name);
+            state.fail(what);
         }
         state.threads[me].status = Status::Ended;
         state.live -= 1;
@@ -265,7 +275,7 @@ impl Scheduler {
     /// Finds joins, and the end.
     fn supervise(&self) -> Result<(), String> {
         let mut state = self.lock();
-        let mut seen = (state.turns, None, 0);
+        let mut seen = state.turns;
         let mut moved = Instant::now();
         loop {
             if let Some(failure) = &state.failure {
@@ -275,23 +285,20 @@ impl Scheduler {
                 return Ok(());
             }
             state = self.changed.wait_timeout(state, LOOK).unwrap().0;
-            let suspect = match (state.running, state.leaving) {
-                (Some(holder), _) => Some(holder),
-                (None, Some(left)) if !state.threads[left].proc.exists() => {
-                    state.threads[left].parent
-                }
-                _ => None,
-            };
-            let sleep = suspect.and_then(|thread| asleep_since(&state.threads[thread].proc));
-            if seen.0 == state.turns && seen.1 == sleep && sleep.is_some() {
-                seen.2 += 1;
-            } else {
-                if seen.0 != state.turns {
-                    moved = Instant::now();
-                }
-                seen = (state.turns, sleep, 0);
+            if seen != state.turns {
+                seen = state.turns;
+                moved = Instant::now();
+                continue;
             }
-            if seen.2 == LOOKS {
+            let joins = match (state.running, state.leaving) {
+                (Some(holder), _) => state.joins_child(holder),
+                // Either the parent comes, or it goes on to join another child.
+                (None, Some(left)) if !state.threads[left].proc.exists() => {
+                    state.threads[left].parent.is_some_and(|parent| state.joins_child(parent))
+                }
+                _ => false,
+            };
+            if joins {
                 if let Some(holder) = state.running.take() {
                     state.threads[holder].status = Status::Joining;
                 }
@@ -348,6 +355,27 @@ impl State {
         }
     }
 
+    /// Whether the thread is in `pthread_join` for one of those that it started: a wait (0x109: with absolute time, shared) for a
+    /// word in memory to be no more the number of the child (`proc(5)`, `/proc/pid/syscall`).
+    fn joins_child(&self, thread: usize) -> bool {
+        const FUTEX_WAIT_FOR_EXIT: &str = "0x109";
+        let Ok(call) = fs::read_to_string(self.threads[thread].proc.join("syscall")) else {
+            return false;
+        };
+        let mut fields = call.split(' ').skip(2);
+        if fields.next() != Some(FUTEX_WAIT_FOR_EXIT) {
+            return false;
+        }
+        let expected = fields.next().unwrap_or_default();
+        let children = self.threads.iter().filter(|child| child.parent == Some(thread));
+        // The join of one that has ended is about to return.
+        children.filter(|child| child.status != Status::Ended).any(|child| {
+            let number = child.proc.file_name().and_then(|name| name.to_str());
+            let number = number.and_then(|name| name.parse::<u32>().ok());
+            number.is_some_and(|number| format!("{number:#x}") == expected)
+        })
+    }
+
     fn fail(&mut self, what: String) {
         let dump = self.dump();
         self.failure.get_or_insert(format!("{what}\n{dump}"));
@@ -364,68 +392,4 @@ impl State {
 
 fn current() -> usize {
     CURRENT.get().expect("only threads of the simulation may wait in it")
-}
-
-/// If the thread sleeps: how often it has gone to sleep so far.
-fn asleep_since(proc: &std::path::Path) -> Option<u64> {
-    let status = fs::read_to_string(proc.join("status")).ok()?;
-    let field = |name: &str| {
-        status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start)
-    };
-    let sleeps = field("State:")?.starts_with('S');
-    let switches = field("voluntary_ctxt_switches:")?.parse().ok()?;
-    sleeps.then_some(switches)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn order(seed: u64) -> Vec<usize> {
-        let scheduler = Scheduler::new(Rng::new(seed), Duration::MAX);
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (inner, log) = (Arc::clone(&scheduler), Arc::clone(&seen));
-        let outcome = scheduler.run(move || {
-            let children: Vec<_> = (0..4)
-                .map(|child| {
-                    let (scheduler, log) = (Arc::clone(&inner), Arc::clone(&log));
-                    inner.spawn(format!("child {child}"), move || {
-                        for _ in 0..20 {
-                            log.lock().unwrap().push(child);
-                            scheduler.sleep(Duration::from_millis(7));
-                        }
-                    })
-                })
-                .collect();
-            for child in children {
-                child.join().unwrap();
-            }
-            log.lock().unwrap().push(usize::try_from(inner.now().as_millis()).unwrap());
-        });
-        outcome.unwrap();
-        Arc::into_inner(seen).unwrap().into_inner().unwrap()
-    }
-
-    #[test]
-    fn a_seed_repeats_the_order() {
-        let first = order(1);
-        assert_eq!(first, order(1));
-        assert_ne!(first, order(2));
-        assert_eq!(first.last(), Some(&1_000_140), "20 times 7 ms after the start");
-    }
-
-    #[test]
-    fn finds_deadlocks_endless_waits_and_panics() {
-        let failure = |work: fn(&Scheduler)| {
-            let scheduler = Scheduler::new(Rng::new(0), Duration::from_secs(2000));
-            let inner = Arc::clone(&scheduler);
-            scheduler.run(move || work(&inner)).unwrap_err()
-        };
-        assert!(failure(|scheduler| drop(scheduler.wait(1, None))).starts_with("deadlock"));
-        let endless = failure(|scheduler| loop {
-            scheduler.sleep(Duration::from_secs(5));
-        });
-        assert!(endless.starts_with("the simulation takes too long"), "{endless}");
-        assert!(failure(|_| panic!("on purpose")).starts_with("thread root panicked"));
-    }
 }

@@ -73,7 +73,7 @@ impl SimHost {
     ) -> Arc<Self> {
         let directory = directory.join(name);
         std::fs::create_dir_all(directory.join("#clone")).unwrap();
-        let innodb = Innodb::new(name, sim, network, rng);
+        let innodb = Innodb::new(sim, network, rng);
         Arc::new(Self {
             name,
             sim: Arc::clone(sim),
@@ -111,8 +111,9 @@ impl SimHost {
     pub(super) fn register(&self) -> Arc<Handle> {
         let mut sessions = self.sessions.lock().unwrap();
         sessions.last_id += 1;
-        let handle = Arc::new(Handle::new(sessions.last_id));
-        sessions.running.insert(sessions.last_id, Arc::clone(&handle));
+        let id = sessions.last_id;
+        let handle = Arc::new(Handle::new(id));
+        sessions.running.insert(id, Arc::clone(&handle));
         handle
     }
 
@@ -125,13 +126,10 @@ impl SimHost {
         self.sessions.lock().unwrap().running.keys().copied().collect()
     }
 
-    /// KILL QUERY for one session, and what it waits for ends. An id that is gone does no harm.
-    pub(crate) fn kill(&self, id: u32) {
-        let session = self.sessions.lock().unwrap().running.get(&id).cloned();
-        if let Some(session) = session {
-            session.kill();
-            self.sim.notify_all();
-        }
+    /// Sessions of workers, and of donors' connections.
+    pub(crate) fn helpers(&self) -> usize {
+        let sessions = self.sessions.lock().unwrap();
+        sessions.running.values().filter(|session| !session.is_user()).count()
     }
 
     /// KILL QUERY for what users run; sessions of workers and donors are not theirs.
@@ -208,7 +206,11 @@ impl Host for SimHost {
         self.sim.sleep(duration);
     }
 
-    fn spawn(self: &Arc<Self>, _: WorkerKind, work: Work<SimSession>) -> io::Result<JoinHandle<()>> {
+    fn spawn(
+        self: &Arc<Self>,
+        _: WorkerKind,
+        work: Work<SimSession>,
+    ) -> io::Result<JoinHandle<()>> {
         self.sim.pause();
         if let Action::Fail(_) = self.network.ask(&Event::Spawn) {
             return Err(io::ErrorKind::WouldBlock.into());

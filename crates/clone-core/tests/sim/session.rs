@@ -40,6 +40,9 @@ impl Handle {
     }
 }
 
+/// The text of 1317 in MySQL's catalogue. Of the other errors the arguments are enough.
+pub(crate) const INTERRUPTED: &str = "Query execution was interrupted";
+
 /// A session.
 pub(crate) struct SimSession {
     pub(crate) host: Arc<SimHost>,
@@ -107,7 +110,12 @@ impl Session for SimSession {
     }
 
     fn raise(&self, error: &Error) {
-        let raised = (error.number(), error.to_string());
+        let text = match error {
+            Error::Interrupted => INTERRUPTED.to_owned(),
+            // What a donor says may hold a NUL, at which a text ends for MySQL.
+            other => other.to_string().split('\0').take(1).collect(),
+        };
+        let raised = (error.number(), text);
         let mut diagnostics = self.diagnostics.borrow_mut();
         if !matches!(error, Error::Raised(_)) && !diagnostics.contains(&raised) {
             diagnostics.push(raised);
@@ -128,8 +136,11 @@ impl Session for SimSession {
 
     fn check_collations(&self, names: &[String]) -> Result<()> {
         let known = self.host.facts().collations.clone();
-        let unknown = names.iter().filter(|name| !known.contains(name));
-        unknown.fold(Ok(()), |_, name| Err(self.raise_text(3867, name)))
+        let mut outcome = Ok(());
+        for name in names.iter().filter(|name| !known.contains(name)) {
+            outcome = Err(self.raise_text(3867, name));
+        }
+        outcome
     }
 
     /// `clone_protocol_service.cc:mysql_clone_validate_configs`.
@@ -152,7 +163,12 @@ impl Session for SimSession {
 
     fn check_version(&self, recipient: &ServerRelease, donor: &ServerRelease) -> Result<()> {
         if self.host.facts().compares_version_as_variable
-            || versions_compatible(&recipient.version, &donor.version, recipient.is_lts, donor.is_lts)
+            || versions_compatible(
+                &recipient.version,
+                &donor.version,
+                recipient.is_lts,
+                donor.is_lts,
+            )
         {
             return Ok(());
         }

@@ -3,16 +3,19 @@
 //! What the tasks of a clone have in common on one side of it (`clone0clone.cc:Clone_Task_Manager`): the state, which all of them
 //! leave together, the chunks of the state, and the error of the first that failed.
 
+mod chunks;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use clone_core::error::{Error, Result, number};
-use clone_protocol::innodb::{IncompleteChunk, Locator, MAX_TASKS, Progress, SnapshotState};
+use clone_protocol::innodb::{Locator, MAX_TASKS, SnapshotState};
 
 use super::{internal, interrupted};
 use crate::sim::scheduler::{Key, Scheduler};
 use crate::sim::session::SimSession;
+use chunks::{Chunks, Task};
 
 /// Time between two keep-alives, or log lines, of a task that waits (`CLONE_DEF_ALERT_INTERVAL`).
 pub(super) const ALERT: Duration = Duration::from_secs(5);
@@ -43,21 +46,6 @@ struct Shared {
     metadata_transferred: bool,
     sends_state_again: bool,
     restarts: u32,
-}
-
-/// Where a task is: the last block that it sent or applied.
-#[derive(Clone, Copy, Debug, Default)]
-struct Task {
-    chunk: u32,
-    block: u32,
-}
-
-#[derive(Default)]
-struct Chunks {
-    /// Whether each chunk, from 1, was begun.
-    reserved: Vec<bool>,
-    /// Those that broke off, and the last block of each that arrived.
-    incomplete: BTreeMap<u32, u32>,
 }
 
 /// The first task.
@@ -132,20 +120,24 @@ impl Tasks {
     /// Adds a task. A recipient's waits for the state in which the donor was, which `donor` tells.
     pub(super) fn add(&self, session: &SimSession, donor: Option<SnapshotState>) -> Result<u32> {
         self.check_error(session)?;
-        let has_waited = self.wait(session, |_| Ok(()), |shared| {
-            let waits = !shared.tasks.is_empty()
-                && (shared.next.is_some()
-                    || match donor {
-                        None => shared.state == SnapshotState::Init,
-                        Some(donor) => {
-                            assert!(shared.state <= donor, "{} after {donor}", shared.state);
-                            shared.state != donor
-                                || (donor == SnapshotState::FileCopy
-                                    && !shared.metadata_transferred)
-                        }
-                    });
-            !waits
-        })?;
+        let has_waited = self.wait(
+            session,
+            |_| Ok(()),
+            |shared| {
+                let waits = !shared.tasks.is_empty()
+                    && (shared.next.is_some()
+                        || match donor {
+                            None => shared.state == SnapshotState::Init,
+                            Some(donor) => {
+                                assert!(shared.state <= donor, "{} after {donor}", shared.state);
+                                shared.state != donor
+                                    || (donor == SnapshotState::FileCopy
+                                        && !shared.metadata_transferred)
+                            }
+                        });
+                !waits
+            },
+        )?;
         if !has_waited {
             return Err(internal(session, "Clone Add task failed: Wait too long"));
         }
@@ -171,25 +163,24 @@ impl Tasks {
         if task != MASTER {
             return false;
         }
-        loop {
-            if self.shared().tasks.is_empty() {
-                return Error::Raised(self.saved_error()).is_network();
-            }
-            if session.handle.is_killed() {
+        let deadline = self.sim.now() + TIMEOUT;
+        while !self.shared().tasks.is_empty() {
+            if session.handle.is_killed() || self.sim.now() >= deadline {
                 return false;
             }
-            self.sim.wait(self.key, None);
+            self.sim.wait(self.key, Some(deadline));
         }
+        Error::Raised(self.saved_error()).is_network()
     }
 
     /// A chunk to send, and the block after which to begin; none when the state has no more.
     pub(super) fn reserve(&self, session: &SimSession, task: u32) -> Result<Option<(u32, u32)>> {
         self.check_error(session)?;
         let mut shared = self.shared();
-        shared.task(task);
         *shared.task(task) = Task::default();
         let fresh = shared.chunks.first_free();
-        let begun = shared.chunks.incomplete.first_key_value().map(|(chunk, block)| (*chunk, *block));
+        let begun =
+            shared.chunks.incomplete.first_key_value().map(|(chunk, block)| (*chunk, *block));
         Ok(match (fresh, begun) {
             (Some(fresh), Some((chunk, _))) if fresh < chunk => shared.chunks.reserve(fresh),
             (Some(fresh), None) => shared.chunks.reserve(fresh),
@@ -266,8 +257,7 @@ impl Tasks {
         if task != MASTER {
             return Ok(());
         }
-        let came =
-            self.wait(session, keep_alive, |shared| shared.acknowledged == shared.state)?;
+        let came = self.wait(session, keep_alive, |shared| shared.acknowledged == shared.state)?;
         if came { Ok(()) } else { Err(internal(session, "Innodb clone state ack wait too long")) }
     }
 
@@ -317,8 +307,7 @@ impl Tasks {
         }
         self.sim.notify(self.key);
         if task != MASTER {
-            let followed =
-                self.wait(session, keep_alive, |shared| shared.next != Some(state));
+            let followed = self.wait(session, keep_alive, |shared| shared.next != Some(state));
             return match followed {
                 Ok(true) => Ok(()),
                 Ok(false) | Err(_) => {
@@ -355,7 +344,6 @@ impl Tasks {
         let mut shared = self.shared();
         assert!(shared.tasks.is_empty(), "restarted while tasks run");
         shared.restart();
-        shared.tasks.insert(MASTER, Task::default());
         let chunks = shared.chunks.reserved.len();
         shared.chunks = Chunks::new(u32::try_from(chunks).unwrap());
         if from.state != shared.state {
@@ -421,11 +409,14 @@ impl Tasks {
     ) -> Result<bool> {
         let deadline = self.sim.now() + TIMEOUT;
         let mut alert = self.sim.now() + ALERT;
+        if is_done(&self.shared()) {
+            return Ok(true);
+        }
         loop {
+            self.check_error(session)?;
             if is_done(&self.shared()) {
                 return Ok(true);
             }
-            self.check_error(session)?;
             let now = self.sim.now();
             if now >= deadline {
                 return Ok(false);
@@ -451,42 +442,5 @@ impl Shared {
         self.next = None;
         self.saved_error = 0;
         self.restarts += 1;
-    }
-}
-
-impl Chunks {
-    fn new(total: u32) -> Self {
-        Self { reserved: vec![false; total as usize], incomplete: BTreeMap::new() }
-    }
-
-    fn first_free(&self) -> Option<u32> {
-        let at = self.reserved.iter().position(|reserved| !reserved)?;
-        Some(u32::try_from(at).unwrap() + 1)
-    }
-
-    fn reserve(&mut self, chunk: u32) -> Option<(u32, u32)> {
-        self.reserved[chunk as usize - 1] = true;
-        Some((chunk, 0))
-    }
-
-    /// A task ends in the middle of a chunk.
-    fn break_off(&mut self, at: Task) {
-        if at.chunk != 0 {
-            self.incomplete.insert(at.chunk, at.block);
-        }
-    }
-
-    /// The form of it in a restart locator. InnoDB sends more words than there are chunks.
-    fn progress(&self) -> Progress {
-        let mut reserved = vec![0; self.reserved.len() / 8 + 1];
-        for (at, _) in self.reserved.iter().enumerate().filter(|(_, reserved)| **reserved) {
-            reserved[at / 32] |= 1 << (at % 32);
-        }
-        let incomplete = self
-            .incomplete
-            .iter()
-            .map(|(chunk, block)| IncompleteChunk { chunk: *chunk, block: *block })
-            .collect();
-        Progress { incomplete, reserved }
     }
 }

@@ -13,7 +13,7 @@ use clone_protocol::{CommandCode, Response};
 
 use super::{HEADER, Network};
 use crate::sim::faults::{Action, End, Event, Role};
-use crate::sim::session::SimSession;
+use crate::sim::session::{INTERRUPTED, SimSession};
 
 /// `net_read_timeout`, and the least that a clone uses.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,7 +96,7 @@ impl SimLink {
     fn fail(&mut self, session: &SimSession, failed: u32) -> Error {
         if failed == number::ER_QUERY_INTERRUPTED {
             session.clear_diagnostics();
-            return session.raise_text(failed, "Query execution was interrupted");
+            return session.raise_text(failed, INTERRUPTED);
         }
         self.broken = Some(failed);
         session.raise_text(failed, "network")

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The data of a server, and how a snapshot cuts it: pages, blocks of pages, chunks of blocks.
+//!
+//! The units are smaller than InnoDB's, so that a simulation has many of each.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use clone_protocol::innodb::{SPACE_ID_BUFFER_POOL, SnapshotState};
+
+use crate::sim::rng::Rng;
+
+/// Bytes of a page: the smallest that a tablespace can have.
+const PAGE: usize = 1024;
+
+/// The tablespace flags for that: compressed to 512 << 1 bytes.
+pub(super) const FSP_FLAGS: u32 = 1 << 1;
+
+/// A redo header, which is a chunk of its own; so is the trailer.
+const REDO_HEADER: usize = 2048;
+const REDO_TRAILER: usize = 512;
+
+/// How much there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ContentShape {
+    /// Tablespaces, beside the buffer pool dump.
+    pub(crate) files: usize,
+    /// Most pages of one.
+    pub(crate) pages: usize,
+    pub(crate) pages_in_block: usize,
+    pub(crate) blocks_in_chunk: usize,
+    /// Percentage of chunks sent while which the server changes a page.
+    pub(crate) changes: usize,
+    /// Changes right before the pages are copied.
+    pub(crate) late_changes: usize,
+    /// Bytes of redo in each file behind its header.
+    pub(crate) redo: usize,
+    pub(crate) redo_files: usize,
+    /// A table is encrypted: its metadata must only go over TLS.
+    pub(crate) is_encrypted: bool,
+}
+
+impl Default for ContentShape {
+    fn default() -> Self {
+        Self {
+            files: 3,
+            pages: 40,
+            pages_in_block: 4,
+            blocks_in_chunk: 4,
+            changes: 30,
+            late_changes: 10,
+            redo: 6000,
+            redo_files: 2,
+            is_encrypted: false,
+        }
+    }
+}
+
+/// All data of a server.
+pub(crate) struct Content {
+    pub(super) shape: ContentShape,
+    rng: Rng,
+    pub(super) files: Vec<Tablespace>,
+    /// The redo of the newest snapshot.
+    redo: Vec<Vec<u8>>,
+    /// Pages that changed since the newest snapshot began.
+    changed: BTreeSet<(usize, usize)>,
+}
+
+pub(super) struct Tablespace {
+    pub(super) name: String,
+    pub(super) space_id: u32,
+    pub(super) bytes: Vec<u8>,
+    /// Created after the newest snapshot began: the clone gets it by its pages.
+    pub(super) is_new: bool,
+}
+
+/// A part of a file that goes in one packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) file: usize,
+    pub(super) offset: usize,
+    pub(super) len: usize,
+}
+
+impl Content {
+    pub(super) fn new(shape: ContentShape, mut rng: Rng) -> Self {
+        let dump = rng.bytes(1500);
+        let mut files = vec![Tablespace {
+            name: "ib_buffer_pool".to_owned(),
+            space_id: SPACE_ID_BUFFER_POOL,
+            bytes: dump,
+            is_new: false,
+        }];
+        for number in 1..=shape.files {
+            // Some tables are empty, which is a file without chunks.
+            let pages = if rng.chance(10) { 0 } else { rng.between(1, shape.pages) };
+            files.push(Tablespace::new(number, rng.bytes(pages * PAGE)));
+        }
+        Self { shape, rng, files, redo: Vec::new(), changed: BTreeSet::new() }
+    }
+
+    /// A snapshot begins: from now on, changes are noted.
+    pub(super) fn begin(&mut self) {
+        self.changed.clear();
+        self.files.iter_mut().for_each(|file| file.is_new = false);
+    }
+
+    /// The server may do some work while its files are copied from `directory`.
+    pub(super) fn work(&mut self, directory: &Path) {
+        if !self.rng.chance(self.shape.changes) {
+            return;
+        }
+        if self.rng.chance(90) {
+            return self.change(directory);
+        }
+        let number = self.files.len();
+        let pages = self.rng.between(1, 8);
+        let bytes = self.rng.bytes(pages * PAGE);
+        self.files.push(Tablespace { is_new: true, ..Tablespace::new(number, bytes) });
+        self.changed.extend((0..pages).map(|page| (number, page)));
+    }
+
+    /// Pages change for the last time before they are copied.
+    pub(super) fn work_late(&mut self, directory: &Path) {
+        (0..self.shape.late_changes).for_each(|_| self.change(directory));
+    }
+
+    fn change(&mut self, directory: &Path) {
+        let file = self.rng.below(self.files.len());
+        let pages = self.files[file].bytes.len() / PAGE;
+        if file == 0 || pages == 0 {
+            return;
+        }
+        let page = self.rng.below(pages);
+        let bytes = self.rng.bytes(PAGE);
+        let tablespace = &mut self.files[file];
+        tablespace.bytes[page * PAGE..][..PAGE].copy_from_slice(&bytes);
+        if !tablespace.is_new {
+            let target = File::options().write(true).open(directory.join(file.to_string()));
+            target.unwrap().write_all_at(&bytes, (page * PAGE) as u64).unwrap();
+        }
+        self.changed.insert((file, page));
+    }
+
+    /// Puts the files where a snapshot can read them.
+    pub(super) fn write_to(&self, directory: &Path) {
+        for (at, file) in self.files.iter().enumerate() {
+            fs::write(directory.join(at.to_string()), &file.bytes).unwrap();
+        }
+    }
+
+    /// The redo since pages are copied; it is what the snapshot ends with.
+    pub(super) fn make_redo(&mut self) {
+        let (files, len) = (self.shape.redo_files, self.shape.redo);
+        self.redo = (0..files).map(|_| self.rng.bytes(REDO_HEADER + len + REDO_TRAILER)).collect();
+    }
+
+    pub(super) fn redo_files(&self) -> usize {
+        self.redo.len()
+    }
+
+    pub(super) fn redo_len(&self, file: usize) -> usize {
+        self.redo[file].len()
+    }
+
+    /// The chunks of a state, from 1, in blocks, from 1; and the chunks of each file.
+    pub(super) fn cut(&self, state: SnapshotState) -> Vec<Vec<Block>> {
+        let in_chunk = self.shape.blocks_in_chunk;
+        match state {
+            SnapshotState::FileCopy => {
+                let files = self.files.iter().enumerate().filter(|(_, file)| !file.is_new);
+                files.flat_map(|(at, file)| self.cut_range(at, 0, file.bytes.len())).collect()
+            }
+            SnapshotState::PageCopy => {
+                let pages: Vec<_> = self
+                    .changed
+                    .iter()
+                    .map(|(file, page)| Block { file: *file, offset: page * PAGE, len: PAGE })
+                    .collect();
+                pages.chunks(2 * in_chunk).map(<[Block]>::to_vec).collect()
+            }
+            SnapshotState::RedoCopy => {
+                let mut chunks = Vec::new();
+                for (file, bytes) in self.redo.iter().enumerate() {
+                    let from = if file == 0 { REDO_HEADER } else { 0 };
+                    let is_last = file + 1 == self.redo.len();
+                    let to = if is_last { bytes.len() - REDO_TRAILER } else { bytes.len() };
+                    chunks.extend(self.cut_range(file, from, to));
+                }
+                chunks.push(vec![Block { file: 0, offset: 0, len: REDO_HEADER }]);
+                let last = self.redo.len() - 1;
+                let offset = self.redo[last].len() - REDO_TRAILER;
+                chunks.push(vec![Block { file: last, offset, len: REDO_TRAILER }]);
+                chunks
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The content of a block.
+    pub(super) fn bytes(&self, state: SnapshotState, block: Block) -> &[u8] {
+        let file = match state {
+            SnapshotState::RedoCopy => &self.redo[block.file],
+            _ => &self.files[block.file].bytes,
+        };
+        &file[block.offset..][..block.len]
+    }
+
+    /// Bytes that the newest clone has to move in each state.
+    pub(crate) fn transfer(&self, state: SnapshotState) -> u64 {
+        self.cut(state).iter().flatten().map(|block| block.len as u64).sum()
+    }
+
+    fn cut_range(&self, file: usize, from: usize, to: usize) -> Vec<Vec<Block>> {
+        let len = self.shape.pages_in_block * PAGE;
+        let blocks: Vec<_> = (from..to)
+            .step_by(len)
+            .map(|offset| Block { file, offset, len: len.min(to - offset) })
+            .collect();
+        blocks.chunks(self.shape.blocks_in_chunk).map(<[Block]>::to_vec).collect()
+    }
+}
+
+impl Tablespace {
+    fn new(number: usize, bytes: Vec<u8>) -> Self {
+        Self {
+            name: format!("./test/t{number}.ibd"),
+            space_id: u32::try_from(number).unwrap(),
+            bytes,
+            is_new: false,
+        }
+    }
+}
+
+/// Where a recipient puts a data file.
+pub(super) fn data_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(name.trim_start_matches("./"))
+}
+
+/// Where a recipient puts a redo file.
+pub(super) fn redo_path(directory: &Path, index: u32) -> PathBuf {
+    directory.join("#innodb_redo").join(format!("#ib_redo{index}"))
+}
+
+/// Compares a clone with what it was made of.
+///
+/// # Errors
+/// What differs first.
+pub(crate) fn compare(content: &Content, directory: &Path) -> Result<(), String> {
+    for file in &content.files {
+        let found = fs::read(data_path(directory, &file.name));
+        let found = found.map_err(|error| format!("{}: {error}", file.name))?;
+        same(&file.name, &file.bytes, &found)?;
+    }
+    for (index, bytes) in (0..).zip(&content.redo) {
+        let path = redo_path(directory, index);
+        let found = fs::read(&path).map_err(|error| format!("{path:?}: {error}"))?;
+        same(&format!("redo {index}"), bytes, &found)?;
+    }
+    Ok(())
+}
+
+fn same(name: &str, expected: &[u8], found: &[u8]) -> Result<(), String> {
+    if expected.len() != found.len() {
+        return Err(format!("{name}: {} bytes instead of {}", found.len(), expected.len()));
+    }
+    match expected.iter().zip(found).position(|(one, other)| one != other) {
+        Some(at) => Err(format!("{name}: differs at {at} of {}", expected.len())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The tests.
+
+mod clean;
+mod failures;
+mod hostile;
+mod local;
+mod random;
+mod resume;
+mod versions;

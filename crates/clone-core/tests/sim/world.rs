@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Two servers, and what must be true whatever happens to them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clone_core::error::{Error, Result};
+use clone_core::progress::Stage;
+use clone_core::session::{Donor, Host, Session, Settings};
+use clone_core::status::State;
+use clone_core::{local, recipient};
+use clone_protocol::innodb::SnapshotState;
+use tempfile::TempDir;
+
+use super::engine::{Balance, ContentShape, compare};
+use super::faults::{Action, Event};
+use super::network::{Network, NetworkShape};
+use super::rng::Rng;
+use super::scheduler::Scheduler;
+use super::server::{SimHost, default_settings};
+use super::session::SimSession;
+
+/// A donor and a recipient.
+pub(crate) struct World {
+    pub(crate) sim: Arc<Scheduler>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) donor: Arc<SimHost>,
+    pub(crate) recipient: Arc<SimHost>,
+    directory: TempDir,
+}
+
+/// What a world is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) network: NetworkShape,
+    pub(crate) content: ContentShape,
+    /// Of the recipient, which decides for both.
+    pub(crate) settings: Settings,
+}
+
+/// What a clone replaces or makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A new directory of this name.
+    Directory(&'static str),
+    /// The recipient's own data.
+    Server,
+}
+
+/// How a clone ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) result: Result<()>,
+    /// Number and text of the error that the user sees, and everything else that was raised.
+    pub(crate) warnings: Vec<(u32, String)>,
+    /// In the simulation's time.
+    pub(crate) took: Duration,
+}
+
+/// No simulation takes longer: twice a donor's idle time-out.
+const LIMIT: Duration = Duration::from_secs(16 * 3600);
+
+impl Setup {
+    /// A quick network, little data and four threads.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            network: NetworkShape { latency: Duration::from_millis(2), window: 64 << 10 },
+            content: ContentShape::default(),
+            settings: default_settings(),
+        }
+    }
+
+    pub(crate) fn threads(mut self, threads: u32) -> Self {
+        self.settings.max_concurrency = threads;
+        self
+    }
+
+    /// Runs `scenario` in a thread of a new world, and then checks that nothing of it is left.
+    pub(crate) fn run(self, scenario: impl FnOnce(&Arc<World>) + Send + 'static) {
+        let world = World::new(self);
+        let root = Arc::clone(&world);
+        let outcome = world.sim.run(move || {
+            scenario(&root);
+            root.network.leave_alone();
+        });
+        if let Err(failure) = outcome {
+            let seed = self.seed;
+            for line in world.network.take_trace() {
+                println!("{line}");
+            }
+            panic!("{failure}\nThis was SIM_SEED={seed}; SIM_TRACE=1 tells all of it. {self:?}");
+        }
+        world.check_nothing_is_left();
+    }
+}
+
+impl World {
+    fn new(setup: Setup) -> Arc<Self> {
+        let mut rng = Rng::new(setup.seed);
+        let sim = Scheduler::new(rng.fork(), LIMIT);
+        let network = Network::new(&sim, setup.network, rng.fork());
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = |name, settings| {
+            let host = SimHost::new(name, &sim, &network, directory.path(), settings, rng.fork());
+            network.add_host(&host);
+            host
+        };
+        let donor = server("donor", default_settings());
+        let recipient = server("recipient", setup.settings);
+        donor.innodb.fill(setup.content);
+        if env::var_os("SIM_TRACE").is_some() {
+            network.start_trace();
+        }
+        Arc::new(Self { sim, network, donor, recipient, directory })
+    }
+
+    /// Has all events decided by `hook` from now on.
+    pub(crate) fn interfere(&self, hook: impl FnMut(&Event<'_>) -> Action + Send + 'static) {
+        self.network.interfere(hook);
+    }
+
+    /// `CLONE INSTANCE` at the recipient.
+    pub(crate) fn clone_remote(&self, target: Target) -> Outcome {
+        self.clone_with(self.donor_address(), target)
+    }
+
+    /// The same with another donor or other options.
+    pub(crate) fn clone_with(&self, donor: Donor, target: Target) -> Outcome {
+        let directory = match target {
+            Target::Directory(name) => Some(self.path(name)),
+            Target::Server => None,
+        };
+        let text = directory.as_ref().map(|path| path.to_str().unwrap().to_owned());
+        let session = SimSession::user(&self.recipient);
+        let started = self.sim.now();
+        let result = recipient::clone_instance(&session, donor, text);
+        let path = directory.unwrap_or_else(|| self.recipient.directory.join("replaced"));
+        let outcome = self.outcome(&session, result, started);
+        self.check_clone(&outcome, &path, target);
+        outcome
+    }
+
+    /// `CLONE LOCAL` at the donor.
+    pub(crate) fn clone_local(&self, name: &'static str) -> Outcome {
+        let path = self.path(name);
+        let session = SimSession::user(&self.donor);
+        let started = self.sim.now();
+        let result = local::clone_local(&session, path.to_str().unwrap().to_owned());
+        let outcome = self.outcome(&session, result, started);
+        if !outcome.is_second() {
+            self.check_board(&self.donor, &outcome, Target::Directory(name));
+            self.check_content(&outcome, &path);
+            assert_eq!(self.donor.helpers(), 0, "workers are left");
+            assert!(self.donor.innodb.is_idle(), "a clone is left in the engine");
+            assert_paired(self.donor.innodb.balance());
+            assert_eq!(self.donor.backup_lock_holders(), NOBODY);
+        }
+        outcome
+    }
+
+    /// Bytes that the newest clone had to move.
+    pub(crate) fn transfer(&self) -> u64 {
+        let content = self.donor.innodb.content();
+        use SnapshotState::{FileCopy, PageCopy, RedoCopy};
+        [FileCopy, PageCopy, RedoCopy].into_iter().map(|state| content.transfer(state)).sum()
+    }
+
+    /// Waits until the donor has noticed that all its recipients are gone, and says how long that took.
+    pub(crate) fn settle(&self) -> Duration {
+        let started = self.sim.now();
+        let mut step = Duration::from_millis(100);
+        while !self.donor.session_ids().is_empty() {
+            self.sim.sleep(step);
+            step = (step * 2).min(Duration::from_secs(20));
+        }
+        self.sim.now() - started
+    }
+
+    pub(crate) fn donor_address(&self) -> Donor {
+        Donor {
+            host: self.donor.name.to_owned(),
+            port: 3306,
+            user: "clone".to_owned(),
+            password: "secret".to_owned().into(),
+            ssl_mode: 2,
+        }
+    }
+
+    /// A directory for a clone.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn outcome(&self, session: &SimSession, result: Result<()>, started: Duration) -> Outcome {
+        let warnings = session.warnings();
+        self.network.trace(|| format!("clone ended: {result:?} {warnings:?}"));
+        assert_eq!(result.is_err(), session.raised().is_some(), "{result:?} {warnings:?}");
+        Outcome { result, warnings, took: self.sim.now() - started }
+    }
+
+    /// What holds as soon as a clone has ended.
+    fn check_clone(&self, outcome: &Outcome, directory: &Path, target: Target) {
+        let recipient = &self.recipient;
+        if outcome.is_second() {
+            return;
+        }
+        self.check_board(recipient, outcome, target);
+        self.check_content(outcome, directory);
+        let keeps_lock = target == Target::Server && outcome.result.is_ok();
+        assert_eq!(recipient.backup_lock_holders().len(), usize::from(keeps_lock));
+        assert_eq!(recipient.helpers(), 0, "workers are left");
+        assert!(recipient.innodb.is_idle(), "a clone is left in the recipient's engine");
+        assert_paired(recipient.innodb.balance());
+    }
+
+    /// The tables of the performance schema.
+    fn check_board(&self, host: &SimHost, outcome: &Outcome, target: Target) {
+        let status = host.board().status().unwrap();
+        let state = match (&outcome.result, target) {
+            (Ok(()), Target::Directory(_)) => State::Completed,
+            (Ok(()), Target::Server) => State::InProgress,
+            (Err(_), _) => State::Failed,
+        };
+        assert_eq!(status.state, state);
+        let shown = (status.error_number, status.error_message.as_str().to_owned());
+        assert_eq!(shown, outcome.warnings.first().cloned().unwrap_or_default());
+        let progress = host.board().progress();
+        let Some(progress) = progress.filter(|_| outcome.result.is_ok()) else { return };
+        for stage in &Stage::ALL[..5] {
+            assert_eq!(progress.stage(*stage).state, State::Completed, "{stage:?}");
+        }
+    }
+
+    fn check_content(&self, outcome: &Outcome, directory: &Path) {
+        if outcome.result.is_ok()
+            && let Err(difference) = compare(&self.donor.innodb.content(), directory)
+        {
+            panic!("{difference}");
+        }
+    }
+
+    /// What holds when all threads have ended.
+    fn check_nothing_is_left(&self) {
+        for thread in self.network.dissolve() {
+            thread.join().unwrap();
+        }
+        assert!(self.donor.innodb.is_idle(), "a clone is left in the donor's engine");
+        assert_paired(self.donor.innodb.balance());
+        assert_eq!(self.donor.backup_lock_holders(), NOBODY);
+        assert_eq!(self.donor.session_ids(), NOBODY);
+        assert_eq!(self.recipient.session_ids(), NOBODY);
+        assert_eq!(self.network.left_open(), 0, "connections that the recipient has not closed");
+    }
+}
+
+const NOBODY: [u32; 0] = [];
+
+fn assert_paired(balance: Balance) {
+    assert_eq!(balance.begun, balance.ended, "tasks that began, and that ended: {balance:?}");
+}
+
+impl Outcome {
+    /// There was another clone, whose traces are still to be seen.
+    fn is_second(&self) -> bool {
+        self.number() == Some(Error::TooManyClones.number())
+    }
+
+    /// The number of the error that the user sees.
+    pub(crate) fn number(&self) -> Option<u32> {
+        self.warnings.first().map(|(number, _)| *number)
+    }
+
+    /// Its text.
+    pub(crate) fn text(&self) -> &str {
+        self.warnings.first().map_or("", |(_, text)| text)
+    }
+
+    /// All numbers that were raised.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        self.warnings.iter().map(|(number, _)| *number).collect()
+    }
+
+    /// The clone must have succeeded.
+    #[track_caller]
+    pub(crate) fn assert_ok(&self) -> &Self {
+        assert_eq!(self.result, Ok(()), "{:?}", self.warnings);
+        self
+    }
+
+    /// The clone must have failed with this error.
+    #[track_caller]
+    pub(crate) fn assert_error(&self, number: u32) -> &Self {
+        assert_eq!(self.number(), Some(number), "{:?}", self.warnings);
+        self
+    }
+}

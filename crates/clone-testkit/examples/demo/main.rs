@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Clones a real MySQL server in three ways while it is written to, and proves that each clone is exact.
+
+mod display;
+mod options;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use clone_testkit::anyhow::{Context, Result};
+use clone_testkit::clone::{self, Report, Statement, Status};
+use clone_testkit::replica::{self, StartFrom};
+use clone_testkit::server::Server;
+use clone_testkit::verify::{self, Fingerprint};
+use clone_testkit::writer::{self, Load, Writers};
+use clone_testkit::{Mysqld, cancel, dataset};
+
+use display::{MIB, Meter, Stages, headline, line, mib};
+use options::Options;
+
+fn main() -> ExitCode {
+    let begin = Instant::now();
+    let verdict = Options::parse().and_then(|options| match options {
+        Some(options) => on_interrupt().and_then(|()| run(options)),
+        None => Ok(true),
+    });
+    let seconds = begin.elapsed().as_secs_f64();
+    match verdict {
+        Ok(true) => {
+            println!("Done in {seconds:.0} s");
+            ExitCode::SUCCESS
+        }
+        Ok(false) => {
+            println!("Done in {seconds:.0} s: NOT all clones are exact");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("\nFailed after {seconds:.0} s: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The first Ctrl-C ends the demo in order, the second at once. The servers end in both cases.
+fn on_interrupt() -> Result<()> {
+    static PRESSED: AtomicBool = AtomicBool::new(false);
+    let handler = || {
+        if PRESSED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\ninterrupted, stopping the servers");
+        cancel();
+    };
+    ctrlc::set_handler(handler).context("handle Ctrl-C")
+}
+
+/// One way to clone, and what came of it.
+struct Clone {
+    name: &'static str,
+    /// The running clone.
+    server: Mysqld,
+    report: Report,
+    /// What the clone itself says about where it stands.
+    status: Status,
+    from: StartFrom,
+    tables: usize,
+    /// What is wrong with it; empty when all proofs hold.
+    faults: Vec<String>,
+}
+
+/// Whether all proofs hold.
+fn run(options: Options) -> Result<bool> {
+    let plugin = options.plugin;
+    println!(
+        "MySQL {}, {plugin:?} clone plugin ({})",
+        Server::locate()?.version,
+        plugin.file_name().unwrap_or_default()
+    );
+    let instance = |name| Mysqld::builder().name(name).plugin(plugin).keep(options.keep);
+
+    headline("Starting a donor and an empty recipient");
+    let mut donor = instance("donor").start()?;
+    let mut recipient = instance("recipient").start()?;
+    clone::make_donor(&donor)?;
+    replica::make_source(&donor)?;
+    line(&format!("donor on port {}, recipient on port {}", donor.port(), recipient.port()));
+
+    headline("Loading tables of every kind");
+    let size = options.size_mib * MIB;
+    let mut meter = Meter::new("load");
+    dataset::load(&donor, size, |reached| meter.set(reached, size, ""))?;
+    meter.finish();
+
+    headline("Starting writers on the donor: transactions and DDL, until all clones are made");
+    let writers = Writers::start(&donor, Load { ddl: true, ..Load::default() })?;
+    writers.await_transactions(100)?;
+
+    headline("1. CLONE INSTANCE, replacing the recipient's data");
+    clone::allow_donor(&recipient, &donor)?;
+    let report = clone_watched(&mut recipient, &Statement::instance(&donor), &writers)?;
+    let mut in_place = Clone::examine("in place", recipient, report, StartFrom::Gtid)?;
+
+    headline("2. CLONE INSTANCE to a directory, and a server started on it");
+    let directory = in_place.server.scratch("clone");
+    clone::allow_donor(&in_place.server, &donor)?;
+    let statement = Statement::instance(&donor).into_directory(&directory);
+    let report = clone_watched(&mut in_place.server, &statement, &writers)?;
+    let server = instance("directory").adopt(&directory).start()?;
+    let to_directory = Clone::examine("to a directory", server, report, StartFrom::File)?;
+
+    headline("3. CLONE LOCAL, and a server started on the directory");
+    let directory = donor.scratch("clone");
+    let report = clone_watched(&mut donor, &Statement::local(&directory), &writers)?;
+    let server = instance("local").adopt(&directory).start()?;
+    let local = Clone::examine("local", server, report, StartFrom::Gtid)?;
+
+    let mut clones = [in_place, to_directory, local];
+    prove_equal(&donor, writers, &mut clones)?;
+    let proven = print_verdict(&clones);
+    if options.keep {
+        for server in clones.iter().map(|clone| &clone.server).chain([&donor]) {
+            println!("Kept the {}'s data: {}", server.name(), server.data_dir().display());
+        }
+    }
+    println!("\nStopping the servers{}", if options.keep { "" } else { ", removing their files" });
+    Ok(proven)
+}
+
+fn clone_watched(
+    recipient: &mut Mysqld,
+    statement: &Statement,
+    writers: &Writers,
+) -> Result<Report> {
+    let before = writers.written();
+    let mut stages = Stages::default();
+    let report = clone::run_watched(recipient, statement, |progress| stages.watch(progress))?;
+    stages.finish(&report.stages);
+    let after = writers.written();
+    line(&format!(
+        "{:10} {:6.2} s {:6.0} MiB; meanwhile {} transactions and {} DDL statements on the donor",
+        "cloned",
+        report.elapsed.as_secs_f64(),
+        mib(report.data()),
+        after.transactions - before.transactions,
+        after.ddl_statements - before.ddl_statements,
+    ));
+    Ok(report)
+}
+
+impl Clone {
+    /// Looks at what can be judged without the donor.
+    fn examine(
+        name: &'static str,
+        server: Mysqld,
+        report: Report,
+        from: StartFrom,
+    ) -> Result<Self> {
+        let mut session = server.session()?;
+        let status = clone::status(&mut session)?.context("clone_status of a clone is empty")?;
+        let mut faults = Vec::new();
+        if let Err(error) = writer::check_invariants(&mut session) {
+            faults.push(format!("invariant: {error:#}"));
+        }
+        let (tables, found) = verify::check_tables(&mut session)?;
+        faults.extend(found);
+        line(&format!(
+            "CHECK TABLE EXTENDED of {tables} tables, sums of the bank: {}",
+            verdict(&faults)
+        ));
+        Ok(Self { name, server, report, status, from, tables, faults })
+    }
+}
+
+/// Lets the clones replicate from the donor, and compares all once they have caught up.
+fn prove_equal(donor: &Mysqld, writers: Writers, clones: &mut [Clone]) -> Result<()> {
+    headline(
+        "Proving equality: the clones replicate from the donor, starting where they say they stand",
+    );
+    for clone in &mut *clones {
+        replica::attach(&clone.server, donor, &clone.status, clone.from)?;
+    }
+    writers.await_transactions(100)?;
+    let written = writers.stop()?;
+    line(&format!(
+        "the writers stopped after {} transactions and {} DDL statements",
+        written.transactions, written.ddl_statements
+    ));
+    let expected = Fingerprint::read(&mut donor.session()?)?;
+    for clone in &mut *clones {
+        let before = clone.faults.len();
+        if let Err(error) = replica::check_coordinates(donor, &clone.status) {
+            clone.faults.push(format!("coordinates: {error:#}"));
+        }
+        match replica::catch_up(&clone.server, donor) {
+            Ok(()) => {
+                let actual = Fingerprint::read(&mut clone.server.session()?)?;
+                clone.faults.extend(expected.differences(&actual));
+            }
+            Err(error) => clone.faults.push(format!("{error:#}")),
+        }
+        line(&format!(
+            "{:14} {} rows, {} tables and other things: {}",
+            clone.name,
+            expected.rows(),
+            expected.things(),
+            verdict(&clone.faults[before..])
+        ));
+    }
+    Ok(())
+}
+
+fn print_verdict(clones: &[Clone]) -> bool {
+    println!(
+        "\n{:15} {:>8} {:>8} {:>8} {:>9}  {:21} verdict",
+        "clone", "time", "MiB", "MiB/s", "restart", "consistent with"
+    );
+    for Clone { name, report, status, from, tables, faults, .. } in clones {
+        let seconds = report.elapsed.as_secs_f64();
+        let position = match from {
+            StartFrom::File => format!("{}:{}", status.binlog_file, status.binlog_position),
+            StartFrom::Gtid => {
+                format!("GTID {}", status.gtid_executed.rsplit(':').next().unwrap_or_default())
+            }
+        };
+        let data = mib(report.data());
+        println!(
+            "{name:15} {seconds:>6.2} s {data:>8.0} {:>8.0} {:>7.2} s  {position:21} {}",
+            data / seconds,
+            report.restart.as_secs_f64(),
+            match faults.is_empty() {
+                true => format!("equal to the donor, {tables} tables sound"),
+                false => format!("{} FAULTS", faults.len()),
+            }
+        );
+    }
+    for clone in clones {
+        for fault in &clone.faults {
+            println!("FAULT {}: {fault}", clone.name);
+        }
+    }
+    clones.iter().all(|clone| clone.faults.is_empty())
+}
+
+fn verdict(faults: &[String]) -> &'static str {
+    if faults.is_empty() { "ok" } else { "FAULT" }
+}

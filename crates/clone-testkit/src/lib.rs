@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Real MySQL servers, data, load and proofs for the tests of mysql-clone.
+//!
+//! Read in this order:
+//!
+//! * [`server`]: where the MySQL binaries are. [`plugin`]: which clone plugin a server loads.
+//! * [`mysqld`]: one running instance: its own data directory, socket and port; start, stop, restart.
+//! * [`sql`]: a session, and the errors a statement is expected to raise.
+//! * [`clone`]: the `CLONE` statement, its progress and its result.
+//! * [`dataset`]: tables of every kind to clone. [`writer`]: transactions that go on meanwhile.
+//! * [`verify`]: what two servers hold, compared. [`replica`]: the proof that a clone is exactly the
+//!   donor at the replication position it reports.
+//! * [`faults`]: a disk that is too small, DDL that gets stuck. [`proxy`]: a network that breaks.
+//! * [`fixture`]: donors and recipients as most tests want them.
+//!
+//! Everything started here ends with the process that started it, and each wait has a bound.
+
+pub mod clone;
+pub mod dataset;
+pub mod faults;
+pub mod fixture;
+pub mod mysqld;
+pub mod plugin;
+pub mod proxy;
+pub mod replica;
+pub mod server;
+pub mod sql;
+pub mod verify;
+pub mod writer;
+
+mod process;
+mod template;
+mod wait;
+
+pub use anyhow;
+pub use fastrand;
+pub use mysqld::{Mysqld, check};
+pub use plugin::Plugin;
+pub use sql::{Session, SqlError};
+pub use wait::{cancel, until};

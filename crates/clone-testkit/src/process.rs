@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Child processes that do not outlive this one.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
+type Order = (Command, Sender<io::Result<Child>>);
+
+/// Starts `command` so that the kernel kills it when this process dies, however that happens.
+///
+/// The kernel ties that signal to the thread that started the child. So all children are started by
+/// one thread, which lives as long as the process. The child gets a process group of its own: a
+/// Ctrl-C in the terminal reaches only us, and we shut the servers down in order.
+pub(crate) fn spawn(mut command: Command) -> Result<Child> {
+    static SPAWNER: OnceLock<Sender<Order>> = OnceLock::new();
+
+    command.process_group(0);
+    // SAFETY: the closure runs between fork and exec and makes only one system call, prctl, which
+    // takes no lock and allocates nothing.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
+    let spawner = SPAWNER.get_or_init(|| {
+        let (orders, inbox) = channel::<Order>();
+        thread::spawn(move || {
+            for (mut command, answer) in inbox {
+                // The one who asked waits for the answer; it cannot be gone.
+                let _ = answer.send(command.spawn());
+            }
+        });
+        orders
+    });
+    let program = command.get_program().to_owned();
+    let (answer, result) = channel();
+    spawner.send((command, answer)).map_err(|_| anyhow!("the spawner thread is gone"))?;
+    result.recv()?.with_context(|| format!("start {}", program.display()))
+}
+
+/// Waits up to `limit` for `child` to end. `None` when it still runs.
+pub(crate) fn wait_exit(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends `signal` to a child that has not been waited for yet, so that its pid cannot be another's.
+pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
+    kill_process(Pid::from_child(child), signal)
+        .with_context(|| format!("send {signal:?} to process {}", child.id()))
+}
+
+/// What a process takes of the machine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Usage {
+    /// Resident set size in KiB.
+    pub rss_kib: u64,
+    /// Number of threads.
+    pub threads: u64,
+}
+
+impl Usage {
+    /// Reads the usage of process `pid` from `/proc`.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        Self::parse(&status).with_context(|| format!("VmRSS or Threads missing in {path}"))
+    }
+
+    fn parse(status: &str) -> Option<Self> {
+        let field = |name: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        Some(Self { rss_kib: field("VmRSS:")?, threads: field("Threads:")? })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_parsed() {
+        let status = "Name:\tmysqld\nVmRSS:\t  123456 kB\nThreads:\t41\n";
+        assert_eq!(Usage::parse(status), Some(Usage { rss_kib: 123_456, threads: 41 }));
+        assert_eq!(Usage::parse("Name:\tmysqld\n"), None);
+        assert!(Usage::of(std::process::id()).unwrap().rss_kib > 0);
+    }
+
+    #[test]
+    fn child_outlives_the_thread_that_asked_for_it() {
+        let start = || {
+            let mut command = Command::new("sleep");
+            command.arg("60");
+            spawn(command).unwrap()
+        };
+        let mut child = thread::spawn(start).join().unwrap();
+        assert_eq!(wait_exit(&mut child, Duration::from_millis(100)).unwrap(), None);
+        signal(&child, Signal::KILL).unwrap();
+        assert!(wait_exit(&mut child, Duration::from_secs(5)).unwrap().is_some());
+    }
+}

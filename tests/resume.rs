@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The network between recipient and donor breaks, and the clone goes on or ends in order.
+//!
+//! Where the network breaks while no data flow, a cut costs six seconds, whatever the plugin: InnoDB's donor
+//! waits for an acknowledgement, writes to the connection every five seconds only, and looks for the end
+//! of that wait once a second. So those cuts are few.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clone_testkit::anyhow::{Context, Result, bail, ensure};
+use clone_testkit::clone::{self, Running, Statement, Status, Tls};
+use clone_testkit::proxy::SnapshotState::{FileCopy, Init, PageCopy, RedoCopy};
+use clone_testkit::proxy::{Action, CommandCode, How, Point, Proxy, Target};
+use clone_testkit::verify::{Fingerprint, check_tables};
+use clone_testkit::{Mysqld, Plugin, SqlError, check, dataset, until};
+
+const MIB: u64 = 1 << 20;
+/// A table beside the data set, of 16 MiB. With system tables and undo tablespaces a clone has 140 MiB.
+const PAGES: [&str; 2] = [
+    "CREATE TABLE shop.pages (id INT PRIMARY KEY, payload VARBINARY(2000) NOT NULL)",
+    "INSERT INTO shop.pages SELECT 1000 * f.n + l.n, CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(900)) \
+     FROM shop.numbers AS f JOIN shop.numbers AS l WHERE f.n < 8",
+];
+/// Changes all its pages, and makes twice as much redo.
+const CHANGE: &str =
+    "UPDATE shop.pages SET payload = CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(900))";
+/// No wait in these tests is longer, unless it says so.
+const SOON: Duration = Duration::from_secs(60);
+
+/// `ER_NET_READ_ERROR`, `ER_NET_ERROR_ON_WRITE`.
+const NETWORK_ERRORS: [u16; 2] = [1158, 1160];
+/// `ER_QUERY_INTERRUPTED`.
+const INTERRUPTED: u16 = 1317;
+/// `ER_CLONE_DONOR`.
+const DONOR_ERROR: u16 = 3862;
+
+#[test]
+fn five_cuts_in_each_state() {
+    check(|| cut_in_each_state(Peers::start(1)?, &many_cuts(Target::Master)));
+}
+
+#[test]
+fn five_cuts_in_each_state_with_workers() {
+    check(|| cut_in_each_state(Peers::start(4)?, &many_cuts(Target::Worker)));
+}
+
+#[test]
+fn a_cut_in_each_state_of_a_stock_donor() {
+    check(|| {
+        let peers = Peers::of(Plugin::under_test()?, Plugin::Stock, 4)?;
+        cut_in_each_state(peers, &few_cuts())
+    });
+}
+
+#[test]
+fn a_cut_in_each_state_of_a_stock_recipient() {
+    check(|| {
+        let peers = Peers::of(Plugin::Stock, Plugin::under_test()?, 4)?;
+        cut_in_each_state(peers, &few_cuts())
+    });
+}
+
+type Cut = (Point, Action);
+
+/// In each state five; in the middle of its data one that hits a single connection of this kind.
+fn many_cuts(one: Target) -> Vec<Cut> {
+    let all = Target::All;
+    let data = |state, mib| Point::Data { state, bytes: mib * MIB };
+    vec![
+        (Point::End(Init), Action::reset(all)),
+        (Point::Complete(CommandCode::Reinit), Action::reset(Target::Master)),
+        (Point::Complete(CommandCode::Reinit), Action::close(all)),
+        (Point::Ack(Init), Action::reset(all)),
+        (Point::Acked(Init), Action::reset(all)),
+        // FILE COPY.
+        (data(FileCopy, 8), Action::reset(all)),
+        (data(FileCopy, 30), Action::reset(one)),
+        (data(FileCopy, 60), Action::close(Target::Master)),
+        (Point::End(FileCopy), Action::reset(all)),
+        (Point::Acked(FileCopy), Action::reset(all)),
+        // PAGE COPY.
+        (Point::Start(PageCopy), Action::reset(all)),
+        (data(PageCopy, 4), Action::reset(all)),
+        (data(PageCopy, 8), Action::close(one)),
+        (Point::Ack(PageCopy), Action::reset(all)),
+        (Point::Acked(PageCopy), Action::reset(Target::Auxiliary)),
+        // REDO COPY.
+        (data(RedoCopy, 4), Action::reset(one)),
+        (data(RedoCopy, 8), Action::close(all)),
+        (data(RedoCopy, 12), Action::reset(Target::Auxiliary)),
+        (Point::End(RedoCopy), Action::reset(all)),
+        (Point::Acked(RedoCopy), Action::reset(all)),
+    ]
+}
+
+/// In each state one.
+fn few_cuts() -> Vec<Cut> {
+    vec![
+        (Point::End(Init), Action::reset(Target::All)),
+        (Point::Data { state: FileCopy, bytes: 30 * MIB }, Action::reset(Target::Worker)),
+        (Point::Data { state: PageCopy, bytes: 2 * MIB }, Action::reset(Target::All)),
+        (Point::Ack(RedoCopy), Action::close(Target::All)),
+    ]
+}
+
+/// A clone that is cut as told is as good as any other, and little is sent twice.
+fn cut_in_each_state(mut peers: Peers, cuts: &[Cut]) -> Result<()> {
+    for &(point, action) in cuts {
+        peers.proxy.at(point, action);
+    }
+    peers.hold_for_writes();
+    let (running, directory) = peers.begin()?;
+    if let Err(error) = peers.write_in_between(&running) {
+        running.kill(&peers.recipient)?;
+        return Err(error);
+    }
+    let result = running.finish();
+    let traffic = peers.proxy.traffic();
+    for state in [FileCopy, PageCopy, RedoCopy] {
+        let (sent, repeated) = (traffic.data_in(state), traffic.repeated_in(state));
+        eprintln!("{state}: {repeated} of {sent} bytes sent twice");
+    }
+    result.with_context(|| format!("left: {:?}", peers.proxy.pending()))?;
+    ensure!(peers.proxy.pending() == [], "left: {:?}", peers.proxy.pending());
+    let resumed = u32::try_from(cuts.len())?;
+    // A cut that hits only one connection may come together with the next one.
+    ensure!((resumed - 3..=resumed).contains(&traffic.resumed), "{} times", traffic.resumed);
+    let (sent, repeated) = (traffic.data(), traffic.repeated());
+    eprintln!("resumed {} times", traffic.resumed);
+    ensure!(repeated * 10 <= sent - repeated, "{repeated} of {sent} bytes sent twice");
+    peers.verify(directory)
+}
+
+/// A donor, a recipient and the proxy between them.
+struct Peers {
+    donor: Mysqld,
+    recipient: Mysqld,
+    proxy: Proxy,
+    clones: u32,
+}
+
+impl Peers {
+    fn start(tasks: u32) -> Result<Self> {
+        Self::of(Plugin::under_test()?, Plugin::under_test()?, tasks)
+    }
+
+    fn of(recipient: Plugin, donor: Plugin, tasks: u32) -> Result<Self> {
+        let donor = Mysqld::builder().name("donor").plugin(donor).start()?;
+        dataset::load_small(&donor)?;
+        donor.session()?.run_all(PAGES)?;
+        clone::make_donor(&donor)?;
+        let proxy = Proxy::to(donor.port())?;
+        let recipient = Mysqld::builder()
+            .name("recipient")
+            .plugin(recipient)
+            .option("--clone-autotune-concurrency=OFF")
+            .option(format!("--clone-max-concurrency={tasks}"))
+            .option(format!("--clone-valid-donor-list=127.0.0.1:{}", proxy.port()))
+            .start()?;
+        Ok(Self { donor, recipient, proxy, clones: 0 })
+    }
+
+    /// The next clone, into a directory of its own.
+    fn begin(&mut self) -> Result<(Running, PathBuf)> {
+        self.clones += 1;
+        let directory = self.recipient.scratch(&format!("clone{}", self.clones));
+        let statement = self.statement().into_directory(&directory);
+        Ok((Running::start(&self.recipient, &statement)?, directory))
+    }
+
+    /// A clone that is in the middle of FILE COPY, and will go on there once its connections are cut.
+    fn begin_held(&mut self) -> Result<Running> {
+        self.proxy.reset()?;
+        self.proxy.at(Point::Data { state: FileCopy, bytes: 8 * MIB }, Action::Hold);
+        let (running, _) = self.begin()?;
+        self.await_hold(&running)?;
+        Ok(running)
+    }
+
+    fn await_hold(&self, running: &Running) -> Result<()> {
+        until("the clone to be held", SOON, || {
+            ensure!(!running.is_finished(), "the clone ended, {:?}", self.status()?);
+            Ok(self.proxy.is_holding().then_some(()))
+        })
+    }
+
+    fn statement(&self) -> Statement {
+        let account = clone::donor_account();
+        Statement::instance_at("127.0.0.1", self.proxy.port(), account).tls(Tls::Disabled)
+    }
+
+    /// A clone without a script, to show that the donor is free.
+    fn clone_undisturbed(&mut self) -> Result<()> {
+        self.proxy.reset()?;
+        let (running, directory) = self.begin()?;
+        running.finish().context("a further clone")?;
+        self.verify(directory)
+    }
+
+    /// Holds the clone where [`write_in_between`](Self::write_in_between) writes.
+    fn hold_for_writes(&self) {
+        self.proxy.at(Point::Data { state: FileCopy, bytes: MIB }, Action::Hold);
+        self.proxy.at(Point::Data { state: PageCopy, bytes: MIB }, Action::Hold);
+    }
+
+    /// Changes pages and has them written while FILE COPY is held, so that PAGE COPY has some; and changes
+    /// rows while PAGE COPY is held, so that REDO COPY has some.
+    fn write_in_between(&self, running: &Running) -> Result<()> {
+        self.await_hold(running)?;
+        let mut session = self.donor.session()?;
+        session.run_all([
+            "SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0, GLOBAL innodb_max_dirty_pages_pct = 0",
+            CHANGE,
+        ])?;
+        until("the pages to be written", SOON, || {
+            let (_, dirty): (String, u64) =
+                session.one("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'")?;
+            Ok((dirty < 10).then_some(()))
+        })?;
+        self.proxy.release();
+        self.await_hold(running)?;
+        session.run_all(["SET GLOBAL innodb_max_dirty_pages_pct = 90", CHANGE])?;
+        self.proxy.release();
+        Ok(())
+    }
+
+    /// The recipient's row of the last clone.
+    fn status(&self) -> Result<Status> {
+        clone::status(&mut self.recipient.session()?)?.context("no status")
+    }
+
+    /// The recipient knows that it succeeded, and the clone is what the donor is.
+    fn verify(&self, directory: PathBuf) -> Result<()> {
+        let status = self.status()?;
+        ensure!(status.state == "Completed" && status.error_number == 0, "{status:?}");
+        let clone = Mysqld::builder().name("clone").adopt(directory).start()?;
+        let mut session = clone.session()?;
+        let (_, found) = check_tables(&mut session)?;
+        ensure!(found.is_empty(), "{found:#?}");
+        let expected = Fingerprint::read(&mut self.donor.session()?)?;
+        let differences = expected.differences(&Fingerprint::read(&mut session)?);
+        ensure!(differences.is_empty(), "{differences:#?}");
+        Ok(())
+    }
+}
+
+/// Before the first EXECUTE there is nothing to resume: the clone fails at once, and the donor is free.
+#[test]
+fn a_cut_before_the_clone_has_begun() {
+    check(|| {
+        let mut peers = Peers::start(1)?;
+        for (point, errors) in [
+            (Point::Command(CommandCode::Init), NETWORK_ERRORS),
+            (Point::Complete(CommandCode::Init), NETWORK_ERRORS),
+            // The recipient tries again, but the donor has dropped the clone.
+            (Point::Command(CommandCode::Execute), [DONOR_ERROR; 2]),
+        ] {
+            for target in [Target::All, Target::Master] {
+                peers.proxy.reset()?;
+                peers.proxy.at(point, Action::reset(target));
+                let began = Instant::now();
+                let (running, _) = peers.begin()?;
+                let error = failure(running).with_context(|| format!("{point:?}"))?;
+                ensure!(errors.contains(&error.number), "{point:?} {target:?}: {error}");
+                ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+                ensure!(peers.proxy.pending() == [], "{point:?} did not come");
+                let status = peers.status()?;
+                let shown = u16::try_from(status.error_number)?;
+                ensure!(status.state == "Failed" && shown == error.number, "{status:?}");
+            }
+        }
+        // Without the auxiliary connection the first acknowledgement fails, and then there is something.
+        peers.proxy.reset()?;
+        peers.proxy.at(Point::Complete(CommandCode::Init), Action::reset(Target::Auxiliary));
+        let (running, directory) = peers.begin()?;
+        running.finish()?;
+        ensure!(peers.proxy.traffic().resumed == 1, "{:?}", peers.proxy.traffic().resumed);
+        peers.verify(directory)
+    });
+}
+
+/// A donor that fails at the last moment of INIT costs our recipient nothing. The stock one has dropped its
+/// data by then.
+#[test]
+fn a_cut_at_the_end_of_init_leaves_the_data() {
+    check(|| {
+        let peers = Peers::start(1)?;
+        let mut session = peers.recipient.session()?;
+        session.run_all(["CREATE DATABASE kept", "CREATE TABLE kept.t (id INT PRIMARY KEY)"])?;
+        peers.proxy.at(Point::Complete(CommandCode::Init), Action::close(Target::All));
+        let error = session.error(peers.statement().to_string())?;
+        ensure!(NETWORK_ERRORS.contains(&error.number), "{error}");
+        let kept: Option<String> = session.first("SHOW DATABASES LIKE 'kept'")?;
+        let expected = peers.recipient.plugin() != Plugin::Stock;
+        ensure!(kept.is_some() == expected, "data kept: {kept:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn workers_that_cannot_attach_are_done_without() {
+    check(|| {
+        let mut peers = Peers::start(4)?;
+        for action in [Action::reset, Action::close, Action::reset] {
+            peers.proxy.at(Point::Command(CommandCode::Attach), action(Target::Worker));
+        }
+        let (running, directory) = peers.begin()?;
+        running.finish()?;
+        let traffic = peers.proxy.traffic();
+        ensure!(peers.proxy.pending() == [], "workers attached");
+        ensure!(traffic.resumed == 0 && traffic.worker_data == 0, "{traffic:?}");
+        peers.verify(directory)
+    });
+}
+
+/// The donor's `clone_donor_timeout_after_network_failure` is 0: it drops a clone as soon as it hears of a
+/// cut, and the recipient connects once more only.
+#[test]
+fn a_donor_without_patience() {
+    check(|| {
+        let mut peers = Peers::start(4)?;
+        let mut session = peers.donor.session()?;
+        session.run("SET GLOBAL clone_donor_timeout_after_network_failure = 0")?;
+        for refuse in [false, true] {
+            let running = peers.begin_held()?;
+            peers.proxy.refuse(refuse)?;
+            peers.proxy.cut(Target::All, How::Reset);
+            let cut = Instant::now();
+            let error = failure(running)?;
+            ensure!(error.number == DONOR_ERROR, "{error}");
+            let text = if refuse { "Connect failed" } else { "could not find existing clone" };
+            ensure!(error.message.contains(text), "{error}");
+            ensure!(cut.elapsed() < Duration::from_secs(4), "{:?}", cut.elapsed());
+            let masters = peers.proxy.traffic().masters;
+            ensure!(masters == 2 - u32::from(refuse), "{masters} masters");
+            ensure!(peers.status()?.state == "Failed", "{:?}", peers.status()?);
+            peers.clone_undisturbed()?;
+        }
+        Ok(())
+    });
+}
+
+/// The shortest time-out besides none is a minute.
+#[test]
+fn a_donor_that_is_gone() {
+    check(|| {
+        let mut peers = Peers::start(4)?;
+        let mut session = peers.donor.session()?;
+        session.run("SET GLOBAL clone_donor_timeout_after_network_failure = 1")?;
+        drop(session);
+        let running = peers.begin_held()?;
+        peers.donor.kill()?;
+        let killed = Instant::now();
+        peers.proxy.refuse(true)?;
+        peers.proxy.cut(Target::All, How::Reset);
+        let error = failure(running)?;
+        let time = killed.elapsed();
+        ensure!(error.number == DONOR_ERROR, "{error}");
+        // The recipient looks at the clock every five seconds.
+        ensure!((60..75).contains(&time.as_secs()), "{time:?}");
+        let log = peers.recipient.log()?;
+        let attempts = log.lines().filter(|line| line.contains("re-connect failed")).count();
+        ensure!((11..=15).contains(&attempts), "{attempts} attempts");
+        // The donor starts again and knows nothing of it.
+        peers.donor.start()?;
+        peers.proxy = Proxy::to(peers.donor.port())?;
+        clone::allow_address(&peers.recipient, &format!("127.0.0.1:{}", peers.proxy.port()))?;
+        peers.clone_undisturbed()
+    });
+}
+
+#[test]
+fn a_donor_that_comes_back() {
+    check(|| {
+        let mut peers = Peers::start(4)?;
+        let running = peers.begin_held()?;
+        peers.proxy.refuse_for(Duration::from_secs(7))?;
+        peers.proxy.cut(Target::All, How::Reset);
+        let cut = Instant::now();
+        running.finish()?;
+        let time = cut.elapsed();
+        // At once, after five seconds, after ten seconds.
+        ensure!(time > Duration::from_secs(9), "{time:?}");
+        let attempts = peers.recipient.log()?;
+        ensure!(attempts.contains("re-connect failed: count: 2"), "no second attempt");
+        ensure!(!attempts.contains("re-connect failed: count: 3"), "a third attempt");
+        ensure!(peers.proxy.traffic().resumed == 1, "{:?}", peers.proxy.traffic().resumed);
+        peers.verify(peers.recipient.scratch("clone1"))
+    });
+}
+
+/// KILL ends the wait for a donor that is away. The error is that of the last attempt to connect, as with
+/// the stock plugin, unless the KILL was faster; the stock plugin looks every five seconds only.
+#[test]
+fn kill_ends_the_wait_for_the_donor() {
+    check(|| {
+        let mut peers = Peers::start(4)?;
+        let limit = match peers.recipient.plugin() {
+            Plugin::Stock => Duration::from_secs(8),
+            _ => Duration::from_secs(3),
+        };
+        for is_query in [true, false] {
+            let running = peers.begin_held()?;
+            peers.proxy.refuse(true)?;
+            peers.proxy.cut(Target::All, How::Reset);
+            sleep(Duration::from_secs(1));
+            ensure!(!running.is_finished(), "the recipient does not wait");
+            let killed = Instant::now();
+            if is_query {
+                running.kill_query(&peers.recipient)?;
+                let error = failure(running)?;
+                ensure!([INTERRUPTED, DONOR_ERROR].contains(&error.number), "{error}");
+            } else {
+                running.kill(&peers.recipient)?;
+                // The connection is gone before the statement ends.
+                ensure!(running.finish().is_err(), "the killed clone succeeded");
+            }
+            until("the clone to end", limit, || {
+                Ok((peers.status()?.state != "In Progress").then_some(()))
+            })?;
+            ensure!(killed.elapsed() < limit, "{:?}", killed.elapsed());
+            ensure!(peers.status()?.state == "Failed", "{:?}", peers.status()?);
+            // The donor still waits for the one that was killed, and gives it up.
+            peers.clone_undisturbed()?;
+        }
+        Ok(())
+    });
+}
+
+/// A recipient resumes 99 times. As long as a block passes each time, that is enough for any clone.
+#[test]
+fn a_network_that_breaks_all_the_time() {
+    check(|| {
+        let mut peers = Peers::start(1)?;
+        let cuts = |peers: &Peers, count, distance: u64| {
+            for n in 1..=count {
+                let point = Point::Data { state: FileCopy, bytes: n * distance };
+                peers.proxy.at(point, Action::reset(Target::All));
+            }
+        };
+        // A block is 1 MiB.
+        cuts(&peers, 60, 3 * MIB / 2);
+        let (running, directory) = peers.begin()?;
+        running.finish()?;
+        ensure!(peers.proxy.traffic().resumed == 60, "{}", peers.proxy.traffic().resumed);
+        peers.verify(directory)?;
+
+        peers.proxy.reset()?;
+        cuts(&peers, 150, MIB / 2);
+        let began = Instant::now();
+        let (running, _) = peers.begin()?;
+        let error = failure(running)?;
+        ensure!(NETWORK_ERRORS.contains(&error.number), "{error}");
+        ensure!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        ensure!(peers.proxy.traffic().resumed == 99, "{}", peers.proxy.traffic().resumed);
+        ensure!(peers.status()?.state == "Failed", "{:?}", peers.status()?);
+        peers.clone_undisturbed()
+    });
+}
+
+/// The error of a clone that must fail.
+fn failure(running: Running) -> Result<SqlError> {
+    match running.finish() {
+        Ok(()) => bail!("the clone succeeded"),
+        Err(error) => error.downcast(),
+    }
+}
