@@ -126,7 +126,7 @@ fn cut_in_each_state(mut peers: Peers, cuts: &[Cut]) -> Result<()> {
         eprintln!("{state}: {repeated} of {sent} bytes sent twice");
     }
     result.with_context(|| format!("left: {:?}", peers.proxy.pending()))?;
-    ensure!(peers.proxy.pending() == [], "left: {:?}", peers.proxy.pending());
+    ensure!(peers.proxy.pending().is_empty(), "left: {:?}", peers.proxy.pending());
     let resumed = u32::try_from(cuts.len())?;
     // A cut that hits only one connection may come together with the next one.
     ensure!((resumed - 3..=resumed).contains(&traffic.resumed), "{} times", traffic.resumed);
@@ -268,7 +268,7 @@ fn a_cut_before_the_clone_has_begun() {
                 let error = failure(running).with_context(|| format!("{point:?}"))?;
                 ensure!(errors.contains(&error.number), "{point:?} {target:?}: {error}");
                 ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-                ensure!(peers.proxy.pending() == [], "{point:?} did not come");
+                ensure!(peers.proxy.pending().is_empty(), "{point:?} did not come");
                 let status = peers.status()?;
                 let shown = u16::try_from(status.error_number)?;
                 ensure!(status.state == "Failed" && shown == error.number, "{status:?}");
@@ -312,7 +312,7 @@ fn workers_that_cannot_attach_are_done_without() {
         let (running, directory) = peers.begin()?;
         running.finish()?;
         let traffic = peers.proxy.traffic();
-        ensure!(peers.proxy.pending() == [], "workers attached");
+        ensure!(peers.proxy.pending().is_empty(), "workers attached");
         ensure!(traffic.resumed == 0 && traffic.worker_data == 0, "{traffic:?}");
         peers.verify(directory)
     });

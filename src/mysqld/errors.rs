@@ -6,7 +6,7 @@ use clone_core::error::{Error, number};
 
 use crate::server::raise::{self, Raise};
 
-/// Puts `error` into the diagnostics area of this thread's session. What has been raised already is left alone.
+/// Puts `error` into the diagnostics area of this thread's session. [`Error::Raised`] has been put there already.
 pub(crate) fn raise(error: &Error) {
     let donor;
     let raised = match error {

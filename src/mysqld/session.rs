@@ -51,11 +51,20 @@ impl Session for MysqldSession {
     }
 
     fn raise(&self, error: &Error) {
-        errors::raise(error);
-        if let Error::Raised(number) = error
-            && protocol::error(self.thd).is_none()
-        {
-            errors::raise_number(*number);
+        let there = protocol::error(self.thd);
+        match error {
+            Error::Raised(number) if there.is_none() => errors::raise_number(*number),
+            Error::Raised(_) => {}
+            // An error passes several doors on its way out, and shall stand in SHOW WARNINGS once. Several plugins may be
+            // missing, each in an error of its own.
+            _ if there.is_some_and(|(number, text)| {
+                let is_same = match error {
+                    Error::PluginMissing(name) => text.contains(name),
+                    _ => true,
+                };
+                number == error.number() && is_same
+            }) => {}
+            _ => errors::raise(error),
         }
     }
 

@@ -180,9 +180,10 @@ fn fill(member: &Mysqld) -> Result<()> {
     let mut rows = 1;
     while rows < ROWS {
         let batch = rows.min(4096).min(ROWS - rows);
-        rows += session.affected(format!(
+        session.run(format!(
             "INSERT INTO shop.orders (note) SELECT REPEAT(SHA2(RAND(), 256), 16) FROM shop.orders LIMIT {batch}"
         ))?;
+        rows += batch;
     }
     Ok(())
 }
@@ -192,7 +193,8 @@ fn write(member: &Mysqld, stop: &AtomicBool) -> Result<u64> {
     let mut session = member.session()?;
     let mut rows = 0;
     while !stop.load(Ordering::Relaxed) {
-        rows += session.affected("INSERT INTO shop.orders (note) VALUES (UUID())")?;
+        session.run("INSERT INTO shop.orders (note) VALUES (UUID())")?;
+        rows += 1;
         thread::sleep(Duration::from_millis(5));
     }
     Ok(rows)

@@ -157,9 +157,8 @@ impl<'s, S: Session> Task<'s, S> {
     }
 
     fn wire_locator(&self, locator_index: usize) -> Result<EngineLocator> {
-        let located = self.shared.located();
-        let one = located.get(locator_index).ok_or_else(locators_expected)?;
-        let mut locator = one.to_wire::<S>();
+        let one = self.shared.located().get(locator_index).map(Located::to_wire::<S>);
+        let mut locator = one.ok_or_else(locators_expected)?;
         if self.session.host().debug_keyword("clone_send_invalid_ack_locator_db_type") {
             locator.db_type = 0xff;
         }

@@ -283,7 +283,11 @@ impl Stream {
             return Ok(());
         }
         if !state.start {
-            if state.state != self.state {
+            // A worker that the donor has added, but that was not yet at work here when the state was acknowledged, gets
+            // nothing but the state's end. The donor waits for it, and sends the master's next start on another connection,
+            // which may be read first.
+            let is_late = !sender.is_master(state.task) && state.state.next() == Some(self.state);
+            if state.state != self.state && !is_late {
                 return Err(self.out_of_order("end of", state.state));
             }
             return Ok(());

@@ -179,7 +179,7 @@ impl Connection {
     fn let_go(&mut self) {
         let is_over = |held: &Held| match held.until {
             Some(until) => Instant::now() >= until,
-            None => !self.network.lock().is_held(self.id),
+            None => !self.network.lock().is_holding(),
         };
         if self.held.as_ref().is_some_and(is_over)
             && let Some(held) = self.held.take()
@@ -190,7 +190,8 @@ impl Connection {
 
     fn forward(&mut self, from: Side) -> Option<How> {
         loop {
-            let is_held = self.held.as_ref().is_some_and(|held| held.from == from);
+            let is_held = self.held.as_ref().is_some_and(|held| held.from == from)
+                || self.network.lock().is_holding();
             if is_held || self.opposite(from).output.len() >= BACKLOG {
                 return None;
             }

@@ -36,6 +36,7 @@ impl Network {
             waker,
             live: BTreeMap::new(),
             next_id: 0,
+            holding: None,
         };
         Self { donor_port, state: Mutex::new(state) }
     }
@@ -65,6 +66,8 @@ pub(super) struct State {
     waker: UnixStream,
     live: BTreeMap<u64, Live>,
     next_id: u64,
+    /// The connection whose packet is held; nothing is forwarded meanwhile.
+    holding: Option<u64>,
 }
 
 /// A connection that exists.
@@ -73,7 +76,6 @@ struct Live {
     role: Option<Role>,
     /// Has sent INIT or REINIT.
     has_begun: bool,
-    is_held: bool,
     /// To be cut.
     order: Option<How>,
     /// A byte makes the connection look for orders.
@@ -97,7 +99,7 @@ impl State {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let live = Live { role: None, has_begun: false, is_held: false, order: None, waker };
+        let live = Live { role: None, has_begun: false, order: None, waker };
         self.live.insert(id, live);
         Ok(id)
     }
@@ -105,6 +107,9 @@ impl State {
     /// A connection has ended.
     pub(super) fn leave(&mut self, id: u64) {
         self.live.remove(&id);
+        if self.holding == Some(id) {
+            self.release();
+        }
     }
 
     pub(super) fn live(&self) -> usize {
@@ -144,16 +149,12 @@ impl State {
     }
 
     pub(super) fn is_holding(&self) -> bool {
-        self.live.values().any(|live| live.is_held)
-    }
-
-    pub(super) fn is_held(&self, id: u64) -> bool {
-        self.live.get(&id).is_some_and(|live| live.is_held)
+        self.holding.is_some()
     }
 
     pub(super) fn release(&mut self) {
-        for live in self.live.values_mut().filter(|live| live.is_held) {
-            live.is_held = false;
+        self.holding = None;
+        for live in self.live.values_mut() {
             wake(&mut live.waker);
         }
     }
@@ -298,18 +299,17 @@ impl State {
     }
 
     fn act(&mut self, id: u64, action: Action) -> Verdict {
-        let until = match action {
+        match action {
             Action::Cut(target, how) => {
                 self.cut_from(Some(id), target, how);
-                return self.order(id).map_or(Verdict::Pass, Verdict::Cut);
+                self.order(id).map_or(Verdict::Pass, Verdict::Cut)
             }
-            Action::Hold => None,
-            Action::Delay(time) => Some(Instant::now() + time),
-        };
-        if let Some(live) = self.live.get_mut(&id) {
-            live.is_held = until.is_none();
+            Action::Hold => {
+                self.holding = Some(id);
+                Verdict::Hold(None)
+            }
+            Action::Delay(time) => Verdict::Hold(Some(Instant::now() + time)),
         }
-        Verdict::Hold(until)
     }
 
     fn cut_from(&mut self, at: Option<u64>, target: Target, how: How) {

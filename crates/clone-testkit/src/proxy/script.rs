@@ -37,9 +37,10 @@ pub enum Action {
     /// Connections break, and the packet at hand is lost if it belongs to one of them. Nothing happens as
     /// long as there is no connection of that kind.
     Cut(Target, How),
-    /// The packet waits, and what comes behind it, until [`Proxy::release`](super::Proxy::release).
+    /// Nothing passes on any connection until [`Proxy::release`](super::Proxy::release), or until the
+    /// connection at hand ends.
     Hold,
-    /// The packet waits so long.
+    /// The packet waits so long, and what comes behind it on its connection.
     Delay(Duration),
 }
 

@@ -187,6 +187,15 @@ fn restart(gate: &Gate, state: SnapshotState) {
 }
 
 #[test]
+fn a_worker_may_end_a_state_after_the_master_has_left_it() {
+    let gate = Gate::at(PageCopy);
+    gate.passes(Worker, end(FileCopy));
+    assert!(gate.check(Master, end(FileCopy)).is_err());
+    let gate = Gate::at(RedoCopy);
+    assert!(gate.check(Worker, end(FileCopy)).is_err());
+}
+
+#[test]
 fn tasks_share_it() {
     fn is_shared<T: Send + Sync>() {}
     is_shared::<StreamCheck>();
@@ -282,7 +291,8 @@ fn states_come_in_order() {
     let gate = Gate::at(PageCopy);
     gate.refuses(Master, start(FileCopy), "State Descriptor: start of FILE_COPY");
     gate.refuses(Master, start(PageCopy), "State Descriptor: start of PAGE_COPY in PAGE_COPY");
-    gate.refuses(Worker, end(FileCopy), "State Descriptor: end of FILE_COPY");
+    gate.refuses(Master, end(FileCopy), "State Descriptor: end of FILE_COPY in PAGE_COPY");
+    gate.refuses(Worker, end(Init), "State Descriptor: end of INIT in PAGE_COPY");
     gate.passes(Worker, end(PageCopy));
     gate.passes(Master, end(PageCopy));
     gate.passes(Master, start(RedoCopy));
