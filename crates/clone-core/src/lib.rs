@@ -5,8 +5,8 @@
 //! A map:
 //!
 //! * [`session`]: the traits through which everything outside is seen: server, session, storage engine, connections.
-//! * [`donor`], [`recipient`], [`local`]: the three roles. [`storage`] is their common view of the engines, [`params`] what peers
-//!   tell and check of each other, [`crew`] and [`traffic`] the threads of a clone and what they move.
+//! * [`donor`], [`recipient`], [`local`]: the three roles. `storage` is their common view of the engines, `params` what peers
+//!   tell and check of each other, `crew` and `traffic` the threads of a clone and what they move.
 //! * [`meter`], [`tuner`], [`throttle`]: speed measured, the number of threads, and bandwidth limits. Time is passed in.
 //! * [`board`], [`status`], [`progress`], [`recovery`]: what the `performance_schema` tables show, and its files.
 //! * [`donor_list`], [`compat`]: `clone_valid_donor_list`, and which versions may clone each other.

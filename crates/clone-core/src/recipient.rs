@@ -3,8 +3,8 @@
 //! The recipient: `CLONE INSTANCE FROM`.
 //!
 //! The statement's thread is the master. It opens two connections to the donor, one for data and one, the auxiliary, for
-//! acknowledgements; worker threads open one each. Every thread runs a [`Task`](task::Task): it sends commands, and
-//! gives each descriptor that arrives to the storage engine, which calls back for the data ([`apply`]).
+//! acknowledgements; worker threads open one each. Every thread runs a `Task`: it sends commands, and
+//! gives each descriptor that arrives to the storage engine, which calls back for the data (`apply`).
 //!
 //! After a network failure the master connects again, up to the donor's time-out, and resumes where the engine's locator says.
 

@@ -4,7 +4,7 @@
 //!
 //! All of them work from the current offset of the files, because that is how an engine hands them over (it has sought them), and
 //! all of them move exactly the asked number of bytes or fail. What the kernel can do without a copy through user space is probed
-//! once and remembered ([`copy`]).
+//! once and remembered ([`copy_file_to_file`]).
 
 #![forbid(unsafe_code)]
 
