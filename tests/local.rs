@@ -78,16 +78,25 @@ fn everything_arrives() {
     });
 }
 
-#[test]
-fn exact_under_writes() {
+fn exact_under(load: Load, from: StartFrom) {
     check(|| {
         let mut donor = fixture::donor()?;
-        let writers = Writers::start(&donor, Load { ddl: true, ..Load::default() })?;
+        let writers = Writers::start(&donor, load)?;
         writers.await_transactions(50)?;
         let clone = clone_and_boot(&mut donor)?;
         let status = clone::status(&mut clone.session()?)?.unwrap();
-        replica::assert_exact(&clone, &donor, writers, &status, StartFrom::File)
+        replica::assert_exact(&clone, &donor, writers, &status, from)
     });
+}
+
+#[test]
+fn exact_under_writes() {
+    exact_under(Load { threads: 4, ..Load::default() }, StartFrom::File);
+}
+
+#[test]
+fn exact_under_writes_and_ddl() {
+    exact_under(Load { ddl: true, ..Load::default() }, StartFrom::Gtid);
 }
 
 /// Files that are read through the page cache may be copied by the kernel.

@@ -125,7 +125,7 @@ fn directory_exact_under_writes_by_eight_threads() {
             .option("--clone-max-concurrency=8")
             .option("--clone-autotune-concurrency=OFF");
         let mut recipient = fixture::recipient_from(builder, &donor)?;
-        let writers = Writers::start(&donor, Load { ddl: true, ..Load::default() })?;
+        let writers = Writers::start(&donor, Load { threads: 4, ..Load::default() })?;
         writers.await_transactions(50)?;
         let (report, clone) = clone_and_boot(&mut recipient, &donor)?;
         assert_eq!(report.stages[1].threads, 8, "{:?}", report.stages[1]);

@@ -9,7 +9,9 @@
 //! After a network failure the master connects again, up to the donor's time-out, and resumes where the engine's locator says.
 
 mod apply;
+mod engines;
 mod task;
+mod threads;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

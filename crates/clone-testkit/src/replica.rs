@@ -5,6 +5,11 @@
 //! A clone made under writes cannot be compared with a donor that has moved on. So it becomes the donor's
 //! replica, starting at the reported position: a transaction that the clone lacks or has twice makes the
 //! applier fail or leaves a difference. Once it has caught up, both must hold the same.
+//!
+//! The GTIDs can always be relied on. The file position cannot if DDL ran while the clone was made, with any
+//! plugin: InnoDB may note the position of a `DROP TABLE` after that of later transactions, so that it lies
+//! before what the clone has; and the clone may lack the GTID of an `OPTIMIZE TABLE` that lies before the
+//! position, since the server saves it apart (both seen with MySQL 9.7.4 and the stock plugin).
 
 use std::time::Duration;
 
@@ -90,8 +95,11 @@ pub fn catch_up(clone: &Mysqld, donor: &Mysqld) -> Result<()> {
 }
 
 /// The whole proof for a clone that was made while `writers` were at work on the donor: its tables are
-/// sound, no transaction is torn, both kinds of coordinates agree, and once it has replicated what the
-/// donor wrote since, both hold the same. Stops the writers.
+/// sound, no transaction is torn, and once it has replicated what the donor wrote since, both hold the
+/// same. Stops the writers.
+///
+/// If the proof is to start from the file position, the writers must not have run DDL; the position must
+/// then agree with the GTIDs.
 pub fn assert_exact(
     clone: &Mysqld,
     donor: &Mysqld,
@@ -102,7 +110,9 @@ pub fn assert_exact(
     writer::check_invariants(&mut clone.session()?)?;
     verify::assert_sound(clone)?;
     writers.await_transactions(20)?;
-    check_coordinates(donor, status)?;
+    if from == StartFrom::File {
+        check_coordinates(donor, status)?;
+    }
     attach(clone, donor, status, from)?;
     writers.stop()?;
     catch_up(clone, donor)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clone_io::AlignedBuffer;
-use clone_protocol::innodb::{self, StreamCheck, TaskRole};
+use clone_protocol::innodb::{self, StreamCheck};
 use clone_protocol::{
     Ack, Command, CommandCode, EngineLocator, Init, MAX_ENGINES, Response, Version,
 };
@@ -16,8 +16,8 @@ use zeroize::Zeroize;
 use super::{Shared, ends_connection};
 use crate::crew::Crew;
 use crate::error::{Error, Result, number};
-use crate::params::{self, Parameters};
-use crate::session::{Engine, Host, Link, Mode, Session, Work, WorkerKind};
+use crate::params::Parameters;
+use crate::session::{Engine, Host, Link, Mode, Session};
 use crate::storage::{Destination, Located};
 
 /// Seconds that the donor gets for INIT beyond the lock wait: it loads tablespaces and looks through all tables.
@@ -36,7 +36,7 @@ pub(super) struct Task<'s, S: Session> {
     pub(super) auxiliary: Option<S::Link>,
     pub(super) storage: Storage,
     /// The descriptor at hand: a copy, because the data that belongs to it overwrites the packet.
-    descriptor: Vec<u8>,
+    pub(super) descriptor: Vec<u8>,
     /// What is known of the DATA packet that belongs to the descriptor at hand.
     pub(super) expected: Expected,
     /// Direct I/O is fed from here.
@@ -46,9 +46,9 @@ pub(super) struct Task<'s, S: Session> {
 
 /// What only the master has: workers, the donor's parameters, and the session's lock.
 pub(super) struct Master {
-    crew: Crew,
-    parameters: Parameters,
-    is_backup_locked: bool,
+    pub(super) crew: Crew,
+    pub(super) parameters: Parameters,
+    pub(super) is_backup_locked: bool,
 }
 
 /// How far the task is in the engines.
@@ -147,7 +147,7 @@ impl<'s, S: Session> Task<'s, S> {
     }
 
     /// Lets the donor know that this recipient failed: the donor stops all its tasks, and ends the stream with an error.
-    fn report_local_error(&mut self, locator_index: usize, error: &Error) {
+    pub(super) fn report_local_error(&mut self, locator_index: usize, error: &Error) {
         let Ok(locator) = self.wire_locator(locator_index) else { return };
         let error = i32::try_from(error.number()).unwrap_or(i32::MAX);
         let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
@@ -343,174 +343,6 @@ impl<'s, S: Session> Task<'s, S> {
         Ok(event)
     }
 
-    /// Gives the descriptor at hand to its engine.
-    fn apply(&mut self, db_type: u8, locator_index: usize) -> Result<()> {
-        let mut descriptor = std::mem::take(&mut self.descriptor);
-        let outcome = self.apply_descriptor(db_type, locator_index, &descriptor);
-        if StreamCheck::contains_key_material(&descriptor) {
-            descriptor.zeroize();
-        }
-        self.descriptor = descriptor;
-        if let Err(error) = &outcome {
-            self.session.raise(error);
-            if self.is_master() && error.number() != number::ER_CLONE_DONOR {
-                self.report_local_error(locator_index, error);
-            }
-        }
-        outcome
-    }
-
-    fn apply_descriptor(
-        &mut self,
-        db_type: u8,
-        locator_index: usize,
-        descriptor: &[u8],
-    ) -> Result<()> {
-        let Storage::Active(Destination { tasks }) = &self.storage else {
-            return Err(unexpected());
-        };
-        let Some(&task) = tasks.get(locator_index) else { return Err(unexpected()) };
-        let Some(Located { engine, locator }) = self.shared.located().get(locator_index).cloned()
-        else {
-            return Err(unexpected());
-        };
-        if engine.db_type() != db_type {
-            let text = "Remote descriptor handlerton type mismatch";
-            return Err(Error::Protocol(text.to_owned()));
-        }
-        self.expected = Expected::default();
-        if db_type == innodb::DB_TYPE {
-            let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
-            let checked = self.shared.stream.check_from(role, descriptor)?;
-            self.expected = Expected { len: checked.data_len, holds_key: checked.key_in_data };
-        }
-        let session = self.session;
-        let mut callbacks = super::apply::Applier::new(self, locator_index);
-        let outcome =
-            engine.apply(session, &locator, task, locator_index, descriptor, &mut callbacks);
-        callbacks.finish(outcome)
-    }
-
-    /// The engines of the donor's locators, which must be ours in the same order.
-    fn resolve(&self, locators: Vec<EngineLocator>) -> Result<Vec<Located<S::Engine>>> {
-        let ours = self.shared.located().clone();
-        if ours.len() != locators.len() {
-            return Err(locators_expected());
-        }
-        ours.into_iter()
-            .zip(locators)
-            .map(|(one, theirs)| {
-                if one.engine.db_type() != theirs.db_type || theirs.bytes.is_empty() {
-                    return Err(locators_expected());
-                }
-                Ok(Located { engine: one.engine, locator: theirs.bytes })
-            })
-            .collect()
-    }
-
-    /// After INIT: everything is checked, and only then anything is changed.
-    fn begin_clone(&mut self, mut located: Vec<Located<S::Engine>>) -> Result<()> {
-        let session = self.session;
-        self.end_storage(0)?;
-        let version = self.shared.version();
-        if let Some(master) = &self.master {
-            master.parameters.check(session, version)?;
-        }
-        params::check_packet_limit(session)?;
-        if self.shared.replaces_server() {
-            session.lock_backup(session.host().settings().ddl_timeout)?;
-            if let Some(master) = &mut self.master {
-                master.is_backup_locked = true;
-            }
-        }
-        self.next_stage(0);
-        let directory = self.shared.directory.as_deref();
-        let begun = Destination::begin(session, &mut located, Mode::Start, directory)?;
-        self.storage = Storage::Active(begun);
-        *self.shared.located() = located;
-        Ok(())
-    }
-
-    /// After ATTACH: the engine waits until this recipient has reached the state that the donor's locator names.
-    fn join_clone(&mut self, mut located: Vec<Located<S::Engine>>) -> Result<()> {
-        let directory = self.shared.directory.as_deref();
-        let begun = Destination::begin(self.session, &mut located, Mode::AddTask, directory)?;
-        self.storage = Storage::Active(begun);
-        Ok(())
-    }
-
-    /// Lets the other tasks of the clone see that this one failed.
-    pub(super) fn fail_storage(&self, error: &Error) {
-        if let Storage::Active(destination) = &self.storage {
-            let located = self.shared.located().clone();
-            destination.fail(self.session, &located, error.number());
-        }
-    }
-
-    /// Ends the task in the engines, with `error` or 0.
-    pub(super) fn end_storage(&mut self, error: u32) -> Result<()> {
-        match std::mem::replace(&mut self.storage, Storage::None) {
-            Storage::None => Ok(()),
-            Storage::Version(destination) | Storage::Active(destination) => {
-                let located = self.shared.located().clone();
-                destination.end(self.session, &located, error)
-            }
-        }
-    }
-
-    /// The backup lock of a clone that failed; after success it is kept until the server restarts.
-    pub(super) fn unlock_backup(&mut self) {
-        if let Some(master) = &mut self.master
-            && std::mem::take(&mut master.is_backup_locked)
-        {
-            self.session.unlock_backup();
-        }
-    }
-
-    /// Without auto-tuning all workers start at once.
-    pub(super) fn spawn_initial_workers(&mut self) {
-        let settings = self.session.host().settings();
-        let wanted = self.master.as_ref().map_or(0, |master| master.crew.initial(&settings));
-        self.grow(wanted);
-    }
-
-    /// Before each block: more workers, if they have helped so far.
-    pub(super) fn tune(&mut self) {
-        let Some(master) = &mut self.master else { return };
-        let wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
-        self.grow(wanted);
-    }
-
-    fn grow(&mut self, wanted: u32) {
-        let Some(master) = &mut self.master else { return };
-        master.crew.grow(self.session, WorkerKind::Client, wanted, || -> Work<S> {
-            let shared = Arc::clone(&self.shared);
-            // A worker's error is in the engine by then, where the master finds it.
-            Box::new(move |session| drop(Task::worker(session, shared).run()))
-        });
-    }
-
-    /// A stage begins; `estimate` is in bytes.
-    pub(super) fn next_stage(&self, estimate: u64) {
-        if let Some(master) = &self.master {
-            master.crew.next_stage(self.session, estimate);
-        }
-    }
-
-    /// A stage has ended.
-    pub(super) fn finish_stage(&mut self) {
-        if let Some(master) = &mut self.master {
-            master.crew.finish_stage(self.session, &self.shared.traffic.meter);
-        }
-    }
-
-    /// Waits for all workers.
-    pub(super) fn join_workers(&mut self) {
-        if let Some(master) = &mut self.master {
-            master.crew.join(self.session);
-        }
-    }
-
     fn data_link(&mut self) -> Result<&mut S::Link> {
         self.data.as_mut().ok_or(Error::Raised(number::ER_NET_ERROR_ON_WRITE))
     }
@@ -520,10 +352,10 @@ fn donor_error(number: i32, message: &[u8]) -> Error {
     Error::Donor { number, message: String::from_utf8_lossy(message).into_owned() }
 }
 
-fn unexpected() -> Error {
+pub(super) fn unexpected() -> Error {
     Error::Protocol("Wrong Clone RPC response".to_owned())
 }
 
-fn locators_expected() -> Error {
+pub(super) fn locators_expected() -> Error {
     Error::Protocol("Wrong Clone RPC response length for COM_RES_LOCS".to_owned())
 }

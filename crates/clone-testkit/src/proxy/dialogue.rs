@@ -128,6 +128,11 @@ impl Dialogue {
                 self.phase = Phase::Clone;
                 Event::Cloning
             }
+            // Refused.
+            Phase::Command { asked_to_clone: true } => {
+                self.phase = Phase::Command { asked_to_clone: false };
+                Event::Other
+            }
             Phase::Clone => self.response(payload),
             _ => Event::Other,
         }

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the master does as the head of the clone's threads; a worker does nothing here.
+
+use std::sync::Arc;
+
+use super::task::Task;
+use crate::session::{Host, Session, Work, WorkerKind};
+
+impl<S: Session> Task<'_, S> {
+    /// Without auto-tuning all workers start at once.
+    pub(super) fn spawn_initial_workers(&mut self) {
+        let settings = self.session.host().settings();
+        let wanted = self.master.as_ref().map_or(0, |master| master.crew.initial(&settings));
+        self.grow(wanted);
+    }
+
+    /// Before each block: more workers, if they have helped so far.
+    pub(super) fn tune(&mut self) {
+        let Some(master) = &mut self.master else { return };
+        let wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
+        self.grow(wanted);
+    }
+
+    fn grow(&mut self, wanted: u32) {
+        let Some(master) = &mut self.master else { return };
+        master.crew.grow(self.session, WorkerKind::Client, wanted, || -> Work<S> {
+            let shared = Arc::clone(&self.shared);
+            // A worker's error is in the engine by then, where the master finds it.
+            Box::new(move |session| drop(Task::worker(session, shared).run()))
+        });
+    }
+
+    /// A stage begins; `estimate` is in bytes.
+    pub(super) fn next_stage(&self, estimate: u64) {
+        if let Some(master) = &self.master {
+            master.crew.next_stage(self.session, estimate);
+        }
+    }
+
+    /// A stage has ended.
+    pub(super) fn finish_stage(&mut self) {
+        if let Some(master) = &mut self.master {
+            master.crew.finish_stage(self.session, &self.shared.traffic.meter);
+        }
+    }
+
+    /// Waits for all workers.
+    pub(super) fn join_workers(&mut self) {
+        if let Some(master) = &mut self.master {
+            master.crew.join(self.session);
+        }
+    }
+}
