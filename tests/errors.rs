@@ -1,23 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What goes wrong, the errors that tell of it, and that both sides can clone afterwards.
+//! What is refused before data moves, and with which error.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use clone_testkit::anyhow::{Error, Result};
+use clone_testkit::anyhow::Result;
 use clone_testkit::clone::{self, Running, Statement};
-use clone_testkit::faults::SmallDisk;
-use clone_testkit::sql::{Account, server_error};
-use clone_testkit::{Mysqld, Plugin, Session, check, fastrand, fixture, until, verify};
-
-/// How long a server may take to give up what a clone that was broken off holds.
-const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
-/// `ER_CLONE_TOO_MANY_CONCURRENT_CLONES`.
-const TOO_MANY_CLONES: u16 = 3634;
+use clone_testkit::sql::Account;
+use clone_testkit::{Session, check, fixture};
 
 /// The statement must fail with exactly this number and text.
 fn assert_fails(
@@ -31,39 +24,10 @@ fn assert_fails(
     Ok(())
 }
 
-/// Clones to a new directory, and again while the last clone is not quite over.
-fn assert_clones(recipient: &Mysqld, donor: &Mysqld) -> Result<()> {
-    let directory = recipient.scratch("proof");
-    let statement = Statement::instance(donor).into_directory(&directory).to_string();
-    let mut session = recipient.session()?;
-    until("a clone to be possible", CLEAN_UP_LIMIT, || match session.run(&statement) {
-        Ok(()) => Ok(Some(())),
-        Err(error) if is_busy(&error) => Ok(None),
-        Err(error) => Err(error),
-    })?;
-    assert_eq!(clone::status(&mut session)?.unwrap().state, "Completed");
-    Ok(fs::remove_dir_all(directory)?)
-}
-
-/// Whether a clone that was broken off still goes on here or at the donor.
-fn is_busy(error: &Error) -> bool {
-    server_error(error).is_some_and(|error| {
-        error.number == TOO_MANY_CLONES || error.message.contains("Too many concurrent clone")
-    })
-}
-
-/// A donor without data of its own, and a recipient.
-fn pair() -> Result<(Mysqld, Mysqld)> {
-    let donor = fixture::server("donor")?.start()?;
-    clone::make_donor(&donor)?;
-    let recipient = fixture::recipient(&donor)?;
-    Ok((donor, recipient))
-}
-
 #[test]
 fn wrong_directories() {
     check(|| {
-        let (donor, recipient) = pair()?;
+        let (donor, recipient) = fixture::pair()?;
         let mut session = recipient.session()?;
         let data_dir = recipient.data_dir();
         let inside = data_dir.join("below");
@@ -108,14 +72,14 @@ fn wrong_directories() {
             "You have an error in your SQL syntax; check the manual that corresponds to your MySQL \
              server version for the right syntax to use near ': 3 IDENTIFIED BY ''' at line 1",
         )?;
-        assert_clones(&recipient, &donor)
+        fixture::assert_clones(&recipient, &donor)
     });
 }
 
 #[test]
 fn donors_that_are_not_listed() {
     check(|| {
-        let (donor, recipient) = pair()?;
+        let (donor, recipient) = fixture::pair()?;
         let mut session = recipient.session()?;
         let statement = Statement::instance(&donor).into_directory(&recipient.scratch("clone"));
         let address = format!("127.0.0.1:{}", donor.port());
@@ -156,7 +120,7 @@ fn donors_that_are_not_listed() {
 #[test]
 fn donors_that_cannot_be_reached() {
     check(|| {
-        let (donor, recipient) = pair()?;
+        let (donor, recipient) = fixture::pair()?;
         let mut session = recipient.session()?;
         let directory = recipient.scratch("clone");
         let wrong = Account::new("clone_donor", "wrong");
@@ -189,14 +153,14 @@ fn donors_that_cannot_be_reached() {
         assert!(!directory.exists());
 
         clone::allow_donor(&recipient, &donor)?;
-        assert_clones(&recipient, &donor)
+        fixture::assert_clones(&recipient, &donor)
     });
 }
 
 #[test]
 fn donors_without_plugin() {
     check(|| {
-        let (donor, recipient) = pair()?;
+        let (donor, recipient) = fixture::pair()?;
         donor.session()?.run("UNINSTALL PLUGIN clone")?;
         assert_fails(
             &mut recipient.session()?,
@@ -205,7 +169,7 @@ fn donors_without_plugin() {
             "Clone Donor Error: 1524 : Plugin 'clone' is not loaded.",
         )?;
         donor.install_plugin()?;
-        assert_clones(&recipient, &donor)
+        fixture::assert_clones(&recipient, &donor)
     });
 }
 
@@ -218,7 +182,7 @@ fn missing_privileges() {
     }
 
     check(|| {
-        let (donor, recipient) = pair()?;
+        let (donor, recipient) = fixture::pair()?;
         let mut root = recipient.session()?;
         root.run_all([
             "CREATE USER nobody",
@@ -273,7 +237,7 @@ fn donor_is_the_recipient() {
         )?;
         assert_eq!(kept, 1);
         // To a directory, a server can clone itself over the network.
-        assert_clones(&server, &server)
+        fixture::assert_clones(&server, &server)
     });
 }
 
@@ -281,7 +245,7 @@ fn donor_is_the_recipient() {
 #[test]
 fn configurations_that_do_not_fit() {
     check(|| {
-        let (donor, recipient) = pair()?;
+        let (donor, recipient) = fixture::pair()?;
         let mut at_donor = donor.session()?;
         let mut session = recipient.session()?;
         session.run("CREATE DATABASE precious")?;
@@ -336,7 +300,7 @@ fn configurations_that_do_not_fit() {
 
         let kept: Vec<String> = session.rows("SHOW DATABASES LIKE 'precious'")?;
         assert_eq!(kept, ["precious"]);
-        assert_clones(&recipient, &donor)
+        fixture::assert_clones(&recipient, &donor)
     });
 }
 
@@ -375,7 +339,7 @@ fn one_clone_at_a_time() {
             Statement::instance(&donor).into_directory(&first.scratch("other")),
             Statement::local(&first.scratch("other")),
         ] {
-            assert_fails(&mut first.session()?, statement, TOO_MANY_CLONES, text)?;
+            assert_fails(&mut first.session()?, statement, 3634, text)?;
         }
         assert_fails(
             &mut second.session()?,
@@ -384,272 +348,12 @@ fn one_clone_at_a_time() {
             &format!("Clone Donor Error: 3634 : {text}."),
         )?;
         let local = Statement::local(&donor.scratch("clone"));
-        assert_fails(&mut donor.session()?, local, TOO_MANY_CLONES, text)?;
+        assert_fails(&mut donor.session()?, local, 3634, text)?;
 
         // The first one is not disturbed.
         fixture::speed_up(&first)?;
         running.finish()?;
         assert_eq!(clone::status(&mut first.session()?)?.unwrap().state, "Completed");
-        assert_clones(&second, &donor)
+        fixture::assert_clones(&second, &donor)
     });
-}
-
-#[test]
-fn kill_query_at_any_moment() {
-    const KILLS: u64 = 10;
-    /// What the stock plugin now and then tells instead: that its own connections broke.
-    const STOCK_NETWORK_ERRORS: [u16; 4] = [1158, 1159, 1160, 1161];
-
-    check(|| {
-        let donor = fixture::donor()?;
-        let mut recipient = fixture::recipient(&donor)?;
-        // Long enough to be hit in its midst, by one thread and by several.
-        recipient.session()?.run("SET GLOBAL clone_max_data_bandwidth = 50")?;
-        let mut random = fastrand::Rng::with_seed(17);
-        let mut hits = 0;
-        for kill in 0..KILLS {
-            let autotune = if kill % 2 == 0 { "ON" } else { "OFF" };
-            recipient
-                .session()?
-                .run(format!("SET GLOBAL clone_autotune_concurrency = {autotune}"))?;
-            let directory = recipient.scratch(&format!("killed-{kill}"));
-            let statement = if kill % 3 == 2 {
-                Statement::local(&directory)
-            } else {
-                Statement::instance(&donor).into_directory(&directory)
-            };
-            let running = Running::start(&recipient, &statement)?;
-            std::thread::sleep(Duration::from_millis(random.u64(..1500)));
-            running.kill_query(&recipient)?;
-            let result = running.finish();
-            let status = clone::status(&mut recipient.session()?)?.unwrap();
-            match result {
-                Ok(()) => assert_eq!(status.state, "Completed"),
-                Err(error) => {
-                    hits += 1;
-                    let error = server_error(&error).unwrap();
-                    if STOCK_NETWORK_ERRORS.contains(&error.number)
-                        && recipient.plugin() == Plugin::Stock
-                    {
-                        continue;
-                    }
-                    assert_eq!(
-                        (error.number, &*error.message),
-                        (1317, "Query execution was interrupted"),
-                        "kill {kill}"
-                    );
-                    assert_eq!((&*status.state, status.error_number), ("Failed", 1317));
-                }
-            }
-            if directory.exists() {
-                fs::remove_dir_all(&directory)?;
-            }
-        }
-        assert!(hits >= 3, "only {hits} of {KILLS} clones were killed in time");
-
-        recipient.session()?.run("SET GLOBAL clone_max_data_bandwidth = 0")?;
-        assert_clones(&recipient, &donor)?;
-        clone::run(&mut recipient, &Statement::instance(&donor))?;
-        verify::assert_sound(&recipient)?;
-        verify::assert_equal(&donor, &recipient)
-    });
-}
-
-/// A server does not start on what a killed clone left.
-#[test]
-fn incomplete_directory_does_not_start() {
-    check(|| {
-        let donor = fixture::donor()?;
-        let recipient = fixture::recipient(&donor)?;
-        fixture::slow_down(&recipient)?;
-        let directory = recipient.scratch("clone");
-        let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
-        std::thread::sleep(Duration::from_millis(300));
-        running.kill_query(&recipient)?;
-        running.finish().unwrap_err();
-        assert!(directory.join("#clone/#status_in_progress").exists());
-        let error = fixture::server("half a clone")?.adopt(&directory).start().unwrap_err();
-        assert!(error.to_string().contains("did not start"), "{error}");
-        fixture::speed_up(&recipient)?;
-        assert_clones(&recipient, &donor)
-    });
-}
-
-/// A killed clone that was to replace data leaves a server without data that can clone again.
-#[test]
-fn kill_while_replacing() {
-    check(|| {
-        let donor = fixture::donor()?;
-        let mut recipient = fixture::recipient(&donor)?;
-        recipient.session()?.run("CREATE DATABASE old")?;
-        fixture::slow_down(&recipient)?;
-        let running = Running::start(&recipient, &Statement::instance(&donor))?;
-        running.await_stage(&recipient, "FILE COPY")?;
-        std::thread::sleep(Duration::from_millis(300));
-        running.kill_query(&recipient)?;
-        let error = running.finish().unwrap_err();
-        assert_eq!(server_error(&error).unwrap().number, 1317, "{error}");
-        assert!(recipient.is_running()?);
-        let schemas: Vec<String> = recipient.session()?.rows("SHOW DATABASES")?;
-        assert_eq!(schemas, ["information_schema", "mysql", "performance_schema", "sys"]);
-        recipient.restart()?;
-        clone::allow_donor(&recipient, &donor)?;
-        clone::run(&mut recipient, &Statement::instance(&donor))?;
-        verify::assert_sound(&recipient)?;
-        verify::assert_equal(&donor, &recipient)
-    });
-}
-
-/// The donor side of a clone is a session that can be killed like any other.
-#[test]
-fn kill_at_the_donor() {
-    check(|| {
-        let donor = fixture::donor()?;
-        let recipient = fixture::recipient(&donor)?;
-        fixture::slow_down(&recipient)?;
-        let directory = recipient.scratch("clone");
-        let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
-        let mut session = donor.session()?;
-        let ids: Vec<u32> = session.rows(
-            "SELECT ID FROM performance_schema.processlist WHERE USER = 'clone_donor' ORDER BY ID",
-        )?;
-        // The first connection is that of the data.
-        session.run(format!("KILL QUERY {}", ids[0]))?;
-        let error = running.finish().unwrap_err();
-        let error = server_error(&error).unwrap();
-        assert_eq!(
-            (error.number, &*error.message),
-            (3862, "Clone Donor Error: 1317 : Query execution was interrupted.")
-        );
-        fs::remove_dir_all(&directory)?;
-        fixture::speed_up(&recipient)?;
-        assert_clones(&recipient, &donor)
-    });
-}
-
-/// With `clone_donor_timeout_after_network_failure = 0` the recipient tries once to find the donor again.
-#[test]
-fn donor_dies() {
-    check(|| {
-        let builder =
-            fixture::server("donor")?.option("--clone-donor-timeout-after-network-failure=0");
-        let mut donor = fixture::donor_from(builder)?;
-        let recipient = fixture::recipient(&donor)?;
-        fixture::slow_down(&recipient)?;
-        let directory = recipient.scratch("clone");
-        let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
-        donor.kill()?;
-        let error = running.finish().unwrap_err();
-        let error = server_error(&error).unwrap();
-        assert_eq!(error.number, 3862, "{error}");
-        assert!(error.message.contains("Connect failed: 2003"), "{error}");
-        fs::remove_dir_all(&directory)?;
-
-        donor.start()?;
-        clone::allow_donor(&recipient, &donor)?;
-        fixture::speed_up(&recipient)?;
-        assert_clones(&recipient, &donor)
-    });
-}
-
-/// `clone_ddl_timeout = 0` lets DDL at the donor end the clone.
-#[test]
-fn ddl_ends_the_clone_on_request() {
-    check(|| {
-        let donor = fixture::donor()?;
-        let recipient = fixture::recipient(&donor)?;
-        fixture::slow_down(&recipient)?;
-        recipient.session()?.run("SET GLOBAL clone_ddl_timeout = 0")?;
-        let directory = recipient.scratch("clone");
-        let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
-        donor.session()?.run("ALTER TABLE shop.orders ADD COLUMN more INT, ALGORITHM = COPY")?;
-        let error = running.finish().unwrap_err();
-        let error = server_error(&error).unwrap();
-        assert_eq!(
-            (error.number, &*error.message),
-            (
-                3862,
-                "Clone Donor Error: 3633 : Concurrent DDL is performed during clone operation. Please try again.."
-            )
-        );
-        fs::remove_dir_all(&directory)?;
-        fixture::speed_up(&recipient)?;
-        assert_clones(&recipient, &donor)
-    });
-}
-
-#[test]
-fn disk_that_is_too_small() {
-    check(|| {
-        let Some(disk) = SmallDisk::mount(40 << 20)? else {
-            println!("skipped: not allowed to mount a tmpfs");
-            return Ok(());
-        };
-        let donor = fixture::donor()?;
-        let recipient = fixture::recipient(&donor)?;
-        let mut session = recipient.session()?;
-        for (name, statement) in [
-            ("remote", Statement::instance(&donor).into_directory(&disk.path().join("remote"))),
-            ("local", Statement::local(&disk.path().join("local"))),
-        ] {
-            let error = session.error(statement.to_string())?;
-            assert_eq!(error.number, 3873, "{error}");
-            assert!(error.message.starts_with("Clone estimated database size is "), "{error}");
-            assert!(error.message.contains("Available space "), "{error}");
-            let status = clone::status(&mut session)?.unwrap();
-            assert_eq!((&*status.state, status.error_number), ("Failed", 3873), "{name}");
-        }
-        assert_clones(&recipient, &donor)
-    });
-}
-
-/// The space is there at first, and taken by somebody else meanwhile.
-#[test]
-fn disk_that_fills_up() {
-    check(|| {
-        const SIZE: u64 = 400 << 20;
-        let Some(disk) = SmallDisk::mount(SIZE)? else {
-            println!("skipped: not allowed to mount a tmpfs");
-            return Ok(());
-        };
-        let donor = fixture::donor()?;
-        let recipient = fixture::recipient(&donor)?;
-        fixture::slow_down(&recipient)?;
-        let directory = disk.path().join("clone");
-        let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
-        fill(&disk.path().join("ballast"))?;
-        fixture::speed_up(&recipient)?;
-        let error = running.finish().unwrap_err();
-        let error = server_error(&error).unwrap();
-        assert_eq!(error.number, 1026, "{error}");
-        assert!(error.message.contains("errno: 28 - No space left on device"), "{error}");
-        let status = clone::status(&mut recipient.session()?)?.unwrap();
-        assert_eq!((&*status.state, status.error_number), ("Failed", 1026));
-        assert_clones(&recipient, &donor)
-    });
-}
-
-/// Writes to a file until the disk is full.
-fn fill(path: &Path) -> Result<()> {
-    use std::io::{ErrorKind, Write};
-
-    let mut file = fs::File::create(path)?;
-    let block = vec![0; 1 << 20];
-    loop {
-        match file.write_all(&block) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }

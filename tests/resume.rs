@@ -470,3 +470,48 @@ fn failure(running: Running) -> Result<SqlError> {
         Err(error) => error.downcast(),
     }
 }
+
+#[test]
+fn zz_kill_loop() {
+    check(|| {
+        let tasks = std::env::var("TASKS").map_or(1, |t| t.parse().unwrap());
+        let mut peers = Peers::start(tasks)?;
+        for i in 0..30 {
+            let running = peers.begin_held()?;
+            let t = Instant::now();
+            running.kill_query(&peers.recipient)?;
+            if i % 2 == 0 {
+                peers.proxy.release();
+            }
+            while !running.is_finished() && t.elapsed() < Duration::from_secs(20) {
+                sleep(Duration::from_millis(10));
+            }
+            let fin = running.is_finished();
+            eprintln!(
+                "### {i} finished {fin} {:?} live {} holding {}",
+                t.elapsed(),
+                peers.proxy.live(),
+                peers.proxy.is_holding()
+            );
+            if !fin {
+                for s in [&peers.recipient, &peers.donor] {
+                    let l: Vec<(u64, String, Option<String>, Option<String>)> = s.session()?.rows(
+                        "SELECT ID, COMMAND, STATE, INFO FROM performance_schema.processlist",
+                    )?;
+                    eprintln!("### {l:?}");
+                    let log = s.log()?;
+                    let lines: Vec<_> = log.lines().collect();
+                    for l in &lines[lines.len().saturating_sub(24)..] {
+                        eprintln!("    {}", &l[11..]);
+                    }
+                }
+                peers.proxy.release();
+                sleep(Duration::from_secs(2));
+                eprintln!("### after release {}", running.is_finished());
+            }
+            let e = failure(running)?;
+            eprintln!("### {i} {e}");
+        }
+        Ok(())
+    });
+}

@@ -21,6 +21,8 @@ const SOON: Duration = Duration::from_secs(60);
 const MIDDLE: Point = Point::Data { state: SnapshotState::FileCopy, bytes: 8 << 20 };
 /// `ER_QUERY_INTERRUPTED`.
 const INTERRUPTED: u16 = 1317;
+/// `ER_NET_READ_ERROR`.
+const NET_READ: u16 = 1158;
 /// `ER_RESTART_SERVER_FAILED`.
 const NO_SUPERVISOR: u16 = 3707;
 
@@ -128,10 +130,10 @@ fn rows(server: &Mysqld) -> Result<Rows> {
 }
 
 /// The rows of a clone that has been started.
-fn check_success(rows: &Rows, destination: &str) -> Result<()> {
+fn check_success(rows: &Rows) -> Result<()> {
     let Rows { status, stages } = rows;
     ensure!(status.state == "Completed" && status.error_number == 0, "{status:?}");
-    ensure!(status.pid == 0 && status.destination == destination, "{status:?}");
+    ensure!(status.pid == 0 && status.destination == "LOCAL INSTANCE", "{status:?}");
     ensure!(status.begin_time < status.end_time, "{status:?}");
     ensure!(!status.binlog_file.is_empty() && status.binlog_position > 0, "{status:?}");
     ensure!(!status.gtid_executed.is_empty(), "{status:?}");
@@ -159,7 +161,7 @@ fn a_server_started_with_the_other_plugin() {
             recipient.replace()?;
             recipient.start_with(second)?;
             let rows = recipient.rows()?;
-            check_success(&rows, "LOCAL INSTANCE")?;
+            check_success(&rows)?;
             check_content(&donor, &recipient.server)?;
             for plugin in [first, second, second, first] {
                 recipient.restart_with(plugin)?;
@@ -170,7 +172,7 @@ fn a_server_started_with_the_other_plugin() {
             recipient.restart_with(second)?;
             recipient.replace()?;
             recipient.start_with(first)?;
-            check_success(&recipient.rows()?, "LOCAL INSTANCE")?;
+            check_success(&recipient.rows()?)?;
         }
         Ok(())
     });
@@ -196,7 +198,7 @@ fn a_directory_started_with_the_other_plugin() {
             let mut recipient = Recipient { server, plugin: second, port: 0 };
             recipient.restart_with(second)?;
             let rows = recipient.rows()?;
-            check_success(&rows, &report.status.destination)?;
+            check_success(&rows)?;
             // What was known before the start is as it was.
             let begun = |stages: &[Stage]| stages[..5].to_vec();
             ensure!(begun(&rows.stages) == begun(&report.stages), "{rows:#?}\n{report:#?}");
@@ -220,10 +222,14 @@ fn the_rows_of_a_failure() {
             running.kill_query(&recipient.server)?;
             proxy.release();
             let error: SqlError = running.finish().err().context("it succeeded")?.downcast()?;
-            ensure!(error.number == INTERRUPTED, "{error}");
+            // KILL closes the connection before it marks the session. The stock plugin may notice only that, and take it
+            // for a network failure.
+            let is_expected =
+                error.number == INTERRUPTED || first == Plugin::Stock && error.number == NET_READ;
+            ensure!(is_expected, "{error}");
             let rows = recipient.rows()?;
             let Status { state, error_number, error_message, .. } = &rows.status;
-            ensure!(state == "Failed" && *error_number == i64::from(INTERRUPTED), "{rows:?}");
+            ensure!(state == "Failed" && *error_number == i64::from(error.number), "{rows:?}");
             ensure!(*error_message == error.message, "{rows:?}");
             ensure!(rows.states()[..3] == ["Completed", "Failed", "Not Started"], "{rows:?}");
             let expected = Rows { status: Status { pid: 0, ..rows.status }, ..rows };
@@ -235,7 +241,7 @@ fn the_rows_of_a_failure() {
             }
             recipient.replace()?;
             recipient.start_with(first)?;
-            check_success(&recipient.rows()?, "LOCAL INSTANCE")?;
+            check_success(&recipient.rows()?)?;
         }
         Ok(())
     });
@@ -267,7 +273,7 @@ fn a_crash_in_the_middle() {
             ensure!(settled.stages == rows.stages, "{settled:?}\n{rows:?}");
             recipient.replace()?;
             recipient.start_with(second)?;
-            check_success(&recipient.rows()?, "LOCAL INSTANCE")?;
+            check_success(&recipient.rows()?)?;
         }
         Ok(())
     });

@@ -115,7 +115,10 @@ impl<S: Session> Task<'_, S> {
                 break;
             }
             outcome = self.clone_over_connection(is_restart);
-            if let Err(error) = &outcome {
+            let was_killed = self.was_killed(&outcome);
+            if was_killed {
+                outcome = Err(Error::Interrupted);
+            } else if let Err(error) = &outcome {
                 // What goes wrong from here on must not be the first error that the user sees.
                 self.session.raise(error);
             }
@@ -130,7 +133,7 @@ impl<S: Session> Task<'_, S> {
             } else if is_restart {
                 self.log_outcome("Source break restart loop", &outcome);
             }
-            self.disconnect(&outcome);
+            self.disconnect(&outcome, was_killed);
             if let Err(error) = &outcome {
                 self.fail_storage(error);
             }
@@ -205,8 +208,19 @@ impl<S: Session> Task<'_, S> {
         }
     }
 
-    /// Says goodbye on both connections and closes them.
-    fn disconnect(&mut self, outcome: &Result<()>) {
+    /// Whether what looks like a network failure is KILL, which closes the connection a moment before it marks the session.
+    ///
+    /// The donor must be told apart: after a network failure it waits for this recipient, and is there for no other one.
+    fn was_killed(&self, outcome: &Result<()>) -> bool {
+        const MOMENT: Duration = Duration::from_millis(100);
+        if !self.is_master() || !matches!(outcome, Err(error) if error.is_network()) {
+            return false;
+        }
+        sleep_until(self.session, self.session.host().now() + MOMENT).is_err()
+    }
+
+    /// Says goodbye on both connections and closes them. After KILL the network error that it looked like is forgotten.
+    fn disconnect(&mut self, outcome: &Result<()>, was_killed: bool) {
         if self.is_master() {
             let left = self.auxiliary_command(CommandCode::Exit, 0, &[]);
             self.log_outcome("Source ACK COM_EXIT", &left);
@@ -234,7 +248,7 @@ impl<S: Session> Task<'_, S> {
             abort = left.is_err();
             self.log_outcome("Task COM_EXIT", &left);
         }
-        self.disconnect_data("Task Disconnect :", abort, outcome.is_ok());
+        self.disconnect_data("Task Disconnect :", abort, outcome.is_ok() || was_killed);
     }
 
     fn disconnect_data(&mut self, step: &str, abort: bool, clear_error: bool) {

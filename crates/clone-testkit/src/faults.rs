@@ -4,6 +4,8 @@
 //! [`proxy`](crate::proxy).
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -30,6 +32,19 @@ impl SmallDisk {
             Ok(()) => Ok(Some(Self { dir })),
             Err(rustix::io::Errno::PERM) => Ok(None),
             Err(error) => Err(error).context("mount a tmpfs"),
+        }
+    }
+
+    /// Writes a file as large as the space that is left.
+    pub fn fill(&self) -> Result<()> {
+        let mut file = File::create(self.path().join("ballast"))?;
+        let block = vec![0; 1 << 20];
+        loop {
+            match file.write_all(&block) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

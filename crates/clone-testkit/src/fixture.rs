@@ -2,11 +2,19 @@
 
 //! Donors and recipients as most tests want them.
 
-use anyhow::Result;
+use std::fs;
+use std::time::Duration;
 
+use anyhow::{Error, Result, ensure};
+
+use crate::clone::Statement;
 use crate::mysqld::{Builder, Mysqld};
 use crate::plugin::Plugin;
+use crate::sql::server_error;
 use crate::{clone, dataset, replica};
+
+/// How long a server may take to give up what a clone that was broken off holds.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A server with the plugin under test, loaded at start.
 pub fn server(name: &str) -> Result<Builder> {
@@ -37,6 +45,36 @@ pub fn recipient_from(builder: Builder, donor: &Mysqld) -> Result<Mysqld> {
     let recipient = builder.start()?;
     clone::allow_donor(&recipient, donor)?;
     Ok(recipient)
+}
+
+/// A donor without data of its own, and a recipient: quick to start.
+pub fn pair() -> Result<(Mysqld, Mysqld)> {
+    let donor = server("donor")?.start()?;
+    clone::make_donor(&donor)?;
+    let recipient = recipient(&donor)?;
+    Ok((donor, recipient))
+}
+
+/// Clones to a new directory, to show that it works: again and again while a clone that was broken off is
+/// not quite over on either side.
+pub fn assert_clones(recipient: &Mysqld, donor: &Mysqld) -> Result<()> {
+    let directory = recipient.scratch("proof");
+    let statement = Statement::instance(donor).into_directory(&directory).to_string();
+    let mut session = recipient.session()?;
+    crate::until("a clone to be possible", CLEAN_UP_LIMIT, || match session.run(&statement) {
+        Ok(()) => Ok(Some(())),
+        Err(error) if is_busy(&error) => Ok(None),
+        Err(error) => Err(error),
+    })?;
+    let status = clone::status(&mut session)?;
+    ensure!(status.as_ref().is_some_and(|status| status.state == "Completed"), "{status:?}");
+    Ok(fs::remove_dir_all(directory)?)
+}
+
+/// Whether the recipient (3634) or the donor (3634 within 3862) is still occupied.
+fn is_busy(error: &Error) -> bool {
+    server_error(error)
+        .is_some_and(|error| error.number == 3634 || error.message.contains("Donor Error: 3634 "))
 }
 
 /// Makes clones by this recipient take long: a few seconds with the stock plugin, which lets more pass than

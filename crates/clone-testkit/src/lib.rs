@@ -15,6 +15,14 @@
 //! * [`fixture`]: donors and recipients as most tests want them.
 //!
 //! Everything started here ends with the process that started it, and each wait has a bound.
+//!
+//! # Environment
+//!
+//! * `MYSQL_CLONE_PLUGIN`: `ours` or `stock`. The tests are right when the stock plugin passes them.
+//! * `MYSQL_CLONE_SO`: our shared library. Without it, `cargo build --release` makes one.
+//! * `MYSQL_CLONE_MYSQLD` and others: the server, as `mysql-test/server.sh` prints them.
+//! * `MYSQL_CLONE_CACHE`: where initialised data directories are kept; `~/.cache/mysql-clone/testkit`.
+//! * `TMPDIR`: where the instances live, each with some hundred MiB. Its path must be short.
 
 pub mod clone;
 pub mod dataset;
