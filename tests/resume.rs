@@ -535,9 +535,10 @@ impl Peers {
 
     /// How many connections of recipients the donor serves, or keeps for one to come back.
     fn recipients_at_donor(&self) -> Result<u64> {
-        let (count,) = self.donor.session()?.one(
-            "SELECT COUNT(*) FROM performance_schema.processlist WHERE COMMAND = 'Clone'",
-        )?;
+        let (count,) = self
+            .donor
+            .session()?
+            .one("SELECT COUNT(*) FROM performance_schema.processlist WHERE COMMAND = 'Clone'")?;
         Ok(count)
     }
 
