@@ -32,6 +32,9 @@ mod bindings {
             .header("include/server_abi.h")
             .clang_arg("-std=c11")
             .allowlist_file(".*(server|clone)_[a-z]+\\.h")
+            // The functions of clone_engine.h are ours.
+            .blocklist_function("clone_(capability|begin|copy|ack|end|apply|apply_begin|apply_end)")
+            .blocklist_function("clone_engine_[a-z]+")
             .default_visibility(bindgen::FieldVisibilityKind::PublicCrate)
             .default_macro_constant_type(bindgen::MacroTypeVariation::Signed)
             .raw_line("// SPDX-License-Identifier: GPL-2.0-only")

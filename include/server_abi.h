@@ -15,5 +15,7 @@
 #include "server_pfs.h"
 #include "server_plugin.h"
 #include "server_services.h"
+/* What we export ourselves. */
+#include "clone_engine.h"
 
 #endif /* CLONE_SERVER_ABI_H */

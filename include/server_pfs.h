@@ -93,10 +93,11 @@ struct s_mysql_pfs_plugin_column_bigint_v1 {
   void (*set_unsigned)(PSI_field *field, struct PSI_ulonglong value);
 };
 
-/** pfs_plugin_column_string_v1, as in 8.0.27; its beginning. A text of length 0 becomes NULL. */
+/** pfs_plugin_column_string_v1, as in 8.0.19 to 8.0.28; its beginning. A text of length 0 becomes NULL. */
 struct s_mysql_pfs_plugin_column_string_v1 {
   void (*set_char_utf8)(PSI_field *field, const char *value, unsigned int length);
-  void *slots_1_to_7[7];
+  void *slots_1_to_6[6];
+  void (*set_varchar_utf8mb4)(PSI_field *field, const char *value);
   void (*set_varchar_utf8mb4_len)(PSI_field *field, const char *value, unsigned int length);
 };
 static_assert(offsetof(struct s_mysql_pfs_plugin_column_string_v1, set_varchar_utf8mb4_len) == 8 * 8, "slot 8");

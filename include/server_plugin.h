@@ -24,6 +24,15 @@ typedef struct THD THD;
 #define MYSQL_PLUGIN_INTERFACE_VERSION 0x010B
 /** st_mysql_plugin::type of the clone plugin. */
 #define MYSQL_CLONE_PLUGIN 11
+/** st_mysql_plugin::type of plugins that only run, and the structure that st_mysql_plugin::info points to then. */
+#define MYSQL_DAEMON_PLUGIN 3
+struct st_mysql_daemon {
+  /** MYSQL_VERSION_ID << 8, that of the very server: 9.7.4 is 90704. */
+  int interface_version;
+};
+/* Bits of st_mysql_plugin::flags. A library is loaded early only if all of its plugins allow it. */
+#define PLUGIN_OPT_ALLOW_EARLY 4
+#define PLUGIN_OPT_DEFAULT_OFF 8
 /** st_mysql_plugin::license. */
 #define PLUGIN_LICENSE_GPL 1
 /** Mysql_clone::interface_version. */
@@ -40,6 +49,7 @@ typedef struct THD THD;
 #define PLUGIN_VAR_INT 0x0002
 #define PLUGIN_VAR_STR 0x0005
 /* The other bits of SYS_VAR::flags. */
+#define PLUGIN_VAR_READONLY 0x0200
 #define PLUGIN_VAR_UNSIGNED 0x0080
 #define PLUGIN_VAR_RQCMDARG 0x0000
 #define PLUGIN_VAR_NOCMDARG 0x1000

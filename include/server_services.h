@@ -159,7 +159,18 @@ struct PSI_memory_info_v1 {
 static_assert(offsetof(struct PSI_memory_info_v1, m_documentation) == 24, "PSI_memory_info_v1::m_documentation");
 static_assert(sizeof(struct PSI_memory_info_v1) == 32, "PSI_memory_info_v1");
 
-/** From 8.0.27; before, threads had no m_os_name. */
+/** Before 8.0.27. */
+struct PSI_thread_info_v1 {
+  unsigned int *m_key;
+  const char *m_name;
+  unsigned int m_flags;
+  int m_volatility;
+  const char *m_documentation;
+};
+static_assert(offsetof(struct PSI_thread_info_v1, m_documentation) == 24, "PSI_thread_info_v1::m_documentation");
+static_assert(sizeof(struct PSI_thread_info_v1) == 32, "PSI_thread_info_v1");
+
+/** From 8.0.27. */
 struct PSI_thread_info_v5 {
   unsigned int *m_key;
   const char *m_name;
@@ -185,7 +196,8 @@ struct PSI_memory_service {
   void (*register_memory)(const char *category, struct PSI_memory_info_v1 *info, int count);
 };
 struct PSI_thread_service {
-  void (*register_thread)(const char *category, struct PSI_thread_info_v5 *info, int count);
+  /** info: PSI_thread_info_v1 or PSI_thread_info_v5. */
+  void (*register_thread)(const char *category, void *info, int count);
 };
 struct PSI_statement_service {
   void (*register_statement)(const char *category, struct PSI_statement_info_v1 *info, int count);

@@ -4,5 +4,6 @@
 
 mod declaration;
 mod entry;
+pub(crate) mod start_up;
 mod tables;
 pub(crate) mod variables;

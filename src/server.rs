@@ -4,7 +4,7 @@
 //!
 //! * What mysqld is: [`version`], [`layout`] (the one table of facts that differ by version), [`symbols`] (its functions,
 //!   by `dlsym`), [`abi`] (its structures, from `include/`).
-//! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`], [`backup_lock`], [`log`](mod@log),
+//! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`], [`status`], [`backup_lock`], [`log`](mod@log),
 //!   [`raise`](mod@raise), [`thd`], [`plugins`], [`clone_handle`].
 //! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine calls back.
 //! * What is registered with it: [`pfs`], [`psi`]. What only debug servers have: [`debug`].
@@ -20,6 +20,8 @@ pub(crate) mod connection;
 pub(crate) mod debug;
 pub(crate) mod donor;
 pub(crate) mod engine;
+#[cfg(test)]
+mod fake;
 pub(crate) mod handlerton;
 pub(crate) mod layout;
 pub(crate) mod load_error;
@@ -32,6 +34,7 @@ pub(crate) mod psi;
 pub(crate) mod raise;
 pub(crate) mod services;
 mod shim;
+pub(crate) mod status;
 pub(crate) mod symbols;
 mod text;
 pub(crate) mod thd;

@@ -5,10 +5,24 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use clone_testkit::anyhow::Result;
-use clone_testkit::{Session, check, fixture};
+use clone_testkit::{Plugin, Session, check, fixture};
 
-/// name, type, default, minimum, maximum, description; in the order of their names.
-const VARIABLES: [(&str, &str, &str, &str, &str, &str); 14] = [
+/// name, type, default, minimum, maximum, description.
+type Documented =
+    (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
+
+/// What the stock plugin does not have.
+const OURS: Documented = (
+    "compression_level",
+    "Integer",
+    "1",
+    "0",
+    "19",
+    "How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level",
+);
+
+/// What both have, in the order of their names.
+const VARIABLES: [Documented; 14] = [
     ("autotune_concurrency", "Boolean", "ON", "", "", "If concurrency is automatically tuned"),
     ("block_ddl", "Boolean", "OFF", "", "", "If clone should block concurrent DDL"),
     (
@@ -87,20 +101,24 @@ fn variables_as_documented() {
              JOIN performance_schema.global_variables USING (VARIABLE_NAME) \
              WHERE VARIABLE_NAME LIKE 'clone%' AND VARIABLE_SCOPE = 'GLOBAL' ORDER BY 1",
         )?;
-        let expected: Vec<Metadata> = VARIABLES
+        let ours = Some(OURS).filter(|_| server.plugin() == Plugin::Ours);
+        let count = VARIABLES.len() + usize::from(ours.is_some());
+        let mut expected: Vec<Metadata> = VARIABLES
             .iter()
+            .chain(&ours)
             .map(|&(name, kind, default, min, max, text)| {
                 let name = format!("clone_{name}");
                 (name, kind.into(), default.into(), min.into(), max.into(), text.into())
             })
             .collect();
+        expected.sort();
         assert_eq!(shown, expected);
 
-        let sources: Vec<(String, u32)> = session.rows(
+        let sources: Vec<(String, usize)> = session.rows(
             "SELECT VARIABLE_SOURCE, COUNT(*) FROM performance_schema.variables_info \
              WHERE VARIABLE_NAME LIKE 'clone%' GROUP BY 1",
         )?;
-        assert_eq!(sources, [("COMPILED".into(), 14)]);
+        assert_eq!(sources, [("COMPILED".into(), count)]);
 
         let error = session.error("SET SESSION clone_block_ddl = ON")?;
         assert_eq!(error.number, 1229, "{error}");

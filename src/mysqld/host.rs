@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clone_core::board::StatusBoard;
-use clone_core::session::{Host, Settings, Side, Work, WorkerKind};
+use clone_core::session::{Host, ReleaseFacts, Settings, Side, Work, WorkerKind};
 
 use super::MysqldSession;
 use crate::guard;
@@ -18,6 +18,7 @@ use crate::server::debug;
 use crate::server::log::{Level, Trace, log};
 use crate::server::protocol;
 use crate::server::psi::Keys;
+use crate::server::services;
 
 /// The one server of this process.
 pub(crate) struct MysqldHost {
@@ -49,7 +50,16 @@ impl Host for MysqldHost {
     type Session = MysqldSession;
 
     fn settings(&self) -> Settings {
-        variables::settings()
+        let settings = variables::settings();
+        Settings { block_ddl: settings.block_ddl || !self.release().allows_ddl, ..settings }
+    }
+
+    fn release(&self) -> ReleaseFacts {
+        services().layout.release
+    }
+
+    fn processors(&self) -> u32 {
+        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
     }
 
     fn board(&self) -> &StatusBoard {

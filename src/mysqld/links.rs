@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Connections in COM_CLONE, over mysqld's `clone_protocol` service.
+//! Connections in COM_CLONE, over mysqld's `clone_protocol` service; and past it, where that saves copies ([`super::direct`]).
+
+use std::os::fd::BorrowedFd;
 
 use clone_core::error::{Error, Result};
-use clone_core::session::{DonorLink, Link, Packet};
+use clone_core::session::{DonorLink, Link, Packet, TransferError};
 use clone_protocol::{CommandCode, ResponseCode};
 
 use super::MysqldSession;
+use super::direct::{DirectReader, DirectWriter};
 use crate::server::connection::Connection;
 use crate::server::donor::DonorConnection;
 
 /// A recipient's connection to its donor.
-pub(crate) struct RecipientLink(Connection);
+pub(crate) struct RecipientLink {
+    connection: Connection,
+    /// While the answer to EXECUTE comes in, and the connection is plain.
+    direct: Option<DirectReader>,
+}
 
 impl RecipientLink {
     pub(super) fn new(connection: Connection) -> Self {
-        Self(connection)
+        Self { connection, direct: None }
     }
 }
 
@@ -27,7 +34,17 @@ impl Link<MysqldSession> for RecipientLink {
         code: CommandCode,
         payload: &[u8],
     ) -> Result<()> {
-        self.0.send_command(session.thd, is_data, code as u8, payload).map_err(Error::Raised)
+        if let Some(error) = self.direct.take().and_then(|direct| direct.error()) {
+            return Err(error);
+        }
+        self.connection
+            .send_command(session.thd, is_data, code as u8, payload)
+            .map_err(Error::Raised)?;
+        // The answer to the command before has been read to its end, and nothing comes unasked: so both the library's buffer
+        // and the network are empty up to what follows now.
+        let is_plain = code == CommandCode::Execute && self.connection.plain_socket().is_some();
+        self.direct = is_plain.then(|| DirectReader::new(session));
+        Ok(())
     }
 
     fn receive(
@@ -36,36 +53,69 @@ impl Link<MysqldSession> for RecipientLink {
         is_data: bool,
         timeout_seconds: u32,
     ) -> Result<Packet<'_>> {
-        let packet =
-            self.0.receive(session.thd, is_data, timeout_seconds).map_err(Error::Raised)?;
+        if self.direct.as_ref().is_some_and(DirectReader::is_over) {
+            self.direct = None;
+        }
+        if let (Some(direct), Some(socket)) = (&mut self.direct, self.connection.plain_socket()) {
+            return direct.receive(session, socket);
+        }
+        let packet = self
+            .connection
+            .receive(session.thd, is_data, timeout_seconds)
+            .map_err(Error::Raised)?;
         Ok(Packet { data: packet.data, network_len: packet.network_len as u64 })
     }
 
     fn kill(&mut self, other: &mut Self) -> Result<()> {
-        self.0.kill(&other.0).map_err(Error::Raised)
+        self.connection.kill(&other.connection).map_err(Error::Raised)
     }
 
     fn disconnect(self, _: Option<&MysqldSession>, abort: bool, clear_error: bool) {
-        self.0.disconnect(abort, clear_error);
+        self.connection.disconnect(abort, clear_error);
     }
 }
 
 /// A donor's connection to its recipient: the one of its own session.
-pub(crate) struct DonorLinkOf(pub(crate) DonorConnection);
+pub(crate) struct DonorLinkOf<'s> {
+    session: &'s MysqldSession,
+    connection: DonorConnection,
+    direct: DirectWriter,
+}
 
-impl DonorLink for DonorLinkOf {
+impl<'s> DonorLinkOf<'s> {
+    pub(crate) fn new(session: &'s MysqldSession, connection: DonorConnection) -> Self {
+        Self { session, connection, direct: DirectWriter::default() }
+    }
+}
+
+impl DonorLink for DonorLinkOf<'_> {
     fn receive(&mut self, payload: &mut Vec<u8>) -> Result<u8> {
-        let (code, bytes) = self.0.next_command().map_err(Error::Raised)?;
+        self.direct.check()?;
+        let (code, bytes) = self.connection.next_command().map_err(Error::Raised)?;
         payload.clear();
         payload.extend_from_slice(bytes);
         Ok(code)
     }
 
     fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()> {
-        self.0.send_response(secure, packet).map_err(Error::Raised)
+        self.direct.check()?;
+        self.connection.send_response(secure, packet).map_err(Error::Raised)
+    }
+
+    fn send_file(
+        &mut self,
+        descriptor: &[u8],
+        file: BorrowedFd<'_>,
+        len: u32,
+    ) -> Result<bool, TransferError> {
+        match self.connection.plain_socket() {
+            Some(socket) => self.direct.send_file(self.session, socket, descriptor, file, len),
+            None => Ok(false),
+        }
     }
 
     fn send_error(&mut self, fatal: bool) -> Result<()> {
-        self.0.send_error(ResponseCode::Error as u8, fatal).map_err(Error::Raised)
+        let fatal = fatal || self.direct.check().is_err();
+        self.connection.send_error(ResponseCode::Error as u8, fatal).map_err(Error::Raised)
     }
 }

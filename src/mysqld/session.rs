@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use clone_core::error::{Error, Result, number};
 use clone_core::session::{Donor, LinkKind, PluginName, ServerRelease, Session};
+use clone_protocol::innodb;
 
 use super::engine::MysqldEngine;
 use super::links::RecipientLink;
 use super::{MysqldHost, errors, library};
-use crate::plugin::variables;
+use crate::plugin::start_up::NAME;
 use crate::server::connection::{self, Connection, SslContext};
 use crate::server::handlerton::Handlerton;
 use crate::server::{Thd, backup_lock, plugins, protocol, services};
@@ -108,7 +109,9 @@ impl Session for MysqldSession {
 
     fn plugins(&self) -> Result<Vec<PluginName>> {
         let plugins = plugins::active_plugins().map_err(Error::Raised)?;
-        Ok(plugins.into_iter().map(|(name, library)| PluginName { name, library }).collect())
+        // What puts clones in place at start-up matters to no peer, and a stock one would ask for it.
+        let plugins = plugins.into_iter().filter(|(name, _)| name.as_bytes() != NAME.to_bytes());
+        Ok(plugins.map(|(name, library)| PluginName { name, library }).collect())
     }
 
     fn has_plugin(&self, name: &str) -> bool {
@@ -132,7 +135,9 @@ impl Session for MysqldSession {
     }
 
     fn engines(&self) -> Vec<MysqldEngine> {
-        let engines = plugins::engines().unwrap_or_default();
+        let mut engines = plugins::engines().unwrap_or_default();
+        // mysqld has them in an order of its own. InnoDB leads, and peers have the same order.
+        engines.sort_by_key(|engine| (engine.db_type() != innodb::DB_TYPE, engine.db_type()));
         engines.into_iter().filter_map(MysqldEngine::new).collect()
     }
 
@@ -140,7 +145,7 @@ impl Session for MysqldSession {
         Handlerton::by_type(self.thd, db_type).and_then(MysqldEngine::new)
     }
 
-    fn connect(&self, donor: &Donor, kind: LinkKind) -> Result<RecipientLink> {
+    fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<RecipientLink> {
         let ssl = self.configs(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;
         let file =
             |index: usize| ssl.get(index).map(String::as_str).filter(|name| !name.is_empty());
@@ -150,7 +155,7 @@ impl Session for MysqldSession {
             port: donor.port,
             user: &donor.user,
             password: &donor.password,
-            compress: variables::enable_compression(),
+            compress: compressed,
             ssl: SslContext { mode: donor.ssl_mode, key: file(0), cert: file(1), ca: file(2) },
         };
         Connection::connect(thd, &donor).map(RecipientLink::new).map_err(Error::Raised)

@@ -2,11 +2,12 @@
 
 //! The three symbols that mysqld looks up in a plugin's library (`sql/sql_plugin.cc:plugin_dl_add`), and what they declare.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_ulong};
 use std::mem::size_of;
 use std::ptr::null_mut;
 
 use super::entry;
+use super::start_up;
 use super::variables::{VARIABLES, Writable};
 use crate::server::abi;
 use crate::server::clone_handle::PLUGIN_NAME;
@@ -22,10 +23,11 @@ pub(crate) static _mysql_plugin_interface_version_: c_int = abi::MYSQL_PLUGIN_IN
 pub(crate) static _mysql_sizeof_struct_st_plugin_: c_int =
     size_of::<abi::st_mysql_plugin>() as c_int;
 
-/// One declaration, and the end of the array: one without `info`.
+/// The declarations, and the end of the array: one without `info`. Both plugins allow to be loaded early, since mysqld loads no
+/// library early in which one does not; `clone` refuses to be, because InnoDB is not up then.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "mysqld's name")]
-pub(crate) static _mysql_plugin_declarations_: Writable<[abi::st_mysql_plugin; 2]> =
+pub(crate) static _mysql_plugin_declarations_: Writable<[abi::st_mysql_plugin; 3]> =
     Writable::new([
         abi::st_mysql_plugin {
             type_: abi::MYSQL_CLONE_PLUGIN,
@@ -41,10 +43,29 @@ pub(crate) static _mysql_plugin_declarations_: Writable<[abi::st_mysql_plugin; 2
             status_vars: null_mut(),
             system_vars: VARIABLES.as_ptr().cast(),
             reserved1: null_mut(),
-            flags: 0,
+            flags: ALLOW_EARLY,
+        },
+        abi::st_mysql_plugin {
+            type_: abi::MYSQL_DAEMON_PLUGIN,
+            info: start_up::DAEMON.as_ptr().cast(),
+            name: start_up::NAME.as_ptr(),
+            author: AUTHOR.as_ptr(),
+            descr: c"Puts a clone of MyRocks in place before the server opens it".as_ptr(),
+            license: abi::PLUGIN_LICENSE_GPL,
+            init: Some(start_up::init),
+            check_uninstall: None,
+            deinit: None,
+            version: 0x0100,
+            status_vars: null_mut(),
+            system_vars: start_up::VARIABLES.as_ptr().cast(),
+            reserved1: null_mut(),
+            // Who loads all plugins of the library gets it, and has it do nothing.
+            flags: ALLOW_EARLY | abi::PLUGIN_OPT_DEFAULT_OFF as c_ulong,
         },
         END,
     ]);
+
+const ALLOW_EARLY: c_ulong = abi::PLUGIN_OPT_ALLOW_EARLY as c_ulong;
 
 const AUTHOR: &CStr = c"mysql-clone";
 

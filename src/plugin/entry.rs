@@ -11,6 +11,7 @@ use clone_core::session::{Donor, Session};
 use clone_core::{donor, local, recipient};
 use zeroize::Zeroizing;
 
+use super::start_up;
 use super::tables;
 use crate::guard::{self, guard};
 use crate::mysqld::{DonorLinkOf, MysqldHost, MysqldSession, raise};
@@ -39,10 +40,17 @@ pub(super) fn host() -> Option<Arc<MysqldHost>> {
 /// The plugin is loaded.
 pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
     guard(|| match load() {
-        Ok(()) => 0,
+        Ok(()) => {
+            start_up::settle();
+            0
+        }
         Err(error) => {
             // SAFETY: mysqld gave `plugin` to this call.
             unsafe { log_plain(plugin, Level::Error, &error.to_string()) };
+            if let Some(facts) = symbols::facts() {
+                // SAFETY: as above.
+                unsafe { log_plain(plugin, Level::Error, &format!("for a report: {facts}")) };
+            }
             1
         }
     })
@@ -148,13 +156,16 @@ pub(super) unsafe extern "C" fn clone_client(
 }
 
 /// A client connection has switched to COM_CLONE.
-pub(super) unsafe extern "C" fn clone_server(thd: *mut abi::THD, _: abi::MYSQL_SOCKET) -> c_int {
+pub(super) unsafe extern "C" fn clone_server(
+    thd: *mut abi::THD,
+    socket: abi::MYSQL_SOCKET,
+) -> c_int {
     guard(|| {
         // SAFETY: the session of this thread, which lives through the call.
         let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
         // SAFETY: mysqld calls this for a session with a client connection that is in COM_CLONE.
-        let connection = unsafe { DonorConnection::new(session.thd()) };
-        code(donor::serve(&session, &mut DonorLinkOf(connection)))
+        let connection = unsafe { DonorConnection::new(session.thd(), socket) };
+        code(donor::serve(&session, &mut DonorLinkOf::new(&session, connection)))
     })
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The 14 system variables: names, types, defaults, ranges and texts of the stock plugin, in its order.
+//! The 14 system variables, or as many as the stock plugin of the server's release has: names, types, defaults, ranges and texts of the stock plugin, in its order.
 //!
 //! mysqld owns the values: it writes them when SET is executed, through the pointers given here. Numbers and booleans are read as
 //! atomics; strings are mysqld's memory and are only ever read through its services, which take the lock that SET holds.
@@ -16,8 +16,8 @@ use clone_core::session::Settings;
 
 use crate::guard::guard;
 use crate::mysqld::raise;
-use crate::server::abi;
 use crate::server::value::value_text;
+use crate::server::{abi, layout, symbols};
 
 /// The values as they are now.
 pub(crate) fn settings() -> Settings {
@@ -30,12 +30,10 @@ pub(crate) fn settings() -> Settings {
         max_data_bandwidth: MAX_DATA_BANDWIDTH.load(Ordering::Relaxed),
         autotune_concurrency: AUTOTUNE_CONCURRENCY.load(Ordering::Relaxed),
         delay_after_data_drop: DELAY_AFTER_DATA_DROP.load(Ordering::Relaxed),
+        enable_compression: ENABLE_COMPRESSION.load(Ordering::Relaxed),
+        compression_level: u8::try_from(COMPRESSION_LEVEL.load(Ordering::Relaxed))
+            .unwrap_or(u8::MAX),
     }
-}
-
-/// `clone_enable_compression`.
-pub(crate) fn enable_compression() -> bool {
-    ENABLE_COMPRESSION.load(Ordering::Relaxed)
 }
 
 /// Sets `clone_ddl_timeout` to `seconds` and gives the value that it had.
@@ -62,6 +60,7 @@ static SSL_CERT: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
 static SSL_CA: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
 static DONOR_TIMEOUT: AtomicU32 = AtomicU32::new(0);
 static DELAY_AFTER_DATA_DROP: AtomicU32 = AtomicU32::new(0);
+static COMPRESSION_LEVEL: AtomicU32 = AtomicU32::new(1);
 
 /// A static that mysqld writes to.
 #[repr(transparent)]
@@ -159,8 +158,43 @@ static DELAY_AFTER_DATA_DROP_VAR: Writable<abi::sysvar_uint> = number(
     Range { default: 0, min: 0, max: 60 * 60, step: 1 },
 );
 
+/// mysqld registers the variables of a plugin before it calls anything in it. This runs earlier: when the library is opened.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ON_LOAD: extern "C" fn() = follow_server;
+
+/// Takes out of [`VARIABLES`] what the stock plugin of this server's release does not have. Their values stay at 0 or OFF.
+extern "C" fn follow_server() {
+    // Otherwise this is not mysqld, or one that `init` refuses.
+    let Some(release) = symbols::release() else { return };
+    // SAFETY: nobody else has seen the library yet.
+    let variables = unsafe { &mut *VARIABLES.as_ptr() };
+    let mut kept = 0;
+    for at in 0..variables.len() {
+        let Some(&variable) = variables.get(at).filter(|variable| !variable.is_null()) else {
+            break;
+        };
+        // SAFETY: one of the variables above.
+        let name = unsafe { (*variable).name };
+        // SAFETY: a literal.
+        if layout::has_variable(release, unsafe { CStr::from_ptr(name) }) {
+            variables[kept] = variable;
+            kept += 1;
+        }
+    }
+    variables[kept..].fill(null_mut());
+}
+
+/// Ours alone. Between two plugins of this project; what stock peers compress is zlib's business.
+static COMPRESSION_LEVEL_VAR: Writable<abi::sysvar_uint> = number(
+    c"compression_level",
+    c"How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level",
+    &COMPRESSION_LEVEL,
+    Range { default: 1, min: 0, max: 19, step: 1 },
+);
+
 /// All variables, for the plugin's declaration; ends with a null pointer.
-pub(crate) static VARIABLES: Writable<[*mut abi::SYS_VAR; 15]> = Writable::new([
+pub(crate) static VARIABLES: Writable<[*mut abi::SYS_VAR; 16]> = Writable::new([
     BUFFER_SIZE_VAR.as_ptr().cast(),
     BLOCK_DDL_VAR.as_ptr().cast(),
     DDL_TIMEOUT_VAR.as_ptr().cast(),
@@ -175,6 +209,7 @@ pub(crate) static VARIABLES: Writable<[*mut abi::SYS_VAR; 15]> = Writable::new([
     SSL_CA_VAR.as_ptr().cast(),
     DONOR_TIMEOUT_VAR.as_ptr().cast(),
     DELAY_AFTER_DATA_DROP_VAR.as_ptr().cast(),
+    COMPRESSION_LEVEL_VAR.as_ptr().cast(),
     null_mut(),
 ]);
 

@@ -39,8 +39,9 @@ pub(crate) fn drop_handle(symbols: &Symbols) -> Result<ServerPhase, c_int> {
 /// # Safety
 /// `plugin` is what mysqld gave to `check_uninstall`, which has not returned.
 pub(crate) unsafe fn check_drop(symbols: &Symbols, plugin: *mut c_void) -> c_int {
+    let Some(check_drop) = symbols.clone_handle_check_drop else { return 0 };
     // SAFETY: by the caller's promise.
-    unsafe { (symbols.clone_handle_check_drop)(plugin) }
+    unsafe { check_drop(plugin) }
 }
 
 fn phase(code: c_int) -> Result<ServerPhase, c_int> {

@@ -2,7 +2,8 @@
 
 //! A recipient's connection to a donor, in clone mode.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_int, c_void};
+use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::ptr::NonNull;
 use std::slice;
@@ -43,6 +44,8 @@ pub(crate) struct Connection {
     mysql: NonNull<abi::MYSQL>,
     /// The session that KILL wakes through this connection.
     thd: Option<Thd>,
+    /// The socket's number, as mysqld said when it connected.
+    socket: c_int,
     /// mysqld keeps the state of the compression here as long as the connection lives.
     _compression: Option<Box<abi::NET_SERVER>>,
     closed: bool,
@@ -93,7 +96,10 @@ impl Connection {
         };
         wipe(password);
         match NonNull::new(mysql) {
-            Some(mysql) => Ok(Self { mysql, thd, _compression: compression, closed: false }),
+            Some(mysql) => {
+                let socket = socket.fd;
+                Ok(Self { mysql, thd, socket, _compression: compression, closed: false })
+            }
             None => Err(Thd::current()
                 .and_then(super::protocol::error)
                 .map_or(ER_INTERNAL_ERROR, |(number, _)| number)),
@@ -151,6 +157,27 @@ impl Connection {
         Ok(Packet { data, network_len })
     }
 
+    /// The socket, if it has neither TLS nor compression: then packets can be read from it past the client library. Nothing may
+    /// be under way, in the library's buffer or on the network.
+    ///
+    /// That there is no TLS is read in the library's own structures, of which only the first fields are known. They are believed
+    /// if they name the socket that mysqld named.
+    pub(crate) fn plain_socket(&self) -> Option<BorrowedFd<'_>> {
+        if self._compression.is_some() || self.socket < 0 {
+            return None;
+        }
+        // SAFETY: a `MYSQL` begins with its `NET`, in every release; it lives as long as the connection.
+        let net = unsafe { self.mysql.cast::<NetHead>().as_ref() };
+        // SAFETY: a `NET` begins with the address of its `Vio`, NULL only when the connection is closed.
+        let vio = unsafe { net.vio.as_ref() }?;
+        let is_known = net.fd == self.socket && vio.socket == self.socket;
+        if !is_known || !matches!(vio.kind, VIO_TYPE_TCPIP | VIO_TYPE_SOCKET) {
+            return None;
+        }
+        // SAFETY: open as long as the connection, which the result borrows.
+        Some(unsafe { BorrowedFd::borrow_raw(self.socket) })
+    }
+
     /// Kills the session of `other` at the donor, through this connection, which has left clone mode (COM_EXIT). The
     /// error is that of a query, which is not raised.
     pub(crate) fn kill(&mut self, other: &Connection) -> Result<(), u32> {
@@ -186,6 +213,33 @@ impl Drop for Connection {
         self.close(true, false);
     }
 }
+
+/// The first fields of `include/mysql_com.h:NET`, which is part of the client library's public interface.
+#[repr(C)]
+struct NetHead {
+    vio: *const VioHead,
+    buffers: [*mut c_void; 4],
+    fd: c_int,
+}
+
+/// The first fields of `include/violite.h:Vio`.
+#[repr(C)]
+struct VioHead {
+    socket: c_int,
+    _instrumentation: *mut c_void,
+    _is_local: bool,
+    /// `enum_vio_type`.
+    kind: c_int,
+}
+
+const _: () = {
+    assert!(std::mem::offset_of!(NetHead, fd) == 40);
+    assert!(std::mem::offset_of!(VioHead, kind) == 20);
+};
+
+/// `enum_vio_type`: without TLS.
+const VIO_TYPE_TCPIP: c_int = 1;
+const VIO_TYPE_SOCKET: c_int = 2;
 
 /// `include/mysql_com_server.h:net_server_ext_init`.
 fn no_compression_yet() -> Box<abi::NET_SERVER> {

@@ -2,26 +2,44 @@
 
 //! A donor's side of a connection in clone mode, which is the client connection of its session.
 
+use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::slice;
 
+use super::abi;
 use super::check;
 use super::services::services;
+use super::status;
 use super::thd::Thd;
 
 /// The connection of a session that executes COM_CLONE.
 pub(crate) struct DonorConnection {
     thd: Thd,
+    socket: abi::MYSQL_SOCKET,
+    /// Neither TLS nor compression. Found out when first asked.
+    is_plain: Option<bool>,
 }
 
 impl DonorConnection {
     /// The connection of `thd`.
     ///
     /// # Safety
-    /// `thd` is the session that `Mysql_clone::clone_server` was called for, and this is the only `DonorConnection` of
-    /// it.
-    pub(crate) unsafe fn new(thd: Thd) -> Self {
-        Self { thd }
+    /// `thd` and `socket` are those that `Mysql_clone::clone_server` was called with, and this is the only `DonorConnection` of
+    /// them.
+    pub(crate) unsafe fn new(thd: Thd, socket: abi::MYSQL_SOCKET) -> Self {
+        Self { thd, socket, is_plain: None }
+    }
+
+    /// The socket, if what is written to it is what the recipient reads. Everything that was sent has left mysqld's buffers by
+    /// then, because each packet is flushed (`clone_protocol_service.cc:mysql_clone_send_response`).
+    pub(crate) fn plain_socket(&mut self) -> Option<BorrowedFd<'_>> {
+        let thd = self.thd;
+        let is_plain = *self.is_plain.get_or_insert_with(|| status::is_plain(thd));
+        if !is_plain || self.socket.fd < 0 {
+            return None;
+        }
+        // SAFETY: mysqld closes the socket after `clone_server` has returned.
+        Some(unsafe { BorrowedFd::borrow_raw(self.socket.fd) })
     }
 
     /// Waits for a command, at least 8 hours: its code and its payload, which lies in the connection's buffer.

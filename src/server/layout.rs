@@ -10,6 +10,9 @@
 use std::ffi::CStr;
 use std::fmt;
 
+use clone_core::session::ReleaseFacts;
+use clone_protocol::Version;
+
 use super::version::Release;
 use super::version::ServerVersion;
 
@@ -27,6 +30,8 @@ pub(crate) struct Layout {
     pub(crate) clone_interface: Option<usize>,
     /// `MYSQL_VERSION_MATURITY` of the server's build, which no variable tells: what a donor of 9.7 says of itself.
     pub(crate) maturity: &'static str,
+    /// What has to do with clones, rather than with the server's interfaces.
+    pub(crate) release: ReleaseFacts,
 }
 
 impl Layout {
@@ -55,7 +60,40 @@ impl Layout {
             thread_info_v5: known.thread_info_v5,
             clone_interface: known.clone_interface,
             maturity: maturity(version.release),
+            release: release_facts(version.release),
         })
+    }
+}
+
+/// WL#14035: the clone is told of each file that DDL changes. Before, a donor has to hold the backup lock.
+const CONCURRENT_DDL: Release = Release::new(8, 0, 27);
+
+/// WL#12527: the redo log is as many files as it takes, in a directory of its own.
+const DYNAMIC_REDO: Release = Release::new(8, 0, 30);
+
+/// Variables that the stock plugin did not have from the beginning, and their first release.
+const LATER_VARIABLES: [(&CStr, Release); 3] = [
+    (c"donor_timeout_after_network_failure", DONOR_TIMEOUT),
+    (c"block_ddl", CONCURRENT_DDL),
+    (c"delay_after_data_drop", Release::new(8, 0, 29)),
+];
+const DONOR_TIMEOUT: Release = Release::new(8, 0, 24);
+
+/// Whether the stock plugin of a release has the variable `name`, without the prefix `clone_`.
+pub(crate) fn has_variable(release: Release, name: &CStr) -> bool {
+    LATER_VARIABLES.iter().all(|&(later, first)| later != name || release >= first)
+}
+
+fn release_facts(release: Release) -> ReleaseFacts {
+    ReleaseFacts {
+        protocol: match release {
+            release if release >= Release::new(9, 7, 0) => Version::V4,
+            // V3 is for this variable. Whether the stock plugin spoke V2 before is not known, and does not matter.
+            release if release >= DONOR_TIMEOUT => Version::V3,
+            _ => Version::V1,
+        },
+        allows_ddl: release >= CONCURRENT_DDL,
+        has_spare_redo_file: release < DYNAMIC_REDO,
     }
 }
 
@@ -124,12 +162,13 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    const LOG_LINE_GET_OUTPUT_BUFFER: &CStr = c"_Z26log_line_get_output_bufferP9_log_line";
-    const LOG_LINE_SET_FLAG: &CStr = c"_Z17log_line_set_flagP9_log_linemm";
-    const ARE_VERSIONS_CLONE_COMPATIBLE: &CStr =
+    pub(crate) const LOG_LINE_GET_OUTPUT_BUFFER: &CStr =
+        c"_Z26log_line_get_output_bufferP9_log_line";
+    pub(crate) const LOG_LINE_SET_FLAG: &CStr = c"_Z17log_line_set_flagP9_log_linemm";
+    pub(crate) const ARE_VERSIONS_CLONE_COMPATIBLE: &CStr =
         c"_Z29are_versions_clone_compatibleRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEES6_bb";
 
-    /// Asks `exports` for each of the functions.
+    /// Asks for each of the functions.
     pub(crate) fn ask(exports: impl Fn(&CStr) -> bool) -> Self {
         Self {
             log_line_get_output_buffer: exports(Self::LOG_LINE_GET_OUTPUT_BUFFER),
@@ -156,25 +195,26 @@ struct Known {
 /// Patch number of a row that holds for all later patches of a series.
 const ANY: u16 = u16::MAX;
 
-/// Sources: headers of 8.0.21 (a fork), 8.0.27 (Percona), 8.0.40, 8.1.0 and 8.4.3 (forks), 9.7.4; member lists at
-/// dev.mysql.com/doc/dev/mysql-server for 8.0.37 to 8.0.45, 8.3.0, 8.4.1 to 8.4.10, 9.0.1, 9.1.0, 9.3.0 and 9.7.0.
+/// Sources: the servers themselves, where the last column says "run"; headers of 8.0.21 (a fork), 8.0.27 (Percona), 8.0.40,
+/// 8.1.0 and 8.4.3 (forks), 9.7.4; member lists at dev.mysql.com/doc/dev/mysql-server for 8.0.37 to 8.0.45, 8.3.0, 8.4.1 to
+/// 8.4.10, 9.0.1, 9.1.0, 9.3.0 and 9.7.0.
 #[rustfmt::skip]
 const KNOWN: &[Known] = &[
-    // The first release with CLONE. Between headers that were read, only the probes know.
-    known((8, 0, 17), (8, 0, 20), None, Some(false), false, None),
-    known((8, 0, 21), (8, 0, 21), Some(26), Some(false), false, Some(0x230)),
+    // The first release with CLONE. Between those that were run or read, only the probes know.
+    known((8, 0, 17), (8, 0, 18), None, Some(false), false, None),
+    known((8, 0, 19), (8, 0, 21), Some(26), Some(false), false, Some(0x230)), // run: 19
     known((8, 0, 22), (8, 0, 26), None, Some(false), false, None),
-    known((8, 0, 27), (8, 0, 27), Some(27), Some(false), true, Some(0x230)),
-    known((8, 0, 28), (8, 0, 39), Some(27), Some(false), true, None),
-    known((8, 0, 40), (8, 0, 40), Some(27), Some(false), true, Some(0x260)),
-    known((8, 0, 41), (8, 0, ANY), None, Some(false), true, None),
+    known((8, 0, 27), (8, 0, 28), Some(27), Some(false), true, Some(0x230)), // run: 28
+    known((8, 0, 29), (8, 0, 35), Some(27), Some(false), true, None),
+    known((8, 0, 36), (8, 0, 46), Some(27), Some(false), true, Some(0x260)), // run: 36, 42, 46
+    known((8, 0, 47), (8, 0, ANY), None, Some(false), true, None),
     known((8, 1, 0), (8, 3, ANY), Some(27), Some(false), true, Some(0x260)),
-    // 8.4.9 has log_line_set_flag, 8.4.7 does not.
-    known((8, 4, 0), (8, 4, 7), Some(27), Some(false), true, Some(0x268)),
-    known((8, 4, 8), (8, 4, ANY), None, None, true, Some(0x268)),
+    known((8, 4, 0), (8, 4, 8), Some(27), Some(false), true, Some(0x268)), // run: 4, 6, 7, 8
+    known((8, 4, 9), (8, 4, 13), Some(28), Some(false), true, Some(0x268)), // run: 10, 13
+    known((8, 4, 14), (8, 4, ANY), None, None, true, Some(0x268)),
     known((9, 0, 0), (9, 0, ANY), Some(27), Some(false), true, None),
     known((9, 1, 0), (9, 6, ANY), Some(28), Some(false), true, None),
-    known((9, 7, 0), (9, 7, ANY), Some(28), Some(true), true, Some(0x278)),
+    known((9, 7, 0), (9, 7, ANY), Some(28), Some(true), true, Some(0x278)), // run: 4
 ];
 
 const fn known(
@@ -214,9 +254,10 @@ impl fmt::Display for Unsupported {
         write!(f, "server version {} is not supported", self.version)?;
         match self.reason {
             Reason::UnknownVersion => f.write_str(" (8.0.17 to 8.4, and 9.0 to 9.7 are)"),
-            Reason::Contradiction(service) => {
-                write!(f, ": its service {service} has an unexpected form")
-            }
+            Reason::Contradiction(service) => write!(
+                f,
+                ": the functions that it exports do not go with the form of its service {service} in this version"
+            ),
         }
     }
 }
@@ -238,28 +279,74 @@ mod tests {
         Layout::for_version(&version.parse().expect(version), probes)
     }
 
+    /// A server of each row, at both of its ends, as far as they are known.
     #[test]
-    fn measured_releases() {
-        for (version, probes, log_message, connect, send_error, clone_interface) in [
-            ("8.0.21", OLDEST, 26, 6, 14, Some(0x230)),
-            ("8.0.27-18", MIDDLE, 27, 6, 14, Some(0x230)),
-            ("8.0.40", MIDDLE, 27, 6, 14, Some(0x260)),
-            ("8.1.0", MIDDLE, 27, 6, 14, Some(0x260)),
-            ("8.4.3", MIDDLE, 27, 6, 14, Some(0x268)),
-            ("8.4.10", FLAGS, 28, 6, 14, Some(0x268)),
-            ("9.0.1", MIDDLE, 27, 6, 14, None),
-            ("9.3.0", FLAGS, 28, 6, 14, None),
-            ("9.7.4-2", NEWEST, 28, 7, 15, Some(0x278)),
+    fn every_row_has_its_layout() {
+        for known in KNOWN {
+            let probes = Probes {
+                log_line_get_output_buffer: known.log_message != Some(26),
+                log_line_set_flag: known.log_message == Some(28),
+                are_versions_clone_compatible: known.validate_version == Some(true),
+            };
+            for release in [known.first, known.last] {
+                let layout = layout(&release.to_string(), probes).expect("a layout");
+                let connect = if known.validate_version == Some(true) { 7 } else { 6 };
+                assert_eq!(layout.log_message, known.log_message.unwrap_or(27), "{release}");
+                assert_eq!(layout.clone_protocol.connect, connect, "{release}");
+                assert_eq!(layout.clone_protocol.send_error, connect + 8, "{release}");
+                assert_eq!(layout.clone_protocol.validate_version.is_some(), connect == 7);
+                assert_eq!(layout.clone_interface, known.clone_interface, "{release}");
+                assert_eq!(layout.thread_info_v5, release >= Release::new(8, 0, 27), "{release}");
+            }
+        }
+    }
+
+    /// What was found on the servers themselves: by their log lines and `objdump -T`.
+    #[test]
+    fn releases_that_were_run() {
+        for (version, probes, log_message, connect, clone_interface, protocol) in [
+            ("8.0.19-0ubuntu5", OLDEST, 26, 6, 0x230, Version::V1),
+            ("8.0.28-0ubuntu4", MIDDLE, 27, 6, 0x230, Version::V3),
+            ("8.0.36-2ubuntu3", MIDDLE, 27, 6, 0x260, Version::V3),
+            ("8.0.42-0ubuntu0.20.04.1", MIDDLE, 27, 6, 0x260, Version::V3),
+            ("8.0.46-0ubuntu0.24.04.5", MIDDLE, 27, 6, 0x260, Version::V3),
+            ("8.4.4-0ubuntu2", MIDDLE, 27, 6, 0x268, Version::V3),
+            ("8.4.6-0ubuntu3", MIDDLE, 27, 6, 0x268, Version::V3),
+            ("8.4.7-0ubuntu0.25.04.2", MIDDLE, 27, 6, 0x268, Version::V3),
+            ("8.4.8-0ubuntu1", MIDDLE, 27, 6, 0x268, Version::V3),
+            ("8.4.10-0ubuntu0.25.10.1", FLAGS, 28, 6, 0x268, Version::V3),
+            ("8.4.13-0ubuntu0.26.04.2", FLAGS, 28, 6, 0x268, Version::V3),
+            ("9.7.4-2", NEWEST, 28, 7, 0x278, Version::V4),
         ] {
             let layout = layout(version, probes).expect(version);
             assert_eq!(layout.log_message, log_message, "{version}");
             assert_eq!(layout.clone_protocol.connect, connect, "{version}");
-            assert_eq!(layout.clone_protocol.send_error, send_error, "{version}");
-            assert_eq!(layout.clone_protocol.validate_version.is_some(), connect == 7, "{version}");
-            assert_eq!(layout.clone_interface, clone_interface, "{version}");
+            assert_eq!(layout.clone_interface, Some(clone_interface), "{version}");
+            assert_eq!(layout.release.protocol, protocol, "{version}");
+            let is_oldest = version == "8.0.19-0ubuntu5";
+            assert_eq!(layout.release.allows_ddl, !is_oldest, "{version}");
+            let has_spare = is_oldest || version == "8.0.28-0ubuntu4";
+            assert_eq!(layout.release.has_spare_redo_file, has_spare, "{version}");
         }
         assert_eq!(layout("9.7.4-2", NEWEST).expect("9.7.4").maturity, "LTS");
         assert_eq!(layout("9.3.0", FLAGS).expect("9.3.0").maturity, "INNOVATION");
+    }
+
+    #[test]
+    fn variables_came_one_by_one() {
+        for (release, absent) in [
+            ((8, 0, 23), 3),
+            ((8, 0, 24), 2),
+            ((8, 0, 27), 1),
+            ((8, 0, 28), 1),
+            ((8, 0, 29), 0),
+            ((9, 7, 4), 0),
+        ] {
+            let release = Release::new(release.0, release.1, release.2);
+            let names = LATER_VARIABLES.iter().filter(|(name, _)| !has_variable(release, name));
+            assert_eq!(names.count(), absent, "{release}");
+            assert!(has_variable(release, c"buffer_size"));
+        }
     }
 
     #[test]
@@ -271,19 +358,31 @@ mod tests {
         }
     }
 
+    /// Wherever a row knows something, a server that says otherwise is refused.
     #[test]
     fn a_server_that_contradicts_the_table_is_refused() {
-        let log =
-            layout("9.7.0", Probes { log_line_set_flag: false, ..NEWEST }).expect_err("moved slot");
-        assert_eq!(log.reason, Reason::Contradiction("log_builtins"));
-        let protocol = layout("9.7.0", FLAGS).expect_err("missing slot");
-        assert_eq!(protocol.reason, Reason::Contradiction("clone_protocol"));
+        let all = [OLDEST, MIDDLE, FLAGS, NEWEST, Probes { log_line_set_flag: false, ..NEWEST }];
+        for known in KNOWN {
+            for probes in all {
+                let refused = layout(&known.first.to_string(), probes).err().map(|no| no.reason);
+                let wrong_log = known.log_message.is_some_and(|slot| slot != probes.log_message());
+                let wrong_protocol = known
+                    .validate_version
+                    .is_some_and(|there| there != probes.are_versions_clone_compatible);
+                let expected = match (wrong_log, wrong_protocol) {
+                    (true, _) => Some(Reason::Contradiction("log_builtins")),
+                    (false, true) => Some(Reason::Contradiction("clone_protocol")),
+                    (false, false) => None,
+                };
+                assert_eq!(refused, expected, "{} with {probes:?}", known.first);
+            }
+        }
     }
 
     #[test]
     fn where_the_table_is_silent_the_probes_decide() {
-        assert_eq!(layout("8.4.8", MIDDLE).expect("8.4.8").log_message, 27);
-        assert_eq!(layout("8.4.8", FLAGS).expect("8.4.8").log_message, 28);
+        assert_eq!(layout("8.4.20", MIDDLE).expect("8.4.20").log_message, 27);
+        assert_eq!(layout("8.4.20", FLAGS).expect("8.4.20").log_message, 28);
         assert_eq!(layout("8.0.24", OLDEST).expect("8.0.24").log_message, 26);
         assert_eq!(layout("8.0.24", MIDDLE).expect("8.0.24").log_message, 27);
     }

@@ -22,6 +22,8 @@ pub(crate) enum LoadError {
     MissingService(&'static CStr),
     /// A service has no function in a slot where this version should have one.
     EmptySlot { service: &'static CStr, slot: usize },
+    /// What a service has in a slot is not a function of mysqld.
+    ForeignSlot { service: &'static CStr, slot: usize },
     /// No eight consecutive words of InnoDB's handlerton are InnoDB's eight clone functions.
     NoCloneInterface,
     /// mysqld did not make a clone handle; the number is what it returned.
@@ -46,6 +48,10 @@ impl fmt::Display for LoadError {
             }
             LoadError::EmptySlot { service, slot } => {
                 write!(f, "slot {slot} of the service {} is empty", service.to_string_lossy())
+            }
+            LoadError::ForeignSlot { service, slot } => {
+                let service = service.to_string_lossy();
+                write!(f, "slot {slot} of the service {service} is not a function of mysqld")
             }
             LoadError::NoCloneInterface => {
                 f.write_str("the clone interface was not found in InnoDB's handlerton")

@@ -20,7 +20,8 @@ use super::pin::pin;
 use super::services::Registry;
 use super::services::Service;
 use super::thd::Thd;
-use columns::Columns;
+
+pub(super) use columns::Columns;
 
 /// A table without indexes that can only be read.
 pub(crate) trait Table: 'static {
@@ -46,7 +47,7 @@ pub(crate) trait Snapshot {
     fn column(&self, row: usize, column: usize) -> Value<'_>;
 }
 
-/// A value, in the type of its column. An empty `Char`, time 0, and before 8.0.34 an empty `Varchar`, become NULL.
+/// A value, in the type of its column. An empty `Char` and time 0 become NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     Null,

@@ -40,7 +40,7 @@ pub(crate) fn engines() -> Result<Vec<Handlerton>, u32> {
 }
 
 /// As [`engines`], before the services are installed.
-pub(super) fn handlertons(symbols: &Symbols) -> Result<Vec<Handlerton>, u32> {
+pub(crate) fn handlertons(symbols: &Symbols) -> Result<Vec<Handlerton>, u32> {
     let mut engines = Vec::new();
     for_each(symbols, abi::MYSQL_STORAGE_ENGINE_PLUGIN, |plugin| {
         // SAFETY: the data of a ready storage engine is its handlerton (sql/handler.cc:ha_initialize_handlerton).

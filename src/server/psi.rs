@@ -39,10 +39,7 @@ static CLIENT_TASK: AtomicU32 = AtomicU32::new(0);
 pub(crate) fn register(services: &Services) -> Keys {
     let symbols = services.symbols;
     register_memory(symbols.psi_memory_service);
-    // Before, the record had another form; then threads are not instrumented.
-    if services.layout.thread_info_v5 {
-        register_threads(symbols.psi_thread_service);
-    }
+    register_threads(symbols.psi_thread_service, services.layout.thread_info_v5);
     let [local_statement, client_statement, server_statement] =
         register_statements(symbols.psi_statement_service);
     Keys {
@@ -71,25 +68,32 @@ fn register_memory(service: &AtomicPtr<abi::PSI_memory_service>) {
     }
 }
 
-fn register_threads(service: &AtomicPtr<abi::PSI_thread_service>) {
-    let thread =
-        |key: &AtomicU32, name: &'static CStr, os_name: &'static CStr| abi::PSI_thread_info_v5 {
-            m_key: key.as_ptr(),
-            m_name: name.as_ptr(),
-            m_os_name: os_name.as_ptr(),
-            m_flags: 0,
-            m_volatility: 0,
-            m_documentation: ptr::null(),
-        };
-    let mut threads = [
-        thread(&LOCAL_TASK, c"local-task", c"clone_local"),
-        thread(&CLIENT_TASK, c"client-task", c"clone_client"),
-    ];
+/// Of each thread: where its key goes, its name, and its name to the operating system.
+const THREADS: [(&AtomicU32, &CStr, &CStr); 2] =
+    [(&LOCAL_TASK, c"local-task", c"clone_local"), (&CLIENT_TASK, c"client-task", c"clone_client")];
+
+fn register_threads(service: &AtomicPtr<abi::PSI_thread_service>, is_v5: bool) {
+    let mut v1 = THREADS.map(|(key, name, _)| abi::PSI_thread_info_v1 {
+        m_key: key.as_ptr(),
+        m_name: name.as_ptr(),
+        m_flags: 0,
+        m_volatility: 0,
+        m_documentation: ptr::null(),
+    });
+    let mut v5 = THREADS.map(|(key, name, os_name)| abi::PSI_thread_info_v5 {
+        m_key: key.as_ptr(),
+        m_name: name.as_ptr(),
+        m_os_name: os_name.as_ptr(),
+        m_flags: 0,
+        m_volatility: 0,
+        m_documentation: ptr::null(),
+    });
+    let records = if is_v5 { v5.as_mut_ptr().cast() } else { v1.as_mut_ptr().cast() };
     // SAFETY: mysqld's constant table.
     let table = unsafe { service.load(Ordering::Acquire).as_ref() };
     if let Some(register) = table.and_then(|table| table.register_thread) {
-        // SAFETY: two records; performance_schema copies the names.
-        unsafe { register(CATEGORY.as_ptr(), threads.as_mut_ptr(), 2) };
+        // SAFETY: two records of this server's form; performance_schema copies the names.
+        unsafe { register(CATEGORY.as_ptr(), records, 2) };
     }
 }
 

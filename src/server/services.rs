@@ -25,6 +25,7 @@ use super::log::Log;
 use super::log::Trace;
 use super::protocol::CloneProtocol;
 use super::symbols;
+use super::symbols::LookUp;
 use super::symbols::Symbols;
 use super::version::ServerVersion;
 
@@ -43,10 +44,19 @@ pub(crate) struct Services {
 impl Services {
     /// Acquires everything. To be called on a thread of mysqld, when InnoDB is up.
     pub(crate) fn acquire() -> Result<Self, LoadError> {
-        let symbols = Symbols::load()?;
+        Self::find(Symbols::load()?, &symbols::look_up, Registry::acquire)
+    }
+
+    /// As [`Services::acquire`]: `look_up` gives the addresses of names, as it did for `symbols`.
+    pub(super) fn find(
+        symbols: &'static Symbols,
+        look_up: LookUp<'_>,
+        registry: impl FnOnce() -> Result<Arc<Registry>, LoadError>,
+    ) -> Result<Self, LoadError> {
+        // The version first: it says what may be called.
         let version = symbols.server_version()?;
-        let layout = Layout::for_version(&version, Probes::ask(symbols::exports))?;
-        let registry = Registry::acquire()?;
+        let layout = Layout::for_version(&version, Probes::ask(|name| !look_up(name).is_null()))?;
+        let registry = registry()?;
         Ok(Self {
             clone_protocol: CloneProtocol::acquire(&registry, &layout.clone_protocol)?,
             backup_lock: BackupLock::acquire(&registry)?,
@@ -135,7 +145,13 @@ unsafe impl Sync for Registry {}
 impl Registry {
     /// Takes a reference through the plugin service.
     pub(crate) fn acquire() -> Result<Arc<Self>, LoadError> {
-        let service = plugin_registry_service.load(Ordering::Acquire);
+        Self::from_plugin_service(plugin_registry_service.load(Ordering::Acquire))
+    }
+
+    /// Takes a reference through `service`, which mysqld has written where the version of the plugin service was.
+    pub(super) fn from_plugin_service(
+        service: *mut abi::plugin_registry_service_st,
+    ) -> Result<Arc<Self>, LoadError> {
         if service.addr() == abi::PLUGIN_SERVICE_VERSION as usize {
             return Err(LoadError::NotLoadedByServer);
         }
@@ -158,6 +174,11 @@ impl Registry {
             Some(table) if !failed => Ok(Service { name, table, registry: Arc::clone(self) }),
             _ => Err(missing),
         }
+    }
+
+    /// Where the program begins that the registry is in.
+    fn program(&self) -> Option<NonNull<c_void>> {
+        self.methods().acquire.and_then(|acquire| symbols::program_of(acquire as *const c_void))
     }
 
     fn methods(&self) -> &abi::s_mysql_registry {
@@ -188,7 +209,8 @@ unsafe impl Send for Service {}
 unsafe impl Sync for Service {}
 
 impl Service {
-    /// The method in `slot`. It may be called as long as the service is held.
+    /// The method in `slot`. It may be called as long as the service is held. A function that is not in the program that the
+    /// registry is in, which is mysqld, is not a method of its services.
     ///
     /// # Safety
     /// The service has more than `slot` slots, and this one is a function of type `T`.
@@ -198,6 +220,9 @@ impl Service {
         let address = unsafe { slots.add(slot) };
         // SAFETY: as above, and tables are aligned arrays of pointers.
         let method = unsafe { *address };
+        if !method.is_null() && symbols::program_of(method) != self.registry.program() {
+            return Err(LoadError::ForeignSlot { service: self.name, slot });
+        }
         // SAFETY: the type is the caller's promise.
         unsafe { abi::function_at::<T>(method) }
             .ok_or(LoadError::EmptySlot { service: self.name, slot })

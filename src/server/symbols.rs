@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 use std::ffi::c_char;
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicPtr;
@@ -14,6 +15,7 @@ use super::abi;
 use super::abi::Function;
 use super::abi::Nullable;
 use super::load_error::LoadError;
+use super::version::Release;
 use super::version::ServerVersion;
 
 /// What mysqld exports of that which the plugin uses.
@@ -30,7 +32,8 @@ pub(crate) struct Symbols {
     pub(crate) ha_resolve_by_legacy_type: Function<abi::ha_resolve_by_legacy_type_fn>,
     pub(crate) clone_handle_create: Function<abi::clone_handle_create_fn>,
     pub(crate) clone_handle_drop: Function<abi::clone_handle_drop_fn>,
-    pub(crate) clone_handle_check_drop: Function<abi::clone_handle_check_drop_fn>,
+    /// Not in 8.0.19, which unloads a plugin that is in use when it no longer is.
+    pub(crate) clone_handle_check_drop: Option<Function<abi::clone_handle_check_drop_fn>>,
     /// The addresses of InnoDB's clone functions, in the order of `Clone_interface_t`.
     pub(crate) innodb_clone: [usize; 8],
     pub(crate) psi_memory_service: &'static AtomicPtr<abi::PSI_memory_service>,
@@ -68,7 +71,7 @@ impl Symbols {
         if let Some(symbols) = SYMBOLS.get() {
             return Ok(symbols);
         }
-        let symbols = Self::find()?;
+        let symbols = Self::find(&look_up)?;
         Ok(SYMBOLS.get_or_init(|| symbols))
     }
 
@@ -79,75 +82,150 @@ impl Symbols {
         text.parse().map_err(|_| LoadError::UnreadableVersion(text.into_owned()))
     }
 
+    /// As [`Symbols::load`]; `look_up` gives the address of a name, NULL where there is none.
+    ///
+    /// # Safety of what it finds
+    /// The symbol of each name is what mysqld has under that name.
     #[rustfmt::skip]
     #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one promise about a list")]
-    fn find() -> Result<Self, LoadError> {
-        // The functions whose C++ names contain plugin_ref.
-        const FOREACH: &CStr = c"_Z24plugin_foreach_with_maskP3THDPFbS0_P13st_plugin_intPvEijS3_";
-        const FOREACH_DEBUG: &CStr = c"_Z24plugin_foreach_with_maskP3THDPFbS0_PP13st_plugin_intPvEijS4_";
-        const UNLOCK: &CStr = c"_Z13plugin_unlockP3THDP13st_plugin_int";
-        const UNLOCK_DEBUG: &CStr = c"_Z13plugin_unlockP3THDPP13st_plugin_int";
-        let (plugin_ref, foreach, unlock) = if exports(FOREACH_DEBUG) {
-            (PluginRef::Indirect, FOREACH_DEBUG, UNLOCK_DEBUG)
-        } else {
-            (PluginRef::Direct, FOREACH, UNLOCK)
+    pub(super) fn find(look_up: LookUp<'_>) -> Result<Self, LoadError> {
+        let plugin_ref = match look_up(names::FOREACH_DEBUG).is_null() {
+            true => PluginRef::Direct,
+            false => PluginRef::Indirect,
         };
-
+        let (foreach, unlock) = names::with_plugin_ref(plugin_ref);
         // SAFETY: each name is mangled from, or declared in C as, the type of the field that it goes to.
         unsafe {
             Ok(Self {
-                my_error: function::<abi::my_error_fn>(c"_Z8my_erroriiz")?,
-                thd_killed: function::<abi::thd_killed_fn>(c"thd_killed")?,
-                thd_get_thread_id: function::<abi::thd_get_thread_id_fn>(c"thd_get_thread_id")?,
-                thd_get_current_thd: function::<abi::thd_get_current_thd_fn>(c"_Z19thd_get_current_thdv")?,
-                plugin_foreach_with_mask: function::<abi::plugin_foreach_with_mask_fn>(foreach)?,
-                plugin_lock_by_name: function::<abi::plugin_lock_by_name_fn>(c"_Z19plugin_lock_by_nameP3THDRK17MYSQL_LEX_CSTRINGi")?,
-                plugin_unlock: function::<abi::plugin_unlock_fn>(unlock)?,
+                my_error: function::<abi::my_error_fn>(look_up, names::MY_ERROR)?,
+                thd_killed: function::<abi::thd_killed_fn>(look_up, names::THD_KILLED)?,
+                thd_get_thread_id: function::<abi::thd_get_thread_id_fn>(look_up, names::THD_GET_THREAD_ID)?,
+                thd_get_current_thd: function::<abi::thd_get_current_thd_fn>(look_up, names::THD_GET_CURRENT_THD)?,
+                plugin_foreach_with_mask: function::<abi::plugin_foreach_with_mask_fn>(look_up, foreach)?,
+                plugin_lock_by_name: function::<abi::plugin_lock_by_name_fn>(look_up, names::PLUGIN_LOCK_BY_NAME)?,
+                plugin_unlock: function::<abi::plugin_unlock_fn>(look_up, unlock)?,
                 plugin_ref,
-                ha_resolve_by_legacy_type: function::<abi::ha_resolve_by_legacy_type_fn>(c"_Z25ha_resolve_by_legacy_typeP3THD14legacy_db_type")?,
-                clone_handle_create: function::<abi::clone_handle_create_fn>(c"_Z19clone_handle_createPKc")?,
-                clone_handle_drop: function::<abi::clone_handle_drop_fn>(c"_Z17clone_handle_dropv")?,
-                clone_handle_check_drop: function::<abi::clone_handle_check_drop_fn>(c"_Z23clone_handle_check_dropPv")?,
-                innodb_clone: innodb_clone()?,
-                psi_memory_service: variable(c"psi_memory_service")?,
-                psi_thread_service: variable(c"psi_thread_service")?,
-                psi_statement_service: variable(c"psi_statement_service")?,
-                db_keyword: function::<abi::db_keyword_fn>(c"_Z12_db_keyword_P10CODE_STATEPKci").ok(),
-                server_version: address(c"server_version").map(NonNull::cast)?,
+                ha_resolve_by_legacy_type: function::<abi::ha_resolve_by_legacy_type_fn>(look_up, names::HA_RESOLVE_BY_LEGACY_TYPE)?,
+                clone_handle_create: function::<abi::clone_handle_create_fn>(look_up, names::CLONE_HANDLE_CREATE)?,
+                clone_handle_drop: function::<abi::clone_handle_drop_fn>(look_up, names::CLONE_HANDLE_DROP)?,
+                clone_handle_check_drop: function::<abi::clone_handle_check_drop_fn>(look_up, names::CLONE_HANDLE_CHECK_DROP).ok(),
+                innodb_clone: innodb_clone(look_up)?,
+                psi_memory_service: variable(look_up, names::PSI_MEMORY_SERVICE)?,
+                psi_thread_service: variable(look_up, names::PSI_THREAD_SERVICE)?,
+                psi_statement_service: variable(look_up, names::PSI_STATEMENT_SERVICE)?,
+                db_keyword: function::<abi::db_keyword_fn>(look_up, names::DB_KEYWORD).ok(),
+                server_version: address(look_up, names::SERVER_VERSION)?.cast(),
             })
         }
     }
 }
 
-/// Whether mysqld exports `name`.
-pub(crate) fn exports(name: &CStr) -> bool {
+/// Gives the address of a name, NULL where there is none.
+pub(super) type LookUp<'a> = &'a dyn Fn(&CStr) -> *mut c_void;
+
+/// Looks `name` up in mysqld.
+pub(super) fn look_up(name: &CStr) -> *mut c_void {
     // SAFETY: a search for a terminated name has no conditions.
-    !unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.is_null()
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
 }
 
-fn address(name: &'static CStr) -> Result<NonNull<c_void>, LoadError> {
-    // SAFETY: as in `exports`.
-    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    NonNull::new(address).ok_or(LoadError::MissingSymbol(name))
+/// Where the program or library begins that `address` is in.
+pub(super) fn program_of(address: *const c_void) -> Option<NonNull<c_void>> {
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: any address may be asked for; the answer has its place.
+    let is_found = unsafe { libc::dladdr(address, found.as_mut_ptr()) } != 0;
+    // SAFETY: null pointers, or filled in.
+    let found = unsafe { found.assume_init() };
+    NonNull::new(found.dli_fbase).filter(|_| is_found)
+}
+
+/// What there is to say of this server where the plugin does not load. `None` outside mysqld.
+pub(crate) fn facts() -> Option<String> {
+    let text = version_text()?.to_string_lossy();
+    Some(crate::facts::describe(&text, &|name| !look_up(name).is_null()))
+}
+
+/// The version of the server that this library was loaded into, before anything else is known of it. `None` outside mysqld.
+pub(crate) fn release() -> Option<Release> {
+    Some(version_text()?.to_str().ok()?.parse::<ServerVersion>().ok()?.release)
+}
+
+fn version_text() -> Option<&'static CStr> {
+    let text: NonNull<c_char> = address(&look_up, names::SERVER_VERSION).ok()?.cast();
+    // SAFETY: as in `Symbols::server_version`.
+    Some(unsafe { CStr::from_ptr(text.as_ptr()) })
+}
+
+fn address(look_up: LookUp<'_>, name: &'static CStr) -> Result<NonNull<c_void>, LoadError> {
+    NonNull::new(look_up(name)).ok_or(LoadError::MissingSymbol(name))
 }
 
 /// # Safety
 /// The symbol is a function of type `T`.
-unsafe fn function<T: Nullable>(name: &'static CStr) -> Result<Function<T>, LoadError> {
+unsafe fn function<T: Nullable>(
+    look_up: LookUp<'_>,
+    name: &'static CStr,
+) -> Result<Function<T>, LoadError> {
+    let address = address(look_up, name)?;
     // SAFETY: by the caller's promise.
-    unsafe { abi::function_at::<T>(address(name)?.as_ptr()) }.ok_or(LoadError::MissingSymbol(name))
+    unsafe { abi::function_at::<T>(address.as_ptr()) }.ok_or(LoadError::MissingSymbol(name))
 }
 
 /// # Safety
 /// The symbol is a variable that a `T` can stand for, and mysqld writes it without races that matter.
-unsafe fn variable<T>(name: &'static CStr) -> Result<&'static T, LoadError> {
-    let address: NonNull<T> = address(name)?.cast();
+unsafe fn variable<T>(look_up: LookUp<'_>, name: &'static CStr) -> Result<&'static T, LoadError> {
+    let address: NonNull<T> = address(look_up, name)?.cast();
     // SAFETY: by the caller's promise; mysqld is never unmapped.
     Ok(unsafe { address.as_ref() })
 }
 
-fn innodb_clone() -> Result<[usize; 8], LoadError> {
-    const NAMES: [&CStr; 8] = [
+fn innodb_clone(look_up: LookUp<'_>) -> Result<[usize; 8], LoadError> {
+    let mut addresses = [0; 8];
+    for (slot, name) in addresses.iter_mut().zip(names::INNODB_CLONE) {
+        *slot = address(look_up, name)?.as_ptr().addr();
+    }
+    Ok(addresses)
+}
+
+/// mysqld's names, mangled where they are C++.
+pub(crate) mod names {
+    use std::ffi::CStr;
+
+    use super::PluginRef;
+
+    pub(crate) const MY_ERROR: &CStr = c"_Z8my_erroriiz";
+    pub(crate) const THD_KILLED: &CStr = c"thd_killed";
+    pub(crate) const THD_GET_THREAD_ID: &CStr = c"thd_get_thread_id";
+    pub(crate) const THD_GET_CURRENT_THD: &CStr = c"_Z19thd_get_current_thdv";
+    pub(crate) const PLUGIN_LOCK_BY_NAME: &CStr =
+        c"_Z19plugin_lock_by_nameP3THDRK17MYSQL_LEX_CSTRINGi";
+    pub(crate) const HA_RESOLVE_BY_LEGACY_TYPE: &CStr =
+        c"_Z25ha_resolve_by_legacy_typeP3THD14legacy_db_type";
+    pub(crate) const CLONE_HANDLE_CREATE: &CStr = c"_Z19clone_handle_createPKc";
+    pub(crate) const CLONE_HANDLE_DROP: &CStr = c"_Z17clone_handle_dropv";
+    pub(crate) const CLONE_HANDLE_CHECK_DROP: &CStr = c"_Z23clone_handle_check_dropPv";
+    pub(crate) const PSI_MEMORY_SERVICE: &CStr = c"psi_memory_service";
+    pub(crate) const PSI_THREAD_SERVICE: &CStr = c"psi_thread_service";
+    pub(crate) const PSI_STATEMENT_SERVICE: &CStr = c"psi_statement_service";
+    pub(crate) const DB_KEYWORD: &CStr = c"_Z12_db_keyword_P10CODE_STATEPKci";
+    pub(crate) const SERVER_VERSION: &CStr = c"server_version";
+
+    const FOREACH: &CStr = c"_Z24plugin_foreach_with_maskP3THDPFbS0_P13st_plugin_intPvEijS3_";
+    pub(crate) const FOREACH_DEBUG: &CStr =
+        c"_Z24plugin_foreach_with_maskP3THDPFbS0_PP13st_plugin_intPvEijS4_";
+    const UNLOCK: &CStr = c"_Z13plugin_unlockP3THDP13st_plugin_int";
+    const UNLOCK_DEBUG: &CStr = c"_Z13plugin_unlockP3THDPP13st_plugin_int";
+
+    /// `plugin_foreach_with_mask` and `plugin_unlock`, whose names contain plugin_ref.
+    pub(crate) const fn with_plugin_ref(plugin_ref: PluginRef) -> (&'static CStr, &'static CStr) {
+        match plugin_ref {
+            PluginRef::Direct => (FOREACH, UNLOCK),
+            PluginRef::Indirect => (FOREACH_DEBUG, UNLOCK_DEBUG),
+        }
+    }
+
+    /// In the order of `Clone_interface_t`.
+    pub(crate) const INNODB_CLONE: [&CStr; 8] = [
         c"_Z27innodb_clone_get_capabilityRSt6bitsetILm6EE",
         c"_Z18innodb_clone_beginP10handlertonP3THDRPKhRjS6_13Ha_clone_type13Ha_clone_mode",
         c"_Z17innodb_clone_copyP10handlertonP3THDPKhjjP12Ha_clone_cbk",
@@ -157,11 +235,29 @@ fn innodb_clone() -> Result<[usize; 8], LoadError> {
         c"_Z18innodb_clone_applyP10handlertonP3THDPKhjjiP12Ha_clone_cbk",
         c"_Z22innodb_clone_apply_endP10handlertonP3THDPKhjji",
     ];
-    let mut addresses = [0; 8];
-    for (slot, name) in addresses.iter_mut().zip(NAMES) {
-        *slot = address(name)?.as_ptr().addr();
+
+    /// Without these the plugin does not load into a release server.
+    pub(crate) fn required() -> impl Iterator<Item = &'static CStr> {
+        let (foreach, unlock) = with_plugin_ref(PluginRef::Direct);
+        [
+            MY_ERROR,
+            THD_KILLED,
+            THD_GET_THREAD_ID,
+            THD_GET_CURRENT_THD,
+            foreach,
+            PLUGIN_LOCK_BY_NAME,
+            unlock,
+            HA_RESOLVE_BY_LEGACY_TYPE,
+            CLONE_HANDLE_CREATE,
+            CLONE_HANDLE_DROP,
+            PSI_MEMORY_SERVICE,
+            PSI_THREAD_SERVICE,
+            PSI_STATEMENT_SERVICE,
+            SERVER_VERSION,
+        ]
+        .into_iter()
+        .chain(INNODB_CLONE)
     }
-    Ok(addresses)
 }
 
 #[cfg(test)]
@@ -172,7 +268,8 @@ mod tests {
     fn outside_mysqld_the_first_missing_symbol_is_named() {
         assert_eq!(Symbols::load().err(), Some(LoadError::MissingSymbol(c"_Z8my_erroriiz")));
         assert!(symbols().is_none());
-        assert!(exports(c"dlsym"));
-        assert!(!exports(c"no such symbol"));
+        assert!(!look_up(c"dlsym").is_null());
+        assert!(look_up(c"no such symbol").is_null());
+        assert_eq!(release(), None);
     }
 }

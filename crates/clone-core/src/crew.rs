@@ -21,12 +21,15 @@ impl Crew {
         Self { workers: Vec::new(), tuner: Tuner::new(), max_threads: max_threads.max(1) }
     }
 
-    /// How many workers to start with: none with auto-tuning, else all that the bandwidth limits leave room for.
-    pub(crate) fn initial(&self, settings: &Settings) -> u32 {
-        if settings.autotune_concurrency {
-            return 0;
-        }
-        initial_workers(self.max_threads - 1, limits(settings))
+    /// How many workers to start with: with auto-tuning a thread for each of the machine's `processors`, so that it has less to
+    /// find out (the stock plugin begins with one and decides every five seconds), else all; and no more than the bandwidth limits
+    /// leave room for.
+    pub(crate) fn initial(&self, settings: &Settings, processors: u32) -> u32 {
+        let threads = match settings.autotune_concurrency {
+            true => self.max_threads.min(processors.max(1)),
+            false => self.max_threads,
+        };
+        initial_workers(threads - 1, limits(settings))
     }
 
     /// Called before each block: evaluates the speed about once a second, and says how many workers there should be.

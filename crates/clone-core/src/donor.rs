@@ -5,17 +5,18 @@
 //! Three kinds of connection come: a recipient's master (INIT or REINIT, EXECUTE, EXIT), its workers (ATTACH, EXECUTE, EXIT), and
 //! its auxiliary connection (ACK, EXIT). Which one this is shows by its commands.
 
-use std::os::fd::BorrowedFd;
+mod sender;
 
-use clone_io::AlignedBuffer;
 use clone_protocol::{
-    Ack, Command, CommandCode, EngineLocator, Init, Response, ResponseCode, Version, innodb,
+    Ack, Command, CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, EngineLocator, Init, Offer,
+    Response, Version, innodb,
 };
 
 use crate::error::{Error, Result};
 use crate::params;
-use crate::session::{Callbacks, DonorLink, Engine, Host, Mode, Session, Side, View, log_step};
+use crate::session::{DonorLink, Engine, Host, Mode, Session, Side, log_step};
 use crate::storage::Source;
+use sender::{Buffers, Sender};
 
 /// Serves the connection until the recipient exits the clone protocol or the connection breaks.
 ///
@@ -29,7 +30,7 @@ pub fn serve<S: Session>(session: &S, link: &mut dyn DonorLink) -> Result<()> {
         is_attaching: false,
         is_backup_locked: false,
         packet: Vec::new(),
-        data: AlignedBuffer::new(),
+        buffers: Buffers::default(),
     };
     let outcome = serving.run();
     serving.close(outcome.as_ref().err().map_or(0, Error::number));
@@ -48,8 +49,7 @@ struct Serving<'a, S: Session> {
     is_backup_locked: bool,
     /// Packets other than data are built here.
     packet: Vec<u8>,
-    /// Data is read here.
-    data: AlignedBuffer,
+    buffers: Buffers,
 }
 
 /// Whether the dialogue goes on after a command.
@@ -151,11 +151,11 @@ impl<S: Session> Serving<'_, S> {
             Command::Attach(init) => {
                 ("COM_ATTACH: Storage Attach", self.initialize(Mode::AddTask, init))
             }
-            Command::Execute => ("COM_EXECUTE: Storage Execute", self.copy()),
+            Command::Execute => ("COM_EXECUTE: Storage Execute", self.copy(Offer::parse(payload))),
             Command::Ack(ack) => ("COM_ACK: Storage Ack", self.acknowledge(&ack)),
             Command::Exit => {
                 self.close(0);
-                ("COM_EXIT: Storage End", Ok(()))
+                ("COM_EXIT: Storage End", self.answer_offer(payload))
             }
         };
         log_step(self.session, Side::Server, step, &outcome);
@@ -168,7 +168,9 @@ impl<S: Session> Serving<'_, S> {
         if self.source.is_some() {
             return Err(Error::Protocol("Wrong Clone RPC: Invalid request".to_owned()));
         }
-        let version = Version::negotiate(init.version);
+        let host = self.session.host();
+        let version = Version::negotiate(init.version).min(host.release().protocol);
+        let block_ddl = init.block_ddl || !host.release().allows_ddl;
         let mut engines = Vec::with_capacity(init.locators.len());
         for locator in init.locators {
             let engine = self
@@ -179,14 +181,14 @@ impl<S: Session> Serving<'_, S> {
         let is_master = mode != Mode::AddTask;
         if is_master {
             self.session.mark_donor_statement();
-            if init.block_ddl {
+            if block_ddl {
                 self.session.lock_backup(init.ddl_timeout)?;
                 self.is_backup_locked = true;
-                self.session.host().log(Side::Server, "Acquired backup lock");
+                host.log(Side::Server, "Acquired backup lock");
             }
         }
         self.source = Some(self.begin(engines, mode, init.ddl_timeout)?);
-        if is_master && init.block_ddl {
+        if is_master && block_ddl {
             // InnoDB gives back all backup locks of the session if it had to open tablespaces (clone_init_tablespaces): take it
             // again, which costs nothing where it is still held.
             self.session.lock_backup(init.ddl_timeout)?;
@@ -237,22 +239,31 @@ impl<S: Session> Serving<'_, S> {
     }
 
     /// EXECUTE: each engine sends its data until the end of the clone.
-    fn copy(&mut self) -> Result<()> {
+    fn copy(&mut self, offer: Option<Offer>) -> Result<()> {
         let Some(source) = &self.source else {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
         };
+        self.buffers.agree(offer)?;
         for (index, (one, task)) in source.located.iter().zip(&source.tasks).enumerate() {
             let mut sender = Sender {
                 session: self.session,
                 link: &mut *self.link,
                 db_type: one.engine.db_type(),
                 locator_index: u8::try_from(index).unwrap_or(u8::MAX),
-                packet: &mut self.packet,
-                data: &mut self.data,
+                buffers: &mut self.buffers,
             };
             one.engine.copy(self.session, &one.locator, *task, 0, index, &mut sender)?;
         }
         Ok(())
+    }
+
+    /// EXIT with an offer behind it: the recipient wants to know whether there is somebody who understands it.
+    fn answer_offer(&mut self, payload: &[u8]) -> Result<()> {
+        if Offer::parse(payload).is_none() {
+            return Ok(());
+        }
+        let answer = Response::ConfigV3 { name: EXTENSION_CONFIG, value: EXTENSION_VALUE };
+        send(self.link, &mut self.packet, &answer)
     }
 
     /// ACK: comes on the auxiliary connection and wakes the master's EXECUTE.
@@ -269,71 +280,4 @@ fn send(link: &mut dyn DonorLink, packet: &mut Vec<u8>, response: &Response<'_>)
     packet.clear();
     response.encode(packet);
     link.send(false, packet)
-}
-
-/// Sends what an engine copies: a descriptor, and its data behind it.
-struct Sender<'a, S> {
-    session: &'a S,
-    link: &'a mut dyn DonorLink,
-    db_type: u8,
-    locator_index: u8,
-    packet: &'a mut Vec<u8>,
-    data: &'a mut AlignedBuffer,
-}
-
-impl<S: Session> Sender<'_, S> {
-    fn check_killed(&self) -> Result<()> {
-        if self.session.is_killed() { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
-    fn send_descriptor(&mut self, view: &View<'_>) -> Result<()> {
-        self.packet.clear();
-        Response::DataDescriptor {
-            db_type: self.db_type,
-            locator_index: self.locator_index,
-            descriptor: view.descriptor,
-        }
-        .encode(self.packet);
-        let sent = self.link.send(view.is_secure, self.packet);
-        if view.is_secure {
-            zeroize::Zeroize::zeroize(self.packet.as_mut_slice());
-        }
-        sent
-    }
-}
-
-/// The code byte in front of data, so that both leave in one packet without a copy.
-const DATA_CODE: u8 = ResponseCode::Data as u8;
-
-impl<S: Session> Callbacks for Sender<'_, S> {
-    fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
-        self.check_killed()?;
-        let len = len as usize;
-        let packet = self.data.with_headroom(1, len);
-        packet[0] = DATA_CODE;
-        clone_io::read_exact(file, &mut packet[1..])
-            .map_err(|error| Error::file(false, view.source_name, &error))?;
-        self.send_descriptor(view)?;
-        self.link.send(false, self.data.with_headroom(1, len))
-    }
-
-    fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
-        self.check_killed()?;
-        self.send_descriptor(view)?;
-        if data.is_empty() {
-            return Ok(());
-        }
-        let packet = self.data.with_headroom(1, data.len());
-        packet[0] = DATA_CODE;
-        packet[1..].copy_from_slice(data);
-        self.link.send(false, packet)
-    }
-
-    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
-        Err(Error::Internal("Apply callback from Clone Server".to_owned()))
-    }
-
-    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
-        Err(Error::Internal("Apply callback from Clone Server".to_owned()))
-    }
 }

@@ -27,6 +27,7 @@ pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
         directory,
         buffer_size: buffer_size(&settings),
         clone: OnceLock::new(),
+        reflinks: OnceLock::new(),
         traffic: Traffic::new(),
     });
     let begin = Begin {
@@ -49,6 +50,8 @@ struct Shared<S: Session> {
     buffer_size: u32,
     /// Set by the master before the first worker starts.
     clone: OnceLock<Sides<S>>,
+    /// Files of the server and of the directory can share blocks; seen at the first one.
+    reflinks: OnceLock<bool>,
     traffic: Traffic,
 }
 
@@ -99,7 +102,10 @@ impl<S: Session> Task<'_, S> {
         };
         let sides = Sides { source: source.located.clone(), destination: located };
         let _ = self.shared.clone.set(sides);
-        let initial = self.crew.as_ref().map_or(0, |crew| crew.initial(&settings));
+        let initial = self
+            .crew
+            .as_ref()
+            .map_or(0, |crew| crew.initial(&settings, session.host().processors()));
         self.grow(initial);
         self.copy(source, destination)
     }
@@ -308,13 +314,12 @@ impl<S: Session> Applier<'_, '_, S> {
                 clone_io::write_all(to, bytes).map_err(write_error)?;
             }
             Block::File(from, len) => {
-                let is_cached = self.source.is_os_buffer_cached && view.is_os_buffer_cached;
-                let is_zero_copy = self.source.is_zero_copy || view.is_zero_copy;
+                let inside_kernel = self.is_for_kernel(view, from, to);
                 clone_io::copy_file_to_file(
                     from,
                     to,
                     u64::from(len),
-                    is_cached && is_zero_copy,
+                    inside_kernel,
                     &mut self.task.buffer,
                     self.task.shared.buffer_size as usize,
                 )
@@ -325,6 +330,20 @@ impl<S: Session> Applier<'_, '_, S> {
             }
         }
         self.account()
+    }
+
+    /// Whether the block is better moved by the kernel: through its cache, where the files are there, or by sharing the blocks on
+    /// the disk, where the file system can. Otherwise direct I/O in large pieces is faster than what the kernel does, which is to
+    /// copy 64 KiB at a time.
+    fn is_for_kernel(&self, view: &View<'_>, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
+        if self.source.is_os_buffer_cached && view.is_os_buffer_cached {
+            return self.source.is_zero_copy || view.is_zero_copy;
+        }
+        let (from_disk, to_disk) = (clone_io::lift_direct(from), clone_io::lift_direct(to));
+        if from_disk || to_disk {
+            return *self.task.shared.reflinks.get_or_init(|| clone_io::can_reflink(from, to));
+        }
+        true
     }
 
     /// Brings the block into memory that the engine may change.

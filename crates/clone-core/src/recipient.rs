@@ -10,15 +10,16 @@
 
 mod apply;
 mod engines;
+mod probe;
 mod task;
 mod threads;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clone_protocol::innodb::StreamCheck;
-use clone_protocol::{CommandCode, Version};
+use clone_protocol::{CommandCode, Offer, Version};
 
 use crate::board::Begin;
 use crate::crew::Crew;
@@ -38,7 +39,7 @@ pub fn clone_instance<S: Session>(
     donor: Donor,
     directory: Option<String>,
 ) -> Result<()> {
-    let shared = Arc::new(Shared::new(donor, directory));
+    let shared = Arc::new(Shared::new(session, donor, directory));
     let begin = Begin {
         pid: session.id(),
         source: Some((&shared.donor.host, shared.donor.port)),
@@ -61,22 +62,34 @@ const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 struct Shared<S: Session> {
     donor: Donor,
     directory: Option<String>,
-    /// What the donor and we agreed on, as a number of [`Version`].
+    /// What we offer, then what the donor and we agreed on, as a number of [`Version`].
     version: AtomicU32,
     located: Mutex<Vec<Located<S::Engine>>>,
     stream: StreamCheck,
     traffic: Traffic,
+    /// What we would like of a donor that understands it.
+    offer: Offer,
+    /// Whether connections are compressed as the classic protocol does; the master finds out before the first one.
+    compressed: OnceLock<bool>,
 }
 
 impl<S: Session> Shared<S> {
-    fn new(donor: Donor, directory: Option<String>) -> Self {
+    fn new(session: &S, donor: Donor, directory: Option<String>) -> Self {
+        let host = session.host();
+        let release = host.release();
+        let stream = match release.has_spare_redo_file {
+            true => StreamCheck::new().with_spare_redo_file(),
+            false => StreamCheck::new(),
+        };
         Self {
             donor,
             directory,
-            version: AtomicU32::new(Version::LATEST.number()),
+            version: AtomicU32::new(release.protocol.number()),
             located: Mutex::new(Vec::new()),
-            stream: StreamCheck::new(),
+            stream,
             traffic: Traffic::new(),
+            offer: probe::offer(&host.settings()),
+            compressed: OnceLock::new(),
         }
     }
 
@@ -172,14 +185,16 @@ impl<S: Session> Task<'_, S> {
 
     /// Opens the data connection and, for the master, the auxiliary one.
     fn connect(&mut self) -> Result<()> {
-        let data = self.session.connect(&self.shared.donor, LinkKind::Data);
+        self.choose_compression()?;
+        let data = self.session.connect(&self.shared.donor, LinkKind::Data, self.is_compressed());
         let outcome = data.map(|link| self.data = Some(link));
         self.log_outcome("Task Connect", &outcome);
         outcome?;
         if !self.is_master() {
             return Ok(());
         }
-        let auxiliary = self.session.connect(&self.shared.donor, LinkKind::Auxiliary);
+        let auxiliary =
+            self.session.connect(&self.shared.donor, LinkKind::Auxiliary, self.is_compressed());
         let outcome = auxiliary.map(|link| self.auxiliary = Some(link));
         self.log_outcome("Source ACK Connect", &outcome);
         if outcome.is_err() {

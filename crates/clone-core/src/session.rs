@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use clone_protocol::CommandCode;
+use clone_protocol::{CommandCode, Version};
 use zeroize::Zeroizing;
 
 use crate::board::StatusBoard;
@@ -24,6 +24,14 @@ pub trait Host: Send + Sync + 'static {
 
     /// The plugin's variables as they are now.
     fn settings(&self) -> Settings;
+
+    /// What this server's release has to do with a clone.
+    fn release(&self) -> ReleaseFacts;
+
+    /// Processors of this machine.
+    fn processors(&self) -> u32 {
+        1
+    }
 
     /// What the `performance_schema` tables show.
     fn board(&self) -> &StatusBoard;
@@ -131,8 +139,9 @@ pub trait Session: Sized + 'static {
     /// The engine with this `legacy_db_type`, if it can clone.
     fn engine(&self, db_type: u8) -> Option<Self::Engine>;
 
-    /// Connects to a donor and switches the connection to COM_CLONE.
-    fn connect(&self, donor: &Donor, kind: LinkKind) -> Result<Self::Link>;
+    /// Connects to a donor and switches the connection to COM_CLONE. `compressed` asks for the compression of the classic
+    /// protocol.
+    fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<Self::Link>;
 }
 
 /// A storage engine's clone interface (`sql/handler.h:Clone_interface_t`).
@@ -203,6 +212,12 @@ pub trait Callbacks {
 
     /// Recipient: the data of the current descriptor; valid until the engine's `apply` returns.
     fn apply_buffer(&mut self, view: &View<'_>) -> Result<&mut [u8]>;
+
+    /// Recipient: so many more bytes are to be expected. MySQL's interface has this only with a change of state; engines without
+    /// states say it here (`storage/rocksdb/clone`: `add_to_data_size_estimate`).
+    fn add_estimate(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
 }
 
 /// What an engine says of the data at hand.
@@ -268,7 +283,7 @@ pub trait Link<S: Session> {
 /// A packet from a donor.
 #[derive(Debug)]
 pub struct Packet<'a> {
-    /// The payload, ours to overwrite until the next call.
+    /// The payload, ours to overwrite until the next call. Best if what is behind its code is aligned for direct I/O.
     pub data: &'a mut [u8],
     /// Bytes that crossed the network for it.
     pub network_len: u64,
@@ -282,9 +297,51 @@ pub trait DonorLink {
     /// Sends one packet; with `secure` only over an encrypted connection (error 3872 otherwise). The packet may be overwritten.
     fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()>;
 
+    /// Sends the packet `descriptor` and behind it a DATA packet with `len` bytes of `file` from its current offset, inside the
+    /// kernel. False if this connection or this file is not made for that: then nothing was sent and read.
+    ///
+    /// # Errors
+    /// The file's, or the connection's, which is closed in both cases.
+    fn send_file(
+        &mut self,
+        descriptor: &[u8],
+        file: BorrowedFd<'_>,
+        len: u32,
+    ) -> Result<bool, TransferError> {
+        let _ = (descriptor, file, len);
+        Ok(false)
+    }
+
     /// Sends the error in the diagnostics area and clears it there; with `fatal` closes the connection instead and gives the
     /// error back.
     fn send_error(&mut self, fatal: bool) -> Result<()>;
+}
+
+/// What went wrong between a file and a connection.
+#[derive(Debug)]
+pub enum TransferError {
+    /// The connection's error, raised.
+    Link(Error),
+    /// The file could not be read.
+    File(io::Error),
+}
+
+/// What differs by the release of MySQL that a server is. Donor and recipient are of releases for which it is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleaseFacts {
+    /// The highest version of the protocol that is spoken.
+    pub protocol: Version,
+    /// Whether InnoDB copes with DDL while it is cloned: since 8.0.27. Where it does not, donors keep DDL out whatever the recipient
+    /// asks for.
+    pub allows_ddl: bool,
+    /// Whether InnoDB's redo log always has two files, of which a clone may leave out the second: before 8.0.30.
+    pub has_spare_redo_file: bool,
+}
+
+impl ReleaseFacts {
+    /// A release of today.
+    pub const LATEST: Self =
+        Self { protocol: Version::LATEST, allows_ddl: true, has_spare_redo_file: false };
 }
 
 /// The plugin's variables.
@@ -292,7 +349,7 @@ pub trait DonorLink {
 pub struct Settings {
     /// `clone_buffer_size`, bytes.
     pub buffer_size: u32,
-    /// `clone_block_ddl`.
+    /// `clone_block_ddl`; always set where [`ReleaseFacts::allows_ddl`] says no.
     pub block_ddl: bool,
     /// `clone_ddl_timeout`, seconds.
     pub ddl_timeout: u32,
@@ -306,6 +363,10 @@ pub struct Settings {
     pub autotune_concurrency: bool,
     /// `clone_delay_after_data_drop`, seconds.
     pub delay_after_data_drop: u32,
+    /// `clone_enable_compression`.
+    pub enable_compression: bool,
+    /// `clone_compression_level`: 0 for LZ4, above it Zstandard's level. Between plugins of this project.
+    pub compression_level: u8,
 }
 
 /// Which side of a clone speaks in the log: code 13272 (client) or 13273 (server).

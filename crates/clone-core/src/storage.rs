@@ -153,6 +153,9 @@ impl Destination {
 
     /// Ends the task in all engines, with `error` or 0.
     ///
+    /// InnoDB, which is the first of them, comes last: when the others are complete, the clone is. If one is not, it learns that in
+    /// time to roll back.
+    ///
     /// # Errors
     /// The first one that an engine gave for a clone that had succeeded so far; all engines are ended.
     pub(crate) fn end<S: Session>(
@@ -161,13 +164,14 @@ impl Destination {
         located: &[Located<S::Engine>],
         error: u32,
     ) -> Result<()> {
-        let mut first = Ok(());
-        for (one, task) in located.iter().zip(&self.tasks) {
-            let ended = one.engine.apply_end(session, &one.locator, *task, error);
-            if first.is_ok() && error == 0 {
-                first = ended;
+        let mut outcome = Ok(());
+        for (one, task) in located.iter().zip(&self.tasks).rev() {
+            let failed = outcome.as_ref().err().map_or(error, Error::number);
+            let ended = one.engine.apply_end(session, &one.locator, *task, failed);
+            if failed == 0 {
+                outcome = ended;
             }
         }
-        first
+        outcome
     }
 }

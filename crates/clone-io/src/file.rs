@@ -22,6 +22,15 @@ pub fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the file holds `len` bytes from its current offset. Not if that cannot be found out.
+pub fn holds(file: BorrowedFd<'_>, len: u64) -> bool {
+    let (Ok(offset), Ok(facts)) = (rustix::fs::tell(file), rustix::fs::fstat(file)) else {
+        return false;
+    };
+    let size = u64::try_from(facts.st_size).unwrap_or(0);
+    offset.checked_add(len).is_some_and(|end| end <= size)
+}
+
 /// Writes all of `data` to `file`.
 ///
 /// # Errors

@@ -9,9 +9,15 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+mod codec;
 mod copy;
+mod direct;
 mod file;
+mod socket;
 
 pub use buffer::{ALIGNMENT, AlignedBuffer};
+pub use codec::{Codec, Packer, Unpacker, checksum};
 pub use copy::{CopyError, copy_file_to_file};
-pub use file::{read_exact, write_all};
+pub use direct::{can_reflink, lift_direct};
+pub use file::{holds, read_exact, write_all};
+pub use socket::Socket;

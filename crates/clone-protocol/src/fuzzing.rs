@@ -4,9 +4,14 @@
 //!
 //! Each function panics when it does not hold.
 
+use std::ffi::OsStr;
+use std::path::Component;
+use std::path::Path;
+
 use innodb_model::InnodbModel;
 
 use crate::Command;
+use crate::Offer;
 use crate::Response;
 use crate::innodb::Compression;
 use crate::innodb::Data;
@@ -23,6 +28,7 @@ use crate::innodb::StreamCheck;
 use crate::innodb::TaskMetadata;
 use crate::innodb::TaskRole;
 use crate::innodb::VERSION;
+use crate::rocksdb;
 
 mod innodb_model;
 
@@ -34,7 +40,13 @@ pub fn command(bytes: &[u8]) {
     command.encode_payload(&mut encoded);
     assert_eq!(command.code() as u8, *code);
     match command {
-        Command::Execute | Command::Exit => assert!(encoded.is_empty()),
+        Command::Execute | Command::Exit => {
+            assert!(encoded.is_empty());
+            if let Some(offer) = Offer::parse(payload) {
+                offer.encode(&mut encoded);
+                assert_eq!(Offer::parse(&encoded), Some(offer));
+            }
+        }
         _ => assert_eq!(encoded, payload),
     }
 }
@@ -61,6 +73,25 @@ pub fn descriptor(bytes: &[u8]) {
     }
     let has_key = matches!(&descriptor, Descriptor::FileMetadata(file) if file.key.is_some());
     assert_eq!(holds_key, has_key);
+}
+
+/// A RocksDB locator that parses encodes to the bytes it came from.
+pub fn rocksdb_locator(bytes: &[u8]) {
+    let Ok(locator) = rocksdb::Locator::parse(bytes) else { return };
+    assert_eq!(locator.to_bytes(), bytes);
+    assert!(rocksdb::Descriptor::parse(bytes).is_err(), "both a locator and a descriptor");
+}
+
+/// A RocksDB descriptor that parses encodes to the bytes it came from, and names a file that stays in its directory.
+pub fn rocksdb_descriptor(bytes: &[u8]) {
+    let Ok(descriptor) = rocksdb::Descriptor::parse(bytes) else { return };
+    assert_eq!(descriptor.to_bytes(), bytes);
+    assert!(rocksdb::Locator::parse(bytes).is_err(), "both a locator and a descriptor");
+    if let rocksdb::Descriptor::FileNameMap(map) = descriptor {
+        let mut components = Path::new(map.name.as_str()).components();
+        let only = (components.next(), components.next());
+        assert_eq!(only, (Some(Component::Normal(OsStr::new(map.name.as_str()))), None));
+    }
 }
 
 /// What passes [`StreamCheck`] does InnoDB no harm, with a master, two workers and restarts.

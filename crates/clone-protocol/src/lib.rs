@@ -6,9 +6,10 @@
 //!
 //! * **The plugin's own**, little-endian: a recipient sends a [`Command`], the donor answers with
 //!   [`Response`]s. Engines appear in it only as a type byte and opaque bytes ([`EngineLocator`]).
-//! * **The engine's**, big-endian for InnoDB: the locators and descriptors that the plugin carries
+//! * **The engine's**, big-endian: the locators and descriptors that the plugin carries
 //!   without looking inside. [`innodb`] knows them, because a recipient must not hand foreign bytes
-//!   to an InnoDB that trusts them; [`innodb::StreamCheck`] is the gate.
+//!   to an InnoDB that trusts them; [`innodb::StreamCheck`] is the gate. [`rocksdb`] is what MyRocks
+//!   writes.
 //!
 //! Nothing here reads a socket or a clock. Parsers borrow from the packet, never panic and never
 //! allocate from a length that the packet does not cover. What they refuse is a [`ProtocolError`],
@@ -23,6 +24,13 @@ pub use command::Command;
 pub use command::CommandCode;
 pub use command::Init;
 pub use error::ProtocolError;
+pub use extension::BLOCK_HEAD;
+pub use extension::Block;
+pub use extension::BlockForm;
+pub use extension::EXTENSION_CONFIG;
+pub use extension::EXTENSION_VALUE;
+pub use extension::Offer;
+pub use extension::Packing;
 pub use locator::EngineLocator;
 pub use locator::MAX_ENGINES;
 pub use locator::MAX_LOCATOR_LEN;
@@ -32,11 +40,13 @@ pub use version::Version;
 
 mod command;
 mod error;
+mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod innodb;
 mod locator;
 mod response;
+pub mod rocksdb;
 #[cfg(test)]
 mod test_support;
 mod version;

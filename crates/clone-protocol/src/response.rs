@@ -5,6 +5,7 @@
 
 use std::str;
 
+use crate::Block;
 use crate::EngineLocator;
 use crate::ProtocolError;
 use crate::Version;
@@ -36,6 +37,9 @@ pub enum Response<'a> {
     },
     /// File data for the descriptor in the packet before.
     Data(&'a [u8]),
+    /// The same, checksummed and perhaps packed: only for a recipient that offered to take it
+    /// ([`Offer`](crate::Offer)).
+    Block(Block<'a>),
     /// A plugin that the donor has active (V1).
     Plugin(&'a str),
     /// A plugin that the donor has active (V2).
@@ -93,6 +97,7 @@ impl<'a> Response<'a> {
             ResponseCode::Locators => Self::parse_locators(reader)?,
             ResponseCode::DataDescriptor => Self::parse_descriptor(reader)?,
             ResponseCode::Data => Self::Data(reader.rest()),
+            ResponseCode::Block => Self::Block(Block::parse(reader)?),
             ResponseCode::Plugin => Self::Plugin(text(&mut reader)?),
             ResponseCode::PluginV2 => {
                 Self::PluginV2 { name: text(&mut reader)?, library: text(&mut reader)? }
@@ -142,6 +147,7 @@ impl<'a> Response<'a> {
             Self::Locators { .. } => ResponseCode::Locators,
             Self::DataDescriptor { .. } => ResponseCode::DataDescriptor,
             Self::Data(_) => ResponseCode::Data,
+            Self::Block(_) => ResponseCode::Block,
             Self::Plugin(_) => ResponseCode::Plugin,
             Self::PluginV2 { .. } => ResponseCode::PluginV2,
             Self::Config { .. } => ResponseCode::Config,
@@ -172,6 +178,12 @@ impl<'a> Response<'a> {
                 out.extend_from_slice(descriptor);
             }
             Self::Data(data) => out.extend_from_slice(data),
+            Self::Block(Block { form, len, checksum, bytes }) => {
+                out.clear();
+                let code = ResponseCode::Block as u8;
+                out.extend_from_slice(&Block::head(code, *form, *len, *checksum));
+                out.extend_from_slice(bytes);
+            }
             Self::Plugin(name) | Self::Collation(name) => put_counted_le(out, name.as_bytes()),
             Self::PluginV2 { name, library: value }
             | Self::Config { name, value }
@@ -211,6 +223,8 @@ pub enum ResponseCode {
     ConfigV3 = 8,
     /// COM_RES_CONFIG_V4.
     ConfigV4 = 9,
+    /// Not of the stock plugin, which has its codes close together: far from them.
+    Block = 32,
     /// COM_RES_COMPLETE.
     Complete = 99,
     /// COM_RES_ERROR.
@@ -231,6 +245,7 @@ impl TryFrom<u8> for ResponseCode {
             7 => Self::PluginV2,
             8 => Self::ConfigV3,
             9 => Self::ConfigV4,
+            32 => Self::Block,
             99 => Self::Complete,
             100 => Self::Error,
             _ => return Err(ProtocolError::new("Wrong Clone RPC response")),

@@ -79,6 +79,14 @@ pub fn size(session: &mut Session) -> Result<u64> {
 }
 
 fn has_keyring(session: &mut Session) -> Result<bool> {
+    // Keyrings are components since 8.0.24.
+    let has_components: bool = session.one(
+        "SELECT COUNT(*) > 0 FROM information_schema.TABLES \
+         WHERE TABLE_SCHEMA = 'performance_schema' AND TABLE_NAME = 'keyring_component_status'",
+    )?;
+    if !has_components {
+        return Ok(false);
+    }
     session.one(
         "SELECT COUNT(*) > 0 FROM performance_schema.keyring_component_status \
          WHERE STATUS_KEY = 'Component_status' AND STATUS_VALUE = 'Active'",

@@ -67,6 +67,11 @@ impl Mysqld {
         self.port
     }
 
+    /// The binaries it runs.
+    pub fn server(&self) -> &'static Server {
+        self.server
+    }
+
     /// The plugin this server loads.
     pub fn plugin(&self) -> Plugin {
         self.plugin
@@ -102,6 +107,11 @@ impl Mysqld {
     pub fn install_plugin(&self) -> Result<()> {
         let file = self.plugin.file_name().context("this instance has no clone plugin")?;
         self.session()?.run(format!("INSTALL PLUGIN clone SONAME '{file}'"))
+    }
+
+    /// The server's process, for `/proc`.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child()?.id())
     }
 
     /// Memory and threads of the server process.

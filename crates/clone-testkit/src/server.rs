@@ -2,14 +2,16 @@
 
 //! Where the MySQL binaries are.
 //!
-//! `mysql-test/server.sh` provides a real server and prints where it lies as shell assignments. The
-//! same variables in the environment take precedence, so that another build can be tested.
+//! `mysql-test/server.sh` provides real servers and prints where they lie as shell assignments. The
+//! same variables in the environment take precedence, so that another build can be tested; not where a test
+//! asks for a certain release.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -46,9 +48,9 @@ const VARIABLES: [&str; 7] = [
 /// Evaluates the script's output in a shell and prints the variables, each ended by a NUL byte.
 const EVALUATE: &str = r#"
 set -eu
-assignments=$("$1")
+assignments=$("$1" ${2:+"$2"})
 eval "$assignments"
-shift
+shift 2
 for name; do printf '%s\0' "${!name-}"; done
 "#;
 
@@ -60,6 +62,20 @@ impl Server {
             .get_or_init(|| Self::find().map_err(|error| format!("{error:#}")))
             .as_ref()
             .map_err(|error| anyhow::anyhow!("no MySQL server to test with: {error}"))
+    }
+
+    /// The server of a release that `mysql-test/server.sh --list` names. Runs the script at most once for each.
+    pub fn release(release: &str) -> Result<&'static Self> {
+        static FOUND: Mutex<BTreeMap<String, &'static Server>> = Mutex::new(BTreeMap::new());
+        let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = found.get(release) {
+            return Ok(server);
+        }
+        let values = Self::ask_script(&script(), release)
+            .with_context(|| format!("no MySQL {release} to test with"))?;
+        let server: &'static Self = Box::leak(Box::new(Self::from_values(values)?));
+        found.insert(release.to_owned(), server);
+        Ok(server)
     }
 
     /// A command that starts mysqld with the options every invocation needs.
@@ -88,8 +104,12 @@ impl Server {
         let mut values: Vec<OsString> =
             VARIABLES.iter().map(|name| env::var_os(name).unwrap_or_default()).collect();
         if values.get(1).is_none_or(|mysqld| mysqld.is_empty()) {
-            values = Self::ask_script(&workspace().join("mysql-test/server.sh"))?;
+            values = Self::ask_script(&script(), "")?;
         }
+        Self::from_values(values)
+    }
+
+    fn from_values(values: Vec<OsString>) -> Result<Self> {
         let found: [OsString; 7] = values.try_into().map_err(|values: Vec<_>| {
             anyhow::anyhow!("{} values instead of {}", values.len(), VARIABLES.len())
         })?;
@@ -114,7 +134,7 @@ impl Server {
         Ok(server)
     }
 
-    fn ask_script(script: &Path) -> Result<Vec<OsString>> {
+    fn ask_script(script: &Path, release: &str) -> Result<Vec<OsString>> {
         use std::os::unix::ffi::OsStringExt;
 
         ensure!(
@@ -125,6 +145,7 @@ impl Server {
         let output = Command::new("bash")
             .args(["-c", EVALUATE, "server.sh"])
             .arg(script)
+            .arg(release)
             .args(VARIABLES)
             .stderr(Stdio::inherit())
             .output()
@@ -147,6 +168,10 @@ pub(crate) fn option(name: &str, value: &Path) -> OsString {
     let mut option = OsString::from(format!("--{name}="));
     option.push(value);
     option
+}
+
+fn script() -> PathBuf {
+    workspace().join("mysql-test/server.sh")
 }
 
 /// The root of the checkout.
@@ -173,19 +198,20 @@ mod tests {
     #[test]
     fn script_output_is_evaluated_by_a_shell() {
         let (_dir, path) = script(
-            "#!/bin/sh\necho \"MYSQL_CLONE_ROOT='/a b'\"\necho MYSQL_CLONE_VERSION=9.7.4-2\n",
+            "#!/bin/sh\necho \"MYSQL_CLONE_ROOT='/a b'\"\necho MYSQL_CLONE_VERSION=${1-9.7.4-2}\n",
         );
-        let values = Server::ask_script(&path).unwrap();
+        let values = Server::ask_script(&path, "").unwrap();
         assert_eq!(values.len(), VARIABLES.len());
         assert_eq!(values[0], "/a b");
         assert_eq!(values[1], "");
         assert_eq!(values[6], "9.7.4-2");
+        assert_eq!(Server::ask_script(&path, "8.0.36").unwrap()[6], "8.0.36");
     }
 
     #[test]
     fn failing_script_is_reported() {
         let (_dir, path) = script("#!/bin/sh\nexit 3\n");
-        let error = Server::ask_script(&path).unwrap_err();
+        let error = Server::ask_script(&path, "").unwrap_err();
         assert!(error.to_string().contains("exit status: 3"), "{error}");
     }
 }

@@ -57,7 +57,8 @@ fn initialise(dir: &Path, server: &Server, options: &[String]) -> Result<()> {
     let output = server
         .command()
         .arg("--initialize-insecure")
-        .arg("--innodb-redo-log-capacity=8M")
+        // Since 8.0.30.
+        .arg("--loose-innodb-redo-log-capacity=8M")
         .arg("--secure-file-priv=NULL")
         .arg(option("datadir", dir))
         .args(options)

@@ -4,6 +4,9 @@
 
 pub const MYSQL_PLUGIN_INTERFACE_VERSION: i32 = 267;
 pub const MYSQL_CLONE_PLUGIN: i32 = 11;
+pub const MYSQL_DAEMON_PLUGIN: i32 = 3;
+pub const PLUGIN_OPT_ALLOW_EARLY: i32 = 4;
+pub const PLUGIN_OPT_DEFAULT_OFF: i32 = 8;
 pub const PLUGIN_LICENSE_GPL: i32 = 1;
 pub const MYSQL_CLONE_INTERFACE_VERSION: i32 = 256;
 pub const MYSQL_ANY_PLUGIN: i32 = -1;
@@ -12,6 +15,7 @@ pub const PLUGIN_IS_READY: i32 = 8;
 pub const PLUGIN_VAR_BOOL: i32 = 1;
 pub const PLUGIN_VAR_INT: i32 = 2;
 pub const PLUGIN_VAR_STR: i32 = 5;
+pub const PLUGIN_VAR_READONLY: i32 = 512;
 pub const PLUGIN_VAR_UNSIGNED: i32 = 128;
 pub const PLUGIN_VAR_RQCMDARG: i32 = 0;
 pub const PLUGIN_VAR_NOCMDARG: i32 = 4096;
@@ -50,11 +54,38 @@ pub const WARNING_LEVEL: i32 = 2;
 pub const INFORMATION_LEVEL: i32 = 3;
 pub const BACKUP_LOCK_SERVICE_DEFAULT: i32 = 0;
 pub const MYSQL_UNCOMPRESSED: i32 = 1;
+pub const CLONE_ENGINE_VERSION: i32 = 1;
+pub const CLONE_CBK_ESTIMATE: i32 = 32;
+pub const CLONE_SWAP_NOTHING: i32 = 0;
+pub const CLONE_SWAP_SWAPPED: i32 = 1;
+pub const CLONE_SWAP_KEPT: i32 = 2;
+pub const CLONE_SWAP_COMMITTED: i32 = 3;
+pub const CLONE_SWAP_DISCARDED: i32 = 4;
+pub const CLONE_SWAP_ROLLED_BACK: i32 = 5;
+pub const CLONE_STANDING_SETTLED: i32 = 0;
+pub const CLONE_STANDING_PENDING: i32 = 1;
+pub const CLONE_STANDING_ROLLED_BACK: i32 = 2;
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct THD {
     _unused: [u8; 0],
 }
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct st_mysql_daemon {
+    /// MYSQL_VERSION_ID << 8, that of the very server: 9.7.4 is 90704.
+    pub(crate) interface_version: ::core::ffi::c_int,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of st_mysql_daemon"][::core::mem::size_of::<st_mysql_daemon>() - 4usize];
+    [
+        "Alignment of st_mysql_daemon",
+    ][::core::mem::align_of::<st_mysql_daemon>() - 4usize];
+    [
+        "Offset of field: st_mysql_daemon::interface_version",
+    ][::core::mem::offset_of!(st_mysql_daemon, interface_version) - 0usize];
+};
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct SHOW_VAR {
@@ -1117,7 +1148,7 @@ const _: () = {
     ][::core::mem::offset_of!(s_mysql_pfs_plugin_column_bigint_v1, set_unsigned)
         - 8usize];
 };
-/// pfs_plugin_column_string_v1, as in 8.0.27; its beginning. A text of length 0 becomes NULL.
+/// pfs_plugin_column_string_v1, as in 8.0.19 to 8.0.28; its beginning. A text of length 0 becomes NULL.
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct s_mysql_pfs_plugin_column_string_v1 {
@@ -1128,7 +1159,10 @@ pub struct s_mysql_pfs_plugin_column_string_v1 {
             length: ::core::ffi::c_uint,
         ),
     >,
-    pub(crate) slots_1_to_7: [*mut ::core::ffi::c_void; 7usize],
+    pub(crate) slots_1_to_6: [*mut ::core::ffi::c_void; 6usize],
+    pub(crate) set_varchar_utf8mb4: ::core::option::Option<
+        unsafe extern "C" fn(field: *mut PSI_field, value: *const ::core::ffi::c_char),
+    >,
     pub(crate) set_varchar_utf8mb4_len: ::core::option::Option<
         unsafe extern "C" fn(
             field: *mut PSI_field,
@@ -1150,9 +1184,13 @@ const _: () = {
     ][::core::mem::offset_of!(s_mysql_pfs_plugin_column_string_v1, set_char_utf8)
         - 0usize];
     [
-        "Offset of field: s_mysql_pfs_plugin_column_string_v1::slots_1_to_7",
-    ][::core::mem::offset_of!(s_mysql_pfs_plugin_column_string_v1, slots_1_to_7)
+        "Offset of field: s_mysql_pfs_plugin_column_string_v1::slots_1_to_6",
+    ][::core::mem::offset_of!(s_mysql_pfs_plugin_column_string_v1, slots_1_to_6)
         - 8usize];
+    [
+        "Offset of field: s_mysql_pfs_plugin_column_string_v1::set_varchar_utf8mb4",
+    ][::core::mem::offset_of!(s_mysql_pfs_plugin_column_string_v1, set_varchar_utf8mb4)
+        - 56usize];
     [
         "Offset of field: s_mysql_pfs_plugin_column_string_v1::set_varchar_utf8mb4_len",
     ][::core::mem::offset_of!(
@@ -1682,7 +1720,41 @@ const _: () = {
         "Offset of field: PSI_memory_info_v1::m_documentation",
     ][::core::mem::offset_of!(PSI_memory_info_v1, m_documentation) - 24usize];
 };
-/// From 8.0.27; before, threads had no m_os_name.
+/// Before 8.0.27.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct PSI_thread_info_v1 {
+    pub(crate) m_key: *mut ::core::ffi::c_uint,
+    pub(crate) m_name: *const ::core::ffi::c_char,
+    pub(crate) m_flags: ::core::ffi::c_uint,
+    pub(crate) m_volatility: ::core::ffi::c_int,
+    pub(crate) m_documentation: *const ::core::ffi::c_char,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of PSI_thread_info_v1",
+    ][::core::mem::size_of::<PSI_thread_info_v1>() - 32usize];
+    [
+        "Alignment of PSI_thread_info_v1",
+    ][::core::mem::align_of::<PSI_thread_info_v1>() - 8usize];
+    [
+        "Offset of field: PSI_thread_info_v1::m_key",
+    ][::core::mem::offset_of!(PSI_thread_info_v1, m_key) - 0usize];
+    [
+        "Offset of field: PSI_thread_info_v1::m_name",
+    ][::core::mem::offset_of!(PSI_thread_info_v1, m_name) - 8usize];
+    [
+        "Offset of field: PSI_thread_info_v1::m_flags",
+    ][::core::mem::offset_of!(PSI_thread_info_v1, m_flags) - 16usize];
+    [
+        "Offset of field: PSI_thread_info_v1::m_volatility",
+    ][::core::mem::offset_of!(PSI_thread_info_v1, m_volatility) - 20usize];
+    [
+        "Offset of field: PSI_thread_info_v1::m_documentation",
+    ][::core::mem::offset_of!(PSI_thread_info_v1, m_documentation) - 24usize];
+};
+/// From 8.0.27.
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct PSI_thread_info_v5 {
@@ -1775,10 +1847,11 @@ const _: () = {
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct PSI_thread_service {
+    /// info: PSI_thread_info_v1 or PSI_thread_info_v5.
     pub(crate) register_thread: ::core::option::Option<
         unsafe extern "C" fn(
             category: *const ::core::ffi::c_char,
-            info: *mut PSI_thread_info_v5,
+            info: *mut ::core::ffi::c_void,
             count: ::core::ffi::c_int,
         ),
     >,
@@ -1818,3 +1891,164 @@ const _: () = {
         "Offset of field: PSI_statement_service::register_statement",
     ][::core::mem::offset_of!(PSI_statement_service, register_statement) - 0usize];
 };
+/// Takes one write-ahead log: its base name and how many of its bytes belong to the clone.
+pub type clone_add_log_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        logs: *mut ::core::ffi::c_void,
+        name: *const ::core::ffi::c_char,
+        size: u64,
+    ),
+>;
+/**A live database. All functions return 0 or the number of a MySQL error that they have raised (in a server) or simply
+mean (elsewhere).*/
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct clone_database {
+    /// The directory of the data files. Snapshots are made in it.
+    pub(crate) directory: *const ::core::ffi::c_char,
+    /// The directory of the live write-ahead logs; NULL for the same. Logs are the files whose names end with ".log".
+    pub(crate) wal_directory: *const ::core::ffi::c_char,
+    /// Not 0: old logs are written over instead of removed.
+    pub(crate) recycles_logs: ::core::ffi::c_int,
+    /// Handed to connect.
+    pub(crate) context: *mut ::core::ffi::c_void,
+    /// Begins a clone. The connection is used by one thread at a time, of all tasks.
+    pub(crate) connect: ::core::option::Option<
+        unsafe extern "C" fn(
+            context: *mut ::core::ffi::c_void,
+            connection: *mut *mut ::core::ffi::c_void,
+        ) -> ::core::ffi::c_int,
+    >,
+    /// Ends it. File deletions that it disabled are to be enabled again.
+    pub(crate) disconnect: ::core::option::Option<
+        unsafe extern "C" fn(connection: *mut ::core::ffi::c_void),
+    >,
+    /// Makes a consistent snapshot in `directory`, which does not exist: hard links, or copies of what may change.
+    pub(crate) create_checkpoint: ::core::option::Option<
+        unsafe extern "C" fn(
+            connection: *mut ::core::ffi::c_void,
+            directory: *const ::core::ffi::c_char,
+        ) -> ::core::ffi::c_int,
+    >,
+    /// Removes it. Files of it may be open still.
+    pub(crate) remove_checkpoint: ::core::option::Option<
+        unsafe extern "C" fn(
+            connection: *mut ::core::ffi::c_void,
+            directory: *const ::core::ffi::c_char,
+        ) -> ::core::ffi::c_int,
+    >,
+    /// Until the next call of the second no file of the database may be removed.
+    pub(crate) disable_file_deletions: ::core::option::Option<
+        unsafe extern "C" fn(connection: *mut ::core::ffi::c_void) -> ::core::ffi::c_int,
+    >,
+    pub(crate) enable_file_deletions: ::core::option::Option<
+        unsafe extern "C" fn(connection: *mut ::core::ffi::c_void) -> ::core::ffi::c_int,
+    >,
+    /**Names the live logs, all at one moment: with the last snapshot they make the database at that moment, which is what
+the clone will be. Each is to end with a whole record, flushed to the file. *sequence may be set to the number of the
+last write before that moment.*/
+    pub(crate) cut: ::core::option::Option<
+        unsafe extern "C" fn(
+            connection: *mut ::core::ffi::c_void,
+            add: clone_add_log_fn,
+            logs: *mut ::core::ffi::c_void,
+            sequence: *mut u64,
+        ) -> ::core::ffi::c_int,
+    >,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of clone_database"][::core::mem::size_of::<clone_database>() - 88usize];
+    ["Alignment of clone_database"][::core::mem::align_of::<clone_database>() - 8usize];
+    [
+        "Offset of field: clone_database::directory",
+    ][::core::mem::offset_of!(clone_database, directory) - 0usize];
+    [
+        "Offset of field: clone_database::wal_directory",
+    ][::core::mem::offset_of!(clone_database, wal_directory) - 8usize];
+    [
+        "Offset of field: clone_database::recycles_logs",
+    ][::core::mem::offset_of!(clone_database, recycles_logs) - 16usize];
+    [
+        "Offset of field: clone_database::context",
+    ][::core::mem::offset_of!(clone_database, context) - 24usize];
+    [
+        "Offset of field: clone_database::connect",
+    ][::core::mem::offset_of!(clone_database, connect) - 32usize];
+    [
+        "Offset of field: clone_database::disconnect",
+    ][::core::mem::offset_of!(clone_database, disconnect) - 40usize];
+    [
+        "Offset of field: clone_database::create_checkpoint",
+    ][::core::mem::offset_of!(clone_database, create_checkpoint) - 48usize];
+    [
+        "Offset of field: clone_database::remove_checkpoint",
+    ][::core::mem::offset_of!(clone_database, remove_checkpoint) - 56usize];
+    [
+        "Offset of field: clone_database::disable_file_deletions",
+    ][::core::mem::offset_of!(clone_database, disable_file_deletions) - 64usize];
+    [
+        "Offset of field: clone_database::enable_file_deletions",
+    ][::core::mem::offset_of!(clone_database, enable_file_deletions) - 72usize];
+    [
+        "Offset of field: clone_database::cut",
+    ][::core::mem::offset_of!(clone_database, cut) - 80usize];
+};
+/// An engine. Everything is copied by clone_engine_register(), but for `database->context`.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct clone_engine {
+    /// CLONE_ENGINE_VERSION.
+    pub(crate) version: ::core::ffi::c_uint,
+    /// legacy_db_type of the engine, 1 to 254 and not InnoDB's; what handlerton::db_type says, and the same at the peers.
+    pub(crate) db_type: ::core::ffi::c_uint,
+    /// The server's data directory, in which clones are put that replace the server's data; "." in a server.
+    pub(crate) root: *const ::core::ffi::c_char,
+    /**How the directories of an incoming clone begin, below root or the directory of the clone: with ".rocksdb" these are
+".rocksdb.cloned" and ".rocksdb.wal.cloned". Begins with a dot.*/
+    pub(crate) prefix: *const ::core::ffi::c_char,
+    /// A file without which no clone is complete ("CURRENT"), or NULL.
+    pub(crate) required_file: *const ::core::ffi::c_char,
+    /// A snapshot that is older is renewed, in seconds; 0: never.
+    pub(crate) checkpoint_max_age: ::core::ffi::c_uint,
+    /// The most snapshots in one clone; 0: no limit.
+    pub(crate) checkpoint_max_count: ::core::ffi::c_uint,
+    pub(crate) database: clone_database,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of clone_engine"][::core::mem::size_of::<clone_engine>() - 128usize];
+    ["Alignment of clone_engine"][::core::mem::align_of::<clone_engine>() - 8usize];
+    [
+        "Offset of field: clone_engine::version",
+    ][::core::mem::offset_of!(clone_engine, version) - 0usize];
+    [
+        "Offset of field: clone_engine::db_type",
+    ][::core::mem::offset_of!(clone_engine, db_type) - 4usize];
+    [
+        "Offset of field: clone_engine::root",
+    ][::core::mem::offset_of!(clone_engine, root) - 8usize];
+    [
+        "Offset of field: clone_engine::prefix",
+    ][::core::mem::offset_of!(clone_engine, prefix) - 16usize];
+    [
+        "Offset of field: clone_engine::required_file",
+    ][::core::mem::offset_of!(clone_engine, required_file) - 24usize];
+    [
+        "Offset of field: clone_engine::checkpoint_max_age",
+    ][::core::mem::offset_of!(clone_engine, checkpoint_max_age) - 32usize];
+    [
+        "Offset of field: clone_engine::checkpoint_max_count",
+    ][::core::mem::offset_of!(clone_engine, checkpoint_max_count) - 36usize];
+    [
+        "Offset of field: clone_engine::database",
+    ][::core::mem::offset_of!(clone_engine, database) - 40usize];
+};
+unsafe extern "C" {
+    /// Outside of a server: what says whether the session of a call was killed. NULL, the default: none is.
+    pub fn clone_engine_set_killed(
+        killed: ::core::option::Option<
+            unsafe extern "C" fn(thd: *const THD) -> ::core::ffi::c_int,
+        >,
+    );
+}

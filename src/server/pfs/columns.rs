@@ -16,7 +16,7 @@ use crate::server::services::Service;
 type SetBytes = unsafe extern "C" fn(*mut abi::PSI_field, *const c_char, c_uint);
 
 /// One setter for each type of column.
-pub(super) struct Columns {
+pub(in crate::server) struct Columns {
     integer: unsafe extern "C" fn(*mut abi::PSI_field, abi::PSI_ulong),
     bigint: unsafe extern "C" fn(*mut abi::PSI_field, abi::PSI_ulonglong),
     char: SetBytes,
@@ -29,7 +29,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn acquire(registry: &Arc<Registry>) -> Result<Self, LoadError> {
+    pub(in crate::server) fn acquire(registry: &Arc<Registry>) -> Result<Self, LoadError> {
         let integer = registry.service(c"pfs_plugin_column_integer_v1")?;
         let bigint = registry.service(c"pfs_plugin_column_bigint_v1")?;
         let timestamp = registry.service(c"pfs_plugin_column_timestamp_v2")?;
@@ -61,7 +61,7 @@ impl Columns {
     }
 
     /// Whether a `longtext` can be filled.
-    pub(super) fn has_text(&self) -> bool {
+    pub(in crate::server) fn has_text(&self) -> bool {
         self.text.is_some()
     }
 
@@ -98,7 +98,11 @@ impl Columns {
             Value::Varchar(text) => bytes(self.varchar, text),
             // SAFETY: the field by the caller's promise.
             Value::TimestampMicros(micros) => unsafe { (self.timestamp)(field, micros) },
-            Value::Text(text) => bytes(self.text.unwrap_or(self.varchar), text),
+            Value::Text(text) => match self.text {
+                Some(set) => bytes(set, text),
+                // SAFETY: the field by the caller's promise, a varchar then.
+                None => unsafe { self.store(field, Value::Varchar(text)) },
+            },
         }
     }
 }
@@ -127,7 +131,8 @@ fn strings(registry: &Arc<Registry>) -> Result<Strings, LoadError> {
                 // SAFETY: the table of this name.
                 let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v1>() };
                 let (char, varchar) = (table.set_char_utf8, table.set_varchar_utf8mb4_len);
-                (service, char, varchar, None)
+                let empty_varchar = table.set_varchar_utf8mb4;
+                (service, char, varchar, empty_varchar)
             }
         };
     match (char, varchar) {

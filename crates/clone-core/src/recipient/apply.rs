@@ -4,12 +4,13 @@
 
 use std::os::fd::BorrowedFd;
 
-use clone_protocol::{CommandCode, Response};
+use clone_io::{ALIGNMENT, AlignedBuffer, Codec, Unpacker};
+use clone_protocol::{Block, BlockForm, CommandCode, Response};
 use zeroize::Zeroize;
 
 use super::task::Task;
 use crate::error::{Error, Result, number};
-use crate::session::{Callbacks, Link, Session, View};
+use crate::session::{Callbacks, Host, Link, Session, Side, View};
 
 /// Feeds an engine from the task's data connection.
 pub(super) struct Applier<'a, 's, S: Session> {
@@ -56,19 +57,14 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
 
     fn write(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
         self.task.tune();
-        let Task { session, shared, data, expected, buffer, .. } = &mut *self.task;
-        let (bytes, network_len) = receive(*session, data, expected.len)?;
-        let len = bytes.len();
-        let source: &[u8] = if view.is_os_buffer_cached {
-            bytes
-        } else {
-            let aligned = buffer.aligned(len);
-            aligned.copy_from_slice(bytes);
-            aligned
-        };
-        clone_io::write_all(file, source)
+        let Task { session, shared, data, expected, buffer, unpacker, .. } = &mut *self.task;
+        let received = receive(*session, data, expected.len, buffer, unpacker)?;
+        let network_len = received.network_len;
+        let bytes = received.bytes(buffer, view.is_os_buffer_cached, false);
+        let len = bytes.len() as u64;
+        clone_io::write_all(file, bytes)
             .map_err(|error| Error::file(true, view.destination_name, &error))?;
-        shared.traffic.account(*session, len as u64, network_len)
+        shared.traffic.account(*session, len, network_len)
     }
 }
 
@@ -89,19 +85,14 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
 
     fn apply_buffer(&mut self, view: &View<'_>) -> Result<&mut [u8]> {
         self.task.tune();
-        let Task { session, shared, data, expected, buffer, .. } = &mut *self.task;
-        let outcome = receive(*session, data, expected.len).and_then(|(bytes, network_len)| {
-            shared.traffic.account(*session, bytes.len() as u64, network_len)?;
-            if view.is_os_buffer_cached {
-                return Ok(bytes);
-            }
-            let aligned = buffer.aligned(bytes.len());
-            aligned.copy_from_slice(bytes);
-            if expected.holds_key {
-                bytes.zeroize();
-            }
-            Ok(aligned)
-        });
+        let Task { session, shared, data, expected, buffer, unpacker, .. } = &mut *self.task;
+        let outcome =
+            receive(*session, data, expected.len, buffer, unpacker).and_then(|received| {
+                let network_len = received.network_len;
+                let bytes = received.bytes(buffer, view.is_os_buffer_cached, expected.holds_key);
+                shared.traffic.account(*session, bytes.len() as u64, network_len)?;
+                Ok(bytes)
+            });
         if let Err(error) = &outcome {
             session.raise(error);
             self.failure = Some(Error::Raised(error.number()));
@@ -110,24 +101,112 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
     }
 }
 
-/// The DATA packet that must follow its descriptor.
+/// The data of a descriptor.
+struct Received<'l> {
+    place: Place<'l>,
+    /// Bytes that crossed the network for it.
+    network_len: u64,
+}
+
+/// Where it is.
+enum Place<'l> {
+    /// In the connection's memory.
+    Packet(&'l mut [u8]),
+    /// So many bytes at the beginning of the task's buffer.
+    Buffer(usize),
+}
+
+impl<'l> Received<'l> {
+    /// The bytes, in memory that suits the file: aligned for direct I/O. If they hold a key, no copy of it is left.
+    fn bytes(
+        self,
+        buffer: &'l mut AlignedBuffer,
+        is_cached: bool,
+        holds_key: bool,
+    ) -> &'l mut [u8] {
+        match self.place {
+            Place::Buffer(len) => buffer.aligned(len),
+            Place::Packet(bytes)
+                if is_cached || bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) =>
+            {
+                bytes
+            }
+            Place::Packet(bytes) => {
+                let aligned = buffer.aligned(bytes.len());
+                aligned.copy_from_slice(bytes);
+                if holds_key {
+                    bytes.zeroize();
+                }
+                aligned
+            }
+        }
+    }
+}
+
+/// The DATA packet, or the block, that must follow its descriptor. A block is checked, and unpacked into `buffer`.
 fn receive<'l, S: Session>(
     session: &S,
     link: &'l mut Option<S::Link>,
     expected: Option<u32>,
-) -> Result<(&'l mut [u8], u64)> {
+    buffer: &mut AlignedBuffer,
+    unpacker: &mut Unpacker,
+) -> Result<Received<'l>> {
     let link = link.as_mut().ok_or(Error::Raised(number::ER_NET_READ_ERROR))?;
     let packet = link.receive(session, true, 0)?;
-    let Response::Data(bytes) = Response::parse(packet.data)? else {
-        let text = "Wrong Clone RPC response, expecting data packet COM_RES_DATA";
-        return Err(Error::Protocol(text.to_owned()));
+    let network_len = packet.network_len;
+    let (len, head, block) = match Response::parse(packet.data)? {
+        Response::Data(bytes) => (bytes.len(), packet.data.len() - bytes.len(), None),
+        Response::Block(Block { form, len, checksum, bytes }) => {
+            (len as usize, packet.data.len() - bytes.len(), Some((form, checksum)))
+        }
+        _ => {
+            let text = "Wrong Clone RPC response, expecting data packet COM_RES_DATA";
+            return Err(Error::Protocol(text.to_owned()));
+        }
     };
-    let len = bytes.len();
-    // The engine seeks and accounts by its descriptor: more or fewer bytes would land where nobody expects them.
-    if expected.is_some_and(|expected| expected as usize != len) {
+    // The engine seeks and accounts by its descriptor: more or fewer bytes would land where nobody expects them. And nothing is
+    // allocated that the descriptor does not announce.
+    if expected.map_or(len > MAX_BLOCK, |expected| expected as usize != len) {
         let text = "Wrong Clone RPC response, data length differs from its descriptor";
         return Err(Error::Protocol(text.to_owned()));
     }
-    let code = packet.data.len() - len;
-    Ok((&mut packet.data[code..], packet.network_len))
+    let bytes = &mut packet.data[head..];
+    let Some((form, checksum)) = block else {
+        return Ok(Received { place: Place::Packet(bytes), network_len });
+    };
+    let codec = match form {
+        BlockForm::Raw => None,
+        BlockForm::Lz4 => Some(Codec::Lz4),
+        BlockForm::Zstd => Some(Codec::Zstd),
+    };
+    let place = match codec {
+        None => Place::Packet(bytes),
+        Some(codec) => {
+            let unpacked = unpacker.unpack(codec, bytes, buffer.aligned(len));
+            if unpacked.is_err() {
+                return Err(damaged(session));
+            }
+            Place::Buffer(len)
+        }
+    };
+    let found = match &place {
+        Place::Packet(bytes) => clone_io::checksum(bytes),
+        Place::Buffer(len) => clone_io::checksum(buffer.aligned(*len)),
+    };
+    if found != checksum {
+        return Err(damaged(session));
+    }
+    Ok(Received { place, network_len })
+}
+
+/// The most that a block of an unknown engine may be, bytes.
+const MAX_BLOCK: usize = 64 << 20;
+
+/// A block that is not what the donor sent counts as a read error of the network: then the clone goes on over a new connection,
+/// where the engine asks for the block again.
+fn damaged<S: Session>(session: &S) -> Error {
+    session.host().log(Side::Client, "A block arrived damaged: its checksum differs");
+    let error = Error::Raised(number::ER_NET_READ_ERROR);
+    session.raise(&error);
+    error
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clone_io::AlignedBuffer;
+use clone_io::{AlignedBuffer, Unpacker};
 use clone_protocol::innodb::{self, StreamCheck};
 use clone_protocol::{
     Ack, Command, CommandCode, EngineLocator, Init, MAX_ENGINES, Response, Version,
@@ -39,8 +39,9 @@ pub(super) struct Task<'s, S: Session> {
     pub(super) descriptor: Vec<u8>,
     /// What is known of the DATA packet that belongs to the descriptor at hand.
     pub(super) expected: Expected,
-    /// Direct I/O is fed from here.
+    /// Direct I/O is fed from here, and blocks are unpacked here.
     pub(super) buffer: AlignedBuffer,
+    pub(super) unpacker: Unpacker,
     payload: Vec<u8>,
 }
 
@@ -96,6 +97,7 @@ impl<'s, S: Session> Task<'s, S> {
             descriptor: Vec::new(),
             expected: Expected::default(),
             buffer: AlignedBuffer::new(),
+            unpacker: Unpacker::new(),
             payload: Vec::new(),
         }
     }
@@ -254,6 +256,9 @@ impl<'s, S: Session> Task<'s, S> {
     ) -> Result<Option<Vec<Located<S::Engine>>>> {
         let session = self.session;
         command.encode_payload(payload);
+        if matches!(command, Command::Execute) {
+            self.shared.offer.encode(payload);
+        }
         self.data_link()?.send(session, true, command.code(), payload)?;
         let timeout = match command {
             Command::Init(init) => init.ddl_timeout.saturating_add(INIT_TIMEOUT_SECONDS),
@@ -320,7 +325,7 @@ impl<'s, S: Session> Task<'s, S> {
         let event = match Response::parse(packet.data)? {
             Response::Complete => return Ok(Event::Complete),
             Response::Error { number, message } => Event::Error(donor_error(number, message)),
-            Response::Data(_) => Event::Data,
+            Response::Data(_) | Response::Block(_) => Event::Data,
             _ if drains => Event::Parameter,
             Response::Locators { version, locators } => Event::Locators(version, locators),
             Response::DataDescriptor { db_type, locator_index, descriptor } => {
@@ -348,7 +353,7 @@ impl<'s, S: Session> Task<'s, S> {
     }
 }
 
-fn donor_error(number: i32, message: &[u8]) -> Error {
+pub(super) fn donor_error(number: i32, message: &[u8]) -> Error {
     Error::Donor { number, message: String::from_utf8_lossy(message).into_owned() }
 }
 

@@ -4,14 +4,16 @@
 
 use std::sync::Arc;
 
-use super::task::Task;
+use super::task::{Master, Task};
 use crate::session::{Host, Session, Work, WorkerKind};
 
 impl<S: Session> Task<'_, S> {
-    /// Without auto-tuning all workers start at once.
+    /// The workers that need not wait for a measurement.
     pub(super) fn spawn_initial_workers(&mut self) {
-        let settings = self.session.host().settings();
-        let wanted = self.master.as_ref().map_or(0, |master| master.crew.initial(&settings));
+        let host = self.session.host();
+        let (settings, processors) = (host.settings(), host.processors());
+        let initial = |master: &Master| master.crew.initial(&settings, processors);
+        let wanted = self.master.as_ref().map_or(0, initial);
         self.grow(wanted);
     }
 

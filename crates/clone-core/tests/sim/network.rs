@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clone_core::error::number;
 use clone_core::session::LinkKind;
+use clone_protocol::Response;
 
 pub(crate) use links::SimLink;
 
@@ -243,9 +244,11 @@ impl Network {
                     pipe.last_arrival = pipe.last_arrival.max(now + delay);
                     pipe.bytes += packet.len();
                     pipe.packets.push_back((pipe.last_arrival, packet.to_vec()));
-                    if let [3, data @ ..] = packet {
-                        *data_sent += data.len() as u64;
-                    }
+                    *data_sent += match Response::parse(packet) {
+                        Ok(Response::Data(data)) => data.len() as u64,
+                        Ok(Response::Block(block)) => u64::from(block.len),
+                        _ => 0,
+                    };
                     None
                 } else {
                     Some(connection.key)

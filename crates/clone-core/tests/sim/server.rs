@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clone_core::board::StatusBoard;
-use clone_core::session::{Host, PluginName, Settings, Side, Work, WorkerKind};
+use clone_core::session::{Host, PluginName, ReleaseFacts, Settings, Side, Work, WorkerKind};
 
 use super::engine::Innodb;
 use super::faults::{Action, Event};
@@ -43,6 +43,7 @@ pub(crate) struct Facts {
     pub(crate) libraries: Vec<String>,
     pub(crate) collations: Vec<String>,
     pub(crate) maturity: &'static str,
+    pub(crate) release: ReleaseFacts,
     /// As before 9.0: versions are compared with the variables.
     pub(crate) compares_version_as_variable: bool,
     /// InnoDB has to open its tablespaces when a clone begins, and gives back the backup lock of the session with that.
@@ -184,6 +185,10 @@ impl Host for SimHost {
         *self.settings.lock().unwrap()
     }
 
+    fn release(&self) -> ReleaseFacts {
+        self.facts().release
+    }
+
     fn board(&self) -> &StatusBoard {
         &self.board
     }
@@ -253,6 +258,7 @@ impl Default for Facts {
             libraries: vec!["mysql_clone.so".to_owned(), "semisync_source.so".to_owned()],
             collations: vec!["utf8mb4_0900_ai_ci".to_owned(), "latin1_swedish_ci".to_owned()],
             maturity: "LTS",
+            release: ReleaseFacts::LATEST,
             compares_version_as_variable: false,
             loses_backup_lock: false,
         }
@@ -270,5 +276,7 @@ pub(crate) fn default_settings() -> Settings {
         max_data_bandwidth: 0,
         autotune_concurrency: false,
         delay_after_data_drop: 0,
+        enable_compression: false,
+        compression_level: 1,
     }
 }

@@ -219,7 +219,7 @@ impl Session for SimSession {
         (db_type == clone_protocol::innodb::DB_TYPE).then_some(SimEngine)
     }
 
-    fn connect(&self, donor: &Donor, kind: LinkKind) -> Result<SimLink> {
+    fn connect(&self, donor: &Donor, kind: LinkKind, _: bool) -> Result<SimLink> {
         SimLink::connect(self, donor, kind)
     }
 }

@@ -115,6 +115,30 @@ fn descriptors() {
 }
 
 #[test]
+fn rocksdb_locators() {
+    let id = rocksdb::CloneId::new(7).unwrap();
+    let state = |file| rocksdb::FileState { file, applied: rocksdb::FileSize::new(9).unwrap() };
+    let seeds = [
+        rocksdb::Locator::Version,
+        rocksdb::Locator::of(id),
+        rocksdb::Locator::Clone { id, states: vec![state(0), state(1)] },
+    ];
+    feed(&seeds.map(|locator| locator.to_bytes()), rocksdb_locator);
+}
+
+#[test]
+fn rocksdb_descriptors() {
+    let name = rocksdb::FileName::new(b"000012.sst").unwrap();
+    let size = rocksdb::FileSize::new(9).unwrap();
+    let seeds = [
+        rocksdb::Descriptor::FileNameMap(rocksdb::FileNameMap { file: 3, size, name }),
+        rocksdb::Descriptor::FileChunk(rocksdb::FileChunk { file: 3, len: 9 }),
+        rocksdb::Descriptor::AddEstimate(rocksdb::AddEstimate { bytes: 9 }),
+    ];
+    feed(&seeds.map(|descriptor| descriptor.to_bytes()), rocksdb_descriptor);
+}
+
+#[test]
 fn streams_do_innodb_no_harm() {
     let mut random = Random(0xC10E);
     let mut reached = BTreeSet::new();

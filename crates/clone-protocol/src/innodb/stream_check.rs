@@ -71,6 +71,14 @@ impl StreamCheck {
         Self::default()
     }
 
+    /// For InnoDB before 8.0.30, of recipient and donor. Its redo log had two files at least, so it announces that many, and
+    /// describes the second only if there is something in it; the recipient does without.
+    #[must_use]
+    pub fn with_spare_redo_file(self) -> Self {
+        self.stream().files.has_spare_redo = true;
+        self
+    }
+
     /// Checks a descriptor that came on the connection of a task with this role.
     ///
     /// The role is the recipient's own knowledge, and worth giving: InnoDB takes the totals of a

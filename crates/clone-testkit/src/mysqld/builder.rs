@@ -2,6 +2,7 @@
 
 //! How an instance is made.
 
+use std::env;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -18,13 +19,14 @@ use crate::template;
 /// GTIDs), small memory, and no waiting for the disk, since no test pulls the power.
 const OPTIONS: &[&str] = &[
     "--bind-address=127.0.0.1",
-    "--mysqlx=OFF",
+    "--loose-mysqlx=OFF",
     "--secure-file-priv=NULL",
     "--log-error-verbosity=3",
     "--log-bin=binlog",
     "--gtid-mode=ON",
     "--enforce-gtid-consistency=ON",
-    "--skip-replica-start=ON",
+    // By this name since 8.0.26; no test replicates with an older server.
+    "--loose-skip-replica-start=ON",
     "--event-scheduler=OFF",
     "--innodb-buffer-pool-size=64M",
     "--innodb-flush-log-at-trx-commit=2",
@@ -39,11 +41,13 @@ const SOCKET_PATH_MAX: usize = 107;
 #[must_use]
 pub struct Builder {
     name: String,
+    server: Option<&'static Server>,
     plugin: Plugin,
     load_at_start: bool,
     options: Vec<String>,
     initialise: Vec<String>,
     adopt: Option<PathBuf>,
+    below: Option<PathBuf>,
     supervised: bool,
     keep: bool,
 }
@@ -52,11 +56,13 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             name: "mysqld".into(),
+            server: None,
             plugin: Plugin::None,
             load_at_start: true,
             options: Vec::new(),
             initialise: Vec::new(),
             adopt: None,
+            below: None,
             supervised: false,
             keep: false,
         }
@@ -67,6 +73,12 @@ impl Builder {
     /// What to call the instance in messages.
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Runs this server instead of the one that [`Server::locate`] finds.
+    pub fn server(mut self, server: &'static Server) -> Self {
+        self.server = Some(server);
         self
     }
 
@@ -101,6 +113,12 @@ impl Builder {
         self
     }
 
+    /// Puts the instance, and so its data, below this directory instead of `TMPDIR`.
+    pub fn below(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.below = Some(directory.into());
+        self
+    }
+
     /// Tells the server that a supervisor will start it again when it exits with status 16. This
     /// process is the supervisor: see [`Mysqld::await_restart`].
     pub fn supervised(mut self) -> Self {
@@ -123,8 +141,10 @@ impl Builder {
 
     /// Makes the data directory and leaves starting the server to [`Mysqld::start`].
     pub fn create(self) -> Result<Mysqld> {
-        let server = Server::locate()?;
-        let mut dir = TempDir::with_prefix("mysql-clone-").context("make a temporary directory")?;
+        let server = self.server.map_or_else(Server::locate, Ok)?;
+        let below = self.below.unwrap_or_else(env::temp_dir);
+        let mut dir =
+            TempDir::with_prefix_in("mysql-clone-", below).context("make a temporary directory")?;
         dir.disable_cleanup(self.keep);
         let data_dir = dir.path().join("data");
         match &self.adopt {

@@ -180,7 +180,7 @@ impl Dialogue {
                 None => Event::Other,
             },
             // The donor stays in COM_CLONE.
-            Response::Data(_) | Response::Error { .. } => Event::Other,
+            Response::Data(_) | Response::Block(_) | Response::Error { .. } => Event::Other,
             _ => Event::Parameter(code),
         }
     }

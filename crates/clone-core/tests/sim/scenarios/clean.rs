@@ -146,6 +146,22 @@ fn the_donor_keeps_its_backup_lock_while_it_copies() {
     }
 }
 
+/// Before 8.0.27 InnoDB does not cope with DDL.
+#[test]
+fn an_old_donor_keeps_ddl_out_though_nobody_asks() {
+    Setup::new(5).run(move |world| {
+        world.donor.facts().release.allows_ddl = false;
+        let donor = Arc::clone(&world.donor);
+        world.interfere(move |event| {
+            if matches!(event, Event::Engine(Step::Copy(_) | Step::Enter(_))) {
+                assert_eq!(donor.backup_lock_holders().len(), 1);
+            }
+            Action::Pass
+        });
+        world.clone_remote(Target::Directory("clone")).assert_ok();
+    });
+}
+
 #[test]
 fn a_pause_after_the_data_is_dropped() {
     let mut setup = Setup::new(6);

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clone_core::error::Error;
 use clone_core::session::Donor;
-use clone_protocol::CommandCode;
 use clone_protocol::innodb::SnapshotState;
+use clone_protocol::{CommandCode, Response};
 
-use crate::sim::faults::{Action, End, Event, Role, Step};
+use crate::sim::faults::{Action, End, Event, Role, Step, Wire};
 use crate::sim::world::{Outcome, Setup, Target, World};
 
 const STATES: [SnapshotState; 3] =
@@ -229,6 +229,10 @@ fn a_state_that_cannot_begin() {
 
 /// InnoDB drops what a callback says of a file that DDL has deleted. What was wrong there must end the clone all the same, or the
 /// next packet would be taken for something that it is not.
+fn is_data(wire: &Wire<'_>) -> bool {
+    matches!(wire.response(), Some(Response::Data(_) | Response::Block(_)))
+}
+
 #[test]
 fn an_error_that_the_engine_drops() {
     for fault in
@@ -239,7 +243,7 @@ fn an_error_that_the_engine_drops() {
             let mut fault = Some(fault);
             world.interfere(move |event| match event {
                 Event::Engine(Step::Write(SnapshotState::FileCopy)) => Action::Skip,
-                Event::Packet(wire) if wire.packet[0] == 3 && wire.to == End::Recipient => {
+                Event::Packet(wire) if is_data(wire) && wire.to == End::Recipient => {
                     fault.take().unwrap_or(Action::Pass)
                 }
                 Event::Packet(wire) if is_cut && wire.command() == Some(CommandCode::Reinit) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clone_core::session::{Link, LinkKind, Session};
 use clone_protocol::innodb::{DB_TYPE, Descriptor, Locator, SnapshotState, State};
 use clone_protocol::{
-    Ack, Command, CommandCode, EngineLocator, Init, Response, ResponseCode, Version,
+    Ack, BLOCK_HEAD, Command, CommandCode, EngineLocator, Init, Response, ResponseCode, Version,
 };
 
 use crate::sim::faults::{Action, End, Event, Role, Step, Wire};
@@ -25,7 +25,7 @@ struct Client {
 impl Client {
     fn connect(world: &World) -> Self {
         let session = SimSession::user(&world.recipient);
-        let link = session.connect(&world.donor_address(), LinkKind::Data).unwrap();
+        let link = session.connect(&world.donor_address(), LinkKind::Data, false).unwrap();
         Self { session, link: Some(link) }
     }
 
@@ -305,7 +305,7 @@ fn wrong_answers() {
             });
         }
     }
-    use ResponseCode::{Collation, Config, Data, DataDescriptor, Locators};
+    use ResponseCode::{Block, Collation, Config, DataDescriptor, Locators};
     // Locators: none, another version, another engine, one too many, none inside.
     replace(Locators, |_| Vec::new());
     replace(Locators, |wire| vec![[&[1, 0xff, 1, 0, 0], &wire.packet[5..]].concat()]);
@@ -322,9 +322,14 @@ fn wrong_answers() {
     replace(DataDescriptor, |_| vec![vec![2, 12, 0]]);
     replace(DataDescriptor, |_| vec![vec![3, 1, 2, 3]]);
     // Data: too short, too long, something else.
-    replace(Data, |wire| vec![wire.packet[..9].to_vec()]);
-    replace(Data, |wire| vec![[wire.packet, &[0]].concat()]);
-    replace(Data, |_| vec![vec![99]]);
+    replace(Block, |wire| vec![[&[3], &wire.packet[BLOCK_HEAD..BLOCK_HEAD + 8]].concat()]);
+    replace(Block, |wire| vec![[&[3], &wire.packet[BLOCK_HEAD..], &[0]].concat()]);
+    replace(Block, |_| vec![vec![99]]);
+    // Blocks: no whole head, too long, of an unknown form, announcing more than the descriptor.
+    replace(Block, |wire| vec![wire.packet[..BLOCK_HEAD - 1].to_vec()]);
+    replace(Block, |wire| vec![[wire.packet, &[0]].concat()]);
+    replace(Block, |wire| vec![[&[32, 9], &wire.packet[2..]].concat()]);
+    replace(Block, |wire| vec![[&[32, 2, 0xff, 0xff, 0xff, 0xff], &wire.packet[6..]].concat()]);
 }
 
 /// A recipient that is gone while the donor waits for its next command.

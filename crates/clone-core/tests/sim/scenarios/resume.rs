@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use clone_protocol::CommandCode;
 use clone_protocol::innodb::{Descriptor, SnapshotState};
+use clone_protocol::{BLOCK_HEAD, CommandCode, Response};
 
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, End, Event, Role, Wire};
@@ -66,6 +66,30 @@ fn five_cuts_in_each_state_cost_little() {
 
 fn is_data_of(wire: &Wire<'_>, state: SnapshotState) -> bool {
     matches!(wire.descriptor(), Some(Descriptor::Data(data)) if data.state == state)
+}
+
+/// A block whose checksum or packed form is wrong is asked for again over a new connection.
+#[test]
+fn damaged_blocks_are_sent_again() {
+    for (seed, at) in [(0, BLOCK_HEAD), (1, BLOCK_HEAD - 1)] {
+        large(seed).threads(2).run(move |world| {
+            let mut damaged = 0;
+            world.interfere(move |event| match event {
+                Event::Packet(wire) if matches!(wire.response(), Some(Response::Block(_))) => {
+                    damaged += 1;
+                    if damaged != 50 {
+                        return Action::Pass;
+                    }
+                    let mut packet = wire.packet.to_vec();
+                    packet[at] ^= 1;
+                    Action::Replace(vec![packet])
+                }
+                _ => Action::Pass,
+            });
+            world.clone_remote(Target::Directory("clone")).assert_ok();
+            assert_eq!(restarts(world), 1);
+        });
+    }
 }
 
 /// One cut before each packet in turn, on each connection: not one is at a bad moment.

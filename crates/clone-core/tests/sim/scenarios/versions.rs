@@ -60,6 +60,7 @@ fn is_parameter(response: &Response<'_>) -> bool {
         Response::Locators { .. }
             | Response::DataDescriptor { .. }
             | Response::Data(_)
+            | Response::Block(_)
             | Response::Complete
             | Response::Error { .. }
     )
@@ -71,6 +72,31 @@ fn donors_of_all_versions() {
         for locators_first in [false, true] {
             Setup::new(seed).run(move |world| {
                 speak(world, version, locators_first);
+                world.clone_remote(Target::Server).assert_ok();
+            });
+        }
+    }
+}
+
+/// Neither side speaks a later version than the stock plugin of its release.
+#[test]
+fn servers_of_all_versions() {
+    for (seed, recipient) in (0..).zip(VERSIONS) {
+        for donor in VERSIONS {
+            Setup::new(seed).run(move |world| {
+                world.recipient.facts().release.protocol = recipient;
+                world.donor.facts().release.protocol = donor;
+                world.interfere(move |event| {
+                    if let Event::Packet(wire) = event {
+                        if wire.command() == Some(CommandCode::Init) {
+                            assert_eq!(wire.packet[1..5], recipient.number().to_le_bytes());
+                        }
+                        if let Some(Response::Locators { version, .. }) = wire.response() {
+                            assert_eq!(version, recipient.min(donor));
+                        }
+                    }
+                    Action::Pass
+                });
                 world.clone_remote(Target::Server).assert_ok();
             });
         }

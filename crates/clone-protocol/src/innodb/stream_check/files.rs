@@ -31,6 +31,8 @@ pub(super) struct Files {
     data: Vec<PageSize>,
     /// Redo files that the start of REDO_COPY counted.
     redo_total: u32,
+    /// See [`StreamCheck::with_spare_redo_file`](super::StreamCheck::with_spare_redo_file).
+    pub(super) has_spare_redo: bool,
     /// Those described so far, in any order: a worker that is ahead describes its own.
     redo: BTreeSet<u32>,
 }
@@ -56,7 +58,11 @@ impl Files {
             )));
         }
         let redo = count(self.redo.len());
-        if state > SnapshotState::RedoCopy && redo < self.redo_total {
+        let needed = match self.redo_total {
+            2 if self.has_spare_redo => 1,
+            total => total,
+        };
+        if state > SnapshotState::RedoCopy && redo < needed {
             return Err(invalid(format_args!(
                 "{redo} of {} redo files before {state}",
                 self.redo_total

@@ -32,6 +32,10 @@ struct Gate {
 }
 
 impl Gate {
+    fn with_spare_redo_file(self) -> Self {
+        Self { stream: self.stream.with_spare_redo_file() }
+    }
+
     /// A clone whose master just passed the start of `state`, and all file metadata of it.
     fn at(state: SnapshotState) -> Self {
         let gate = Self::default();

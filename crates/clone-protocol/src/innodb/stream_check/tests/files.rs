@@ -45,6 +45,19 @@ fn all_files_come_before_innodb_goes_through_them() {
 }
 
 #[test]
+fn before_8_0_30_the_second_redo_file_may_be_missing() {
+    let at_redo_copy = || {
+        let gate = Gate::at(PageCopy).with_spare_redo_file();
+        gate.passes(Master, start(RedoCopy));
+        gate
+    };
+    let gate = at_redo_copy();
+    gate.refuses(Master, start(Done), "File Descriptor: 0 of 2 redo files before DONE");
+    gate.passes(Master, redo(0));
+    gate.passes(Master, start(Done));
+}
+
+#[test]
 fn chunks_of_files_are_within_the_total() {
     let gate = Gate::at(FileCopy);
     let with = |first_chunk, last_chunk| {

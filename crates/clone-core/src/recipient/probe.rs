@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Which compression the donor is capable of.
+//!
+//! `clone_enable_compression` means the classic protocol's with a stock donor, and packed blocks with a donor of this project,
+//! which cost a fraction of it. Both at once would be a waste, and the first has to be decided when a connection is made. So if
+//! compression is wanted, a connection of its own asks before: it says EXIT with an [`Offer`] behind it. A stock donor ignores the
+//! offer and answers COMPLETE, ours says first that it understands.
+
+use clone_protocol::{CommandCode, EXTENSION_CONFIG, Offer, Packing, Response};
+
+use super::task::{Task, donor_error, unexpected};
+use crate::error::Result;
+use crate::session::{Link, LinkKind, Session, Settings};
+
+/// What to offer with these settings.
+pub(super) fn offer(settings: &Settings) -> Offer {
+    let packing = match (settings.enable_compression, settings.compression_level) {
+        (false, _) => Packing::None,
+        (true, 0) => Packing::Lz4,
+        (true, level) => Packing::Zstd(level),
+    };
+    Offer { packing }
+}
+
+/// More packets than this are no answer to EXIT.
+const MAX_ANSWERS: usize = 16;
+
+impl<S: Session> Task<'_, S> {
+    /// Before the first connection: asks the donor, if there is something to ask.
+    pub(super) fn choose_compression(&self) -> Result<()> {
+        let shared = &self.shared;
+        if self.is_master() && shared.compressed.get().is_none() {
+            let wanted = shared.offer.packing != Packing::None;
+            let compressed = wanted && !self.understands_offers()?;
+            let _ = shared.compressed.set(compressed);
+        }
+        Ok(())
+    }
+
+    /// Whether connections are to be compressed as the classic protocol does.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.shared.compressed.get().copied().unwrap_or(false)
+    }
+
+    fn understands_offers(&self) -> Result<bool> {
+        let session = self.session;
+        let mut link = session.connect(&self.shared.donor, LinkKind::Auxiliary, false)?;
+        let mut payload = Vec::new();
+        self.shared.offer.encode(&mut payload);
+        let mut understands = false;
+        link.send(session, false, CommandCode::Exit, &payload)?;
+        for _ in 0..MAX_ANSWERS {
+            let packet = link.receive(session, false, 0)?;
+            match Response::parse(packet.data)? {
+                Response::ConfigV3 { name, .. } => understands |= name == EXTENSION_CONFIG,
+                Response::Complete => {
+                    link.disconnect(None, false, false);
+                    return Ok(understands);
+                }
+                Response::Error { number, message } => return Err(donor_error(number, message)),
+                _ => return Err(unexpected()),
+            }
+        }
+        Err(unexpected())
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Blocks made smaller for the network, and their checksums.
+
+use std::io;
+
+use zeroize::Zeroize;
+
+/// How the bytes of a block are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// As they are.
+    Raw,
+    /// An LZ4 block without its length in front.
+    Lz4,
+    /// One Zstandard frame.
+    Zstd,
+}
+
+/// CRC-32C (Castagnoli), as InnoDB uses it for its pages; with the processor's instruction where it has one.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
+/// A result must be smaller than this part of its source, or the source is sent: what saves less is not worth unpacking.
+const WORTH: (usize, usize) = (15, 16);
+
+/// Bytes that are tried first: a sample from the middle of the block.
+const SAMPLE: usize = 16 * 1024;
+
+/// After so many blocks in a row that did not shrink, most are not even sampled.
+const PATIENCE: u32 = 4;
+
+/// Of those that are not sampled one in so many is, to see whether the data has changed.
+const PROBE: u32 = 8;
+
+/// Compresses the blocks of one task.
+///
+/// A block that does not compress is given back as it is. Whether it does is seen in a sample, and after a row of blocks that did
+/// not it is not even asked for each: so data that cannot be compressed costs next to nothing.
+pub struct Packer {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    packed: Vec<u8>,
+    /// Blocks since the last one that shrank.
+    misses: u32,
+}
+
+impl Packer {
+    /// With `level` 0 LZ4, above it Zstandard at that level.
+    ///
+    /// # Errors
+    /// No memory for the compressor.
+    pub fn new(level: u8) -> io::Result<Self> {
+        let zstd = match level {
+            0 => None,
+            level => Some(zstd::bulk::Compressor::new(i32::from(level))?),
+        };
+        Ok(Self { zstd, packed: Vec::new(), misses: 0 })
+    }
+
+    /// The shorter form of `block`, with `headroom` bytes in front of it that are the caller's; none if there is none. Valid until
+    /// the next call.
+    pub fn pack(&mut self, block: &[u8], headroom: usize) -> Option<(Codec, &mut [u8])> {
+        let packed =
+            if self.is_worth_trying(block) { self.compress(block, headroom) } else { None };
+        self.misses = if packed.is_some() { 0 } else { self.misses.saturating_add(1) };
+        let (codec, len) = packed?;
+        Some((codec, &mut self.packed[..headroom + len]))
+    }
+
+    /// Whether the next block is not even tried, and may as well go another way; that is then to be told to
+    /// [`Packer::passed_by`].
+    pub fn is_discouraged(&self) -> bool {
+        self.misses >= PATIENCE && !self.misses.is_multiple_of(PROBE)
+    }
+
+    /// A block was not packed because [`Packer::is_discouraged`].
+    pub fn passed_by(&mut self) {
+        self.misses = self.misses.saturating_add(1);
+    }
+
+    fn is_worth_trying(&mut self, block: &[u8]) -> bool {
+        if self.is_discouraged() {
+            return false;
+        }
+        if block.len() <= 2 * SAMPLE {
+            return true;
+        }
+        let middle = block.len() / 2;
+        self.compress(&block[middle - SAMPLE / 2..middle + SAMPLE / 2], 0).is_some()
+    }
+
+    /// Fills `packed` behind the headroom, and gives the length; none if that is not worth it.
+    fn compress(&mut self, block: &[u8], headroom: usize) -> Option<(Codec, usize)> {
+        let limit = block.len() / WORTH.1 * WORTH.0;
+        let room = match self.zstd {
+            None => lz4_flex::block::get_maximum_output_size(block.len()),
+            // Shorter than the worst case: this compressor gives up by itself where it does not fit.
+            Some(_) => limit,
+        };
+        if self.packed.len() < headroom + room {
+            self.packed.zeroize();
+            self.packed.resize(headroom + room, 0);
+        }
+        let place = &mut self.packed[headroom..headroom + room];
+        let (codec, len) = match &mut self.zstd {
+            None => (Codec::Lz4, lz4_flex::block::compress_into(block, place).ok()?),
+            Some(zstd) => (Codec::Zstd, zstd.compress_to_buffer(block, place).ok()?),
+        };
+        (len < limit).then_some((codec, len))
+    }
+}
+
+/// A page may carry a tablespace's key.
+impl Drop for Packer {
+    fn drop(&mut self) {
+        self.packed.zeroize();
+    }
+}
+
+/// Unpacks the blocks of one task.
+#[derive(Default)]
+pub struct Unpacker {
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Unpacker {
+    /// One for any codec.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Fills `block` from its packed form, which must have exactly this length when unpacked.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`]: the packed form is damaged, or of another length.
+    pub fn unpack(&mut self, codec: Codec, packed: &[u8], block: &mut [u8]) -> io::Result<()> {
+        let len = match codec {
+            Codec::Raw if packed.len() == block.len() => {
+                block.copy_from_slice(packed);
+                block.len()
+            }
+            Codec::Raw => return Err(io::ErrorKind::InvalidData.into()),
+            Codec::Lz4 => lz4_flex::block::decompress_into(packed, block)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
+            Codec::Zstd => {
+                let zstd = match &mut self.zstd {
+                    Some(zstd) => zstd,
+                    none => none.insert(zstd::bulk::Decompressor::new()?),
+                };
+                zstd.decompress_to_buffer(packed, block)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
+            }
+        };
+        if len == block.len() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn text(len: usize) -> Vec<u8> {
+        (0u32..).flat_map(|n| format!("row {n} of a table; ").into_bytes()).take(len).collect()
+    }
+
+    /// Numbers that no codec finds a pattern in (xorshift).
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    }
+
+    #[test]
+    fn what_is_packed_unpacks_to_the_same() {
+        for level in [0, 1, 3, 19] {
+            let mut packer = Packer::new(level).unwrap();
+            let mut unpacker = Unpacker::new();
+            for len in [0, 1, 100, 16 << 10, 1 << 20] {
+                for block in [text(len), noise(len), vec![0; len]] {
+                    let (codec, packed) = match packer.pack(&block, 5) {
+                        Some((codec, packed)) => (codec, &packed[5..]),
+                        None => (Codec::Raw, &block[..]),
+                    };
+                    assert!(packed.len() <= block.len());
+                    let mut unpacked = vec![0xaa; len];
+                    unpacker.unpack(codec, packed, &mut unpacked).unwrap();
+                    assert!(unpacked == block, "level {level}, {len} bytes");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn text_shrinks_and_noise_is_left_alone() {
+        for (level, codec) in [(0, Codec::Lz4), (1, Codec::Zstd)] {
+            let mut packer = Packer::new(level).unwrap();
+            let (text, noise) = (text(1 << 20), noise(1 << 20));
+            let (used, packed) = packer.pack(&text, 0).unwrap();
+            assert_eq!(used, codec);
+            assert!(packed.len() < text.len() / 3, "{}", packed.len());
+            for _ in 0..20 {
+                assert!(packer.pack(&noise, 0).is_none());
+            }
+            // Data that changes is noticed within a few blocks.
+            let noticed = (0..PROBE).any(|_| packer.pack(&text, 0).is_some());
+            assert!(noticed, "level {level}");
+        }
+    }
+
+    #[test]
+    fn damaged_blocks_are_refused() {
+        for level in [0, 1] {
+            let block = text(100_000);
+            let mut packer = Packer::new(level).unwrap();
+            let (codec, packed) = packer.pack(&block, 0).unwrap();
+            let packed = &*packed;
+            let mut unpacker = Unpacker::new();
+            let mut place = vec![0; block.len()];
+            assert!(unpacker.unpack(codec, &packed[..packed.len() - 1], &mut place).is_err());
+            assert!(unpacker.unpack(codec, packed, &mut place[1..]).is_err());
+            assert!(unpacker.unpack(codec, packed, &mut vec![0; block.len() + 1]).is_err());
+            assert!(unpacker.unpack(codec, &[], &mut place).is_err());
+            assert!(unpacker.unpack(Codec::Raw, packed, &mut place).is_err());
+            // It is still of use afterwards.
+            unpacker.unpack(codec, packed, &mut place).unwrap();
+            assert!(place == block);
+        }
+    }
+
+    #[test]
+    fn checksum_is_castagnoli() {
+        // RFC 3720, B.4.
+        assert_eq!(checksum(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(checksum(&[0xff; 32]), 0x62a8_ab43);
+    }
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A connected TCP socket without TLS, and the way from files to it that needs no buffer of ours.
+//!
+//! Whoever owns the socket goes on using it: nothing is read beyond what was asked for, and nothing of it is changed. Each wait
+//! for the peer has a limit.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+
+use crate::copy::CopyError;
+use crate::file::read_exact;
+
+/// The socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Socket<'fd> {
+    fd: BorrowedFd<'fd>,
+    /// Longest wait until the peer sends, or takes, something.
+    timeout: Duration,
+}
+
+impl<'fd> Socket<'fd> {
+    /// A socket, and the longest wait until its peer sends or takes something.
+    pub fn new(fd: BorrowedFd<'fd>, timeout: Duration) -> Self {
+        Self { fd, timeout }
+    }
+
+    /// Lets [`Socket::send_file`] wait no longer than the time-out on a socket that blocks, where the call has no flag for that.
+    /// False if that cannot be had.
+    pub fn limit_send_file(&self) -> bool {
+        set_socket_timeout(self.fd, Timeout::Send, Some(self.timeout)).is_ok()
+    }
+
+    /// Fills `buffer`.
+    ///
+    /// # Errors
+    /// The operating system's; [`io::ErrorKind::UnexpectedEof`] when the peer has closed the connection,
+    /// [`io::ErrorKind::TimedOut`].
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match rustix::net::recv(self.fd, &mut buffer[filled..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((count, _)) => filled += count,
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN)?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends all of `data`; with `more` the kernel may hold it back until more follows.
+    ///
+    /// # Errors
+    /// The operating system's; [`io::ErrorKind::TimedOut`].
+    pub fn send(&self, mut data: &[u8], more: bool) -> io::Result<()> {
+        let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, more);
+        while !data.is_empty() {
+            match rustix::net::send(self.fd, data, flags) {
+                Ok(count) => data = &data[count..],
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT)?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends `len` bytes of `file` from its current offset, inside the kernel where it can.
+    ///
+    /// # Errors
+    /// [`CopyError::Read`] for the file, [`CopyError::Write`] for the connection. In both cases the peer waits for bytes that do
+    /// not come: the connection is of no more use.
+    pub fn send_file(&self, file: BorrowedFd<'_>, len: u64) -> Result<(), CopyError> {
+        let mut left = len;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_CALL);
+            match rustix::fs::sendfile(self.fd, file, None, part) {
+                Ok(0) => break,
+                Ok(count) => left -= count as u64,
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT).map_err(CopyError::Write)?,
+                Err(Errno::INTR) => {}
+                // Which side is at fault shows when a buffer is between them.
+                Err(_) => break,
+            }
+        }
+        let mut buffer = Vec::new();
+        while left > 0 {
+            buffer.resize(usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER), 0);
+            read_exact(file, &mut buffer).map_err(CopyError::Read)?;
+            self.send(&buffer, false).map_err(CopyError::Write)?;
+            left -= buffer.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Ends the connection in both directions, for a peer that cannot be told what went wrong.
+    pub fn shut_down(&self) {
+        // It may be closed already.
+        let _ = rustix::net::shutdown(self.fd, Shutdown::Both);
+    }
+
+    /// Waits until the socket is ready.
+    fn wait(&self, events: PollFlags) -> io::Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = Timespec::try_from(left).map_err(|_| io::ErrorKind::TimedOut)?;
+            match poll(&mut [PollFd::new(&self.fd, events)], Some(&limit)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                // An error or the end shows in the next call.
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// One call moves at most this much, so that KILL is seen and time is counted between two.
+const MAX_CALL: usize = 16 << 20;
+
+/// Where no kernel way is left.
+const BUFFER: usize = 64 << 10;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::thread;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (other, _) = listener.accept().unwrap();
+        one.set_nonblocking(true).unwrap();
+        other.set_nonblocking(true).unwrap();
+        (one, other)
+    }
+
+    fn socket(stream: &TcpStream, limit: Duration) -> Socket<'_> {
+        Socket::new(stream.as_fd(), limit)
+    }
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 31 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn a_file_goes_over_a_connection_between_packets() {
+        let data = pattern(5 << 20);
+        let (one, other) = pair();
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(&data).unwrap();
+        from.seek(SeekFrom::Start(100)).unwrap();
+        let len = data.len() - 300;
+        let sender = thread::spawn(move || {
+            let socket = socket(&one, LIMIT);
+            socket.send(b"head", true).unwrap();
+            socket.send_file(from.as_fd(), len as u64).unwrap();
+            socket.send(b"tail", false).unwrap();
+            assert_eq!(from.stream_position().unwrap(), 100 + len as u64);
+        });
+        let socket = socket(&other, LIMIT);
+        let mut four = [0; 4];
+        socket.receive(&mut four).unwrap();
+        assert_eq!(&four, b"head");
+        let mut copied = vec![0; len];
+        socket.receive(&mut copied).unwrap();
+        socket.receive(&mut four).unwrap();
+        assert_eq!(&four, b"tail");
+        sender.join().unwrap();
+        assert!(copied == data[100..100 + len]);
+    }
+
+    #[test]
+    fn a_peer_that_is_silent_or_gone_is_an_error() {
+        let (one, other) = pair();
+        let impatient = socket(&other, Duration::from_millis(50));
+        let error = impatient.receive(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // Nobody reads: the buffers fill up.
+        let error = socket(&one, Duration::from_millis(50)).send(&pattern(64 << 20), false);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(other);
+        let error = socket(&one, LIMIT).send(&pattern(1 << 20), false).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset));
+
+        let (one, other) = pair();
+        one.shutdown(std::net::Shutdown::Both).unwrap();
+        let gone = socket(&other, LIMIT);
+        assert_eq!(gone.receive(&mut [0]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_file_that_fails_is_told_from_the_connection() {
+        let (one, _other) = pair();
+        let short = tempfile::tempfile().unwrap();
+        let sent = socket(&one, LIMIT).send_file(short.as_fd(), 10);
+        assert!(matches!(sent, Err(CopyError::Read(_))), "{sent:?}");
+    }
+
+    #[test]
+    fn a_socket_that_blocks_does_not_block_for_ever() {
+        let (one, _other) = pair();
+        one.set_nonblocking(false).unwrap();
+        let impatient = socket(&one, Duration::from_millis(50));
+        assert!(impatient.limit_send_file());
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 20).unwrap();
+        let Err(CopyError::Write(error)) = impatient.send_file(file.as_fd(), 64 << 20) else {
+            panic!("somebody has taken 64 MiB")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What two peers of this project say to each other beyond the stock plugin's protocol.
+//!
+//! A recipient puts an [`Offer`] behind EXECUTE. A stock donor never looks there (`clone_server.cc:parse_command_buffer` uses no
+//! byte behind COM_EXECUTE and COM_EXIT), and a recipient that offers nothing is sent nothing new: so a stock peer never sees any
+//! of this. A donor that understands the offer may send [`Block`]s in place of DATA.
+
+use crate::ProtocolError;
+use crate::wire::Reader;
+
+/// The first bytes of an offer.
+const MAGIC: &[u8; 8] = b"clone-rs";
+
+/// The form of what follows them.
+const FORMAT: u8 = 1;
+
+/// The CONFIG_V3 with which a donor answers an offer behind EXIT: its value is the formats of [`Offer`] that it understands.
+pub const EXTENSION_CONFIG: &str = "clone_rs_offer";
+
+/// The value of [`EXTENSION_CONFIG`] today.
+pub const EXTENSION_VALUE: &str = "1";
+
+/// What a recipient would like, 10 bytes behind the code of EXECUTE or EXIT:
+///
+/// | Offset | Type | |
+/// |---|---|---|
+/// | 0 | 8 bytes | `clone-rs` |
+/// | 8 | `u8` | format, 1 |
+/// | 9 | `u8` | 0: blocks as they are; 1: LZ4; 2 and above: Zstandard at this level less 1 |
+///
+/// Bytes behind it are ignored: they are for a later release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// How blocks should be packed.
+    pub packing: Packing,
+}
+
+/// How a recipient would like blocks to be packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// Not at all.
+    #[default]
+    None,
+    /// LZ4.
+    Lz4,
+    /// Zstandard at this level, 1 to 22.
+    Zstd(u8),
+}
+
+/// The highest level of Zstandard.
+const MAX_LEVEL: u8 = 22;
+
+impl Offer {
+    /// The offer in a payload of EXECUTE or EXIT; none if there is none that is understood, which is no error.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        if reader.chunk() != Some(MAGIC) || reader.u8() != Some(FORMAT) {
+            return None;
+        }
+        let packing = match reader.u8()? {
+            0 => Packing::None,
+            1 => Packing::Lz4,
+            above => Packing::Zstd((above - 1).min(MAX_LEVEL)),
+        };
+        Some(Self { packing })
+    }
+
+    /// Puts the offer behind what is in `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(MAGIC);
+        let packing = match self.packing {
+            Packing::None => 0,
+            Packing::Lz4 => 1,
+            Packing::Zstd(level) => level.clamp(1, MAX_LEVEL) + 1,
+        };
+        out.extend_from_slice(&[FORMAT, packing]);
+    }
+}
+
+/// The form of a block's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum BlockForm {
+    /// As they are.
+    Raw = 0,
+    /// An LZ4 block.
+    Lz4 = 1,
+    /// A Zstandard frame.
+    Zstd = 2,
+}
+
+/// File data for the descriptor in the packet before, like DATA, with its checksum and perhaps packed. Behind the code:
+///
+/// | Offset | Type | |
+/// |---|---|---|
+/// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frame |
+/// | 1 | `u32` | bytes when unpacked; what the descriptor announces |
+/// | 5 | `u32` | CRC-32C of them |
+/// | 9 | | the bytes, packed or not, up to the end |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block<'a> {
+    /// Of the bytes in the packet.
+    pub form: BlockForm,
+    /// Bytes when unpacked.
+    pub len: u32,
+    /// CRC-32C of the unpacked bytes.
+    pub checksum: u32,
+    /// The bytes in the packet.
+    pub bytes: &'a [u8],
+}
+
+/// Bytes in front of a block's, with the code of the response.
+pub const BLOCK_HEAD: usize = 10;
+
+impl<'a> Block<'a> {
+    /// Parses what follows the code.
+    pub(crate) fn parse(mut reader: Reader<'a>) -> Result<Self, ProtocolError> {
+        let wrong = || ProtocolError::new("Wrong Clone RPC response: Invalid block");
+        let form = match reader.u8() {
+            Some(0) => BlockForm::Raw,
+            Some(1) => BlockForm::Lz4,
+            Some(2) => BlockForm::Zstd,
+            _ => return Err(wrong()),
+        };
+        let (Some(len), Some(checksum)) = (reader.u32_le(), reader.u32_le()) else {
+            return Err(wrong());
+        };
+        let bytes = reader.rest();
+        if form == BlockForm::Raw && u32::try_from(bytes.len()) != Ok(len) {
+            return Err(wrong());
+        }
+        Ok(Self { form, len, checksum, bytes })
+    }
+
+    /// What stands in front of the bytes, the code of the response first: so that a donor can put it there without a copy.
+    pub fn head(code: u8, form: BlockForm, len: u32, checksum: u32) -> [u8; BLOCK_HEAD] {
+        let mut head = [0; BLOCK_HEAD];
+        head[0] = code;
+        head[1] = form as u8;
+        head[2..6].copy_from_slice(&len.to_le_bytes());
+        head[6..].copy_from_slice(&checksum.to_le_bytes());
+        head
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{Response, ResponseCode};
+
+    #[test]
+    fn offers_byte_by_byte() {
+        for (packing, last) in
+            [(Packing::None, 0), (Packing::Lz4, 1), (Packing::Zstd(1), 2), (Packing::Zstd(22), 23)]
+        {
+            let mut bytes = Vec::new();
+            Offer { packing }.encode(&mut bytes);
+            assert_eq!(bytes, [b"clone-rs".as_slice(), &[1, last]].concat());
+            assert_eq!(Offer::parse(&bytes), Some(Offer { packing }));
+            // A later release may say more.
+            bytes.push(7);
+            assert_eq!(Offer::parse(&bytes), Some(Offer { packing }));
+        }
+        let high = Offer::parse(b"clone-rs\x01\xff").unwrap();
+        assert_eq!(high.packing, Packing::Zstd(22));
+    }
+
+    #[test]
+    fn what_is_no_offer_is_none() {
+        for bytes in
+            [&b""[..], b"clone-rs", b"clone-rs\x01", b"clone-rs\x02\x00", b"CLONE-RS\x01\x00"]
+        {
+            assert_eq!(Offer::parse(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_byte_by_byte() {
+        let packet = b"\x20\x02\x00\x00\x10\x00\x78\x56\x34\x12packed";
+        let block =
+            Block { form: BlockForm::Zstd, len: 1 << 20, checksum: 0x1234_5678, bytes: b"packed" };
+        assert_eq!(Response::parse(packet).unwrap(), Response::Block(block));
+        let head = Block::head(ResponseCode::Block as u8, BlockForm::Zstd, 1 << 20, 0x1234_5678);
+        assert_eq!(head[..], packet[..BLOCK_HEAD]);
+        let raw = b"\x20\x00\x03\x00\x00\x00\x00\x00\x00\x00abc";
+        assert!(matches!(Response::parse(raw), Ok(Response::Block(Block { bytes: b"abc", .. }))));
+    }
+
+    #[test]
+    fn blocks_that_are_none() {
+        for packet in [
+            &b"\x20"[..],
+            b"\x20\x00\x03\x00\x00\x00\x00\x00\x00",
+            // A form that nobody knows, and raw bytes that are not as many as they say.
+            b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00abc",
+            b"\x20\x00\x04\x00\x00\x00\x00\x00\x00\x00abc",
+        ] {
+            let error = Response::parse(packet).unwrap_err();
+            assert_eq!(error.to_string(), "Wrong Clone RPC response: Invalid block", "{packet:?}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Measures the stock plugin and ours beside each other: same server, same data, in turn.
+//!
+//! One donor and one recipient for each data set. Before each clone both servers unload one plugin and load the other, so that
+//! nothing differs but the plugin. `BENCH_*` variables set sizes and places; see `options.rs`.
+
+mod data;
+mod measure;
+mod options;
+mod report;
+mod scenario;
+mod volume;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use clone_testkit::anyhow::{Context, Result};
+use clone_testkit::clone::{self, Statement};
+use clone_testkit::server::Server;
+use clone_testkit::writer::{Load, Writers};
+use clone_testkit::{Mysqld, Plugin};
+
+use data::Data;
+use measure::Sample;
+use options::Options;
+use report::Line;
+use scenario::{Place, SCENARIOS, Scenario, Way};
+use volume::Volume;
+
+fn main() -> Result<()> {
+    let options = Options::from_env()?;
+    println!("MySQL {}, {options:?}", Server::locate()?.version);
+    let mut lines = Vec::new();
+    let mut stage: Option<Stage> = None;
+    for scenario in SCENARIOS.iter().filter(|scenario| options.wants(scenario.name)) {
+        let fits = |stage: &Stage| stage.data == scenario.data && stage.place == scenario.place;
+        if !stage.as_ref().is_some_and(fits) {
+            drop(stage.take());
+            stage = Stage::build(scenario, &options)?;
+        }
+        let Some(stage) = &mut stage else {
+            println!("{:42} left out: no such file system here", scenario.name);
+            continue;
+        };
+        let line = stage.run(scenario, &options)?;
+        println!("{line}");
+        lines.push(line);
+    }
+    match &options.out {
+        Some(directory) => report::write(directory, &lines, &options),
+        None => Ok(()),
+    }
+}
+
+/// Two servers and their data. The fields are dropped in this order: servers before what they stand on.
+struct Stage {
+    data: Data,
+    place: Place,
+    donor: Mysqld,
+    recipient: Mysqld,
+    _volume: Option<Volume>,
+}
+
+impl Stage {
+    /// Starts the servers and loads the data; none if there is no such place.
+    fn build(scenario: &Scenario, options: &Options) -> Result<Option<Self>> {
+        let volume = match scenario.place {
+            Place::Reflink => match Volume::xfs(&options.disk, 3 * options.mib + 2048)? {
+                Some(volume) => Some(volume),
+                None => return Ok(None),
+            },
+            _ => None,
+        };
+        let below = match (&volume, scenario.place) {
+            (Some(volume), _) => volume.path(),
+            (None, Place::Disk) => &options.disk,
+            (None, _) => &options.tmpfs,
+        };
+        let server = |name| {
+            let builder = Mysqld::builder().name(name).plugin(Plugin::Ours).install_later();
+            builder.below(below).option("--innodb-redo-log-capacity=64M").start()
+        };
+        let (mut donor, recipient) = (server("donor")?, server("recipient")?);
+        scenario.data.load(&mut donor, options).context("load the data")?;
+        Ok(Some(Self {
+            data: scenario.data,
+            place: scenario.place,
+            donor,
+            recipient,
+            _volume: volume,
+        }))
+    }
+
+    /// Clones with each plugin in turn. The first round warms up, unless it is the only one.
+    fn run(&mut self, scenario: &Scenario, options: &Options) -> Result<Line> {
+        let mut line = Line { scenario: *scenario, stock: Vec::new(), ours: Vec::new() };
+        let warm_up = usize::from(options.rounds > 1);
+        for round in 0..options.rounds + warm_up {
+            let mut turns = [Plugin::Stock, Plugin::Ours];
+            if round % 2 == 1 {
+                turns.reverse();
+            }
+            for plugin in turns {
+                let sample = self
+                    .clone(scenario, plugin)
+                    .with_context(|| format!("{}, {plugin:?}", scenario.name))?;
+                if round < warm_up {
+                    continue;
+                }
+                match plugin {
+                    Plugin::Stock => line.stock.push(sample),
+                    _ => line.ours.push(sample),
+                }
+            }
+        }
+        Ok(line)
+    }
+
+    fn clone(&self, scenario: &Scenario, plugin: Plugin) -> Result<Sample> {
+        self.load_plugin(&self.recipient, plugin)?;
+        let target = match scenario.way {
+            Way::Local => &self.donor,
+            Way::Remote { .. } => &self.recipient,
+        };
+        self.load_plugin(&self.donor, plugin)?;
+        let directory = target.scratch("clone");
+        let statement = match scenario.way {
+            Way::Local => Statement::local(&directory),
+            Way::Remote { tls, .. } => {
+                Statement::instance(&self.donor).into_directory(&directory).tls(tls)
+            }
+        };
+        self.configure(target, scenario)?;
+        let donor = (scenario.way != Way::Local).then_some(&self.donor);
+        let writers = match scenario.rate {
+            0 => None,
+            _ => {
+                let load = Load { threads: 2, pause: Duration::ZERO, ..Load::default() };
+                let writers = Writers::start(&self.donor, load)?;
+                writers.await_transactions(100)?;
+                Some(writers)
+            }
+        };
+        let sample = measure::clone(target, donor, &statement, writers.as_ref());
+        if let Some(writers) = writers {
+            writers.stop()?;
+        }
+        remove(&directory)?;
+        sample
+    }
+
+    /// Unloads whichever plugin is there, and loads this one.
+    fn load_plugin(&self, server: &Mysqld, plugin: Plugin) -> Result<()> {
+        let mut session = server.session()?;
+        let loaded: Option<String> = session.first(
+            "SELECT PLUGIN_LIBRARY FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'clone'",
+        )?;
+        let file = plugin.file_name().unwrap_or_default();
+        if loaded.is_some() {
+            // A donor's session may still be saying goodbye.
+            clone_testkit::until("the clone plugin to be free", Duration::from_secs(30), || {
+                Ok(session.run("UNINSTALL PLUGIN clone").ok())
+            })?;
+        }
+        session.run(format!("INSTALL PLUGIN clone SONAME '{file}'"))
+    }
+
+    fn configure(&self, target: &Mysqld, scenario: &Scenario) -> Result<()> {
+        if let Way::Remote { .. } = scenario.way {
+            clone::allow_donor(target, &self.donor)?;
+        }
+        let compressed = matches!(scenario.way, Way::Remote { compressed: true, .. });
+        let mut settings = vec![
+            format!("SET GLOBAL clone_enable_compression = {compressed}"),
+            format!("SET GLOBAL clone_max_data_bandwidth = {}", scenario.rate),
+        ];
+        if scenario.tasks != 0 {
+            settings.push("SET GLOBAL clone_autotune_concurrency = OFF".into());
+            settings.push(format!("SET GLOBAL clone_max_concurrency = {}", scenario.tasks));
+        }
+        target.session()?.run_all(settings.iter().map(String::as_str))
+    }
+}
+
+/// The next clone begins with nothing left to write for this one.
+fn remove(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory)?;
+    }
+    Ok(())
+}

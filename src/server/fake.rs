@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A mysqld that is made up, for tests of what the plugin does in one that is not as it should be: symbols, a registry of
+//! services with their tables, and InnoDB's handlerton. Nothing in it does anything, except to be found.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::ffi::CString;
+use std::ffi::c_char;
+use std::ffi::c_int;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+
+use super::abi;
+use super::load_error::LoadError;
+use super::services::Registry;
+use super::services::Services;
+use super::symbols::PluginRef;
+use super::symbols::Symbols;
+use super::symbols::names;
+
+/// To be changed before it is asked.
+pub(super) struct FakeServer {
+    pub(super) symbols: BTreeMap<&'static CStr, *mut c_void>,
+    /// Name and slots.
+    pub(super) services: BTreeMap<&'static CStr, Vec<*const c_void>>,
+    /// InnoDB's, as words.
+    pub(super) handlerton: Box<[usize; 128]>,
+}
+
+/// How many slots the services have, at least.
+const SLOTS: usize = 48;
+
+/// A function of "mysqld": of the program that the tests are.
+unsafe extern "C" fn function() {}
+
+/// Functions that differ in their addresses.
+static INNODB: [u8; 8] = [0; 8];
+
+impl FakeServer {
+    /// A release server that says it is `version`, with the functions in `exports` besides those that all have.
+    pub(super) fn new(version: &str, clone_interface: usize, exports: &[&'static CStr]) -> Self {
+        let function = function as *mut c_void;
+        let mut symbols: BTreeMap<_, _> =
+            names::required().chain(exports.iter().copied()).map(|name| (name, function)).collect();
+        let (foreach, _) = names::with_plugin_ref(PluginRef::Direct);
+        symbols.insert(foreach, for_each_plugin as *mut c_void);
+        // Lives as long as the symbols, which are leaked, too.
+        let version = CString::new(version).expect("no NUL").into_raw();
+        symbols.insert(names::SERVER_VERSION, version.cast());
+        let mut handlerton = Box::new([0; 128]);
+        // `db_type` stands behind `state`, 32 bits each.
+        handlerton[0] = (abi::DB_TYPE_INNODB as usize) << 32;
+        for (index, (name, byte)) in names::INNODB_CLONE.into_iter().zip(&INNODB).enumerate() {
+            let address = ptr::from_ref(byte).cast_mut();
+            symbols.insert(name, address.cast());
+            handlerton[clone_interface / size_of::<usize>() + index] = address.addr();
+        }
+        let slots = || vec![function.cast_const(); SLOTS];
+        let services = [
+            c"clone_protocol",
+            c"mysql_backup_lock",
+            c"log_builtins.mysql_server",
+            c"pfs_plugin_table_v1",
+            c"pfs_plugin_column_integer_v1",
+            c"pfs_plugin_column_bigint_v1",
+            c"pfs_plugin_column_timestamp_v2",
+            c"pfs_plugin_column_string_v2",
+            c"pfs_plugin_column_text_v1",
+        ];
+        let services = services.into_iter().map(|name| (name, slots())).collect();
+        Self { symbols, services, handlerton }
+    }
+
+    /// What the plugin finds when it is loaded.
+    pub(super) fn load(self) -> Result<Services, LoadError> {
+        let (server, symbols) = self.start();
+        let symbols = Box::leak(Box::new(symbols?));
+        let look_up = |name: &CStr| server.symbols.get(name).copied().unwrap_or(ptr::null_mut());
+        Services::find(symbols, &look_up, registry)
+    }
+
+    /// This server's registry of services.
+    pub(super) fn registry(self) -> Result<Arc<Registry>, LoadError> {
+        self.start().1?;
+        registry()
+    }
+
+    /// Makes this the server of this thread.
+    fn start(self) -> (&'static Self, Result<Symbols, LoadError>) {
+        let server: &'static Self = Box::leak(Box::new(self));
+        SERVER.set(Some(server));
+        let look_up = |name: &CStr| server.symbols.get(name).copied().unwrap_or(ptr::null_mut());
+        (server, Symbols::find(&look_up))
+    }
+}
+
+thread_local! {
+    static SERVER: RefCell<Option<&'static FakeServer>> = const { RefCell::new(None) };
+}
+
+fn server() -> &'static FakeServer {
+    SERVER.with_borrow(|server| server.expect("a server on this thread"))
+}
+
+fn registry() -> Result<Arc<Registry>, LoadError> {
+    unsafe extern "C" fn acquire_registry() -> *mut abi::s_mysql_registry {
+        Box::leak(Box::new(abi::s_mysql_registry {
+            acquire: Some(acquire),
+            acquire_related: None,
+            release: Some(release),
+        }))
+    }
+    unsafe extern "C" fn acquire(name: *const c_char, handle: *mut abi::my_h_service) -> c_int {
+        // SAFETY: the registry is asked with C strings.
+        let name = unsafe { CStr::from_ptr(name) };
+        let Some(slots) = server().services.get(name) else { return 1 };
+        // SAFETY: the place for the handle.
+        unsafe { *handle = slots.as_ptr().cast_mut().cast() };
+        0
+    }
+    unsafe extern "C" fn release(_: abi::my_h_service) -> c_int {
+        0
+    }
+    unsafe extern "C" fn release_registry(_: *mut abi::s_mysql_registry) -> c_int {
+        0
+    }
+    let service = abi::plugin_registry_service_st {
+        acquire: Some(acquire_registry),
+        release: Some(release_registry),
+    };
+    Registry::from_plugin_service(Box::leak(Box::new(service)))
+}
+
+/// `plugin_foreach_with_mask`, of a server with one plugin.
+unsafe extern "C" fn for_each_plugin(
+    _: *mut abi::THD,
+    visit: abi::plugin_foreach_func,
+    _: c_int,
+    _: u32,
+    argument: *mut c_void,
+) -> bool {
+    let mut plugin = abi::st_plugin_int {
+        name: abi::MYSQL_LEX_CSTRING { str_: c"InnoDB".as_ptr(), length: 6 },
+        plugin: ptr::null_mut(),
+        plugin_dl: ptr::null_mut(),
+        state: 8,
+        ref_count: 1,
+        data: ptr::from_ref(&*server().handlerton).cast_mut().cast(),
+    };
+    // SAFETY: as mysqld calls it.
+    visit.is_some_and(|visit| unsafe { visit(ptr::null_mut(), (&raw mut plugin).cast(), argument) })
+}
+
+mod tests {
+    use super::*;
+    use crate::server::layout::Probes;
+    use crate::server::pfs::Columns;
+
+    fn mysql_8_0_36() -> FakeServer {
+        FakeServer::new("8.0.36", 0x260, &[Probes::LOG_LINE_GET_OUTPUT_BUFFER])
+    }
+
+    fn mysql_9_7_4() -> FakeServer {
+        let exports = [
+            Probes::LOG_LINE_GET_OUTPUT_BUFFER,
+            Probes::LOG_LINE_SET_FLAG,
+            Probes::ARE_VERSIONS_CLONE_COMPATIBLE,
+        ];
+        FakeServer::new("9.7.4-2", 0x278, &exports)
+    }
+
+    fn refusal(server: FakeServer) -> String {
+        server.load().err().expect("refused").to_string()
+    }
+
+    /// Not mysqld's: a function of libc.
+    fn foreign() -> *const c_void {
+        libc::getpid as *const c_void
+    }
+
+    #[test]
+    fn servers_as_they_should_be_are_taken() {
+        let services = mysql_8_0_36().load().expect("8.0.36");
+        assert_eq!(services.clone_interface, 0x260);
+        let services = mysql_9_7_4().load().expect("9.7.4");
+        assert_eq!(services.clone_interface, 0x278);
+        // The place is found, not assumed: a vendor's may be another.
+        let services = FakeServer::new("8.0.36", 0x2a8, &[Probes::LOG_LINE_GET_OUTPUT_BUFFER])
+            .load()
+            .expect("a vendor's 8.0.36");
+        assert_eq!(services.clone_interface, 0x2a8);
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let mut server = mysql_9_7_4();
+        let version = CString::new("9.8.0").expect("no NUL").into_raw();
+        server.symbols.insert(names::SERVER_VERSION, version.cast());
+        assert_eq!(
+            refusal(server),
+            "server version 9.8.0 is not supported (8.0.17 to 8.4, and 9.0 to 9.7 are)"
+        );
+    }
+
+    #[test]
+    fn each_missing_symbol_is_refused() {
+        for name in names::required() {
+            let mut server = mysql_8_0_36();
+            server.symbols.remove(name);
+            let expected = format!("this mysqld does not export {}", name.to_string_lossy());
+            assert_eq!(refusal(server), expected);
+        }
+    }
+
+    #[test]
+    fn symbols_of_another_version_are_refused() {
+        for (mut server, service) in [
+            (mysql_8_0_36(), "log_builtins"),
+            (mysql_9_7_4(), "log_builtins"),
+            (mysql_9_7_4(), "clone_protocol"),
+        ] {
+            let name = match service {
+                "log_builtins" => Probes::LOG_LINE_GET_OUTPUT_BUFFER,
+                _ => Probes::ARE_VERSIONS_CLONE_COMPATIBLE,
+            };
+            server.symbols.remove(name);
+            assert!(refusal(server).contains(&format!("its service {service} in this version")));
+        }
+        let mut server = mysql_8_0_36();
+        server.symbols.insert(Probes::ARE_VERSIONS_CLONE_COMPATIBLE, function as *mut c_void);
+        assert!(refusal(server).contains("its service clone_protocol in this version"));
+    }
+
+    #[test]
+    fn each_missing_service_is_refused() {
+        for name in [c"clone_protocol", c"mysql_backup_lock", c"log_builtins.mysql_server"] {
+            let mut server = mysql_8_0_36();
+            server.services.remove(name);
+            let expected = format!("this mysqld has no service {}", name.to_string_lossy());
+            assert_eq!(refusal(server), expected);
+        }
+    }
+
+    #[test]
+    fn each_wrong_slot_is_refused() {
+        let newest = |name, count| (0..count).map(move |slot| (name, slot));
+        let protocol = newest(c"clone_protocol", 16);
+        for (name, slot) in protocol.chain([(c"log_builtins.mysql_server", 28)]) {
+            let service = name.to_string_lossy();
+            let mut server = mysql_9_7_4();
+            server.services.get_mut(name).expect("a service")[slot] = ptr::null();
+            assert_eq!(refusal(server), format!("slot {slot} of the service {service} is empty"));
+            let mut server = mysql_9_7_4();
+            server.services.get_mut(name).expect("a service")[slot] = foreign();
+            assert_eq!(
+                refusal(server),
+                format!("slot {slot} of the service {service} is not a function of mysqld")
+            );
+        }
+        // What stands behind the last slot of an older server does not matter.
+        let mut server = mysql_8_0_36();
+        server.services.get_mut(c"clone_protocol").expect("a service")[15] = foreign();
+        assert!(server.load().is_ok());
+    }
+
+    #[test]
+    fn each_wrong_function_of_innodb_is_refused() {
+        for index in 0..8 {
+            for wrong in [0, foreign().addr()] {
+                let mut server = mysql_8_0_36();
+                server.handlerton[0x260 / 8 + index] = wrong;
+                let expected = "the clone interface was not found in InnoDB's handlerton";
+                assert_eq!(refusal(server), expected, "function {index}");
+            }
+        }
+        let mut server = mysql_8_0_36();
+        server.handlerton.swap(0x260 / 8 + 2, 0x260 / 8 + 3);
+        assert!(refusal(server).contains("was not found"));
+    }
+
+    #[test]
+    fn a_server_without_innodb_is_refused() {
+        let mut server = mysql_8_0_36();
+        server.handlerton[0] = 0;
+        assert!(refusal(server).contains("was not found"));
+    }
+
+    /// A debug server has other forms of both functions; one of each kind is no server.
+    #[test]
+    fn half_a_debug_server_is_refused() {
+        let mut server = mysql_8_0_36();
+        server.symbols.insert(names::FOREACH_DEBUG, for_each_plugin as *mut c_void);
+        let (_, unlock) = names::with_plugin_ref(PluginRef::Indirect);
+        assert!(refusal(server).ends_with(unlock.to_str().expect("ASCII")));
+    }
+
+    #[test]
+    fn missing_column_services_are_refused() {
+        let columns = |server: FakeServer| Columns::acquire(&server.registry()?);
+        for name in [
+            c"pfs_plugin_column_integer_v1",
+            c"pfs_plugin_column_bigint_v1",
+            c"pfs_plugin_column_timestamp_v2",
+        ] {
+            let mut server = mysql_8_0_36();
+            server.services.remove(name);
+            assert_eq!(columns(server).err(), Some(LoadError::MissingService(name)));
+            let mut server = mysql_8_0_36();
+            server.services.get_mut(name).expect("a service").fill(ptr::null());
+            let slot = LoadError::EmptySlot { service: name, slot: 1 };
+            assert_eq!(columns(server).err(), Some(slot));
+        }
+        // The older service of strings will do; without text there are shorter GTID sets.
+        let mut server = mysql_8_0_36();
+        server.services.remove(c"pfs_plugin_column_string_v2");
+        let oldest = LoadError::MissingService(c"pfs_plugin_column_string_v1");
+        assert_eq!(columns(server).err(), Some(oldest));
+        let mut server = mysql_8_0_36();
+        let slots = server.services.remove(c"pfs_plugin_column_string_v2").expect("a service");
+        server.services.insert(c"pfs_plugin_column_string_v1", slots);
+        server.services.remove(c"pfs_plugin_column_text_v1");
+        assert!(columns(server).is_ok_and(|columns| !columns.has_text()));
+        assert!(columns(mysql_8_0_36()).is_ok_and(|columns| columns.has_text()));
+    }
+}
