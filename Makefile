@@ -13,6 +13,12 @@ PLUGIN := $(abspath $(TARGET))/release/libmysql_clone.so
 STEP := .ci/step run
 # The tests that start servers. Everything else is a unit test.
 SERVER_TESTS := kind(test) & (package(mysql-clone) | package(clone-testkit))
+# The releases that tests/compat.rs runs in `make test`, besides 9.7. MYSQL_CLONE_SERVERS=none leaves them out.
+COMPAT_SERVERS := 8.0.19 8.0.36 8.0.42 8.0 8.4.4 8.4
+COMPAT_TESTS := package(mysql-clone) & binary(compat)
+ifeq ($(MYSQL_CLONE_SERVERS),none)
+LEFT_OUT := - ($(COMPAT_TESTS))
+endif
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 20
 
@@ -24,9 +30,20 @@ help: ## list the targets
 build: ## build the plugin: target/release/libmysql_clone.so
 	$(CARGO) build --release --lib
 
+.PHONY: portable
+portable: ## build the plugin for hosts with an older libc: target/portable/libmysql_clone.so
+	packaging/portable.sh
+
 .PHONY: server
 server: ## get the MySQL server that the tests run, unless it is there
 	mysql-test/server.sh
+
+.PHONY: servers
+servers: ## get the older MySQL servers that the compatibility tests run, unless they are there
+	@for release in $(COMPAT_SERVERS); do \
+	  mysql-test/server.sh $$release | grep '^MYSQL_CLONE_VERSION' || { \
+	    echo "MySQL $$release cannot be had. To go on without old servers: MYSQL_CLONE_SERVERS=none" >&2; exit 1; }; \
+	done
 
 .PHONY: demo
 demo: build server ## clone a running server to a second one before your eyes
@@ -53,12 +70,18 @@ test: ## everything that continuous integration runs
 	@$(STEP) bindings $(MAKE) --no-print-directory bindings
 	@$(STEP) unit $(MAKE) --no-print-directory unit
 	@$(STEP) server $(MAKE) --no-print-directory server
+ifneq ($(MYSQL_CLONE_SERVERS),none)
+	@$(STEP) servers $(MAKE) --no-print-directory servers
+endif
 	@$(STEP) build $(MAKE) --no-print-directory build
 	@$(STEP) integration $(MAKE) --no-print-directory integration
 ifndef MYSQL_BASEDIR
 	@$(STEP) mtr $(MAKE) --no-print-directory mtr
 else
 	@echo "=== mtr: left out, since mysql-test-run.pl needs Debian's server and MYSQL_BASEDIR names another"
+endif
+ifeq ($(MYSQL_CLONE_SERVERS),none)
+	@echo "=== NOT RUN: tests/compat.rs, which is MySQL 8.0 and 8.4, since MYSQL_CLONE_SERVERS is none"
 endif
 	@.ci/step summary
 
@@ -69,7 +92,12 @@ unit: ## the tests that need no server
 
 .PHONY: integration
 integration: build server ## our tests against real servers
-	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run --workspace -E '$(SERVER_TESTS)'
+	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run --workspace -E '($(SERVER_TESTS)) $(LEFT_OUT)'
+
+.PHONY: compat
+compat: build ## every role on every release of MySQL that can be had, 12 of them
+	for release in $$(mysql-test/server.sh --list); do mysql-test/server.sh $$release; done
+	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run -E '$(COMPAT_TESTS) - test(a_server_of_ones_own)' --run-ignored all
 
 .PHONY: mtr
 mtr: build ## MySQL's own clone, replication and Group Replication tests, 50 of them, with our plugin
@@ -94,7 +122,7 @@ bindings: ## write the bindings to the server anew, and fail if they differ from
 
 .PHONY: shell
 shell: ## shellcheck on all scripts
-	shellcheck .ci/run .ci/step mysql-test/*.sh
+	shellcheck -x .ci/run .ci/step mysql-test/*.sh packaging/*.sh
 
 .PHONY: fuzz-smoke
 fuzz-smoke: ## every fuzz target for some seconds (FUZZ_SECONDS)
@@ -103,6 +131,11 @@ fuzz-smoke: ## every fuzz target for some seconds (FUZZ_SECONDS)
 	for target in $${targets:?no fuzz targets}; do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
 	done
+
+.PHONY: bench
+bench: build server ## stock and ours beside each other: docs/performance.md, BENCH_* set sizes (a quarter of an hour or more)
+	$(CARGO) build --release -p clone-testkit --bin bench
+	MYSQL_CLONE_SO=$(PLUGIN) BENCH_OUT=$${BENCH_OUT:-docs} $(TARGET)/release/bench
 
 .PHONY: clean
 clean: ## remove what was built here; the server stays in its cache

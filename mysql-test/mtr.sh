@@ -6,11 +6,14 @@
 #   mysql-test/mtr.sh --plugin target/release/libmysql_clone.so --list core
 #   mysql-test/mtr.sh --stock clone.local_basic clone.remote_basic
 #   mysql-test/mtr.sh --plugin FILE --list clone -- --mysqld=--log-error-verbosity=3
+#   mysql-test/mtr.sh --plugin FILE --mysql 8.0.36 --list clone
 #
 #   --plugin FILE   the plugin to test; it goes by the stock file name, mysql_clone.so
 #   --stock         test the stock plugin instead, to compare
 #   --list LIST     run the tests named in mysql-test/lists/LIST.list or in the file LIST, one a line; `all` is
 #                   clone, rpl and group_replication. May be given more than once, and beside test names
+#   --mysql RELEASE run them on this release of MySQL, of those that server.sh --list names, with its own suites. A test of
+#                   a list that the release does not have is left out, and named; default: 9.7
 #   --parallel N    that many tests at a time; default: one for each core
 #   --retry N       a test that failed gets up to N more attempts; the summary names each test that needed one. For
 #                   the Group Replication tests, of which about one in a hundred runs fails with the stock plugin too
@@ -60,14 +63,15 @@ add_list() {
   done <"$file"
 }
 
-plugin='' stock='' parallel=$(nproc) retry=0 keep='' tests=() arguments=()
+plugin='' stock='' release='' parallel=$(nproc) retry=0 keep='' tests=() arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
-  --plugin | --list | --parallel | --retry)
+  --plugin | --list | --mysql | --parallel | --retry)
     [ $# -ge 2 ] || die "$1 wants a value"
     case $1 in
     --plugin) plugin=$2 ;;
     --list) add_list "$2" ;;
+    --mysql) release=$2 ;;
     --parallel) parallel=$2 ;;
     --retry) retry=$2 ;;
     esac
@@ -111,8 +115,20 @@ if [ "$(id -u)" != 0 ]; then
   sudo -v || die "sudo gives no root rights"
 fi
 
-server=$("$here/server.sh")
+server=$("$here/server.sh" --suites ${release:+"$release"})
 eval "$server"
+if [ -n "$release" ]; then
+  there=()
+  for name in "${tests[@]}"; do
+    if [ -e "$MYSQL_CLONE_ROOT/usr/lib/mysql-test/suite/${name%%.*}/t/${name#*.}.test" ]; then
+      there+=("$name")
+    else
+      say "MySQL $MYSQL_CLONE_VERSION has no test $name"
+    fi
+  done
+  tests=("${there[@]}")
+  [ "${#tests[@]}" -gt 0 ] || die "MySQL $MYSQL_CLONE_VERSION has none of these tests"
+fi
 
 vardir_parent=${MYSQL_CLONE_VARDIR:-}
 if [ -z "$vardir_parent" ]; then

@@ -21,10 +21,11 @@ die() {
 # What each is for:
 #   g++           the C++ shim, and crates with C in them
 #   libclang-dev  bindgen, which `make bindings` runs
+#   librocksdb-dev  the RocksDB that tests and tools of the MyRocks clone are linked with
 #   procps        pkill, with which mtr.sh ends a run under sudo
 #   util-linux    flock, unshare
 # and shellcheck for the shell scripts.
-readonly PACKAGES=(g++ git libclang-dev procps shellcheck util-linux)
+readonly PACKAGES=(g++ git libclang-dev librocksdb-dev procps shellcheck util-linux)
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then

@@ -96,7 +96,7 @@ fn a_cut_before_the_clone_has_begun() {
                 let error = failure(running).with_context(|| format!("{point:?}"))?;
                 ensure!(errors.contains(&error.number), "{point:?} {target:?}: {error}");
                 ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-                ensure!(peers.proxy.pending() == [], "{point:?} did not come");
+                ensure!(peers.proxy.pending().is_empty(), "{point:?} did not come");
                 peers.check_failed(&error)?;
             }
         }
@@ -138,7 +138,7 @@ fn workers_that_cannot_attach_are_done_without() {
         let (running, directory) = peers.begin()?;
         running.finish()?;
         let traffic = peers.proxy.traffic();
-        ensure!(peers.proxy.pending() == [], "workers attached");
+        ensure!(peers.proxy.pending().is_empty(), "workers attached");
         ensure!(traffic.resumed == 0 && traffic.worker_data == 0, "{traffic:?}");
         peers.verify(directory)
     });
@@ -467,7 +467,7 @@ fn cut_in_each_state(mut peers: Peers, cuts: &[Cut], destination: Destination) -
         result = peers.await_restart(result);
     }
     result.with_context(|| format!("left: {:?}", peers.proxy.pending()))?;
-    ensure!(peers.proxy.pending() == [], "left: {:?}", peers.proxy.pending());
+    ensure!(peers.proxy.pending().is_empty(), "left: {:?}", peers.proxy.pending());
     let expected = u32::try_from(cuts.len())?;
     eprintln!("resumed {} times after {expected} cuts", traffic.resumed);
     // A cut of a single connection may be noticed only with the next one.
