@@ -19,6 +19,8 @@ fn library_directory() -> PathBuf {
 }
 
 fn success(mut command: Command) -> Output {
+    // Cargo's, which names directories where an older build may lie, and goes before the program's own.
+    command.env_remove("LD_LIBRARY_PATH");
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {output:?}");
     output

@@ -174,7 +174,8 @@ fn cell(peers: &mut Peers, channel: Channel, in_place: bool, name: &str) -> Resu
         false => peers.copy(channel.clause())?,
     };
     succeeded(&report, peers.proxy.port(), in_place)?;
-    used(channel, &peers.proxy.traffic(), &report)
+    let packs = [&peers.recipient, &peers.donor].iter().all(|one| one.plugin() == Plugin::Ours);
+    used(channel, packs, &peers.proxy.traffic(), &report)
 }
 
 /// The rows of a clone that succeeded.
@@ -201,13 +202,14 @@ fn completed(stages: &[Stage]) -> Result<()> {
     Ok(())
 }
 
-/// All tasks had connections of the right kind.
-fn used(channel: Channel, traffic: &Traffic, report: &Report) -> Result<()> {
+/// All tasks had connections of the right kind. Two plugins of ours pack blocks instead of compressing the connection.
+fn used(channel: Channel, packs: bool, traffic: &Traffic, report: &Report) -> Result<()> {
     // The master has an auxiliary connection besides.
     let all = TASKS + 1;
     let connections = (traffic.tls, traffic.compressed, traffic.workers);
     let (expected, is_smaller) = match channel {
         Channel::Plain => ((0, 0, TASKS - 1), false),
+        Channel::Compressed if packs => ((0, 0, TASKS - 1), true),
         Channel::Compressed => ((0, all, 0), true),
         Channel::Tls | Channel::VerifiedTls => ((all, 0, 0), false),
     };

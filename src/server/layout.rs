@@ -206,7 +206,7 @@ const KNOWN: &[Known] = &[
     known((8, 0, 22), (8, 0, 26), None, Some(false), false, None),
     known((8, 0, 27), (8, 0, 28), Some(27), Some(false), true, Some(0x230)), // run: 28
     known((8, 0, 29), (8, 0, 35), Some(27), Some(false), true, None),
-    known((8, 0, 36), (8, 0, 46), Some(27), Some(false), true, Some(0x260)), // run: 36, 42, 46
+    known((8, 0, 36), (8, 0, 46), Some(27), Some(false), true, Some(0x260)), // run: 36, 40, 42, 46
     known((8, 0, 47), (8, 0, ANY), None, Some(false), true, None),
     known((8, 1, 0), (8, 3, ANY), Some(27), Some(false), true, Some(0x260)),
     known((8, 4, 0), (8, 4, 8), Some(27), Some(false), true, Some(0x268)), // run: 4, 6, 7, 8

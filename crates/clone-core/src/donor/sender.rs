@@ -6,7 +6,7 @@
 //!
 //! * From the file to the connection inside the kernel, as DATA ([`DonorLink::send_file`]): nothing is to be packed, the connection
 //!   is plain, and the kernel is able to.
-//! * As a [`Block`] with a checksum, packed if that is wanted and helps: the recipient has offered to take it.
+//! * As a [`Block`] with a checksum, packed if that helps: the recipient has offered to take it.
 //! * As DATA, like the stock plugin.
 
 use std::os::fd::BorrowedFd;
@@ -24,9 +24,9 @@ pub(super) struct Buffers {
     packet: Vec<u8>,
     /// Data is read here, with room in front of it for what precedes it in the packet.
     data: AlignedBuffer,
-    /// The recipient takes blocks.
+    /// The recipient takes blocks, and wants them packed. Without packing it gets DATA: over TLS bytes are protected better than by
+    /// a checksum, which is not free, and plain connections are for those who want the least work.
     takes_blocks: bool,
-    /// It wants them packed.
     packer: Option<Packer>,
 }
 
@@ -41,7 +41,7 @@ impl Buffers {
         let packer = level.map(Packer::new).transpose();
         self.packer =
             packer.map_err(|error| Error::Internal(format!("Clone compression: {error}")))?;
-        self.takes_blocks = offer.is_some();
+        self.takes_blocks = self.packer.is_some();
         Ok(())
     }
 

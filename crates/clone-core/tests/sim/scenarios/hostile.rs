@@ -285,7 +285,9 @@ fn a_donor_that_does_not_stop() {
 fn wrong_answers() {
     fn replace(code: ResponseCode, by: fn(&Wire<'_>) -> Vec<Vec<u8>>) {
         for threads in [1, 3] {
-            Setup::new(code as u64).threads(threads).run(move |world| {
+            let mut setup = Setup::new(code as u64).threads(threads);
+            setup.settings.enable_compression = code == ResponseCode::Block;
+            setup.run(move |world| {
                 let mut left = 1;
                 world.interfere(move |event| match event {
                     Event::Packet(wire)
@@ -305,7 +307,7 @@ fn wrong_answers() {
             });
         }
     }
-    use ResponseCode::{Block, Collation, Config, DataDescriptor, Locators};
+    use ResponseCode::{Block, Collation, Config, Data, DataDescriptor, Locators};
     // Locators: none, another version, another engine, one too many, none inside.
     replace(Locators, |_| Vec::new());
     replace(Locators, |wire| vec![[&[1, 0xff, 1, 0, 0], &wire.packet[5..]].concat()]);
@@ -325,9 +327,12 @@ fn wrong_answers() {
     replace(Block, |wire| vec![[&[3], &wire.packet[BLOCK_HEAD..BLOCK_HEAD + 8]].concat()]);
     replace(Block, |wire| vec![[&[3], &wire.packet[BLOCK_HEAD..], &[0]].concat()]);
     replace(Block, |_| vec![vec![99]]);
+    replace(Data, |wire| vec![wire.packet[..9].to_vec()]);
+    replace(Data, |wire| vec![[wire.packet, &[0]].concat()]);
+    replace(Data, |_| vec![vec![99]]);
     // Blocks: no whole head, too long, of an unknown form, announcing more than the descriptor.
     replace(Block, |wire| vec![wire.packet[..BLOCK_HEAD - 1].to_vec()]);
-    replace(Block, |wire| vec![[wire.packet, &[0]].concat()]);
+    replace(Block, |wire| vec![[&[32, 0], &wire.packet[2..], &[0]].concat()]);
     replace(Block, |wire| vec![[&[32, 9], &wire.packet[2..]].concat()]);
     replace(Block, |wire| vec![[&[32, 2, 0xff, 0xff, 0xff, 0xff], &wire.packet[6..]].concat()]);
 }

@@ -72,7 +72,9 @@ fn is_data_of(wire: &Wire<'_>, state: SnapshotState) -> bool {
 #[test]
 fn damaged_blocks_are_sent_again() {
     for (seed, at) in [(0, BLOCK_HEAD), (1, BLOCK_HEAD - 1)] {
-        large(seed).threads(2).run(move |world| {
+        let mut setup = large(seed).threads(2);
+        setup.settings.enable_compression = true;
+        setup.run(move |world| {
             let mut damaged = 0;
             world.interfere(move |event| match event {
                 Event::Packet(wire) if matches!(wire.response(), Some(Response::Block(_))) => {
