@@ -23,11 +23,12 @@ use clone_testkit::writer::{Load, Writers, check_invariants};
 use clone_testkit::{Mysqld, Plugin, SqlError, check, dataset, fastrand, until};
 
 const MIB: u64 = 1 << 20;
-/// A table beside the data set, of 16 MiB. With system tables and undo tablespaces a clone has 140 MiB.
+/// A table beside the data set, of 32 MiB, so that what is on its way at 20 cuts is little beside the whole: with system
+/// tables and undo tablespaces a clone has 160 MiB.
 const PAGES: [&str; 2] = [
     "CREATE TABLE shop.pages (id INT PRIMARY KEY, payload VARBINARY(2000) NOT NULL)",
     "INSERT INTO shop.pages SELECT 1000 * f.n + l.n, CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(900)) \
-     FROM shop.numbers AS f JOIN shop.numbers AS l WHERE f.n < 8",
+     FROM shop.numbers AS f JOIN shop.numbers AS l WHERE f.n < 16",
 ];
 /// Changes all its pages, and makes twice as much redo.
 const CHANGE: &str =
