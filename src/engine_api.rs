@@ -6,24 +6,24 @@
 //! [`StorageEngine`] ([`register`]). Whoever calls is checked as far as C can be: NULL, lengths, modes. What cannot be checked is
 //! what the header asks for.
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
-use std::path::Path;
+use std::ffi::{c_char, c_int, c_uint};
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clone_core::error::{Error, Result};
+use clone_core::error::Error;
 use clone_core::session::Mode;
 use clone_engine::{Registry, StorageEngine};
-use clone_protocol::MAX_LOCATOR_LEN;
-use clone_rocksdb::{Client, Donor, DonorOptions, Layout, Outcome, RocksDb, Standing, Swap};
+use clone_rocksdb::{Client, Donor, DonorOptions, Outcome, RocksDb, Standing, Swap};
 
 use crate::server::{abi, symbols};
+use arguments::{Begin, Call, engine_of, error_number, give, layout, path, wrong};
 use callbacks::EngineCallbacks;
 use caller::{Caller, end_call};
 use database::CDatabase;
 use locators::{LOCATORS, Side};
 
+mod arguments;
 mod callbacks;
 mod caller;
 mod database;
@@ -111,15 +111,11 @@ pub unsafe extern "C" fn clone_copy(
 ) -> c_int {
     end_call(|| {
         // SAFETY: by the caller's promise.
-        let (_, engine) = unsafe { engine_of(hton) }?;
-        // SAFETY: by the caller's promise.
-        let locator = unsafe { bytes(loc, loc_len) }?.unwrap_or_default();
-        // SAFETY: by the caller's promise.
-        let caller = unsafe { Caller::new(thd) };
+        let call = unsafe { Call::new(hton, thd, loc, loc_len) }?;
         // SAFETY: by the caller's promise.
         let mut callbacks = unsafe { EngineCallbacks::new(cbk, hton) }?;
         let buffer_size = callbacks.client_buffer_size();
-        engine.copy(&caller, locator, task_id, buffer_size, &mut callbacks)
+        call.engine.copy(&call.caller, call.locator, task_id, buffer_size, &mut callbacks)
     })
 }
 
@@ -139,17 +135,13 @@ pub unsafe extern "C" fn clone_ack(
 ) -> c_int {
     end_call(|| {
         // SAFETY: by the caller's promise.
-        let (_, engine) = unsafe { engine_of(hton) }?;
-        // SAFETY: by the caller's promise.
-        let locator = unsafe { bytes(loc, loc_len) }?.unwrap_or_default();
-        // SAFETY: by the caller's promise.
-        let caller = unsafe { Caller::new(thd) };
+        let call = unsafe { Call::new(hton, thd, loc, loc_len) }?;
         let descriptor = match cbk.is_null() {
             true => &[],
             // SAFETY: by the caller's promise.
             false => unsafe { EngineCallbacks::new(cbk, hton) }?.descriptor()?,
         };
-        engine.ack(&caller, locator, error_number(in_err), descriptor)
+        call.engine.ack(&call.caller, call.locator, error_number(in_err), descriptor)
     })
 }
 
@@ -168,13 +160,10 @@ pub unsafe extern "C" fn clone_end(
 ) -> c_int {
     end_call(|| {
         // SAFETY: by the caller's promise.
-        let (db_type, engine) = unsafe { engine_of(hton) }?;
-        // SAFETY: by the caller's promise.
-        let locator = unsafe { bytes(loc, loc_len) }?.unwrap_or_default();
-        // SAFETY: by the caller's promise.
-        let caller = unsafe { Caller::new(thd) };
-        let outcome = engine.end(&caller, locator, task_id, error_number(in_err));
-        LOCATORS.task_ended(db_type, Side::Donor);
+        let call = unsafe { Call::new(hton, thd, loc, loc_len) }?;
+        let error = error_number(in_err);
+        let outcome = call.engine.end(&call.caller, call.locator, task_id, error);
+        LOCATORS.task_ended(call.db_type, Side::Donor);
         outcome
     })
 }
@@ -228,18 +217,15 @@ pub unsafe extern "C" fn clone_apply(
 ) -> c_int {
     end_call(|| {
         // SAFETY: by the caller's promise.
-        let (_, engine) = unsafe { engine_of(hton) }?;
-        // SAFETY: by the caller's promise.
-        let locator = unsafe { bytes(loc, loc_len) }?.unwrap_or_default();
-        // SAFETY: by the caller's promise.
-        let caller = unsafe { Caller::new(thd) };
+        let call = unsafe { Call::new(hton, thd, loc, loc_len) }?;
         if in_err != 0 {
-            return engine.apply_error(&caller, locator, task_id, error_number(in_err));
+            let error = error_number(in_err);
+            return call.engine.apply_error(&call.caller, call.locator, task_id, error);
         }
         // SAFETY: by the caller's promise.
         let mut callbacks = unsafe { EngineCallbacks::new(cbk, hton) }?;
         let descriptor = callbacks.descriptor()?;
-        engine.apply(&caller, locator, task_id, descriptor, &mut callbacks)
+        call.engine.apply(&call.caller, call.locator, task_id, descriptor, &mut callbacks)
     })
 }
 
@@ -258,13 +244,10 @@ pub unsafe extern "C" fn clone_apply_end(
 ) -> c_int {
     end_call(|| {
         // SAFETY: by the caller's promise.
-        let (db_type, engine) = unsafe { engine_of(hton) }?;
-        // SAFETY: by the caller's promise.
-        let locator = unsafe { bytes(loc, loc_len) }?.unwrap_or_default();
-        // SAFETY: by the caller's promise.
-        let caller = unsafe { Caller::new(thd) };
-        let outcome = engine.apply_end(&caller, locator, task_id, error_number(in_err));
-        LOCATORS.task_ended(db_type, Side::Recipient);
+        let call = unsafe { Call::new(hton, thd, loc, loc_len) }?;
+        let error = error_number(in_err);
+        let outcome = call.engine.apply_end(&call.caller, call.locator, task_id, error);
+        LOCATORS.task_ended(call.db_type, Side::Recipient);
         outcome
     })
 }
@@ -378,137 +361,4 @@ pub unsafe extern "C" fn clone_engine_error(number: *mut c_uint) -> *const c_cha
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clone_engine_set_killed(killed: Option<caller::Killed>) {
     caller::set_killed(killed);
-}
-
-/// What `clone_begin` and `clone_apply_begin` are given.
-struct Begin<'a> {
-    locator: Option<&'a [u8]>,
-    mode: Mode,
-}
-
-impl Begin<'_> {
-    /// # Safety
-    /// Places are NULL or places; the locator lives through the call.
-    unsafe fn new(
-        loc: *mut *const u8,
-        loc_len: *mut c_uint,
-        task_id: *mut c_uint,
-        mode: c_uint,
-    ) -> Result<Self> {
-        let mode = match c_int::try_from(mode) {
-            Ok(abi::HA_CLONE_MODE_START) => Mode::Start,
-            Ok(abi::HA_CLONE_MODE_RESTART) => Mode::Restart,
-            Ok(abi::HA_CLONE_MODE_ADD_TASK) => Mode::AddTask,
-            Ok(abi::HA_CLONE_MODE_VERSION) => Mode::Version,
-            _ => return Err(wrong("mode")),
-        };
-        if task_id.is_null() {
-            return Err(wrong("task_id"));
-        }
-        // SAFETY: by the caller's promise.
-        let Some(loc) = (unsafe { loc.as_ref() }) else { return Err(wrong("loc")) };
-        // SAFETY: by the caller's promise.
-        let Some(loc_len) = (unsafe { loc_len.as_ref() }) else { return Err(wrong("loc_len")) };
-        // SAFETY: by the caller's promise.
-        Ok(Self { locator: unsafe { bytes(*loc, *loc_len) }?, mode })
-    }
-}
-
-/// Tells the caller what has begun.
-///
-/// # Safety
-/// None of the places is NULL.
-#[allow(clippy::multiple_unsafe_ops_per_block, reason = "one promise about three places")]
-unsafe fn give(
-    loc: *mut *const u8,
-    loc_len: *mut c_uint,
-    task_id: *mut c_uint,
-    locator: &'static [u8],
-    task: u32,
-) {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        loc.write(locator.as_ptr());
-        loc_len.write(c_uint::try_from(locator.len()).unwrap_or(c_uint::MAX));
-        task_id.write(task);
-    }
-}
-
-/// # Safety
-/// `hton` is NULL or a handlerton.
-unsafe fn engine_of(hton: *mut abi::handlerton) -> Result<(u32, Arc<dyn StorageEngine>)> {
-    // SAFETY: by the caller's promise.
-    let Some(hton) = (unsafe { hton.as_ref() }) else { return Err(wrong("hton")) };
-    let engine = ENGINES.engine(hton.db_type);
-    Ok((hton.db_type, engine.ok_or_else(|| wrong("db_type of no engine"))?))
-}
-
-/// None for NULL.
-///
-/// # Safety
-/// `data` is NULL or points to `len` bytes that outlive the result.
-unsafe fn bytes<'a>(data: *const u8, len: c_uint) -> Result<Option<&'a [u8]>> {
-    if data.is_null() {
-        return Ok(None);
-    }
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    if len > MAX_LOCATOR_LEN {
-        return Err(wrong("length"));
-    }
-    // SAFETY: by the caller's promise.
-    Ok(Some(unsafe { std::slice::from_raw_parts(data, len) }))
-}
-
-/// None for NULL.
-///
-/// # Safety
-/// `text` is NULL or a C string that outlives the result.
-unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: by the caller's promise.
-    Some(unsafe { CStr::from_ptr(text) })
-}
-
-/// As [`text`].
-///
-/// # Safety
-/// As [`text`].
-unsafe fn path<'a>(path: *const c_char) -> Option<&'a Path> {
-    use std::os::unix::ffi::OsStrExt;
-    // SAFETY: by the caller's promise.
-    let path = unsafe { text(path) }?;
-    Some(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes())))
-}
-
-/// # Safety
-/// As [`text`], all of them.
-unsafe fn layout(
-    root: *const c_char,
-    prefix: *const c_char,
-    required: *const c_char,
-) -> Result<Layout> {
-    // SAFETY: by the caller's promise.
-    let root = unsafe { path(root) }.ok_or_else(|| wrong("root"))?;
-    // SAFETY: by the caller's promise.
-    let prefix = unsafe { text(prefix) }.and_then(|prefix| prefix.to_str().ok());
-    let is_hidden_name =
-        |prefix: &&str| prefix.len() > 1 && prefix.starts_with('.') && !prefix.contains('/');
-    let prefix = prefix.filter(is_hidden_name).ok_or_else(|| wrong("prefix"))?;
-    // SAFETY: by the caller's promise.
-    let required = unsafe { text(required) };
-    let required = required.map(|name| name.to_str().map(str::to_owned));
-    let required = required.transpose().map_err(|_| wrong("required_file"))?;
-    Ok(Layout::other(root, prefix, required))
-}
-
-/// An argument of a function of the header that cannot be right.
-fn wrong(what: &str) -> Error {
-    Error::Internal(format!("Clone engine: wrong {what}"))
-}
-
-/// A negative number is an error all the same.
-fn error_number(in_err: c_int) -> u32 {
-    u32::try_from(in_err).unwrap_or(clone_core::error::number::ER_INTERNAL_ERROR)
 }

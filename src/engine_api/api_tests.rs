@@ -12,15 +12,18 @@
     reason = "pointers are NULL or of locals that live through the call"
 )]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 
-use clone_core::session::{Begun, Callbacks, View};
+use clone_core::error::Result;
+use clone_core::session::{Begun, Callbacks, Mode, View};
 use clone_engine::Session;
 use tempfile::TempDir;
 
+use super::arguments::{bytes, text};
 use super::*;
 
 /// Writes down what comes, and does what the locator says.
@@ -157,7 +160,7 @@ impl Object {
     unsafe fn note(this: *mut abi::Ha_clone_cbk, what: &str) -> c_int {
         let object = unsafe { &mut *this.cast::<Object>() };
         let raw = &object.raw;
-        let text = |text| unsafe { super::text(text) }.map(|text| text.to_str().unwrap());
+        let text = |at| unsafe { text(at) }.map(|text| text.to_str().unwrap());
         object.seen.push(format!(
             "{what} {:?} {:?} {:?} {} {}",
             unsafe { bytes(raw.m_data_desc, raw.m_desc_len) }.unwrap(),

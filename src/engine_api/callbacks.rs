@@ -9,7 +9,7 @@ use std::ptr;
 use clone_core::error::{Error, Result};
 use clone_core::session::{Callbacks, View};
 
-use super::{bytes, wrong};
+use super::arguments::{bytes, wrong};
 use crate::server::abi;
 
 /// A callback object that a caller has given to `clone_copy` or `clone_apply`, until that returns.

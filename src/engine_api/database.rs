@@ -10,7 +10,7 @@ use std::ptr;
 use clone_core::error::{Error, Result};
 use clone_rocksdb::{Connection, Cut, Database, WalFile};
 
-use super::{path, wrong};
+use super::arguments::{path, wrong};
 use crate::guard::guard_or;
 use crate::server::abi;
 use crate::server::abi::Function;
