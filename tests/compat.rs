@@ -304,8 +304,7 @@ fn old_servers_block_ddl() {
 
         let directory = recipient.scratch("clone");
         let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement)?;
         let mut session = donor.session()?;
         session.run("SET SESSION lock_wait_timeout = 1")?;
         let error = session.error("CREATE DATABASE meanwhile")?;

@@ -84,8 +84,7 @@ fn ddl_stays_blocked_when_tablespaces_had_to_be_opened() {
             "SET GLOBAL clone_max_data_bandwidth = 16",
             "SET SESSION lock_wait_timeout = 1",
         ])?;
-        let running = Running::start(&donor, &Statement::local(&donor.scratch("clone")))?;
-        running.await_stage(&donor, "FILE COPY")?;
+        let running = Running::start_copying(&donor, &Statement::local(&donor.scratch("clone")))?;
         let error = session.error("CREATE TABLE mysql.not_now (id INT PRIMARY KEY)")?;
         assert_eq!(error.number, 1205, "{error:?}");
         assert!(!running.is_finished(), "the clone was too fast for this test");
@@ -178,8 +177,7 @@ fn a_crash_in_mid_clone_leaves_a_failed_status() {
         let donor = fixture::donor()?;
         let mut recipient = fixture::recipient(&donor)?;
         recipient.session()?.run("SET GLOBAL clone_max_data_bandwidth = 8")?;
-        let running = Running::start(&recipient, &Statement::instance(&donor))?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &Statement::instance(&donor))?;
         recipient.kill()?;
         assert!(running.finish().is_err());
         recipient.start()?;
@@ -203,8 +201,7 @@ fn a_limited_clone_is_killed_at_once() {
         recipient.session()?.run("SET GLOBAL clone_max_data_bandwidth = 1")?;
         let directory = recipient.scratch("clone");
         let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement)?;
         let killed = Instant::now();
         running.kill_query(&recipient)?;
         until("the clone to end", Duration::from_secs(20), || {

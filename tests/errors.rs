@@ -328,9 +328,10 @@ fn one_clone_at_a_time() {
         let second = fixture::recipient(&donor)?;
         fixture::slow_down(&first)?;
         let directory = first.scratch("clone");
-        let running =
-            Running::start(&first, &Statement::instance(&donor).into_directory(&directory))?;
-        running.await_stage(&first, "FILE COPY")?;
+        let running = Running::start_copying(
+            &first,
+            &Statement::instance(&donor).into_directory(&directory),
+        )?;
 
         let text = "Too many concurrent clone operations. Maximum allowed - 1.";
         // As a recipient, by itself, as a donor: each has one clone.

@@ -83,8 +83,7 @@ fn incomplete_directory_does_not_start() {
         fixture::slow_down(&recipient)?;
         let directory = recipient.scratch("clone");
         let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement)?;
         sleep(Duration::from_millis(300));
         running.kill_query(&recipient)?;
         running.finish().unwrap_err();
@@ -104,12 +103,11 @@ fn kill_while_replacing() {
         let mut recipient = fixture::recipient(&donor)?;
         recipient.session()?.run("CREATE DATABASE old")?;
         fixture::slow_down(&recipient)?;
-        let running = Running::start(&recipient, &Statement::instance(&donor))?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &Statement::instance(&donor))?;
         sleep(Duration::from_millis(300));
         running.kill_query(&recipient)?;
-        let error = running.finish().unwrap_err();
-        assert_eq!(server_error(&error).unwrap().number, 1317, "{error}");
+        let error = running.failure()?;
+        assert_eq!(error.number, 1317, "{error}");
         assert!(recipient.is_running()?);
         let schemas: Vec<String> = recipient.session()?.rows("SHOW DATABASES")?;
         assert_eq!(schemas, ["information_schema", "mysql", "performance_schema", "sys"]);
@@ -130,16 +128,14 @@ fn kill_at_the_donor() {
         fixture::slow_down(&recipient)?;
         let directory = recipient.scratch("clone");
         let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement)?;
         let mut session = donor.session()?;
         let ids: Vec<u32> = session.rows(
             "SELECT ID FROM performance_schema.processlist WHERE USER = 'clone_donor' ORDER BY ID",
         )?;
         // The first connection is that of the data.
         session.run(format!("KILL QUERY {}", ids[0]))?;
-        let error = running.finish().unwrap_err();
-        let error = server_error(&error).unwrap();
+        let error = running.failure()?;
         assert_eq!(
             (error.number, &*error.message),
             (3862, "Clone Donor Error: 1317 : Query execution was interrupted.")
@@ -161,11 +157,9 @@ fn donor_dies() {
         fixture::slow_down(&recipient)?;
         let directory = recipient.scratch("clone");
         let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement)?;
         donor.kill()?;
-        let error = running.finish().unwrap_err();
-        let error = server_error(&error).unwrap();
+        let error = running.failure()?;
         assert_eq!(error.number, 3862, "{error}");
         assert!(error.message.contains("Connect failed: 2003"), "{error}");
         fs::remove_dir_all(&directory)?;
@@ -187,11 +181,9 @@ fn ddl_ends_the_clone_on_request() {
         recipient.session()?.run("SET GLOBAL clone_ddl_timeout = 0")?;
         let directory = recipient.scratch("clone");
         let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement)?;
         donor.session()?.run("ALTER TABLE shop.orders ADD COLUMN more INT, ALGORITHM = COPY")?;
-        let error = running.finish().unwrap_err();
-        let error = server_error(&error).unwrap();
+        let error = running.failure()?;
         assert_eq!(
             (error.number, &*error.message),
             (
@@ -244,12 +236,10 @@ fn disk_that_fills_up() {
         fixture::slow_down(&recipient)?;
         let directory = disk.path().join("clone");
         let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement)?;
         disk.fill()?;
         fixture::speed_up(&recipient)?;
-        let error = running.finish().unwrap_err();
-        let error = server_error(&error).unwrap();
+        let error = running.failure()?;
         assert_eq!(error.number, 1026, "{error}");
         assert!(error.message.contains("errno: 28 - No space left on device"), "{error}");
         let status = clone::status(&mut recipient.session()?)?.unwrap();

@@ -227,8 +227,7 @@ fn uninstall_is_refused_while_cloning() {
         let recipient = fixture::recipient(&donor)?;
         fixture::slow_down(&recipient)?;
         let statement = Statement::instance(&donor).into_directory(&recipient.scratch("clone"));
-        let running = Running::start(&recipient, &statement)?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement)?;
         refused(&recipient)?;
         refused(&donor)?;
         running.kill_query(&recipient)?;

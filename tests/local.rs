@@ -249,8 +249,7 @@ fn ddl_is_blocked_on_request() {
         session
             .run_all(["SET GLOBAL clone_block_ddl = ON", "SET SESSION lock_wait_timeout = 1"])?;
         fixture::slow_down(&donor)?;
-        let running = Running::start(&donor, &Statement::local(&donor.scratch("clone")))?;
-        running.await_stage(&donor, "FILE COPY")?;
+        let running = Running::start_copying(&donor, &Statement::local(&donor.scratch("clone")))?;
         let error = session.error("CREATE DATABASE blocked")?;
         assert_eq!(error.number, 1205, "{error}");
         // Writing rows is not DDL.

@@ -164,8 +164,7 @@ fn require_clause_decides_on_tls() {
         {
             let directory = recipient.scratch(connection.split('/').next().unwrap());
             let statement = Statement::instance(&donor).into_directory(&directory).tls(clause);
-            let running = Running::start(&recipient, &statement)?;
-            running.await_stage(&recipient, "FILE COPY")?;
+            let running = Running::start_copying(&recipient, &statement)?;
             let seen: Vec<String> = donor.session()?.rows(CONNECTIONS)?;
             // The data's connection, and that of the acknowledgements.
             assert_eq!(seen, [connection; 2], "{clause:?}");
@@ -298,8 +297,7 @@ fn broken_connections_are_resumed() {
         fixture::slow_down(&recipient)?;
         let directory = recipient.scratch("clone");
         let statement = Statement::instance_at("127.0.0.1", proxy.port(), clone::donor_account());
-        let running = Running::start(&recipient, &statement.into_directory(&directory))?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &statement.into_directory(&directory))?;
         // Time for some blocks to be copied before the break.
         std::thread::sleep(Duration::from_millis(500));
         let before = proxy.traffic().tls;
@@ -325,8 +323,7 @@ fn killed_recipient_rolls_back() {
         let mut recipient = fixture::recipient(&donor)?;
         recipient.session()?.run_all(["CREATE DATABASE old", "CREATE USER old_user"])?;
         fixture::slow_down(&recipient)?;
-        let running = Running::start(&recipient, &Statement::instance(&donor))?;
-        running.await_stage(&recipient, "FILE COPY")?;
+        let running = Running::start_copying(&recipient, &Statement::instance(&donor))?;
         std::thread::sleep(Duration::from_millis(500));
         recipient.kill()?;
         let error = running.finish().unwrap_err();

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use clone_testkit::anyhow::{Context, Result, bail, ensure};
+use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::clone::{self, Running, Statement, Status, Tls};
 use clone_testkit::proxy::SnapshotState::{FileCopy, Init, PageCopy, RedoCopy};
 use clone_testkit::proxy::{Action, CommandCode, How, Point, Proxy, Target};
@@ -94,7 +94,7 @@ fn a_cut_before_the_clone_has_begun() {
                 peers.proxy.at(point, Action::reset(target));
                 let began = Instant::now();
                 let (running, _) = peers.begin()?;
-                let error = failure(running).with_context(|| format!("{point:?}"))?;
+                let error = running.failure().with_context(|| format!("{point:?}"))?;
                 ensure!(errors.contains(&error.number), "{point:?} {target:?}: {error}");
                 ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
                 ensure!(peers.proxy.pending().is_empty(), "{point:?} did not come");
@@ -158,7 +158,7 @@ fn a_donor_without_patience() {
             peers.proxy.refuse(refuse)?;
             peers.proxy.cut(Target::All, How::Reset);
             let cut = Instant::now();
-            let error = failure(running)?;
+            let error = running.failure()?;
             ensure!(error.number == DONOR_ERROR, "{error}");
             let text = if refuse { "Connect failed" } else { "could not find existing clone" };
             ensure!(error.message.contains(text), "{error}");
@@ -185,7 +185,7 @@ fn a_donor_that_is_gone() {
         let killed = Instant::now();
         peers.proxy.refuse(true)?;
         peers.proxy.cut(Target::All, How::Reset);
-        let error = failure(running)?;
+        let error = running.failure()?;
         let time = killed.elapsed();
         ensure!(error.number == DONOR_ERROR, "{error}");
         peers.check_failed(&error)?;
@@ -241,7 +241,7 @@ fn kill_ends_the_wait_for_the_donor() {
             let killed = Instant::now();
             if is_query {
                 running.kill_query(&peers.recipient)?;
-                let error = failure(running)?;
+                let error = running.failure()?;
                 ensure!([INTERRUPTED, DONOR_ERROR].contains(&error.number), "{error}");
                 peers.check_failed(&error)?;
             } else {
@@ -279,7 +279,7 @@ fn kill_ends_the_wait_for_data() {
             ensure!(peers.recipients_at_donor()? == 2, "{}", peers.recipients_at_donor()?);
             let killed = Instant::now();
             running.kill_query(&peers.recipient)?;
-            let error = failure(running)?;
+            let error = running.failure()?;
             ensure!(error.number == INTERRUPTED, "{error}");
             ensure!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
             peers.check_failed(&error)?;
@@ -311,7 +311,7 @@ fn a_network_that_breaks_all_the_time() {
         cuts(&peers, 150, MIB / 2);
         let began = Instant::now();
         let (running, _) = peers.begin()?;
-        let error = failure(running)?;
+        let error = running.failure()?;
         ensure!(NETWORK_ERRORS.contains(&error.number), "{error}");
         ensure!(began.elapsed() < SOON, "{:?}", began.elapsed());
         ensure!(peers.proxy.traffic().resumed == 99, "{}", peers.proxy.traffic().resumed);
@@ -629,13 +629,5 @@ impl Peers {
         let differences = expected.differences(&Fingerprint::read(&mut session)?);
         ensure!(differences.is_empty(), "{differences:#?}");
         Ok(())
-    }
-}
-
-/// The error of a clone that must fail.
-fn failure(running: Running) -> Result<SqlError> {
-    match running.finish() {
-        Ok(()) => bail!("the clone succeeded"),
-        Err(error) => error.downcast(),
     }
 }

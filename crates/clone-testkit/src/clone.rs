@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::mysqld::Mysqld;
-use crate::sql::{Account, Session, literal, server_error};
+use crate::sql::{Account, Session, SqlError, literal, server_error};
 use crate::wait::go_on;
 
 pub use monitor::{STAGES, Stage, Status, progress, status};
@@ -145,6 +145,13 @@ impl Running {
         Ok(Self::start_in(recipient.session()?, statement))
     }
 
+    /// Starts the statement as root and waits until it is copying files.
+    pub fn start_copying(recipient: &Mysqld, statement: &Statement) -> Result<Self> {
+        let running = Self::start(recipient, statement)?;
+        running.await_stage(recipient, "FILE COPY")?;
+        Ok(running)
+    }
+
     /// Starts the statement in a session, which it uses up.
     pub fn start_in(mut session: Session, statement: &Statement) -> Self {
         let statement = statement.to_string();
@@ -199,6 +206,14 @@ impl Running {
     /// Waits for the statement's end and returns its result.
     pub fn finish(self) -> Result<()> {
         self.thread.join().map_err(|_| anyhow!("the thread that ran CLONE panicked"))?
+    }
+
+    /// Waits for the end of a clone that must fail, and returns the server's error.
+    pub fn failure(self) -> Result<SqlError> {
+        match self.finish() {
+            Ok(()) => bail!("the clone succeeded"),
+            Err(error) => Ok(error.downcast()?),
+        }
     }
 }
 
