@@ -14,26 +14,18 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clone_testkit::anyhow::{Context, Result, ensure};
-use clone_testkit::clone::{self, Running, Statement, Status, Tls};
+use clone_testkit::clone::{self, Running};
 use clone_testkit::proxy::SnapshotState::{FileCopy, Init, PageCopy, RedoCopy};
 use clone_testkit::proxy::{Action, CommandCode, How, Point, Proxy, Target};
 use clone_testkit::replica::{self, StartFrom};
-use clone_testkit::verify::{Fingerprint, check_tables};
 use clone_testkit::writer::{Load, Writers, check_invariants};
-use clone_testkit::{Mysqld, Plugin, SqlError, check, dataset, fastrand, until};
+use clone_testkit::{Mysqld, Plugin, check, fastrand, until};
+
+use peers::Peers;
+
+mod peers;
 
 const MIB: u64 = 1 << 20;
-/// A table beside the data set, of 32 MiB, so that what is on its way at 20 cuts is little beside the whole: with system
-/// tables and undo tablespaces a clone has 160 MiB.
-const PAGES: [&str; 2] = [
-    "CREATE TABLE shop.pages (id INT PRIMARY KEY, payload VARBINARY(2000) NOT NULL)",
-    "INSERT INTO shop.pages SELECT 1000 * f.n + l.n, CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(900)) \
-     FROM shop.numbers AS f JOIN shop.numbers AS l WHERE f.n < 16",
-];
-/// Changes all its pages, and makes twice as much redo.
-const CHANGE: &str =
-    "UPDATE shop.pages SET payload = CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(900))";
-
 /// No wait in these tests is longer, unless it says so.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -478,156 +470,5 @@ fn cut_in_each_state(mut peers: Peers, cuts: &[Cut], destination: Destination) -
     match destination {
         Destination::Directory => peers.verify(directory),
         Destination::Own => peers.verify_server(&peers.recipient),
-    }
-}
-
-/// A donor, a recipient and the proxy between them.
-struct Peers {
-    donor: Mysqld,
-    recipient: Mysqld,
-    proxy: Proxy,
-    clones: u32,
-}
-
-impl Peers {
-    fn start(tasks: u32) -> Result<Self> {
-        Self::of(Plugin::under_test()?, Plugin::under_test()?, tasks)
-    }
-
-    fn of(recipient: Plugin, donor: Plugin, tasks: u32) -> Result<Self> {
-        let donor = Mysqld::builder().name("donor").plugin(donor).start()?;
-        dataset::load_small(&donor)?;
-        donor.session()?.run_all(PAGES)?;
-        clone::make_donor(&donor)?;
-        let proxy = Proxy::to(donor.port())?;
-        let recipient = Mysqld::builder()
-            .name("recipient")
-            .plugin(recipient)
-            .option("--clone-autotune-concurrency=OFF")
-            .option(format!("--clone-max-concurrency={tasks}"))
-            .option(format!("--clone-valid-donor-list=127.0.0.1:{}", proxy.port()))
-            .start()?;
-        Ok(Self { donor, recipient, proxy, clones: 0 })
-    }
-
-    /// The next clone, into a directory of its own.
-    fn begin(&mut self) -> Result<(Running, PathBuf)> {
-        self.clones += 1;
-        let directory = self.recipient.scratch(&format!("clone{}", self.clones));
-        let statement = self.statement().into_directory(&directory);
-        Ok((Running::start(&self.recipient, &statement)?, directory))
-    }
-
-    /// A clone that is in the middle of FILE COPY, and stays there until it is released or cut.
-    fn begin_held(&mut self) -> Result<Running> {
-        self.proxy.reset()?;
-        self.proxy.at(Point::Data { state: FileCopy, bytes: 8 * MIB }, Action::Hold);
-        let (running, _) = self.begin()?;
-        self.await_hold(&running)?;
-        Ok(running)
-    }
-
-    fn await_hold(&self, running: &Running) -> Result<()> {
-        until("the clone to be held", SOON, || {
-            ensure!(!running.is_finished(), "the clone ended, {:?}", self.status()?);
-            Ok(self.proxy.is_holding().then_some(()))
-        })
-    }
-
-    /// How many connections of recipients the donor serves, or keeps for one to come back.
-    fn recipients_at_donor(&self) -> Result<u64> {
-        let (count,) = self
-            .donor
-            .session()?
-            .one("SELECT COUNT(*) FROM performance_schema.processlist WHERE COMMAND = 'Clone'")?;
-        Ok(count)
-    }
-
-    /// The donor does not wait the five minutes in which a recipient may come back.
-    fn await_donor_idle(&self) -> Result<()> {
-        until("the donor to give the clone up", Duration::from_secs(10), || {
-            Ok((self.recipients_at_donor()? == 0).then_some(()))
-        })
-    }
-
-    fn statement(&self) -> Statement {
-        let account = clone::donor_account();
-        Statement::instance_at("127.0.0.1", self.proxy.port(), account).tls(Tls::Disabled)
-    }
-
-    /// A clone without a script, to show that the donor is free.
-    fn clone_undisturbed(&mut self) -> Result<()> {
-        self.proxy.reset()?;
-        let (running, directory) = self.begin()?;
-        running.finish().context("a further clone")?;
-        self.verify(directory)
-    }
-
-    /// Holds the clone where [`write_in_between`](Self::write_in_between) writes.
-    fn hold_for_writes(&self) {
-        self.proxy.at(Point::Data { state: FileCopy, bytes: MIB }, Action::Hold);
-        self.proxy.at(Point::Data { state: PageCopy, bytes: MIB }, Action::Hold);
-    }
-
-    /// Changes pages and has them written while FILE COPY is held, so that PAGE COPY has some; and changes
-    /// rows while PAGE COPY is held, so that REDO COPY has some.
-    fn write_in_between(&self, running: &Running) -> Result<()> {
-        self.await_hold(running)?;
-        let mut session = self.donor.session()?;
-        session.run_all([
-            "SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0, GLOBAL innodb_max_dirty_pages_pct = 0",
-            CHANGE,
-        ])?;
-        until("the pages to be written", SOON, || {
-            let (_, dirty): (String, u64) =
-                session.one("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'")?;
-            Ok((dirty < 10).then_some(()))
-        })?;
-        self.proxy.release();
-        self.await_hold(running)?;
-        session.run_all(["SET GLOBAL innodb_max_dirty_pages_pct = 90", CHANGE])?;
-        self.proxy.release();
-        Ok(())
-    }
-
-    /// The recipient's row of the last clone.
-    fn status(&self) -> Result<Status> {
-        clone::status(&mut self.recipient.session()?)?.context("no status")
-    }
-
-    /// The recipient shows the error with which the clone ended.
-    fn check_failed(&self, error: &SqlError) -> Result<()> {
-        let Status { state, error_number, error_message, .. } = self.status()?;
-        ensure!(
-            state == "Failed" && error_number == i64::from(error.number),
-            "{state} {error_number}"
-        );
-        ensure!(error_message == error.message, "{error_message}");
-        Ok(())
-    }
-
-    /// The recipient's server ends after its data was replaced, and is started again.
-    fn await_restart(&mut self, result: Result<()>) -> Result<()> {
-        let error: SqlError = result.err().context("no error")?.downcast()?;
-        ensure!(error.number == NO_SUPERVISOR, "{error}");
-        self.recipient.await_restart()
-    }
-
-    /// The clone in a directory is what the donor is.
-    fn verify(&self, directory: PathBuf) -> Result<()> {
-        self.verify_server(&Mysqld::builder().name("clone").adopt(directory).start()?)
-    }
-
-    /// The recipient knows that it succeeded, and `clone` is what the donor is.
-    fn verify_server(&self, clone: &Mysqld) -> Result<()> {
-        let status = self.status()?;
-        ensure!(status.state == "Completed" && status.error_number == 0, "{status:?}");
-        let mut session = clone.session()?;
-        let (_, found) = check_tables(&mut session)?;
-        ensure!(found.is_empty(), "{found:#?}");
-        let expected = Fingerprint::read(&mut self.donor.session()?)?;
-        let differences = expected.differences(&Fingerprint::read(&mut session)?);
-        ensure!(differences.is_empty(), "{differences:#?}");
-        Ok(())
     }
 }
