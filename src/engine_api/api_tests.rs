@@ -23,8 +23,9 @@ use clone_core::session::{Begun, Callbacks, Mode, View};
 use clone_engine::Session;
 use tempfile::TempDir;
 
-use super::arguments::{bytes, text};
+use super::arguments::bytes;
 use super::*;
+use crate::server::text::text;
 
 /// Writes down what comes, and does what the locator says.
 #[derive(Default)]

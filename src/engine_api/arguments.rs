@@ -2,8 +2,7 @@
 
 //! What C gives to the functions, checked and in Rust's terms.
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
-use std::path::Path;
+use std::ffi::{c_char, c_int, c_uint};
 use std::sync::Arc;
 
 use clone_core::error::{Error, Result};
@@ -15,6 +14,7 @@ use clone_rocksdb::Layout;
 use super::ENGINES;
 use super::caller::Caller;
 use crate::server::abi;
+use crate::server::text::{path, text};
 
 /// What a function is given that goes on with a clone.
 pub(super) struct Call<'a> {
@@ -125,31 +125,8 @@ pub(super) unsafe fn bytes<'a>(data: *const u8, len: c_uint) -> Result<Option<&'
     Ok(Some(unsafe { std::slice::from_raw_parts(data, len) }))
 }
 
-/// None for NULL.
-///
 /// # Safety
-/// `text` is NULL or a C string that outlives the result.
-pub(super) unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: by the caller's promise.
-    Some(unsafe { CStr::from_ptr(text) })
-}
-
-/// As [`text`].
-///
-/// # Safety
-/// As [`text`].
-pub(super) unsafe fn path<'a>(path: *const c_char) -> Option<&'a Path> {
-    use std::os::unix::ffi::OsStrExt;
-    // SAFETY: by the caller's promise.
-    let path = unsafe { text(path) }?;
-    Some(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes())))
-}
-
-/// # Safety
-/// As [`text`], all of them.
+/// All of them are NULL or C strings that outlive the call.
 pub(super) unsafe fn layout(
     root: *const c_char,
     prefix: *const c_char,

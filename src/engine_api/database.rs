@@ -2,7 +2,7 @@
 
 //! A database that C describes.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -10,10 +10,11 @@ use std::ptr;
 use clone_core::error::{Error, Result};
 use clone_rocksdb::{Connection, Cut, Database, WalFile};
 
-use super::arguments::{path, wrong};
+use super::arguments::wrong;
 use crate::guard::guard_or;
 use crate::server::abi;
 use crate::server::abi::Function;
+use crate::server::text::{path, text};
 
 type Connect = unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int;
 type OnConnection = unsafe extern "C" fn(*mut c_void) -> c_int;
@@ -180,12 +181,8 @@ unsafe extern "C" fn add_log(logs: *mut c_void, name: *const c_char, size: u64) 
     guard_or((), || {
         // SAFETY: by the caller's promise.
         let Some(logs) = (unsafe { logs.cast::<Logs>().as_mut() }) else { return };
-        let name = match name.is_null() {
-            true => None,
-            // SAFETY: by the caller's promise.
-            false => unsafe { CStr::from_ptr(name) }.to_str().ok(),
-        };
-        match name {
+        // SAFETY: by the caller's promise.
+        match unsafe { text(name) }.and_then(|name| name.to_str().ok()) {
             Some(name) => logs.files.push(WalFile { name: name.to_owned(), size }),
             None => logs.is_wrong = true,
         }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Text on its way to C.
+//! Text on its way to and from C.
 
 use std::borrow::Cow;
 use std::ffi::CStr;
 use std::ffi::CString;
+use std::ffi::OsStr;
 use std::ffi::c_char;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The beginning of `text` that has at most `bytes` bytes and ends with a whole character, as a C string. mysqld's
 /// formats cut at bytes (`%.512s`); NULs become `?`.
@@ -19,16 +22,34 @@ pub(super) fn whole(text: &str) -> CString {
     cut(text, text.len())
 }
 
-/// The text at `text`, with what is not UTF-8 replaced; empty for NULL.
+/// The text at `text`, `None` for NULL.
 ///
 /// # Safety
 /// `text` is NULL or terminated, and stays as it is for `'a`.
-pub(super) unsafe fn lossy<'a>(text: *const c_char) -> Cow<'a, str> {
+pub(crate) unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
     if text.is_null() {
-        return Cow::Borrowed("");
+        return None;
     }
     // SAFETY: by the caller's promise.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy()
+    Some(unsafe { CStr::from_ptr(text) })
+}
+
+/// As [`text`], with what is not UTF-8 replaced; empty for NULL.
+///
+/// # Safety
+/// As [`text`].
+pub(crate) unsafe fn lossy<'a>(text: *const c_char) -> Cow<'a, str> {
+    // SAFETY: by the caller's promise.
+    unsafe { self::text(text) }.map_or(Cow::Borrowed(""), CStr::to_string_lossy)
+}
+
+/// As [`text`], of which all bytes count.
+///
+/// # Safety
+/// As [`text`].
+pub(crate) unsafe fn path<'a>(path: *const c_char) -> Option<&'a Path> {
+    // SAFETY: by the caller's promise.
+    unsafe { text(path) }.map(|path| Path::new(OsStr::from_bytes(path.to_bytes())))
 }
 
 #[cfg(test)]
