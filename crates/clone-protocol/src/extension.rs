@@ -51,6 +51,26 @@ pub enum Packing {
 /// The highest level of Zstandard.
 const MAX_LEVEL: u8 = 22;
 
+impl Packing {
+    /// How to pack at a level of `clone_compression_level`: 0 is LZ4, above it Zstandard's level. Without a level: not at all.
+    pub fn of_level(level: Option<u8>) -> Self {
+        match level {
+            None => Packing::None,
+            Some(0) => Packing::Lz4,
+            Some(level) => Packing::Zstd(level),
+        }
+    }
+
+    /// The level that [`of_level`](Self::of_level) takes.
+    pub fn level(self) -> Option<u8> {
+        match self {
+            Packing::None => None,
+            Packing::Lz4 => Some(0),
+            Packing::Zstd(level) => Some(level),
+        }
+    }
+}
+
 impl Offer {
     /// The offer in a payload of EXECUTE or EXIT; none if there is none that is understood, which is no error.
     pub fn parse(payload: &[u8]) -> Option<Self> {
@@ -165,6 +185,19 @@ mod tests {
         }
         let high = Offer::parse(b"clone-rs\x01\xff").unwrap();
         assert_eq!(high.packing, Packing::Zstd(22));
+    }
+
+    #[test]
+    fn each_level_names_one_packing() {
+        for (level, packing) in [
+            (None, Packing::None),
+            (Some(0), Packing::Lz4),
+            (Some(1), Packing::Zstd(1)),
+            (Some(22), Packing::Zstd(22)),
+        ] {
+            assert_eq!(Packing::of_level(level), packing);
+            assert_eq!(packing.level(), level);
+        }
     }
 
     #[test]

@@ -12,9 +12,10 @@
 use std::os::fd::BorrowedFd;
 
 use clone_io::{AlignedBuffer, Codec, Packer};
-use clone_protocol::{BLOCK_HEAD, Block, BlockForm, Offer, Packing, Response, ResponseCode};
+use clone_protocol::{BLOCK_HEAD, Block, BlockForm, Offer, Response, ResponseCode, innodb};
 
 use crate::error::{Error, Result};
+use crate::point::{self, Point};
 use crate::session::{Callbacks, DonorLink, Session, TransferError, View};
 
 /// What a connection sends from, and what it agreed with the recipient about that.
@@ -24,30 +25,24 @@ pub(super) struct Buffers {
     packet: Vec<u8>,
     /// Data is read here, with room in front of it for what precedes it in the packet.
     data: AlignedBuffer,
-    /// The recipient takes blocks, and wants them packed. Without packing it gets DATA: over TLS bytes are protected better than by
-    /// a checksum, which is not free, and plain connections are for those who want the least work.
-    takes_blocks: bool,
+    /// There if the recipient takes blocks, and wants them packed. Else it gets DATA: over TLS bytes are protected better than by a
+    /// checksum, which is not free, and plain connections are for those who want the least work.
     packer: Option<Packer>,
 }
 
 impl Buffers {
     /// Does as the recipient would like.
     pub(super) fn agree(&mut self, offer: Option<Offer>) -> Result<()> {
-        let level = match offer.map(|offer| offer.packing) {
-            None | Some(Packing::None) => None,
-            Some(Packing::Lz4) => Some(0),
-            Some(Packing::Zstd(level)) => Some(level),
-        };
+        let level = offer.and_then(|offer| offer.packing.level());
         let packer = level.map(Packer::new).transpose();
         self.packer =
             packer.map_err(|error| Error::Internal(format!("Clone compression: {error}")))?;
-        self.takes_blocks = self.packer.is_some();
         Ok(())
     }
 
     /// Bytes in front of the data in its packet.
     fn headroom(&self) -> usize {
-        if self.takes_blocks { BLOCK_HEAD } else { 1 }
+        if self.packer.is_some() { BLOCK_HEAD } else { 1 }
     }
 
     /// Room for `len` bytes of data.
@@ -58,19 +53,18 @@ impl Buffers {
 
     /// The packet with the `len` bytes that were put into their place.
     fn pack(&mut self, len: usize) -> Result<&mut [u8]> {
-        if !self.takes_blocks {
+        let Some(packer) = &mut self.packer else {
             let packet = self.data.with_headroom(1, len);
             packet[0] = ResponseCode::Data as u8;
             return Ok(packet);
-        }
+        };
         let packet = self.data.with_headroom(BLOCK_HEAD, len);
         let data = &packet[BLOCK_HEAD..];
         let length = u32::try_from(len)
             .map_err(|_| Error::Internal("Clone data is longer than 4 GiB".to_owned()))?;
         let checksum = clone_io::checksum(data);
         let head = |form| Block::head(ResponseCode::Block as u8, form, length, checksum);
-        let packed = self.packer.as_mut().and_then(|packer| packer.pack(data, BLOCK_HEAD));
-        let (form, packet) = match packed {
+        let (form, packet) = match packer.pack(data, BLOCK_HEAD) {
             Some((Codec::Lz4, packed)) => (BlockForm::Lz4, packed),
             Some((Codec::Zstd, packed)) => (BlockForm::Zstd, packed),
             Some((Codec::Raw, _)) | None => (BlockForm::Raw, packet),
@@ -81,11 +75,13 @@ impl Buffers {
 }
 
 /// Sends what an engine copies.
-pub(super) struct Sender<'a, S> {
+pub(super) struct Sender<'a, S: Session> {
     pub(super) session: &'a S,
     pub(super) link: &'a mut dyn DonorLink,
     pub(super) db_type: u8,
     pub(super) locator_index: u8,
+    /// The master's, if engines follow InnoDB.
+    pub(super) point: Option<&'a Point<S::Engine>>,
     pub(super) buffers: &'a mut Buffers,
 }
 
@@ -151,6 +147,12 @@ impl<S: Session> Callbacks for Sender<'_, S> {
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
         self.check_killed()?;
+        if let Some(point) = self.point
+            && self.db_type == innodb::DB_TYPE
+            && point::begins_redo_copy(view.descriptor)
+        {
+            point.reach();
+        }
         self.send_descriptor(view)?;
         if data.is_empty() {
             return Ok(());

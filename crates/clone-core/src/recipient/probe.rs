@@ -15,12 +15,8 @@ use crate::session::{Link, LinkKind, Session, Settings};
 
 /// What to offer with these settings.
 pub(super) fn offer(settings: &Settings) -> Offer {
-    let packing = match (settings.enable_compression, settings.compression_level) {
-        (false, _) => Packing::None,
-        (true, 0) => Packing::Lz4,
-        (true, level) => Packing::Zstd(level),
-    };
-    Offer { packing }
+    let level = settings.enable_compression.then_some(settings.compression_level);
+    Offer { packing: Packing::of_level(level) }
 }
 
 /// More packets than this are no answer to EXIT.
