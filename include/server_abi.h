@@ -15,6 +15,7 @@
 #include "server_pfs.h"
 #include "server_plugin.h"
 #include "server_services.h"
+#include "server_sql.h"
 /* What we export ourselves. */
 #include "clone_engine.h"
 

@@ -16,8 +16,11 @@ use clone_core::session::Mode;
 use clone_engine::{Registry, StorageEngine};
 use clone_rocksdb::{Client, Donor, DonorOptions, Outcome, RocksDb, Standing, Swap};
 
+use crate::server::abi::Function;
+use crate::server::handlerton::Handlerton;
+use crate::server::text::path;
 use crate::server::{abi, symbols};
-use arguments::{Begin, Call, engine_of, error_number, give, layout, path, wrong};
+use arguments::{Begin, Call, engine_of, error_number, give, layout, wrong};
 use callbacks::EngineCallbacks;
 use caller::{Caller, end_call};
 use database::CDatabase;
@@ -42,6 +45,41 @@ pub fn register(db_type: u32, engine: Arc<dyn StorageEngine>) -> bool {
 /// Takes an engine out; false if there was none. It lives on as long as calls run in it.
 pub fn unregister(db_type: u32) -> bool {
     ENGINES.unregister(db_type).is_some()
+}
+
+/// The functions for a handlerton.
+pub(crate) const fn interface() -> abi::Clone_interface_t {
+    abi::Clone_interface_t {
+        clone_capability: Some(clone_capability),
+        clone_begin: Some(clone_begin),
+        clone_copy: Some(clone_copy),
+        clone_ack: Some(clone_ack),
+        clone_end: Some(clone_end),
+        clone_apply_begin: Some(clone_apply_begin),
+        clone_apply: Some(clone_apply),
+        clone_apply_end: Some(clone_apply_end),
+    }
+}
+
+/// What a handlerton has that cannot clone.
+pub(crate) const fn no_interface() -> abi::Clone_interface_t {
+    abi::Clone_interface_t {
+        clone_capability: None,
+        clone_begin: None,
+        clone_copy: None,
+        clone_ack: None,
+        clone_end: None,
+        clone_apply_begin: None,
+        clone_apply: None,
+        clone_apply_end: None,
+    }
+}
+
+/// The engine that a server reaches through these functions in `handlerton`, if they are in there.
+pub(crate) fn engine_behind(handlerton: Handlerton) -> Option<Arc<dyn StorageEngine>> {
+    let ours: Function<abi::clone_begin_fn> = clone_begin;
+    let is_ours = handlerton.clone_begin().is_some_and(|theirs| theirs as usize == ours as usize);
+    ENGINES.engine(handlerton.db_type().into()).filter(|_| is_ours)
 }
 
 /// It is a byte on the wire; the last one stands for nothing.

@@ -8,12 +8,14 @@
 //! * `mysqld`: mysqld as the clone logic (crate `clone-core`) sees it.
 //! * `server`: each call of mysqld, with its reason why it is safe, and the table of what differs by server version.
 //! * [`engine_api`]: what engines without a clone interface of their own find here (`include/clone_engine.h`).
+//! * `myrocks`: the MyRocks of this server, which gets a clone interface from `engine_api`.
 //! * `guard`: no panic crosses into mysqld.
 //! * [`facts`]: what can be said of a mysqld without loading into it.
 
 pub mod engine_api;
 pub mod facts;
 mod guard;
+mod myrocks;
 mod mysqld;
 mod plugin;
 mod server;

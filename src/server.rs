@@ -6,6 +6,7 @@
 //!   by `dlsym`), [`abi`] (its structures, from `include/`).
 //! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`], [`status`], [`backup_lock`], [`log`](mod@log),
 //!   [`raise`](mod@raise), [`thd`], [`plugins`], [`clone_handle`].
+//! * SQL statements of our own: [`sql`].
 //! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine calls back.
 //! * What is registered with it: [`pfs`], [`psi`]. What only debug servers have: [`debug`].
 //!
@@ -34,9 +35,10 @@ pub(crate) mod psi;
 pub(crate) mod raise;
 pub(crate) mod services;
 mod shim;
+pub(crate) mod sql;
 pub(crate) mod status;
 pub(crate) mod symbols;
-mod text;
+pub(crate) mod text;
 pub(crate) mod thd;
 pub(crate) mod value;
 pub(crate) mod version;

@@ -5,11 +5,15 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use clone_testkit::anyhow::{Context, Result, ensure};
+use clone_testkit::anyhow::{Context, Result, anyhow, ensure};
 use clone_testkit::clone::{self, Statement};
 use clone_testkit::{Mysqld, check, dataset, fixture, verify};
 
@@ -70,8 +74,8 @@ fn notes(server: &Mysqld) -> Result<Files> {
 /// Writes to the log as the engine would.
 fn write(server: &Mysqld, note: &str) -> Result<()> {
     let log = server.data_dir().join("notes/000100.log");
-    let old = fs::read_to_string(&log).unwrap_or_default();
-    Ok(fs::write(log, old + note)?)
+    let mut log = OpenOptions::new().create(true).append(true).open(log)?;
+    Ok(log.write_all(note.as_bytes())?)
 }
 
 fn donor() -> Result<Mysqld> {
@@ -124,6 +128,74 @@ fn both_replace_what_the_recipient_had() {
         recipient.restart()?;
         ensure!(!recipient.data_dir().join("notes/.clone_saved").exists());
         ensure!(notes(&recipient)? == notes(&donor)?);
+        Ok(())
+    });
+}
+
+/// Commits 1, 2, 3, ... to InnoDB and, after each commit and before the next, writes the number to the engine's log.
+fn count(donor: &Mysqld, stop: &AtomicBool) -> Result<()> {
+    let mut session = donor.session()?;
+    session.run("CREATE TABLE IF NOT EXISTS test.counter (n INT PRIMARY KEY)")?;
+    let from: u64 = session.one("SELECT COALESCE(MAX(n), 0) FROM test.counter")?;
+    for number in from + 1.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        session.run(format!("INSERT INTO test.counter VALUES ({number})"))?;
+        write(donor, &format!("{number}\n"))?;
+    }
+    Ok(())
+}
+
+/// The last number in InnoDB, and in the engine.
+fn counted(cloned: &Mysqld) -> Result<(u64, u64)> {
+    let innodb = cloned.session()?.one("SELECT MAX(n) FROM test.counter")?;
+    let files = notes(cloned)?;
+    let last = files["000100.log"].lines().last().context("a number")?.parse()?;
+    Ok((innodb, last))
+}
+
+#[test]
+fn both_come_to_one_point() {
+    check(|| {
+        let donor = donor()?;
+        donor.session()?.run("CREATE DATABASE IF NOT EXISTS test")?;
+        let mut recipient = server("recipient", None)?;
+        recipient.start()?;
+        clone::allow_donor(&recipient, &donor)?;
+        for name in ["remote", "local", "replaced"] {
+            let stop = AtomicBool::new(false);
+            let by = if name == "local" { &donor } else { &recipient };
+            let directory = by.scratch(name);
+            thread::scope(|scope| {
+                let writer = scope.spawn(|| count(&donor, &stop));
+                // So that there is something in the log before the clone begins.
+                thread::sleep(Duration::from_millis(300));
+                let cloned = match name {
+                    "remote" => {
+                        let statement = Statement::instance(&donor).into_directory(&directory);
+                        recipient.session()?.run(statement.to_string())
+                    }
+                    "local" => donor.session()?.run(Statement::local(&directory).to_string()),
+                    _ => clone::run(&mut recipient, &Statement::instance(&donor)).map(drop),
+                };
+                stop.store(true, Ordering::Relaxed);
+                writer.join().map_err(|_| anyhow!("the writer panicked"))?.and(cloned)
+            })?;
+            let (innodb, engine) = match name {
+                "replaced" => counted(&recipient)?,
+                _ => {
+                    let mut cloned = server(&format!("cloned-{name}"), Some(&directory))?;
+                    cloned.start()?;
+                    counted(&cloned)?
+                }
+            };
+            let (all, _) = counted(&donor)?;
+            println!("{name}: InnoDB has {innodb}, the engine {engine}, of {all}");
+            // The engine may miss the number whose commit was the last.
+            ensure!(engine <= innodb && innodb <= engine + 1, "{name}: torn");
+            ensure!(innodb < all, "{name}: commits went on after the point");
+        }
         Ok(())
     });
 }

@@ -3,14 +3,18 @@
 //! Storage engines of mysqld, and the callbacks between them and the clone logic.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use clone_core::error::{Error, Result, number};
 use clone_core::session::{Begun, Callbacks, Engine, Mode, Session, View};
+use clone_engine::StorageEngine;
 
 use super::MysqldSession;
+use crate::engine_api;
 use crate::server::callback::{self, CallbackView, CloneCallback};
 use crate::server::engine::{self, CloneMode};
 use crate::server::handlerton::Handlerton;
+use crate::server::plugins;
 
 /// An engine of mysqld that can clone.
 #[derive(Clone, Copy)]
@@ -21,11 +25,54 @@ impl MysqldEngine {
     pub(super) fn new(handlerton: Handlerton) -> Option<Self> {
         handlerton.engine().map(Self)
     }
+
+    /// The engine itself, if its clone interface is that of this library.
+    fn own(&self) -> Option<Arc<dyn StorageEngine>> {
+        engine_api::engine_behind(self.0.handlerton())
+    }
+}
+
+/// Raises what an engine of this library, called without its C functions, has not.
+fn raised(session: &MysqldSession, outcome: Result<()>) -> Result<()> {
+    outcome.inspect_err(|error| session.raise(error))
 }
 
 impl Engine<MysqldSession> for MysqldEngine {
     fn db_type(&self) -> u8 {
         self.0.handlerton().db_type()
+    }
+
+    fn name(&self) -> String {
+        let engines = plugins::named_engines().unwrap_or_default();
+        let own = engines.into_iter().find(|(_, engine)| *engine == self.0.handlerton());
+        own.map_or_else(|| format!("engine {}", self.db_type()), |(name, _)| name)
+    }
+
+    fn follows(&self) -> bool {
+        self.own().is_some()
+    }
+
+    fn precopy(
+        &self,
+        session: &MysqldSession,
+        locator: &[u8],
+        task: u32,
+        buffer_size: u32,
+        _: usize,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<()> {
+        let Some(own) = self.own() else { return Ok(()) };
+        raised(session, own.precopy(session, locator, task, buffer_size, callbacks))
+    }
+
+    fn prepare_point(&self, session: &MysqldSession, locator: &[u8]) -> Result<()> {
+        let Some(own) = self.own() else { return Ok(()) };
+        raised(session, own.prepare_point(session, locator))
+    }
+
+    fn fix_point(&self, session: &MysqldSession, locator: &[u8]) -> Result<()> {
+        let Some(own) = self.own() else { return Ok(()) };
+        raised(session, own.fix_point(session, locator))
     }
 
     fn begin(&self, session: &MysqldSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
@@ -90,6 +137,9 @@ impl Engine<MysqldSession> for MysqldEngine {
         let mut callback = CloneCallback::new(&mut adapter)
             .locator_index(index(locator_index))
             .descriptor(descriptor);
+        if self.follows() {
+            callback = callback.ask_for_estimate();
+        }
         self.0.apply(session.thd, locator, task, &mut callback).map_err(Error::Raised)
     }
 
@@ -165,6 +215,10 @@ impl callback::Callbacks for Adapter<'_> {
         let Self { session, callbacks } = self;
         let outcome = with_view(view, |view| callbacks.apply_buffer(view));
         outcome.map_err(|error| Self::raise(session, &error))
+    }
+
+    fn add_estimate(&mut self, bytes: u64) {
+        self.callbacks.add_estimate(bytes);
     }
 }
 

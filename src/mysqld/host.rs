@@ -9,9 +9,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clone_core::board::StatusBoard;
+use clone_core::point::Points;
 use clone_core::session::{Host, ReleaseFacts, Settings, Side, Work, WorkerKind};
 
 use super::MysqldSession;
+use super::engine::MysqldEngine;
 use crate::guard;
 use crate::plugin::variables;
 use crate::server::debug;
@@ -24,6 +26,7 @@ use crate::server::services;
 pub(crate) struct MysqldHost {
     pub(super) keys: Keys,
     board: StatusBoard,
+    points: Points<MysqldEngine>,
     started: Instant,
     /// Held while `clone_ddl_timeout` is lent, so that two donors' sessions do not restore each other's value.
     ddl_timeout_lent: Mutex<()>,
@@ -35,6 +38,7 @@ impl MysqldHost {
         Arc::new(Self {
             keys,
             board: StatusBoard::load(PathBuf::from(".")),
+            points: Points::default(),
             started: Instant::now(),
             ddl_timeout_lent: Mutex::new(()),
         })
@@ -64,6 +68,10 @@ impl Host for MysqldHost {
 
     fn board(&self) -> &StatusBoard {
         &self.board
+    }
+
+    fn points(&self) -> &Points<MysqldEngine> {
+        &self.points
     }
 
     fn log(&self, side: Side, text: &str) {

@@ -9,9 +9,11 @@ use clone_core::error::{Error, Result, number};
 use clone_core::session::{Donor, LinkKind, PluginName, ServerRelease, Session};
 use clone_protocol::innodb;
 
+use super::commit_block::CommitBlock;
 use super::engine::MysqldEngine;
 use super::links::RecipientLink;
 use super::{MysqldHost, errors, library};
+use crate::myrocks;
 use crate::plugin::start_up::NAME;
 use crate::server::connection::{self, Connection, SslContext};
 use crate::server::handlerton::Handlerton;
@@ -37,6 +39,7 @@ impl Session for MysqldSession {
     type Host = MysqldHost;
     type Engine = MysqldEngine;
     type Link = RecipientLink;
+    type CommitBlock = CommitBlock;
 
     fn host(&self) -> &Arc<MysqldHost> {
         &self.host
@@ -134,7 +137,12 @@ impl Session for MysqldSession {
         backup_lock::release(self.thd);
     }
 
+    fn block_commits(&self, timeout_seconds: u32) -> Result<CommitBlock> {
+        CommitBlock::new(self, timeout_seconds)
+    }
+
     fn engines(&self) -> Vec<MysqldEngine> {
+        myrocks::adopt();
         let mut engines = plugins::engines().unwrap_or_default();
         // mysqld has them in an order of its own. InnoDB leads, and peers have the same order.
         engines.sort_by_key(|engine| (engine.db_type() != innodb::DB_TYPE, engine.db_type()));
@@ -142,6 +150,7 @@ impl Session for MysqldSession {
     }
 
     fn engine(&self, db_type: u8) -> Option<MysqldEngine> {
+        myrocks::adopt();
         Handlerton::by_type(self.thd, db_type).and_then(MysqldEngine::new)
     }
 
@@ -159,5 +168,12 @@ impl Session for MysqldSession {
             ssl: SslContext { mode: donor.ssl_mode, key: file(0), cert: file(1), ca: file(2) },
         };
         Connection::connect(thd, &donor).map(RecipientLink::new).map_err(Error::Raised)
+    }
+}
+
+/// As engines of this library see it.
+impl clone_engine::Session for MysqldSession {
+    fn is_killed(&self) -> bool {
+        self.thd.is_killed()
     }
 }

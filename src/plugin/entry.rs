@@ -2,7 +2,7 @@
 
 //! What mysqld calls: the plugin's life cycle, and the three ways into a clone.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clone_core::donor_list::{DonorList, not_listed};
@@ -14,12 +14,14 @@ use zeroize::Zeroizing;
 use super::start_up;
 use super::tables;
 use crate::guard::{self, guard};
+use crate::myrocks;
 use crate::mysqld::{DonorLinkOf, MysqldHost, MysqldSession, raise};
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
 use crate::server::log::{Level, log_plain};
 use crate::server::pfs::RegisteredTables;
 use crate::server::services::Services;
+use crate::server::text::lossy;
 use crate::server::{LoadError, Thd, abi, protocol, psi, services, symbols};
 
 /// What lives from `init` to `deinit`.
@@ -104,6 +106,7 @@ pub(super) unsafe extern "C" fn deinit(_plugin: *mut c_void) -> c_int {
             let _ = clone_handle::drop_handle(services().symbols);
             drop(loaded.tables);
             drop(loaded.host);
+            myrocks::let_go();
             guard::remove_hook();
             services::uninstall();
         }
@@ -117,7 +120,7 @@ pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *cons
         // SAFETY: the session of this thread, which lives through the call.
         let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
         // SAFETY: mysqld passes a path that lives through the call.
-        let directory = unsafe { text_of(directory) }.unwrap_or_default();
+        let directory = unsafe { lossy(directory) }.into_owned();
         protocol::start_statement(session.thd(), session.host().keys().local_statement);
         code(local::clone_local(&session, directory))
     })
@@ -137,15 +140,11 @@ pub(super) unsafe extern "C" fn clone_client(
         // SAFETY: the session of this thread, which lives through the call.
         let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
         // SAFETY: mysqld passes texts that live through the call, or NULL.
-        let [host, user, password, directory] =
-            [host, user, password, directory].map(|text| unsafe { text_of(text) });
-        let donor = Donor {
-            host: host.unwrap_or_default(),
-            port: u16::try_from(port).unwrap_or(0),
-            user: user.unwrap_or_default(),
-            password: Zeroizing::new(password.unwrap_or_default()),
-            ssl_mode,
-        };
+        let [host, user, password, into] =
+            [host, user, password, directory].map(|text| unsafe { lossy(text) }.into_owned());
+        let directory = (!directory.is_null()).then_some(into);
+        let port = u16::try_from(port).unwrap_or(0);
+        let donor = Donor { host, port, user, password: Zeroizing::new(password), ssl_mode };
         if let Err(error) = check_donor_list(&session, &donor) {
             session.raise(&error);
             return code(Err(error));
@@ -191,16 +190,6 @@ fn no_session() -> c_int {
     let error = Error::Internal("Clone plugin is not loaded".to_owned());
     raise(&error);
     code(Err(error))
-}
-
-/// # Safety
-/// `text` is NULL or a C string.
-unsafe fn text_of(text: *const c_char) -> Option<String> {
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: by the caller's promise.
-    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }
 
 fn code(outcome: Result<(), Error>) -> c_int {

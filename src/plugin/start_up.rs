@@ -15,7 +15,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io::Write;
 use std::path::Path;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use clone_core::error::Result;
@@ -25,6 +25,7 @@ use super::variables::Writable;
 use crate::guard::guard;
 use crate::server::log::{Level, log_plain};
 use crate::server::symbols::Symbols;
+use crate::server::text::path;
 use crate::server::{abi, plugins, symbols};
 
 /// The plugin's name.
@@ -91,6 +92,9 @@ const fn directory(
     })
 }
 
+/// The plugin was loaded early, and looks for clones at each start.
+static IS_READY: AtomicBool = AtomicBool::new(false);
+
 /// The swap that was run, until it is settled.
 static SWAP: Mutex<Option<Swap>> = Mutex::new(None);
 
@@ -103,7 +107,9 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
             log(Level::Error, "engines are open already: load it with --early-plugin-load");
             return 1;
         }
-        match run() {
+        let outcome = run();
+        IS_READY.store(outcome.is_ok(), Ordering::Relaxed);
+        match outcome {
             Ok(Outcome::Nothing) => 0,
             Ok(outcome) => {
                 log(Level::Information, said(outcome));
@@ -119,13 +125,33 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
 }
 
 fn run() -> Result<Outcome> {
-    // SAFETY: mysqld has set the variables to texts that it keeps, since they are read-only.
-    let [data, wal] = [&DATADIR, &WAL_DIR].map(|variable| unsafe { path(variable) });
-    let wal = Some(wal).filter(|wal| !wal.as_os_str().is_empty());
+    let (data, wal) = directories();
     let swap = Swap::new(&Layout::rocksdb(ROOT), data, wal);
     let outcome = swap.run(Standing::of_innodb(Path::new(ROOT)))?;
     *SWAP.lock().unwrap_or_else(PoisonError::into_inner) = Some(swap);
     Ok(outcome)
+}
+
+/// Where MyRocks is said to be: its files, and its logs unless they are in the same directory.
+fn directories() -> (&'static Path, Option<&'static Path>) {
+    let [data, wal] = [&DATADIR, &WAL_DIR].map(|variable| {
+        // SAFETY: mysqld has set the variables to texts that it keeps, since they are read-only.
+        unsafe { path(variable.load(Ordering::Relaxed)) }.unwrap_or(Path::new(""))
+    });
+    (data, Some(wal).filter(|wal| !wal.as_os_str().is_empty()))
+}
+
+/// Whether a clone of MyRocks, which has its files and logs there, will be put in place when this server starts again.
+pub(crate) fn serves(directory: &Path, wal_directory: &Path) -> bool {
+    let (data, wal) = directories();
+    let is_same = |one: &Path, other: &Path| {
+        // Components leave out what makes no difference, but for the first ".".
+        let plain = |path: &Path| path.strip_prefix(".").unwrap_or(path).to_owned();
+        plain(one) == plain(other)
+    };
+    IS_READY.load(Ordering::Relaxed)
+        && is_same(data, directory)
+        && is_same(wal.unwrap_or(data), wal_directory)
 }
 
 /// InnoDB has come up on its part of the clone, if there was one: what was there before may go.
@@ -164,17 +190,4 @@ fn stop(text: &str) -> ! {
     let _ = writeln!(std::io::stderr(), "[ERROR] clone_swap: {text}");
     // SAFETY: ends the process, without the exit handlers of a server that is half up.
     unsafe { libc::_exit(1) }
-}
-
-/// # Safety
-/// The variable is NULL or a text that stays.
-unsafe fn path(variable: &AtomicPtr<c_char>) -> &'static Path {
-    use std::os::unix::ffi::OsStrExt;
-    let text = variable.load(Ordering::Relaxed);
-    if text.is_null() {
-        return Path::new("");
-    }
-    // SAFETY: by the caller's promise.
-    let text = unsafe { CStr::from_ptr(text) };
-    Path::new(std::ffi::OsStr::from_bytes(text.to_bytes()))
 }

@@ -39,6 +39,11 @@ pub(crate) trait Callbacks {
     /// Wants the data that the descriptor describes. It has to stay until the engine returns from apply, and the engine
     /// may write to it: it wraps encryption keys in place (`clone0apply.cc:modify_and_write`).
     fn apply_buffer(&mut self, view: &CallbackView<'_>) -> Result<&mut [u8], u32>;
+
+    /// So many more bytes are expected, says an engine that was [asked](CloneCallback::ask_for_estimate) to.
+    fn add_estimate(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
 }
 
 /// A callback object: what the engine knows of it, then what only this module knows.
@@ -96,6 +101,12 @@ impl<'a> CloneCallback<'a> {
     pub(crate) fn descriptor(mut self, descriptor: &'a [u8]) -> Self {
         self.raw.m_data_desc = descriptor.as_ptr();
         self.raw.m_desc_len = length(descriptor);
+        self
+    }
+
+    /// Asks an engine of this library to say how much is to be expected (`include/clone_engine.h`). Others do not know the flag.
+    pub(crate) fn ask_for_estimate(mut self) -> Self {
+        self.raw.m_flag |= abi::CLONE_CBK_ESTIMATE;
         self
     }
 
@@ -204,6 +215,10 @@ unsafe extern "C" fn buffer_cbk(this: *mut abi::Ha_clone_cbk, data: *mut u8, len
             // SAFETY: bytes of the engine that it leaves alone while the callback runs.
             false => unsafe { slice::from_raw_parts(data.cast_const(), len as usize) },
         };
+        if view.has(abi::CLONE_CBK_ESTIMATE) {
+            callbacks.add_estimate(view.raw.m_state_estimate);
+            return Ok(());
+        }
         callbacks.buffer(view, data)
     };
     // SAFETY: an engine calls this, with the object that it was given.

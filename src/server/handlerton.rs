@@ -5,6 +5,7 @@
 use std::ptr::NonNull;
 
 use super::abi;
+use super::abi::Function;
 use super::engine::Engine;
 use super::load_error::LoadError;
 use super::plugins;
@@ -55,10 +56,29 @@ impl Handlerton {
 
     /// The engine's clone functions, `None` if it lacks any of them.
     pub(crate) fn engine(self) -> Option<Engine> {
-        // SAFETY: the offset at which InnoDB's handlerton has its interface.
-        let interface = unsafe { self.0.byte_add(services().clone_interface) };
-        // SAFETY: all handlertons of a server have the same form.
-        Engine::new(self, unsafe { interface.cast().as_ref() })
+        // SAFETY: the interface of a living engine.
+        Engine::new(self, unsafe { self.interface().as_ref() })
+    }
+
+    /// The address of the engine's function that begins to copy, as far as it has one.
+    pub(crate) fn clone_begin(self) -> Option<Function<abi::clone_begin_fn>> {
+        // SAFETY: the interface of a living engine.
+        unsafe { self.interface().as_ref() }.clone_begin
+    }
+
+    /// Gives a clone interface to an engine that has none, or takes it away again.
+    ///
+    /// # Safety
+    /// No clone runs. The functions stay as long as they are in there.
+    pub(crate) unsafe fn set_clone_interface(self, interface: abi::Clone_interface_t) {
+        // SAFETY: the engine is alive, handlertons are writable (`sql/handler.cc:ha_initialize_handlerton`), and nobody but the clone
+        // plugin reads this part of them: no clone runs.
+        unsafe { self.interface().write(interface) };
+    }
+
+    fn interface(self) -> NonNull<abi::Clone_interface_t> {
+        // SAFETY: the offset at which InnoDB's handlerton has its interface; all handlertons of a server have the same form.
+        unsafe { self.0.byte_add(services().clone_interface) }.cast()
     }
 
     pub(super) fn as_ptr(self) -> *mut abi::handlerton {

@@ -49,6 +49,19 @@ pub(crate) fn handlertons(symbols: &Symbols) -> Result<Vec<Handlerton>, u32> {
     Ok(engines)
 }
 
+/// The storage engines that are ready, with the names of their plugins.
+pub(crate) fn named_engines() -> Result<Vec<(String, Handlerton)>, u32> {
+    let mut engines = Vec::new();
+    for_each(services().symbols, abi::MYSQL_STORAGE_ENGINE_PLUGIN, |plugin| {
+        // SAFETY: the data of a ready storage engine is its handlerton (sql/handler.cc:ha_initialize_handlerton).
+        if let Some(engine) = unsafe { Handlerton::from_raw(plugin.data.cast()) } {
+            // SAFETY: mysqld keeps the name as long as the plugin is in its list.
+            engines.push((unsafe { text(&plugin.name) }, engine));
+        }
+    })?;
+    Ok(engines)
+}
+
 /// Whether a plugin of this name, upper and lower case being the same, is installed.
 pub(crate) fn is_installed(thd: Thd, name: &str) -> bool {
     let Some(symbols) = symbols() else { return false };

@@ -151,6 +151,13 @@ impl StatusBoard {
         }
     }
 
+    /// The running clone is expected to move so many more bytes; see [`Callbacks::add_estimate`](crate::session::Callbacks::add_estimate).
+    pub fn add_estimate(&self, bytes: u64, now_us: u64) {
+        if let Some(mut inner) = self.lock_running() {
+            inner.progress.add_estimate(bytes, now_us);
+        }
+    }
+
     /// The running clone has moved more, with so many threads.
     pub fn transferred(&self, sample: &Sample, threads: u32) {
         if let Some(mut inner) = self.lock_running() {

@@ -7,6 +7,8 @@
 
 mod sender;
 
+use std::sync::Arc;
+
 use clone_protocol::{
     Ack, Command, CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, EngineLocator, Init, Offer,
     Response, Version, innodb,
@@ -14,8 +16,9 @@ use clone_protocol::{
 
 use crate::error::{Error, Result};
 use crate::params;
+use crate::point::{self, Point};
 use crate::session::{DonorLink, Engine, Host, Mode, Session, Side, log_step};
-use crate::storage::Source;
+use crate::storage::{Located, Source};
 use sender::{Buffers, Sender};
 
 /// Serves the connection until the recipient exits the clone protocol or the connection breaks.
@@ -27,6 +30,7 @@ pub fn serve<S: Session>(session: &S, link: &mut dyn DonorLink) -> Result<()> {
         session,
         link,
         source: None,
+        point: None,
         is_attaching: false,
         is_backup_locked: false,
         packet: Vec::new(),
@@ -44,6 +48,8 @@ struct Serving<'a, S: Session> {
     link: &'a mut dyn DonorLink,
     /// Tasks in the engines, from INIT, REINIT or ATTACH to EXIT or an error.
     source: Option<Source<S::Engine>>,
+    /// The master has this, if engines follow InnoDB.
+    point: Option<Arc<Point<S::Engine>>>,
     /// From ATTACH to its answer: a worker that fails there does not fail the clone.
     is_attaching: bool,
     is_backup_locked: bool,
@@ -122,6 +128,7 @@ impl<S: Session> Serving<'_, S> {
         if let Some(source) = self.source.take() {
             source.end(self.session, error);
         }
+        self.point = None;
         self.unlock_backup();
     }
 
@@ -178,6 +185,7 @@ impl<S: Session> Serving<'_, S> {
                 .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init buffer length".to_owned()))?;
             engines.push((engine, Some(locator.bytes)));
         }
+        self.check_engines(mode, &engines)?;
         let is_master = mode != Mode::AddTask;
         if is_master {
             self.session.mark_donor_statement();
@@ -187,7 +195,13 @@ impl<S: Session> Serving<'_, S> {
                 host.log(Side::Server, "Acquired backup lock");
             }
         }
+        // Before the old connection's part of the clone ends, and its point with it.
+        let point =
+            engines.first().and_then(|(_, locator)| host.points().find(locator.as_deref()?));
         self.source = Some(self.begin(engines, mode, init.ddl_timeout)?);
+        if is_master {
+            self.point = point.or_else(|| self.new_point(init.ddl_timeout));
+        }
         if is_master && block_ddl {
             // InnoDB gives back all backup locks of the session if it had to open tablespaces (clone_init_tablespaces): take it
             // again, which costs nothing where it is still held.
@@ -207,6 +221,31 @@ impl<S: Session> Serving<'_, S> {
             return None;
         }
         self.session.engine(locator.db_type)
+    }
+
+    /// A new clone must have all engines of this server in it, or what it copies would be half of one. Stock recipients ask for InnoDB
+    /// alone.
+    fn check_engines(&self, mode: Mode, asked: &[(S::Engine, Option<Vec<u8>>)]) -> Result<()> {
+        if mode != Mode::Start || asked.is_empty() {
+            return Ok(());
+        }
+        let is_asked =
+            |own: &S::Engine| asked.iter().any(|(one, _)| one.db_type() == own.db_type());
+        match self.session.engines().iter().find(|own| !is_asked(own)) {
+            None => Ok(()),
+            Some(own) => Err(Error::Protocol(format!(
+                "Wrong Clone RPC: the donor's engine {} is not asked for; the recipient needs that engine and this clone plugin",
+                own.name()
+            ))),
+        }
+    }
+
+    /// The point of a clone that has begun.
+    fn new_point(&self, ddl_timeout: u32) -> Option<Arc<Point<S::Engine>>> {
+        let located = &self.source.as_ref()?.located;
+        let point = Arc::new(Point::of(located, ddl_timeout)?);
+        self.session.host().points().add(&located.first()?.locator, &point);
+        Some(point)
     }
 
     fn begin(
@@ -238,21 +277,37 @@ impl<S: Session> Serving<'_, S> {
         send(self.link, &mut self.packet, &Response::Locators { version, locators })
     }
 
-    /// EXECUTE: each engine sends its data until the end of the clone.
+    /// EXECUTE: each engine sends its data until the end of the clone. InnoDB is the first of them; those that follow it send before
+    /// it what they can.
     fn copy(&mut self, offer: Option<Offer>) -> Result<()> {
-        let Some(source) = &self.source else {
+        if self.source.is_none() {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
-        };
+        }
         self.buffers.agree(offer)?;
-        for (index, (one, task)) in source.located.iter().zip(&source.tasks).enumerate() {
+        self.in_each_engine(|session, one, task, index, sender| {
+            one.engine.precopy(session, &one.locator, task, 0, index, sender)
+        })?;
+        self.in_each_engine(|session, one, task, index, sender| {
+            one.engine.copy(session, &one.locator, task, 0, index, sender)
+        })
+    }
+
+    fn in_each_engine(
+        &mut self,
+        send: impl Fn(&S, &Located<S::Engine>, u32, usize, &mut Sender<'_, S>) -> Result<()>,
+    ) -> Result<()> {
+        let located =
+            self.source.iter().flat_map(|source| source.located.iter().zip(&source.tasks));
+        for (index, (one, task)) in located.enumerate() {
             let mut sender = Sender {
                 session: self.session,
                 link: &mut *self.link,
                 db_type: one.engine.db_type(),
                 locator_index: u8::try_from(index).unwrap_or(u8::MAX),
+                point: self.point.as_deref(),
                 buffers: &mut self.buffers,
             };
-            one.engine.copy(self.session, &one.locator, *task, 0, index, &mut sender)?;
+            send(self.session, one, *task, index, &mut sender)?;
         }
         Ok(())
     }
@@ -271,7 +326,40 @@ impl<S: Session> Serving<'_, S> {
         let engine = self
             .engine_of(&ack.locator)
             .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init ACK length".to_owned()))?;
-        engine.ack(self.session, &ack.locator.bytes, ack.error, ack.descriptor)
+        let locator = &ack.locator.bytes;
+        let pass_on = |error| engine.ack(self.session, locator, error, ack.descriptor);
+        let is_turn = ack.error == 0
+            && engine.db_type() == innodb::DB_TYPE
+            && point::ends_page_copy(ack.descriptor);
+        let point = self.session.host().points().find(locator).filter(|_| is_turn);
+        let Some(point) = point else { return pass_on(ack.error) };
+        let outcome = self.come_to(&point, || pass_on(0));
+        if let Err(error) = &outcome {
+            // The session's own error is to be seen, not what else comes of it.
+            self.session.raise(error);
+            let _ = pass_on(i32::try_from(error.number()).unwrap_or(i32::MAX));
+        }
+        outcome
+    }
+
+    /// All engines come to `point`: the followers now, InnoDB when it is given the acknowledgement.
+    fn come_to(
+        &self,
+        point: &Point<S::Engine>,
+        pass_on: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let host = self.session.host();
+        let commits_are_blocked = point.fix(self.session)?;
+        if commits_are_blocked.is_some() {
+            host.log(Side::Server, "Commits are blocked until InnoDB begins REDO COPY");
+        }
+        pass_on()?;
+        if commits_are_blocked.is_some() {
+            point.wait(self.session)?;
+        }
+        drop(commits_are_blocked);
+        host.log(Side::Server, "All engines have come to the point of the clone");
+        Ok(())
     }
 }
 

@@ -9,10 +9,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
 use clone_io::{AlignedBuffer, CopyError};
+use clone_protocol::innodb;
 
 use crate::board::Begin;
 use crate::crew::Crew;
 use crate::error::{Error, Result};
+use crate::point::{self, Point};
 use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
 use crate::storage::{Destination, Located, Source};
 use crate::traffic::Traffic;
@@ -40,7 +42,7 @@ pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
         let crew = Crew::new(settings.max_concurrency);
         crew.next_stage(session, 0);
         let shared = Arc::clone(&shared);
-        Task { session, shared, crew: Some(crew), buffer: AlignedBuffer::new() }.master(settings)
+        Task::new(session, shared, Some(crew)).master(settings)
     })
 }
 
@@ -59,6 +61,8 @@ struct Shared<S: Session> {
 struct Sides<S: Session> {
     source: Vec<Located<S::Engine>>,
     destination: Vec<Located<S::Engine>>,
+    /// There if engines follow InnoDB.
+    point: Option<Point<S::Engine>>,
 }
 
 /// All tasks together take at most this much buffer, bytes.
@@ -75,9 +79,15 @@ struct Task<'s, S: Session> {
     /// The master has this; a worker does not.
     crew: Option<Crew>,
     buffer: AlignedBuffer,
+    /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
+    commits_are_blocked: Option<S::CommitBlock>,
 }
 
-impl<S: Session> Task<'_, S> {
+impl<'s, S: Session> Task<'s, S> {
+    fn new(session: &'s S, shared: Arc<Shared<S>>, crew: Option<Crew>) -> Self {
+        Self { session, shared, crew, buffer: AlignedBuffer::new(), commits_are_blocked: None }
+    }
+
     fn master(mut self, settings: Settings) -> Result<()> {
         let session = self.session;
         if !settings.block_ddl {
@@ -100,7 +110,8 @@ impl<S: Session> Task<'_, S> {
                 return Err(error);
             }
         };
-        let sides = Sides { source: source.located.clone(), destination: located };
+        let point = Point::of(&source.located, settings.ddl_timeout);
+        let sides = Sides { source: source.located.clone(), destination: located, point };
         let _ = self.shared.clone.set(sides);
         let initial = self
             .crew
@@ -148,26 +159,19 @@ impl<S: Session> Task<'_, S> {
         let session = self.session;
         let shared = Arc::clone(&self.shared);
         let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
-        let mut outcome = Ok(());
-        for (index, (one, task)) in source.located.iter().zip(&source.tasks).enumerate() {
-            let (Some(to), Some(&to_task)) = (located.get(index), destination.tasks.get(index))
-            else {
-                outcome = Err(Error::Internal("Clone lost its destination".to_owned()));
-                break;
-            };
-            let mut copier = Copier { task: self, from: one, to, to_task, locator_index: index };
-            outcome = one.engine.copy(
-                session,
-                &one.locator,
-                *task,
-                shared.buffer_size,
-                index,
-                &mut copier,
-            );
-            if outcome.is_err() {
-                break;
-            }
-        }
+        let outcome = self
+            .in_each_engine(&source, &destination, |one, task, index, copier| {
+                let size = shared.buffer_size;
+                one.engine.precopy(session, &one.locator, task, size, index, copier)
+            })
+            .and_then(|()| {
+                self.in_each_engine(&source, &destination, |one, task, index, copier| {
+                    let size = shared.buffer_size;
+                    one.engine.copy(session, &one.locator, task, size, index, copier)
+                })
+            });
+        // Still there only if the clone has failed.
+        self.commits_are_blocked = None;
         if let Err(error) = &outcome {
             session.raise(error);
             // A worker may be waiting there for a state that will not come.
@@ -182,14 +186,32 @@ impl<S: Session> Task<'_, S> {
         outcome.and(ended)
     }
 
+    fn in_each_engine(
+        &mut self,
+        source: &Source<S::Engine>,
+        destination: &Destination,
+        copy: impl Fn(&Located<S::Engine>, u32, usize, &mut Copier<'_, '_, S>) -> Result<()>,
+    ) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
+        for (index, (from, task)) in source.located.iter().zip(&source.tasks).enumerate() {
+            let (Some(to), Some(&to_task)) = (located.get(index), destination.tasks.get(index))
+            else {
+                return Err(Error::Internal("Clone lost its destination".to_owned()));
+            };
+            let mut copier = Copier { task: self, from, to, to_task, locator_index: index };
+            copy(from, *task, index, &mut copier)?;
+        }
+        Ok(())
+    }
+
     fn grow(&mut self, wanted: u32) {
         let Some(crew) = &mut self.crew else { return };
         crew.grow(self.session, WorkerKind::Local, wanted, || -> Work<S> {
             let shared = Arc::clone(&self.shared);
             Box::new(move |session| {
                 // A worker's error is in the engine by then, where the master finds it.
-                let buffer = AlignedBuffer::new();
-                let _ = Task { session, shared, crew: None, buffer }.worker();
+                let _ = Task::new(session, shared, None).worker();
             })
         });
     }
@@ -239,6 +261,12 @@ impl<S: Session> Callbacks for Copier<'_, '_, S> {
     }
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
+        if self.task.commits_are_blocked.is_some()
+            && self.from.engine.db_type() == innodb::DB_TYPE
+            && point::begins_redo_copy(view.descriptor)
+        {
+            self.task.commits_are_blocked = None;
+        }
         self.apply(view, Block::Memory(data))
     }
 
@@ -289,13 +317,19 @@ impl<S: Session> Applier<'_, '_, S> {
 
     /// A state of the snapshot begins or ended.
     fn change_state(&mut self, view: &View<'_>) -> Result<()> {
-        let Task { session, shared, crew, .. } = &mut *self.task;
+        let Task { session, shared, crew, commits_are_blocked, .. } = &mut *self.task;
         let Some(crew) = crew else { return Ok(()) };
         if let Some(estimate) = view.state_change {
             crew.next_stage(*session, estimate);
             return Ok(());
         }
         crew.finish_stage(*session, &shared.traffic.meter);
+        if let Some(point) = shared.clone.get().and_then(|sides| sides.point.as_ref())
+            && self.from.engine.db_type() == innodb::DB_TYPE
+            && point::ends_page_copy(view.descriptor)
+        {
+            *commits_are_blocked = point.fix(*session)?;
+        }
         self.from.engine.ack(*session, &self.from.locator, 0, view.descriptor)
     }
 
@@ -382,5 +416,10 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
         let outcome = self.fill();
         self.note(outcome)?;
         Ok(self.task.buffer.aligned(self.block.len()))
+    }
+
+    fn add_estimate(&mut self, bytes: u64) {
+        let host = self.task.session.host();
+        host.board().add_estimate(bytes, host.unix_micros());
     }
 }

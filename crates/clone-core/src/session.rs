@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::board::StatusBoard;
 use crate::error::{Error, Result};
+use crate::point::Points;
 
 /// The server: what is the same for all of its sessions.
 pub trait Host: Send + Sync + 'static {
@@ -27,6 +28,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// What this server's release has to do with a clone.
     fn release(&self) -> ReleaseFacts;
+
+    /// The points of the clones that this server gives, where several engines have to come to the same one.
+    fn points(&self) -> &Points<<Self::Session as Session>::Engine>;
 
     /// Processors of this machine.
     fn processors(&self) -> u32 {
@@ -80,6 +84,8 @@ pub trait Session: Sized + 'static {
     type Engine: Engine<Self>;
     /// A connection to a donor.
     type Link: Link<Self>;
+    /// Blocks commits as long as it lives.
+    type CommitBlock;
 
     /// The server that this session belongs to.
     fn host(&self) -> &Arc<Self::Host>;
@@ -133,6 +139,13 @@ pub trait Session: Sized + 'static {
     /// Gives the backup lock back.
     fn unlock_backup(&self);
 
+    /// Keeps every transaction of the server from committing, in all engines, until the result is dropped. Waits for the statements
+    /// that run, at most `timeout_seconds`.
+    ///
+    /// # Errors
+    /// It was too long; KILL; there is no way to do it on this server.
+    fn block_commits(&self, timeout_seconds: u32) -> Result<Self::CommitBlock>;
+
     /// All engines that can clone, in the server's order.
     fn engines(&self) -> Vec<Self::Engine>;
 
@@ -151,8 +164,44 @@ pub trait Engine<S: Session>: Copy + Send + Sync + 'static {
     /// `legacy_db_type`; InnoDB is 12.
     fn db_type(&self) -> u8;
 
+    /// What users call it.
+    fn name(&self) -> String;
+
     /// Donor: begins, joins or resumes the copy of a clone. `locator` is what the peer sent, none for a local clone.
     fn begin(&self, session: &S, locator: Option<&[u8]>, mode: Mode) -> Result<Begun>;
+
+    /// Donor: whether the point that this engine's part of a clone comes to is the caller's to choose. InnoDB chooses its own, which
+    /// the others follow: [`fix_point`](Engine::fix_point).
+    fn follows(&self) -> bool {
+        false
+    }
+
+    /// Donor: copies what can be copied before the point, for engines that [follow](Engine::follows). Ends when nothing of that is
+    /// left for this task. The arguments are those of [`copy`](Engine::copy).
+    fn precopy(
+        &self,
+        session: &S,
+        locator: &[u8],
+        task: u32,
+        buffer_size: u32,
+        locator_index: usize,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<()> {
+        let _ = (session, locator, task, buffer_size, locator_index, callbacks);
+        Ok(())
+    }
+
+    /// Donor: does what takes time and has to be done before [`fix_point`](Engine::fix_point).
+    fn prepare_point(&self, session: &S, locator: &[u8]) -> Result<()> {
+        let _ = (session, locator);
+        Ok(())
+    }
+
+    /// Donor: makes this moment, at which nobody commits, the point of the clone.
+    fn fix_point(&self, session: &S, locator: &[u8]) -> Result<()> {
+        let _ = (session, locator);
+        Ok(())
+    }
 
     /// Donor: copies until the end of the clone, handing all data to `callbacks`. `buffer_size` (bytes) matters to local clones
     /// with direct I/O, 0 otherwise.

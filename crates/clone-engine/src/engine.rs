@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use clone_core::error::Result;
+use clone_core::error::{Error, Result};
 use clone_core::session::{Begun, Callbacks, Mode};
 
 /// The session in which an engine is called.
@@ -28,7 +28,36 @@ pub trait StorageEngine: Send + Sync + 'static {
     /// `locator` is, for `Start`, the recipient's version locator, or none in a local clone; else the clone's.
     fn begin(&self, session: &dyn Session, locator: Option<&[u8]>, mode: Mode) -> Result<Begun>;
 
-    /// Donor: copies until nothing is left for this task, handing all data to `callbacks`.
+    /// Donor, in a server that clones other engines too: copies what can be copied before the point of the clone is chosen, until
+    /// nothing of that is left for this task. Then come, outside of all tasks, [`prepare_point`](StorageEngine::prepare_point) and
+    /// [`fix_point`](StorageEngine::fix_point), and [`copy`](StorageEngine::copy) for the rest.
+    fn precopy(
+        &self,
+        session: &dyn Session,
+        locator: &[u8],
+        task: u32,
+        buffer_size: u32,
+        callbacks: &mut dyn Callbacks,
+    ) -> Result<()> {
+        let _ = (session, locator, task, buffer_size, callbacks);
+        Ok(())
+    }
+
+    /// Donor: does what takes time and has to be done before the point.
+    fn prepare_point(&self, session: &dyn Session, locator: &[u8]) -> Result<()> {
+        let _ = (session, locator);
+        Ok(())
+    }
+
+    /// Donor: makes this moment, at which nobody commits, the point of the clone. Without it there is no clone together with other
+    /// engines.
+    fn fix_point(&self, session: &dyn Session, locator: &[u8]) -> Result<()> {
+        let _ = (session, locator);
+        Err(Error::NotSupported("Clone of an engine without a point"))
+    }
+
+    /// Donor: copies until nothing is left for this task, handing all data to `callbacks`. Without a point that was fixed before, it
+    /// chooses its own.
     ///
     /// `buffer_size` is the applying side's, in bytes, in a local clone; 0 in a remote one.
     fn copy(

@@ -7,14 +7,14 @@
 //! the donor what has come. What is not: files of 0 bytes are complete at once, everything is on disk before the clone is called
 //! complete, what the donor says is checked, and a clone that fails leaves nothing behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clone_engine::{Begun, Callbacks, Error, Mode, Result, Session, Tasks};
 use clone_protocol::rocksdb::{CloneId, Locator};
 
-use crate::layout::Layout;
-use crate::swap;
+use crate::layout::{Layout, Places};
+use crate::swap::{self, Standing, Swap};
 use run::Run;
 
 mod files;
@@ -26,13 +26,33 @@ mod tests;
 /// The recipient side of one engine: one clone at a time.
 pub struct Client {
     layout: Layout,
+    /// Where a server on a clone's directory looks for its files.
+    home: Option<PathBuf>,
+    may_replace: Box<Check>,
     running: Mutex<Option<Arc<Run>>>,
 }
+
+type Check = dyn Fn() -> Result<()> + Send + Sync;
 
 impl Client {
     /// A client that puts what arrives where `layout` says.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, running: Mutex::new(None) }
+        Self { layout, home: None, may_replace: Box::new(|| Ok(())), running: Mutex::new(None) }
+    }
+
+    /// A clone into a directory is put in place there when it is complete, in `home` below the directory: then a server needs no
+    /// [`Swap`] to start on it.
+    #[must_use]
+    pub fn with_home(mut self, home: impl Into<PathBuf>) -> Self {
+        self.home = Some(home.into());
+        self
+    }
+
+    /// Asks `check`, before anything has begun in any engine, whether a clone may replace the server's data.
+    #[must_use]
+    pub fn replacing_if(mut self, check: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
+        self.may_replace = Box::new(check);
+        self
     }
 
     /// See [`StorageEngine::apply_begin`](clone_engine::StorageEngine::apply_begin).
@@ -48,6 +68,9 @@ impl Client {
     ) -> Result<Begun> {
         match (mode, locator.map(Locator::parse).transpose()?) {
             (Mode::Version, _) => {
+                if directory.is_none() {
+                    (self.may_replace)()?;
+                }
                 // The server runs on what the last clone brought, so that is not going to be undone.
                 swap::commit(&self.layout.places(directory))?;
                 Ok(Begun { locator: Locator::Version.to_bytes(), task: Tasks::MAIN })
@@ -113,7 +136,7 @@ impl Client {
         if task != Tasks::MAIN {
             return run.end_worker(task, error);
         }
-        let outcome = run.end(session, error);
+        let outcome = run.end(session, error).and_then(|()| self.put_in_place(run.places()));
         self.running().take_if(|running| Arc::ptr_eq(running, &run));
         if error == 0 { outcome } else { Ok(()) }
     }
@@ -130,6 +153,17 @@ impl Client {
         )?;
         *running = Some(Arc::new(run));
         Ok(Begun { locator: Locator::of(id).to_bytes(), task: Tasks::MAIN })
+    }
+
+    /// A clone into a directory, where no server runs.
+    fn put_in_place(&self, places: &Places) -> Result<()> {
+        let Some(home) = &self.home else { return Ok(()) };
+        if *places == self.layout.places(None) {
+            return Ok(());
+        }
+        let swap = Swap::new(&self.layout.at(&places.root), home, None);
+        swap.run(Standing::Settled)?;
+        swap.settle(Standing::Settled)
     }
 
     fn find(&self, id: CloneId) -> Result<Arc<Run>> {

@@ -37,7 +37,6 @@ use clone_protocol::rocksdb::Locator;
 pub use checkpoint::remove_stale_checkpoints;
 
 use crate::database::Database;
-use crate::database::WalFile;
 use copy::Copy;
 use snapshot::Goal;
 use snapshot::Snapshot;
@@ -119,10 +118,11 @@ impl Donor {
         Ok(Begun { locator: Locator::of(id).to_bytes(), task })
     }
 
-    /// Sends the SSTs that there are, from checkpoints that are renewed, and, as the main task, makes the last checkpoint.
+    /// Sends the SSTs that there are, from checkpoints that are renewed, and holds nothing when all are sent.
     ///
     /// For a server that clones other engines too: run it in all tasks, then choose the point of the clone for all engines
-    /// ([`set_logs`](Self::set_logs)), then [`copy`](Self::copy) sends the rest. `copy` alone does all of it.
+    /// ([`prepare_point`](Self::prepare_point), [`fix_point`](Self::fix_point)), then [`copy`](Self::copy) sends the rest. `copy` alone
+    /// does all of it.
     ///
     /// # Errors
     /// As [`copy`](Self::copy).
@@ -137,12 +137,23 @@ impl Donor {
         self.run(session, locator, task, buffer_size, callbacks, Goal::Precopy)
     }
 
-    /// The point of the clone, in the lengths of the live logs. After [`precopy`](Self::precopy), before [`copy`](Self::copy).
+    /// Makes the last checkpoint. From here on no file of the database is removed, until the logs of the point are safe.
     ///
     /// # Errors
-    /// It is not the time; a log that is not there.
-    pub fn set_logs(&self, locator: &[u8], logs: &[WalFile]) -> Result<()> {
-        self.find(locator)?.set_logs(logs)
+    /// The database's; unknown clone.
+    pub fn prepare_point(&self, locator: &[u8]) -> Result<()> {
+        let snapshot = self.find(locator)?;
+        snapshot.prepare_point().inspect_err(|error| snapshot.fail(error.clone()))
+    }
+
+    /// Makes this moment the point of the clone: the live logs as long as they are now. After
+    /// [`prepare_point`](Self::prepare_point); once.
+    ///
+    /// # Errors
+    /// The database's; unknown clone; it is not the time.
+    pub fn fix_point(&self, locator: &[u8]) -> Result<()> {
+        let snapshot = self.find(locator)?;
+        snapshot.fix_point().inspect_err(|error| snapshot.fail(error.clone()))
     }
 
     /// Sends files until none is left for `task`. `buffer_size` is that of the applying side, or 0.

@@ -34,6 +34,11 @@ impl Layout {
         Self { root: root.into(), prefix: prefix.into(), required }
     }
 
+    /// The same names below another directory.
+    pub(crate) fn at(&self, root: &Path) -> Self {
+        Self { root: root.to_owned(), ..self.clone() }
+    }
+
     /// The file without which a clone is not complete.
     pub(crate) fn required(&self) -> Option<&str> {
         self.required.as_deref()

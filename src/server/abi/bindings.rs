@@ -54,6 +54,8 @@ pub const WARNING_LEVEL: i32 = 2;
 pub const INFORMATION_LEVEL: i32 = 3;
 pub const BACKUP_LOCK_SERVICE_DEFAULT: i32 = 0;
 pub const MYSQL_UNCOMPRESSED: i32 = 1;
+pub const COM_QUERY: i32 = 3;
+pub const CS_TEXT_REPRESENTATION: i32 = 1;
 pub const CLONE_ENGINE_VERSION: i32 = 1;
 pub const CLONE_CBK_ESTIMATE: i32 = 32;
 pub const CLONE_SWAP_NOTHING: i32 = 0;
@@ -1891,6 +1893,277 @@ const _: () = {
         "Offset of field: PSI_statement_service::register_statement",
     ][::core::mem::offset_of!(PSI_statement_service, register_statement) - 0usize];
 };
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct Srv_session {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct Security_context {
+    _unused: [u8; 0],
+}
+/// Called for errors outside of statements.
+pub type srv_session_error_cb = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut ::core::ffi::c_void,
+        sql_errno: ::core::ffi::c_uint,
+        err_msg: *const ::core::ffi::c_char,
+    ),
+>;
+/// Gives NULL if there is none to be had, and calls error_cb then, which may be NULL.
+pub type srv_session_open_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        error_cb: srv_session_error_cb,
+        ctx: *mut ::core::ffi::c_void,
+    ) -> *mut Srv_session,
+>;
+/// Ends a transaction and gives all locks back.
+pub type srv_session_close_fn = ::core::option::Option<
+    unsafe extern "C" fn(session: *mut Srv_session) -> ::core::ffi::c_int,
+>;
+pub type srv_session_info_get_thd_fn = ::core::option::Option<
+    unsafe extern "C" fn(session: *mut Srv_session) -> *mut THD,
+>;
+/// Non-zero on failure.
+pub type thd_get_security_context_fn = ::core::option::Option<
+    unsafe extern "C" fn(thd: *mut THD, out_ctx: *mut *mut Security_context) -> bool,
+>;
+/// Security_context::skip_grants: may do everything.
+pub type skip_grants_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut Security_context,
+        user: *const ::core::ffi::c_char,
+        host: *const ::core::ffi::c_char,
+    ),
+>;
+/// union COM_DATA for COM_QUERY, with room for all of its other members.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct COM_DATA {
+    pub(crate) query: *const ::core::ffi::c_char,
+    pub(crate) length: ::core::ffi::c_uint,
+    pub(crate) rest: [*mut ::core::ffi::c_void; 14usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of COM_DATA"][::core::mem::size_of::<COM_DATA>() - 128usize];
+    ["Alignment of COM_DATA"][::core::mem::align_of::<COM_DATA>() - 8usize];
+    [
+        "Offset of field: COM_DATA::query",
+    ][::core::mem::offset_of!(COM_DATA, query) - 0usize];
+    [
+        "Offset of field: COM_DATA::length",
+    ][::core::mem::offset_of!(COM_DATA, length) - 8usize];
+    [
+        "Offset of field: COM_DATA::rest",
+    ][::core::mem::offset_of!(COM_DATA, rest) - 16usize];
+};
+/// What a statement calls; any may be NULL. With CS_TEXT_REPRESENTATION all values come as strings, or as NULL.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct st_command_service_cbs {
+    pub(crate) start_result_metadata: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            num_cols: ::core::ffi::c_uint,
+            flags: ::core::ffi::c_uint,
+            resultcs: *const ::core::ffi::c_void,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) field_metadata: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            field: *mut ::core::ffi::c_void,
+            charset: *const ::core::ffi::c_void,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) end_result_metadata: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            server_status: ::core::ffi::c_uint,
+            warn_count: ::core::ffi::c_uint,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) start_row: ::core::option::Option<
+        unsafe extern "C" fn(ctx: *mut ::core::ffi::c_void) -> ::core::ffi::c_int,
+    >,
+    pub(crate) end_row: ::core::option::Option<
+        unsafe extern "C" fn(ctx: *mut ::core::ffi::c_void) -> ::core::ffi::c_int,
+    >,
+    pub(crate) abort_row: ::core::option::Option<
+        unsafe extern "C" fn(ctx: *mut ::core::ffi::c_void),
+    >,
+    pub(crate) get_client_capabilities: ::core::option::Option<
+        unsafe extern "C" fn(ctx: *mut ::core::ffi::c_void) -> ::core::ffi::c_ulong,
+    >,
+    pub(crate) get_null: ::core::option::Option<
+        unsafe extern "C" fn(ctx: *mut ::core::ffi::c_void) -> ::core::ffi::c_int,
+    >,
+    pub(crate) get_integer: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            value: ::core::ffi::c_longlong,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) get_longlong: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            value: ::core::ffi::c_longlong,
+            is_unsigned: ::core::ffi::c_uint,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) get_decimal: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            value: *const ::core::ffi::c_void,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) get_double: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            value: f64,
+            decimals: u32,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) get_date: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            value: *const ::core::ffi::c_void,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) get_time: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            value: *const ::core::ffi::c_void,
+            decimals: ::core::ffi::c_uint,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) get_datetime: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            value: *const ::core::ffi::c_void,
+            decimals: ::core::ffi::c_uint,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) get_string: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            value: *const ::core::ffi::c_char,
+            length: usize,
+            valuecs: *const ::core::ffi::c_void,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub(crate) handle_ok: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            server_status: ::core::ffi::c_uint,
+            warn_count: ::core::ffi::c_uint,
+            affected_rows: ::core::ffi::c_ulonglong,
+            last_insert_id: ::core::ffi::c_ulonglong,
+            message: *const ::core::ffi::c_char,
+        ),
+    >,
+    pub(crate) handle_error: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            sql_errno: ::core::ffi::c_uint,
+            err_msg: *const ::core::ffi::c_char,
+            sqlstate: *const ::core::ffi::c_char,
+        ),
+    >,
+    pub(crate) shutdown: ::core::option::Option<
+        unsafe extern "C" fn(
+            ctx: *mut ::core::ffi::c_void,
+            server_shutdown: ::core::ffi::c_int,
+        ),
+    >,
+    pub(crate) connection_alive: ::core::option::Option<
+        unsafe extern "C" fn(ctx: *mut ::core::ffi::c_void) -> bool,
+    >,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of st_command_service_cbs",
+    ][::core::mem::size_of::<st_command_service_cbs>() - 160usize];
+    [
+        "Alignment of st_command_service_cbs",
+    ][::core::mem::align_of::<st_command_service_cbs>() - 8usize];
+    [
+        "Offset of field: st_command_service_cbs::start_result_metadata",
+    ][::core::mem::offset_of!(st_command_service_cbs, start_result_metadata) - 0usize];
+    [
+        "Offset of field: st_command_service_cbs::field_metadata",
+    ][::core::mem::offset_of!(st_command_service_cbs, field_metadata) - 8usize];
+    [
+        "Offset of field: st_command_service_cbs::end_result_metadata",
+    ][::core::mem::offset_of!(st_command_service_cbs, end_result_metadata) - 16usize];
+    [
+        "Offset of field: st_command_service_cbs::start_row",
+    ][::core::mem::offset_of!(st_command_service_cbs, start_row) - 24usize];
+    [
+        "Offset of field: st_command_service_cbs::end_row",
+    ][::core::mem::offset_of!(st_command_service_cbs, end_row) - 32usize];
+    [
+        "Offset of field: st_command_service_cbs::abort_row",
+    ][::core::mem::offset_of!(st_command_service_cbs, abort_row) - 40usize];
+    [
+        "Offset of field: st_command_service_cbs::get_client_capabilities",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_client_capabilities)
+        - 48usize];
+    [
+        "Offset of field: st_command_service_cbs::get_null",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_null) - 56usize];
+    [
+        "Offset of field: st_command_service_cbs::get_integer",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_integer) - 64usize];
+    [
+        "Offset of field: st_command_service_cbs::get_longlong",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_longlong) - 72usize];
+    [
+        "Offset of field: st_command_service_cbs::get_decimal",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_decimal) - 80usize];
+    [
+        "Offset of field: st_command_service_cbs::get_double",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_double) - 88usize];
+    [
+        "Offset of field: st_command_service_cbs::get_date",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_date) - 96usize];
+    [
+        "Offset of field: st_command_service_cbs::get_time",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_time) - 104usize];
+    [
+        "Offset of field: st_command_service_cbs::get_datetime",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_datetime) - 112usize];
+    [
+        "Offset of field: st_command_service_cbs::get_string",
+    ][::core::mem::offset_of!(st_command_service_cbs, get_string) - 120usize];
+    [
+        "Offset of field: st_command_service_cbs::handle_ok",
+    ][::core::mem::offset_of!(st_command_service_cbs, handle_ok) - 128usize];
+    [
+        "Offset of field: st_command_service_cbs::handle_error",
+    ][::core::mem::offset_of!(st_command_service_cbs, handle_error) - 136usize];
+    [
+        "Offset of field: st_command_service_cbs::shutdown",
+    ][::core::mem::offset_of!(st_command_service_cbs, shutdown) - 144usize];
+    [
+        "Offset of field: st_command_service_cbs::connection_alive",
+    ][::core::mem::offset_of!(st_command_service_cbs, connection_alive) - 152usize];
+};
+/// 0 when the statement was run, even if it failed: that is what handle_error says. NULL keeps the session's charset, utf8mb3.
+pub type command_service_run_command_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        session: *mut Srv_session,
+        command: ::core::ffi::c_int,
+        data: *const COM_DATA,
+        client_cs: *const ::core::ffi::c_void,
+        callbacks: *const st_command_service_cbs,
+        text_or_binary: ::core::ffi::c_int,
+        ctx: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int,
+>;
 /// Takes one write-ahead log: its base name and how many of its bytes belong to the clone.
 pub type clone_add_log_fn = ::core::option::Option<
     unsafe extern "C" fn(

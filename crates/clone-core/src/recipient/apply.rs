@@ -99,6 +99,11 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
         }
         outcome
     }
+
+    fn add_estimate(&mut self, bytes: u64) {
+        let host = self.task.session.host();
+        host.board().add_estimate(bytes, host.unix_micros());
+    }
 }
 
 /// The data of a descriptor.

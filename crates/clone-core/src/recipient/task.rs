@@ -169,12 +169,17 @@ impl<'s, S: Session> Task<'s, S> {
 
     fn send_auxiliary(&mut self, command: &Command<'_>) -> Result<()> {
         let session = self.session;
+        // Where several engines have to come to one point, the donor answers when they have: see `crate::point`.
+        let timeout = match self.shared.located().len() {
+            0 | 1 => 0,
+            _ => session.host().settings().ddl_timeout.saturating_add(INIT_TIMEOUT_SECONDS),
+        };
         let Some(link) = &mut self.auxiliary else {
             return Err(Error::Raised(number::ER_NET_ERROR_ON_WRITE));
         };
         command.encode_payload(&mut self.payload);
         link.send(session, false, command.code(), &self.payload)?;
-        let packet = link.receive(session, false, 0)?;
+        let packet = link.receive(session, false, timeout)?;
         self.shared.traffic.meter.add(0, packet.network_len);
         match Response::parse(packet.data)? {
             Response::Complete => Ok(()),
@@ -287,7 +292,11 @@ impl<'s, S: Session> Task<'s, S> {
             }
             let outcome = match received {
                 Ok(Event::Complete) => return Ok(located),
-                Ok(Event::Error(error)) | Err(error) => {
+                Ok(Event::Error(error)) => {
+                    self.fail_storage(&error);
+                    return Err(self.explained(command, error));
+                }
+                Err(error) => {
                     self.fail_storage(&error);
                     return Err(error);
                 }
@@ -346,6 +355,26 @@ impl<'s, S: Session> Task<'s, S> {
             packet.data.zeroize();
         }
         Ok(event)
+    }
+
+    /// A stock donor says of engines that it cannot clone only that there is something wrong with INIT.
+    fn explained(&self, command: &Command<'_>, error: Error) -> Error {
+        match error {
+            Error::Donor { number: code, message }
+                if matches!(command, Command::Init(init) if init.locators.len() > 1)
+                    && u32::try_from(code) == Ok(number::ER_CLONE_PROTOCOL) =>
+            {
+                let located = self.shared.located();
+                let others = located.iter().filter(|one| one.engine.db_type() != innodb::DB_TYPE);
+                let names: Vec<_> = others.map(|one| one.engine.name()).collect();
+                let names = names.join(", ");
+                let message = format!(
+                    "{message} (to be cloned with {names}, the donor needs this clone plugin and the engine)"
+                );
+                Error::Donor { number: code, message }
+            }
+            other => other,
+        }
     }
 
     fn data_link(&mut self) -> Result<&mut S::Link> {

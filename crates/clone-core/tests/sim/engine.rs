@@ -20,7 +20,7 @@ use clone_protocol::innodb::{
     DB_TYPE, Descriptor, Locator, SnapshotState, VERSION, VERSION_LOCATOR_LEN,
 };
 
-pub(crate) use content::{Content, ContentShape, compare};
+pub(crate) use content::{Content, ContentShape, committed, compare};
 
 use super::faults::{Action, Event, Step};
 use super::network::Network;
@@ -32,7 +32,7 @@ use source::Source;
 
 /// The handle to an InnoDB; which one it is comes with the session.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SimEngine;
+pub(crate) struct InnodbEngine;
 
 /// The InnoDB of a server.
 pub(crate) struct Innodb {
@@ -168,9 +168,13 @@ impl Innodb {
     }
 }
 
-impl Engine<SimSession> for SimEngine {
+impl Engine<SimSession> for InnodbEngine {
     fn db_type(&self) -> u8 {
         DB_TYPE
+    }
+
+    fn name(&self) -> String {
+        "InnoDB".to_owned()
     }
 
     fn begin(&self, session: &SimSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {

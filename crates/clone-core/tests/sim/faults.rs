@@ -2,8 +2,10 @@
 
 //! Where a test can interfere, and how.
 
-use clone_protocol::innodb::{Descriptor, SnapshotState};
-use clone_protocol::{CommandCode, Response};
+use clone_protocol::innodb::{DB_TYPE, Descriptor, SnapshotState};
+use clone_protocol::{CommandCode, Response, rocksdb};
+
+use super::follower::FOLLOWER;
 
 /// Something that is about to happen.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(crate) enum Event<'a> {
     Spawn,
     /// An InnoDB is about to do something.
     Engine(Step),
+    /// The same of an engine that follows it.
+    Follower(FollowerStep),
 }
 
 /// A packet.
@@ -58,6 +62,23 @@ pub(crate) enum Step {
     Follow(SnapshotState),
 }
 
+/// What an engine does that follows InnoDB, and what is done for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FollowerStep {
+    /// Donor: sends a block.
+    Send,
+    /// Donor: prepares its point.
+    Prepare,
+    /// Donor: fixes its point.
+    Fix,
+    /// Donor: commits are about to be blocked.
+    Block,
+    /// Recipient: applies a block.
+    Write,
+    /// Recipient: has everything.
+    Complete,
+}
+
 /// What is to happen instead.
 #[derive(Debug)]
 pub(crate) enum Action {
@@ -70,8 +91,10 @@ pub(crate) enum Action {
     Replace(Vec<Vec<u8>>),
     /// KILL for the user of the recipient.
     KillRecipient,
-    /// KILL for the donor's session of this connection; for an engine's step, of the master.
+    /// KILL for the donor's session of the master's connection.
     KillDonor,
+    /// KILL for the donor's session of the auxiliary connection.
+    KillAcknowledger,
     /// The step fails with this error. A connection is refused, a thread not to be had.
     Fail(u32),
     /// The recipient's block goes to a file on a full disk.
@@ -99,9 +122,22 @@ impl Wire<'_> {
 
     /// InnoDB's descriptor, if the packet carries one.
     pub(crate) fn descriptor(&self) -> Option<Descriptor<'_>> {
-        let Some(Response::DataDescriptor { .. }) = self.response() else { return None };
-        // A code, the engine's type and its place come first.
-        Descriptor::parse(&self.packet[3..]).ok()
+        match self.response()? {
+            Response::DataDescriptor { db_type: DB_TYPE, descriptor, .. } => {
+                Descriptor::parse(descriptor).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// The follower's descriptor, if the packet carries one.
+    pub(crate) fn followers_descriptor(&self) -> Option<rocksdb::Descriptor<'_>> {
+        match self.response()? {
+            Response::DataDescriptor { db_type: FOLLOWER, descriptor, .. } => {
+                rocksdb::Descriptor::parse(descriptor).ok()
+            }
+            _ => None,
+        }
     }
 
     /// The state of the snapshot that the packet is about.

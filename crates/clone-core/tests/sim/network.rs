@@ -116,10 +116,8 @@ impl Network {
                 let hosts = self.wires().hosts.clone();
                 hosts.iter().for_each(|(_, host)| host.kill_users());
             }
-            Action::KillDonor => {
-                self.trace(|| "interference: KILL at the donor".to_owned());
-                self.kill_donor_master();
-            }
+            Action::KillDonor => self.kill_at_donor(Role::Master),
+            Action::KillAcknowledger => self.kill_at_donor(Role::Auxiliary),
             action => {
                 self.trace(|| format!("interference: {action:?}"));
                 return action;
@@ -128,12 +126,13 @@ impl Network {
         Action::Pass
     }
 
-    /// KILL QUERY for the donor's session of the newest connection of a master.
-    fn kill_donor_master(&self) {
+    /// KILL QUERY for the donor's session of the newest connection of this kind.
+    fn kill_at_donor(&self, role: Role) {
+        self.trace(|| format!("interference: KILL at the donor, {role:?}"));
         let session = {
             let wires = self.wires();
-            let mut masters = wires.connections.iter().rev().filter(|one| one.role == Role::Master);
-            masters.find_map(|one| one.donor_session.clone())
+            let mut found = wires.connections.iter().rev().filter(|one| one.role == role);
+            found.find_map(|one| one.donor_session.clone())
         };
         if let Some(session) = session {
             session.kill();
@@ -355,6 +354,7 @@ fn describe(at: usize, role: Role, to: End, packet: &[u8]) -> String {
     let what = match (wire.command(), wire.descriptor(), wire.response()) {
         (Some(command), ..) => format!("{command:?}"),
         (_, Some(descriptor), _) => format!("{descriptor:?}"),
+        _ if wire.followers_descriptor().is_some() => format!("{:?}", wire.followers_descriptor()),
         (.., Some(response)) => format!("{:?}", response.code()),
         _ => format!("{packet:?}"),
     };

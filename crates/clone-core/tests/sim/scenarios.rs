@@ -4,6 +4,7 @@
 
 mod clean;
 mod failures;
+mod followers;
 mod hostile;
 mod local;
 mod random;

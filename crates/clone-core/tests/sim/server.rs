@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A server in memory: its variables, sessions, backup lock, log, tables and its InnoDB.
+//! A server in memory: its variables, sessions, backup lock, log, tables and its engines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,10 +10,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clone_core::board::StatusBoard;
+use clone_core::point::Points;
 use clone_core::session::{Host, PluginName, ReleaseFacts, Settings, Side, Work, WorkerKind};
 
+use super::commits::Commits;
 use super::engine::Innodb;
+use super::engines::SimEngine;
 use super::faults::{Action, Event};
+use super::follower::{Follower, FollowerShape};
 use super::network::Network;
 use super::rng::Rng;
 use super::scheduler::{Key, Scheduler};
@@ -25,10 +29,13 @@ pub(crate) struct SimHost {
     pub(crate) sim: Arc<Scheduler>,
     pub(crate) network: Arc<Network>,
     pub(crate) innodb: Innodb,
+    pub(crate) follower: Follower,
+    pub(crate) commits: Commits,
     pub(crate) facts: Mutex<Facts>,
     pub(crate) directory: PathBuf,
     settings: Mutex<Settings>,
     board: StatusBoard,
+    points: Points<SimEngine>,
     log: Mutex<Vec<String>>,
     sessions: Mutex<Sessions>,
     lock: Mutex<BackupLock>,
@@ -48,6 +55,8 @@ pub(crate) struct Facts {
     pub(crate) compares_version_as_variable: bool,
     /// InnoDB has to open its tablespaces when a clone begins, and gives back the backup lock of the session with that.
     pub(crate) loses_backup_lock: bool,
+    /// How often InnoDB has to wait for GTIDs before it fixes its point; by chance if none is said.
+    pub(crate) gtid_rounds: Option<usize>,
 }
 
 #[derive(Default)]
@@ -70,18 +79,24 @@ impl SimHost {
         network: &Arc<Network>,
         directory: &Path,
         settings: Settings,
+        follower: Option<FollowerShape>,
         rng: Rng,
     ) -> Arc<Self> {
         let directory = directory.join(name);
         std::fs::create_dir_all(directory.join("#clone")).unwrap();
+        // InnoDB draws what it would draw without a follower.
+        let follower = Follower::new(sim, network, follower, rng.clone().fork());
         let innodb = Innodb::new(sim, network, rng);
         Arc::new(Self {
             name,
             sim: Arc::clone(sim),
             network: Arc::clone(network),
             innodb,
+            follower,
+            commits: Commits::new(sim),
             facts: Mutex::new(Facts::default()),
             board: StatusBoard::load(directory.clone()),
+            points: Points::default(),
             directory,
             settings: Mutex::new(settings),
             log: Mutex::default(),
@@ -193,6 +208,10 @@ impl Host for SimHost {
         &self.board
     }
 
+    fn points(&self) -> &Points<SimEngine> {
+        &self.points
+    }
+
     fn log(&self, side: Side, text: &str) {
         self.sim.pause();
         self.network.trace(|| format!("{} {side:?}: {text}", self.name));
@@ -261,6 +280,7 @@ impl Default for Facts {
             release: ReleaseFacts::LATEST,
             compares_version_as_variable: false,
             loses_backup_lock: false,
+            gtid_rounds: None,
         }
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use clone_core::compat::versions_compatible;
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Donor, LinkKind, PluginName, ServerRelease, Session};
+use clone_core::session::{Donor, Engine, LinkKind, PluginName, ServerRelease, Session};
 
-use super::engine::SimEngine;
+use super::commits::CommitBlock;
+use super::engines::SimEngine;
 use super::network::SimLink;
 use super::server::SimHost;
 
@@ -95,6 +96,7 @@ impl Session for SimSession {
     type Host = SimHost;
     type Engine = SimEngine;
     type Link = SimLink;
+    type CommitBlock = CommitBlock;
 
     fn host(&self) -> &Arc<SimHost> {
         &self.host
@@ -211,12 +213,17 @@ impl Session for SimSession {
         self.host.release_backup_lock(self.handle.id);
     }
 
+    fn block_commits(&self, timeout_seconds: u32) -> Result<CommitBlock> {
+        CommitBlock::new(self, Duration::from_secs(timeout_seconds.into()))
+    }
+
     fn engines(&self) -> Vec<SimEngine> {
-        vec![SimEngine]
+        let follower = self.host.follower.is_installed().then_some(SimEngine::Follower);
+        [Some(SimEngine::Innodb), follower].into_iter().flatten().collect()
     }
 
     fn engine(&self, db_type: u8) -> Option<SimEngine> {
-        (db_type == clone_protocol::innodb::DB_TYPE).then_some(SimEngine)
+        self.engines().into_iter().find(|engine| engine.db_type() == db_type)
     }
 
     fn connect(&self, donor: &Donor, kind: LinkKind, _: bool) -> Result<SimLink> {

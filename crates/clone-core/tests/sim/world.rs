@@ -15,8 +15,9 @@ use clone_core::{local, recipient};
 use clone_protocol::innodb::SnapshotState;
 use tempfile::TempDir;
 
-use super::engine::{Balance, ContentShape, compare};
+use super::engine::{self, Balance, ContentShape, compare};
 use super::faults::{Action, Event};
+use super::follower::{self, FollowerShape};
 use super::network::{Network, NetworkShape};
 use super::rng::Rng;
 use super::scheduler::Scheduler;
@@ -40,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) content: ContentShape,
     /// Of the recipient, which decides for both.
     pub(crate) settings: Settings,
+    /// Another engine at both, if any.
+    pub(crate) follower: Option<FollowerShape>,
 }
 
 /// What a clone replaces or makes.
@@ -72,11 +75,18 @@ impl Setup {
             network: NetworkShape { latency: Duration::from_millis(2), window: 64 << 10 },
             content: ContentShape::default(),
             settings: default_settings(),
+            follower: None,
         }
     }
 
     pub(crate) fn threads(mut self, threads: u32) -> Self {
         self.settings.max_concurrency = threads;
+        self
+    }
+
+    /// With an engine that follows InnoDB.
+    pub(crate) fn follower(mut self) -> Self {
+        self.follower = Some(FollowerShape::default());
         self
     }
 
@@ -106,13 +116,18 @@ impl World {
         let network = Network::new(&sim, setup.network, rng.fork());
         let directory = tempfile::tempdir().unwrap();
         let mut server = |name, settings| {
-            let host = SimHost::new(name, &sim, &network, directory.path(), settings, rng.fork());
+            let (path, follower) = (directory.path(), setup.follower);
+            let host = SimHost::new(name, &sim, &network, path, settings, follower, rng.fork());
             network.add_host(&host);
             host
         };
         let donor = server("donor", default_settings());
         let recipient = server("recipient", setup.settings);
         donor.innodb.fill(setup.content);
+        if setup.follower.is_some() {
+            // While commits are blocked there is not much to wait for.
+            donor.facts().gtid_rounds = Some(usize::from(setup.seed % 3 == 0));
+        }
         if env::var_os("SIM_TRACE").is_some() {
             network.start_trace();
         }
@@ -156,9 +171,9 @@ impl World {
             self.check_board(&self.donor, &outcome, Target::Directory(name));
             self.check_content(&outcome, &path);
             assert_eq!(self.donor.helpers(), 0, "workers are left");
-            assert!(self.donor.innodb.is_idle(), "a clone is left in the engine");
-            assert_paired(self.donor.innodb.balance());
+            check_idle(&self.donor);
             assert_eq!(self.donor.backup_lock_holders(), NOBODY);
+            assert!(!self.donor.commits.are_blocked(), "after a local clone");
         }
         outcome
     }
@@ -214,8 +229,8 @@ impl World {
         let keeps_lock = target == Target::Server && outcome.result.is_ok();
         assert_eq!(recipient.backup_lock_holders().len(), usize::from(keeps_lock));
         assert_eq!(recipient.helpers(), 0, "workers are left");
-        assert!(recipient.innodb.is_idle(), "a clone is left in the recipient's engine");
-        assert_paired(recipient.innodb.balance());
+        check_idle(recipient);
+        assert!(outcome.result.is_err() || !self.donor.commits.are_blocked(), "{outcome:?}");
     }
 
     /// The tables of the performance schema.
@@ -237,10 +252,20 @@ impl World {
     }
 
     fn check_content(&self, outcome: &Outcome, directory: &Path) {
-        if outcome.result.is_ok()
-            && let Err(difference) = compare(&self.donor.innodb.content(), directory)
-        {
+        if outcome.result.is_err() {
+            let part = follower::committed(directory);
+            assert_eq!(part, None, "the follower's part of a clone that failed: {outcome:?}");
+            return;
+        }
+        if let Err(difference) = compare(&self.donor.innodb.content(), directory) {
             panic!("{difference}");
+        }
+        if self.donor.follower.is_installed() {
+            if let Err(difference) = follower::compare(&self.donor.follower.data(), directory) {
+                panic!("{difference}");
+            }
+            let points = (Some(engine::committed(directory)), follower::committed(directory));
+            assert_eq!(points.0, points.1, "InnoDB and the follower are at different points");
         }
     }
 
@@ -249,8 +274,10 @@ impl World {
         for thread in self.network.dissolve() {
             thread.join().unwrap();
         }
-        assert!(self.donor.innodb.is_idle(), "a clone is left in the donor's engine");
-        assert_paired(self.donor.innodb.balance());
+        check_idle(&self.donor);
+        assert!(!self.donor.commits.are_blocked(), "for ever");
+        let blocked = self.donor.commits.longest_block();
+        assert!(blocked <= LONGEST_BLOCK, "commits were blocked for {blocked:?}");
         assert_eq!(self.donor.backup_lock_holders(), NOBODY);
         assert_eq!(self.donor.session_ids(), NOBODY);
         assert_eq!(self.recipient.session_ids(), NOBODY);
@@ -260,8 +287,16 @@ impl World {
 
 const NOBODY: [u32; 0] = [];
 
-fn assert_paired(balance: Balance) {
-    assert_eq!(balance.begun, balance.ended, "tasks that began, and that ended: {balance:?}");
+/// No clone may keep transactions from committing any longer: ten seconds, and what it takes to notice that they are over.
+const LONGEST_BLOCK: Duration = Duration::from_secs(11);
+
+/// Nothing of a clone is left in a server's engines.
+fn check_idle(host: &SimHost) {
+    assert!(host.innodb.is_idle(), "a clone is left in InnoDB at the {}", host.name);
+    assert!(host.follower.is_idle(), "a clone is left in the follower at the {}", host.name);
+    for Balance { begun, ended, .. } in [host.innodb.balance(), host.follower.balance()] {
+        assert_eq!(begun, ended, "tasks that began, and that ended, at the {}", host.name);
+    }
 }
 
 impl Outcome {

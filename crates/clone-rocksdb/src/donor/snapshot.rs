@@ -3,10 +3,11 @@
 //! One clone at the donor.
 //!
 //! ```text
-//! Initial ──► Rolling ──────────────► Final ──────────────────► FinalWithLogs
-//!             SSTs of a checkpoint,   the last checkpoint,       logs, cut at one point;
-//!             renewed when it ages    file deletions disabled    then every task is done when no file is left
+//! Initial ──► Rolling ──────────────► Precopied ───► Final ─────────────────► FinalWithLogs
+//!             SSTs of a checkpoint,   no checkpoint   the last checkpoint,      logs, cut at one point;
+//!             renewed when it ages                    file deletions disabled   then every task is done when no file is left
 //! ```
+//! `Precopied` is where a clone waits whose point is chosen for several engines; any other goes from Rolling to Final.
 //! Never backwards, not even in a restart: what was true of the files stays true.
 //!
 //! All tasks run the same loop and ask [`Snapshot::next`] what to do. Whatever has to be done once is done by the task that finds
@@ -69,6 +70,7 @@ struct State {
 enum Phase {
     Initial,
     Rolling,
+    Precopied,
     Final,
     FinalWithLogs,
 }
@@ -95,7 +97,7 @@ pub(super) enum Step {
 /// How far a task goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goal {
-    /// Until the last checkpoint is made, without logs.
+    /// Until the SSTs are sent that there are; not to the last checkpoint.
     Precopy,
     /// To the end.
     Everything,
@@ -136,7 +138,7 @@ impl Snapshot {
             if session.is_killed() {
                 return Err(Error::Interrupted);
             }
-            if goal == Goal::Precopy && state.phase >= Phase::Final {
+            if goal == Goal::Precopy && state.phase >= Phase::Precopied {
                 return Ok(Step::Done);
             }
             if state.estimate != 0 {
@@ -146,6 +148,16 @@ impl Snapshot {
             match state.phase {
                 Phase::Initial => {
                     state.renew()?;
+                    continue;
+                }
+                Phase::Precopied if is_main => {
+                    state.make_final()?;
+                    self.changed.notify_all();
+                    continue;
+                }
+                // There is no checkpoint: what a restart has put back to wait would look as if it were gone for good.
+                Phase::Precopied => {
+                    state = self.wait(state, POLL);
                     continue;
                 }
                 // At once after the last checkpoint: what no log has is lost between the two.
@@ -160,14 +172,22 @@ impl Snapshot {
             if let Some(taken) = state.take()? {
                 return Ok(Step::Send(taken));
             }
+            // The main task sees what becomes of the others' files: when it goes on, all are sent.
+            let all_sent = state.files.are_all_sent();
             if state.phase == Phase::Rolling && is_main {
-                state.make_final()?;
+                match goal {
+                    Goal::Everything => state.make_final()?,
+                    Goal::Precopy if all_sent => state.end_precopy(),
+                    Goal::Precopy => {
+                        state = self.wait(state, POLL);
+                        continue;
+                    }
+                }
                 self.changed.notify_all();
                 continue;
             }
             let is_done = match state.phase {
-                // The main task sees what becomes of the others' files: when it is done, all are sent.
-                Phase::FinalWithLogs => !is_main || state.files.are_all_sent(),
+                Phase::FinalWithLogs => !is_main || all_sent,
                 // Only the main task goes on from here, and what it adds is for all.
                 _ => goal == Goal::Precopy,
             };
@@ -197,16 +217,32 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Takes the logs of a point that the caller has chosen, after the last checkpoint was made.
-    pub(super) fn set_logs(&self, logs: &[WalFile]) -> Result<()> {
+    /// Makes the last checkpoint.
+    pub(super) fn prepare_point(&self) -> Result<()> {
         let mut state = self.state();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        if state.phase < Phase::Final {
+            state.make_final()?;
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Chooses this moment as the point of the clone.
+    pub(super) fn fix_point(&self) -> Result<()> {
+        let mut state = self.state();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
         if state.phase != Phase::Final {
             return Err(Error::Protocol(format!(
-                "Wrong Clone RPC: RocksDB logs in phase {:?}",
+                "Wrong Clone RPC: point of a RocksDB clone in phase {:?}",
                 state.phase
             )));
         }
-        state.add_logs(logs)?;
+        state.cut()?;
         self.changed.notify_all();
         Ok(())
     }
@@ -331,6 +367,14 @@ impl State {
         self.add(listed.iter().filter(|file| file.name.ends_with(".sst")))?;
         self.phase = Phase::Rolling;
         Ok(())
+    }
+
+    /// All SSTs are sent, and it may be long until the point: nothing of the database is held meanwhile.
+    fn end_precopy(&mut self) {
+        self.checkpoints.remove();
+        // What is still listed may be gone when its turn comes.
+        self.files.begin_checkpoint();
+        self.phase = Phase::Precopied;
     }
 
     /// The last checkpoint. Its logs are older than those of the cut.

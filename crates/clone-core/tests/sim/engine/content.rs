@@ -153,10 +153,12 @@ impl Content {
         }
     }
 
-    /// The redo since pages are copied; it is what the snapshot ends with.
-    pub(super) fn make_redo(&mut self) {
+    /// The redo since pages are copied; it is what the snapshot ends with. Its first bytes are the number of transactions that
+    /// have committed.
+    pub(super) fn make_redo(&mut self, committed: u64) {
         let (files, len) = (self.shape.redo_files, self.shape.redo);
         self.redo = (0..files).map(|_| self.rng.bytes(REDO_HEADER + len + REDO_TRAILER)).collect();
+        self.redo[0][..8].copy_from_slice(&committed.to_le_bytes());
     }
 
     pub(super) fn redo_files(&self) -> usize {
@@ -244,6 +246,12 @@ pub(super) fn data_path(directory: &Path, name: &str) -> PathBuf {
 /// Where a recipient puts a redo file.
 pub(super) fn redo_path(directory: &Path, index: u32) -> PathBuf {
     directory.join("#innodb_redo").join(format!("#ib_redo{index}"))
+}
+
+/// The number of transactions in the clone `directory`.
+pub(crate) fn committed(directory: &Path) -> u64 {
+    let redo = fs::read(redo_path(directory, 0)).unwrap();
+    u64::from_le_bytes(redo[..8].try_into().unwrap())
 }
 
 /// Compares a clone with what it was made of.

@@ -3,6 +3,7 @@
 //! Errors end all tasks of a clone, and leave nothing.
 
 use super::*;
+use crate::database::WalFile;
 
 #[test]
 fn the_first_error_ends_all_tasks() {
@@ -76,11 +77,10 @@ fn kill_ends_a_task_that_waits() {
 #[test]
 fn a_log_that_is_shorter_than_the_cut_is_an_error() {
     let (fake, donor) = donor(Fake::with_data(&[10]), options());
+    fake.book.lock().unwrap().pretended_cut =
+        Some(WalFile { name: "000002.log".to_owned(), size: 5 });
     let locator = start(&donor);
     let target = Mutex::default();
-    donor.precopy(&session(), &locator, MAIN, 0, &mut Recipient::new(&target)).unwrap();
-    let log = WalFile { name: "000002.log".to_owned(), size: 5 };
-    donor.set_logs(&locator, &[log]).unwrap();
     let copied = donor.copy(&session(), &locator, MAIN, 0, &mut Recipient::new(&target));
     assert_eq!(copied.unwrap_err().number(), 1024);
     donor.end(&session(), &locator, MAIN, 1024).unwrap();

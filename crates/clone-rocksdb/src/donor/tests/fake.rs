@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::database::Connection;
 use crate::database::Cut;
+use crate::database::WalFile;
 
 /// A session that can be killed.
 #[derive(Default)]
@@ -42,6 +43,8 @@ pub(super) struct Book {
     pub(super) enables: u32,
     /// The checkpoint with this index fails.
     pub(super) failing_checkpoint: Option<usize>,
+    /// What the cut is said to be, whatever the logs are.
+    pub(super) pretended_cut: Option<WalFile>,
     /// Deletions that wait until they are enabled.
     deferred: Vec<String>,
 }
@@ -226,6 +229,9 @@ impl Connection for FakeConnection {
     }
 
     fn cut(&mut self) -> Result<Cut> {
+        if let Some(log) = self.book.lock().unwrap().pretended_cut.clone() {
+            return Ok(Cut { logs: vec![log], sequence: None });
+        }
         let mut logs: Vec<_> = fs::read_dir(&self.directory)
             .unwrap()
             .map(|entry| entry.unwrap())

@@ -100,12 +100,13 @@ impl<'a> Copier<'a> {
             }
             SnapshotState::RedoCopy => {
                 // Waiting for the binary log can take minutes.
-                let rounds = innodb.rng().below(8);
+                let rounds = self.session.host.facts().gtid_rounds;
+                let rounds = rounds.unwrap_or_else(|| innodb.rng().below(8));
                 for _ in 0..rounds {
                     innodb.sim.sleep(ALERT);
                     self.keep_alive()?;
                 }
-                innodb.content().make_redo();
+                innodb.content().make_redo(self.session.host.commits.look());
             }
             _ => {}
         }

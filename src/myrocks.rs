@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The MyRocks of this server.
+//!
+//! Percona's MyRocks has no clone interface, so this plugin lends it one: the functions of [`crate::engine_api`] go into the handlerton
+//! of the engine `ROCKSDB`, and behind them is a [`RocksDb`] whose database is reached with MyRocks' own variables for backups
+//! ([`database`]). That is done when a clone begins and finds them missing, because MyRocks may be installed before or after this
+//! plugin, and again; it ends with this plugin.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clone_core::error::{Error, Result};
+use clone_rocksdb::{Client, Donor, DonorOptions, Layout, RocksDb};
+
+use crate::engine_api;
+use crate::plugin::start_up;
+use crate::server::handlerton::Handlerton;
+use crate::server::log::{Level, Trace, log};
+use crate::server::plugins;
+use database::{Directories, MyRocks};
+
+mod database;
+mod log_status;
+
+/// The engine's name. Its number is not the same in every fork.
+const NAME: &str = "ROCKSDB";
+
+/// Where MyRocks looks for its files if it is not told otherwise.
+const HOME: &str = ".rocksdb";
+
+/// The server's data directory: its working directory.
+const ROOT: &str = ".";
+
+/// An engine that has its clone interface from here.
+struct Adopted {
+    engine: Handlerton,
+    db_type: u8,
+}
+
+static ADOPTED: Mutex<Option<Adopted>> = Mutex::new(None);
+
+/// Gives MyRocks a clone interface, if it is there and has none. Whoever looks for engines that can clone calls this first.
+///
+/// A MyRocks whose files cannot be found is left as it is, and mentioned in the error log.
+pub(crate) fn adopt() {
+    let mut adopted = adopted();
+    let Some(engine) = installed().filter(|engine| engine.clone_begin().is_none()) else { return };
+    // Its predecessor, if it was installed anew.
+    forget(&mut adopted);
+    match Directories::read() {
+        Ok(directories) => *adopted = lend(engine, directories),
+        Err(error) => log(Level::Warning, Trace::Client, &format!("{NAME} is not cloned: {error}")),
+    }
+}
+
+/// Takes back what was lent, before this library is unloaded.
+pub(crate) fn let_go() {
+    let mut adopted = adopted();
+    let ours = adopted.as_ref().map(|adopted| adopted.engine);
+    // An engine that was uninstalled has taken its handlerton with it.
+    if let Some(engine) = installed().filter(|engine| Some(*engine) == ours) {
+        // SAFETY: mysqld unloads the plugin when no clone runs, and has no use for the functions afterwards.
+        unsafe { engine.set_clone_interface(engine_api::no_interface()) };
+    }
+    forget(&mut adopted);
+}
+
+fn lend(engine: Handlerton, directories: Directories) -> Option<Adopted> {
+    let db_type = engine.db_type();
+    let Directories { data, wal } = directories.clone();
+    let options = DonorOptions {
+        // InnoDB comes first, and waits there as long as the user wants.
+        restart_timeout: Duration::from_secs(1),
+        ..DonorOptions::default()
+    };
+    let donor = Donor::new(Arc::new(MyRocks::new(directories)), options);
+    let client = Client::new(Layout::rocksdb(ROOT))
+        .with_home(HOME)
+        .replacing_if(move || check_start_up(&data, &wal));
+    if !engine_api::register(db_type.into(), Arc::new(RocksDb::new(donor, client))) {
+        let text = format!("{NAME} is not cloned: there is another engine of type {db_type}");
+        log(Level::Warning, Trace::Client, &text);
+        return None;
+    }
+    // SAFETY: nobody has seen an interface in this handlerton: who looks comes through `adopt`, one at a time. The functions stay
+    // until `let_go` has taken them out.
+    unsafe { engine.set_clone_interface(engine_api::interface()) };
+    log(Level::Information, Trace::Client, &format!("{NAME} has no clone interface, and gets one"));
+    Some(Adopted { engine, db_type })
+}
+
+/// A clone that replaces the server's data puts MyRocks' files in place when the server starts again.
+fn check_start_up(data: &Path, wal: &Path) -> Result<()> {
+    if start_up::serves(data, wal) {
+        return Ok(());
+    }
+    Err(Error::NotSupported(
+        "CLONE of MyRocks over the server's data without early-plugin-load=clone_swap=libmysql_clone.so, clone-swap=ON and the \
+         directories of MyRocks in clone-swap-rocksdb-datadir and -wal-dir",
+    ))
+}
+
+fn forget(adopted: &mut Option<Adopted>) {
+    if let Some(Adopted { db_type, .. }) = adopted.take() {
+        engine_api::unregister(db_type.into());
+    }
+}
+
+fn installed() -> Option<Handlerton> {
+    let engines = plugins::named_engines().unwrap_or_default();
+    engines.into_iter().find(|(name, _)| name == NAME).map(|(_, engine)| engine)
+}
+
+fn adopted() -> MutexGuard<'static, Option<Adopted>> {
+    ADOPTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
