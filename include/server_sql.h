@@ -40,7 +40,7 @@ struct COM_DATA {
 #define COM_QUERY 3
 #define CS_TEXT_REPRESENTATION 1
 
-/** What a statement calls; any may be NULL. With CS_TEXT_REPRESENTATION all values come as strings, or as NULL. */
+/** What a statement calls; any but field_metadata may be NULL. With CS_TEXT_REPRESENTATION all values come as strings, or as NULL. */
 struct st_command_service_cbs {
   int (*start_result_metadata)(void *ctx, unsigned int num_cols, unsigned int flags, const void *resultcs);
   int (*field_metadata)(void *ctx, void *field, const void *charset);

@@ -32,11 +32,6 @@ impl MysqldEngine {
     }
 }
 
-/// Raises what an engine of this library, called without its C functions, has not.
-fn raised(session: &MysqldSession, outcome: Result<()>) -> Result<()> {
-    outcome.inspect_err(|error| session.raise(error))
-}
-
 impl Engine<MysqldSession> for MysqldEngine {
     fn db_type(&self) -> u8 {
         self.0.handlerton().db_type()
@@ -52,27 +47,12 @@ impl Engine<MysqldSession> for MysqldEngine {
         self.own().is_some()
     }
 
-    fn precopy(
-        &self,
-        session: &MysqldSession,
-        locator: &[u8],
-        task: u32,
-        buffer_size: u32,
-        _: usize,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<()> {
-        let Some(own) = self.own() else { return Ok(()) };
-        raised(session, own.precopy(session, locator, task, buffer_size, callbacks))
-    }
-
     fn prepare_point(&self, session: &MysqldSession, locator: &[u8]) -> Result<()> {
-        let Some(own) = self.own() else { return Ok(()) };
-        raised(session, own.prepare_point(session, locator))
+        self.own().map_or(Ok(()), |own| own.prepare_point(session, locator))
     }
 
     fn fix_point(&self, session: &MysqldSession, locator: &[u8]) -> Result<()> {
-        let Some(own) = self.own() else { return Ok(()) };
-        raised(session, own.fix_point(session, locator))
+        self.own().map_or(Ok(()), |own| own.fix_point(session, locator))
     }
 
     fn begin(&self, session: &MysqldSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {

@@ -57,6 +57,8 @@ impl Session for MysqldSession {
     fn raise(&self, error: &Error) {
         let there = protocol::error(self.thd);
         match error {
+            // A task that hears of the donor's error through its engine: the text comes with the donor's packet.
+            Error::Raised(number::ER_CLONE_DONOR) => {}
             Error::Raised(number) if there.is_none() => errors::raise_number(*number),
             Error::Raised(_) => {}
             // An error passes several doors on its way out, and shall stand in SHOW WARNINGS once. Several plugins may be
@@ -137,8 +139,12 @@ impl Session for MysqldSession {
         backup_lock::release(self.thd);
     }
 
-    fn block_commits(&self, timeout_seconds: u32) -> Result<CommitBlock> {
-        CommitBlock::new(self, timeout_seconds)
+    fn block_commits(
+        &self,
+        timeout_seconds: u32,
+        wait: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<CommitBlock> {
+        CommitBlock::new(timeout_seconds, wait)
     }
 
     fn engines(&self) -> Vec<MysqldEngine> {

@@ -175,7 +175,8 @@ impl Outcome {
 
 static CALLBACKS: abi::st_command_service_cbs = abi::st_command_service_cbs {
     start_result_metadata: None,
-    field_metadata: None,
+    // Without it no result is sent.
+    field_metadata: Some(field_metadata),
     end_result_metadata: None,
     start_row: Some(start_row),
     end_row: None,
@@ -207,6 +208,14 @@ unsafe fn with(outcome: *mut c_void, note: impl FnOnce(&mut Outcome)) -> c_int {
         note(outcome);
         0
     })
+}
+
+unsafe extern "C" fn field_metadata(
+    _outcome: *mut c_void,
+    _field: *mut c_void,
+    _charset: *const c_void,
+) -> c_int {
+    0
 }
 
 unsafe extern "C" fn start_row(outcome: *mut c_void) -> c_int {

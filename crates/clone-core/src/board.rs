@@ -152,9 +152,9 @@ impl StatusBoard {
     }
 
     /// The running clone is expected to move so many more bytes; see [`Callbacks::add_estimate`](crate::session::Callbacks::add_estimate).
-    pub fn add_estimate(&self, bytes: u64, now_us: u64) {
+    pub fn add_estimate(&self, bytes: u64) {
         if let Some(mut inner) = self.lock_running() {
-            inner.progress.add_estimate(bytes, now_us);
+            inner.progress.add_estimate(bytes);
         }
     }
 

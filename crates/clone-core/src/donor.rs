@@ -16,9 +16,9 @@ use clone_protocol::{
 
 use crate::error::{Error, Result};
 use crate::params;
-use crate::point::{self, Point};
+use crate::point::{Point, Sign};
 use crate::session::{DonorLink, Engine, Host, Mode, Session, Side, log_step};
-use crate::storage::{Located, Source};
+use crate::storage::Source;
 use sender::{Buffers, Sender};
 
 /// Serves the connection until the recipient exits the clone protocol or the connection breaks.
@@ -126,7 +126,13 @@ impl<S: Session> Serving<'_, S> {
             self.unlock_backup();
         }
         if let Some(source) = self.source.take() {
+            let points = self.session.host().points();
+            let point = source.innodb::<S>().and_then(|one| points.find(&one.locator));
             source.end(self.session, error);
+            // A master that waits for its recipient has to hear of a worker's failure.
+            if let Some(point) = point.filter(|_| error != 0 && self.point.is_none()) {
+                point.fail(error);
+            }
         }
         self.point = None;
         self.unlock_backup();
@@ -196,8 +202,8 @@ impl<S: Session> Serving<'_, S> {
             }
         }
         // Before the old connection's part of the clone ends, and its point with it.
-        let point =
-            engines.first().and_then(|(_, locator)| host.points().find(locator.as_deref()?));
+        let innodb = engines.iter().find(|(engine, _)| engine.db_type() == innodb::DB_TYPE);
+        let point = innodb.and_then(|(_, locator)| host.points().find(locator.as_deref()?));
         self.source = Some(self.begin(engines, mode, init.ddl_timeout)?);
         if is_master {
             self.point = point.or_else(|| self.new_point(init.ddl_timeout));
@@ -242,9 +248,9 @@ impl<S: Session> Serving<'_, S> {
 
     /// The point of a clone that has begun.
     fn new_point(&self, ddl_timeout: u32) -> Option<Arc<Point<S::Engine>>> {
-        let located = &self.source.as_ref()?.located;
-        let point = Arc::new(Point::of(located, ddl_timeout)?);
-        self.session.host().points().add(&located.first()?.locator, &point);
+        let source = self.source.as_ref()?;
+        let point = Arc::new(Point::of(&source.located, ddl_timeout)?);
+        self.session.host().points().add(&source.innodb::<S>()?.locator, &point);
         Some(point)
     }
 
@@ -277,37 +283,26 @@ impl<S: Session> Serving<'_, S> {
         send(self.link, &mut self.packet, &Response::Locators { version, locators })
     }
 
-    /// EXECUTE: each engine sends its data until the end of the clone. InnoDB is the first of them; those that follow it send before
-    /// it what they can.
+    /// EXECUTE: each engine sends its data until the end of the clone. InnoDB is the first of them.
     fn copy(&mut self, offer: Option<Offer>) -> Result<()> {
-        if self.source.is_none() {
+        let Some(source) = &self.source else {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
-        }
+        };
         self.buffers.agree(offer)?;
-        self.in_each_engine(|session, one, task, index, sender| {
-            one.engine.precopy(session, &one.locator, task, 0, index, sender)
-        })?;
-        self.in_each_engine(|session, one, task, index, sender| {
-            one.engine.copy(session, &one.locator, task, 0, index, sender)
-        })
-    }
-
-    fn in_each_engine(
-        &mut self,
-        send: impl Fn(&S, &Located<S::Engine>, u32, usize, &mut Sender<'_, S>) -> Result<()>,
-    ) -> Result<()> {
-        let located =
-            self.source.iter().flat_map(|source| source.located.iter().zip(&source.tasks));
-        for (index, (one, task)) in located.enumerate() {
+        if let Some(point) = &self.point {
+            point.resume()?;
+        }
+        for (index, (one, task)) in source.located.iter().zip(&source.tasks).enumerate() {
             let mut sender = Sender {
                 session: self.session,
                 link: &mut *self.link,
-                db_type: one.engine.db_type(),
+                engine: one,
                 locator_index: u8::try_from(index).unwrap_or(u8::MAX),
-                point: self.point.as_deref(),
+                point: self.point.as_deref().filter(|_| one.engine.db_type() == innodb::DB_TYPE),
+                commits_are_blocked: None,
                 buffers: &mut self.buffers,
             };
-            send(self.session, one, *task, index, &mut sender)?;
+            one.engine.copy(self.session, &one.locator, *task, 0, index, &mut sender)?;
         }
         Ok(())
     }
@@ -321,45 +316,28 @@ impl<S: Session> Serving<'_, S> {
         send(self.link, &mut self.packet, &answer)
     }
 
-    /// ACK: comes on the auxiliary connection and wakes the master's EXECUTE.
+    /// ACK: comes on the auxiliary connection and wakes the master's EXECUTE; or InnoDB in it, if there is no engine to wait for.
     fn acknowledge(&self, ack: &Ack<'_>) -> Result<()> {
         let engine = self
             .engine_of(&ack.locator)
             .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init ACK length".to_owned()))?;
         let locator = &ack.locator.bytes;
-        let pass_on = |error| engine.ack(self.session, locator, error, ack.descriptor);
-        let is_turn = ack.error == 0
-            && engine.db_type() == innodb::DB_TYPE
-            && point::ends_page_copy(ack.descriptor);
-        let point = self.session.host().points().find(locator).filter(|_| is_turn);
-        let Some(point) = point else { return pass_on(ack.error) };
-        let outcome = self.come_to(&point, || pass_on(0));
-        if let Err(error) = &outcome {
-            // The session's own error is to be seen, not what else comes of it.
-            self.session.raise(error);
-            let _ = pass_on(i32::try_from(error.number()).unwrap_or(i32::MAX));
+        let is_innodb = engine.db_type() == innodb::DB_TYPE;
+        let point = self.session.host().points().find(locator).filter(|_| is_innodb);
+        let lets_choose =
+            ack.error == 0 && Sign::of(ack.descriptor) == Some(Sign::PageCopyAcknowledged);
+        // In a session that was killed the clone ends.
+        let lets_choose = lets_choose && !self.session.is_killed();
+        if let Some(point) = point.as_ref().filter(|_| lets_choose) {
+            point.acknowledge(ack.descriptor);
+            return Ok(());
+        }
+        let outcome = engine.ack(self.session, locator, ack.error, ack.descriptor);
+        let error = outcome.as_ref().map_or_else(Error::number, |()| ack.error.unsigned_abs());
+        if let Some(point) = point.filter(|_| error != 0) {
+            point.fail(error);
         }
         outcome
-    }
-
-    /// All engines come to `point`: the followers now, InnoDB when it is given the acknowledgement.
-    fn come_to(
-        &self,
-        point: &Point<S::Engine>,
-        pass_on: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        let host = self.session.host();
-        let commits_are_blocked = point.fix(self.session)?;
-        if commits_are_blocked.is_some() {
-            host.log(Side::Server, "Commits are blocked until InnoDB begins REDO COPY");
-        }
-        pass_on()?;
-        if commits_are_blocked.is_some() {
-            point.wait(self.session)?;
-        }
-        drop(commits_are_blocked);
-        host.log(Side::Server, "All engines have come to the point of the clone");
-        Ok(())
     }
 }
 

@@ -53,6 +53,9 @@ fn run_on_board<S: Session>(
     let outcome = clone();
     let shown = outcome.as_ref().err().map(|error| {
         session.raise(error);
+        if session.raised().is_none() {
+            session.raise(&Error::Internal(format!("Clone failed with error {}", error.number())));
+        }
         session.raised().unwrap_or_else(|| (error.number(), error.to_string()))
     });
     let shown = shown.as_ref().map(|(number, text)| (*number, text.as_str()));

@@ -14,7 +14,7 @@ use clone_protocol::innodb;
 use crate::board::Begin;
 use crate::crew::Crew;
 use crate::error::{Error, Result};
-use crate::point::{self, Point};
+use crate::point::{Point, Sign};
 use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
 use crate::storage::{Destination, Located, Source};
 use crate::traffic::Traffic;
@@ -55,6 +55,12 @@ struct Shared<S: Session> {
     /// Files of the server and of the directory can share blocks; seen at the first one.
     reflinks: OnceLock<bool>,
     traffic: Traffic,
+}
+
+impl<S: Session> Shared<S> {
+    fn point(&self) -> Option<&Point<S::Engine>> {
+        self.clone.get().and_then(|sides| sides.point.as_ref())
+    }
 }
 
 /// Both sides' locators, in the same order.
@@ -159,17 +165,7 @@ impl<'s, S: Session> Task<'s, S> {
         let session = self.session;
         let shared = Arc::clone(&self.shared);
         let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
-        let outcome = self
-            .in_each_engine(&source, &destination, |one, task, index, copier| {
-                let size = shared.buffer_size;
-                one.engine.precopy(session, &one.locator, task, size, index, copier)
-            })
-            .and_then(|()| {
-                self.in_each_engine(&source, &destination, |one, task, index, copier| {
-                    let size = shared.buffer_size;
-                    one.engine.copy(session, &one.locator, task, size, index, copier)
-                })
-            });
+        let outcome = self.copy_each_engine(&source, &destination);
         // Still there only if the clone has failed.
         self.commits_are_blocked = None;
         if let Err(error) = &outcome {
@@ -179,6 +175,10 @@ impl<'s, S: Session> Task<'s, S> {
         }
         if let Some(crew) = &mut self.crew {
             crew.join(session);
+            if located.len() > 1 {
+                // What was copied after InnoDB's last state has ended.
+                crew.finish_stage(session, &shared.traffic.meter);
+            }
         }
         let error = outcome.as_ref().err().map_or(0, Error::number);
         let ended = destination.end(session, located, error);
@@ -186,12 +186,12 @@ impl<'s, S: Session> Task<'s, S> {
         outcome.and(ended)
     }
 
-    fn in_each_engine(
+    fn copy_each_engine(
         &mut self,
         source: &Source<S::Engine>,
         destination: &Destination,
-        copy: impl Fn(&Located<S::Engine>, u32, usize, &mut Copier<'_, '_, S>) -> Result<()>,
     ) -> Result<()> {
+        let session = self.session;
         let shared = Arc::clone(&self.shared);
         let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
         for (index, (from, task)) in source.located.iter().zip(&source.tasks).enumerate() {
@@ -200,7 +200,8 @@ impl<'s, S: Session> Task<'s, S> {
                 return Err(Error::Internal("Clone lost its destination".to_owned()));
             };
             let mut copier = Copier { task: self, from, to, to_task, locator_index: index };
-            copy(from, *task, index, &mut copier)?;
+            let size = shared.buffer_size;
+            from.engine.copy(session, &from.locator, *task, size, index, &mut copier)?;
         }
         Ok(())
     }
@@ -214,6 +215,11 @@ impl<'s, S: Session> Task<'s, S> {
                 let _ = Task::new(session, shared, None).worker();
             })
         });
+    }
+
+    fn let_commits_go(&mut self) -> Result<()> {
+        let Some(point) = self.shared.point() else { return Ok(()) };
+        point.reach(self.commits_are_blocked.take().as_ref())
     }
 
     fn tune(&mut self) {
@@ -261,11 +267,11 @@ impl<S: Session> Callbacks for Copier<'_, '_, S> {
     }
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
-        if self.task.commits_are_blocked.is_some()
+        if self.task.crew.is_some()
             && self.from.engine.db_type() == innodb::DB_TYPE
-            && point::begins_redo_copy(view.descriptor)
+            && Sign::of(view.descriptor) == Some(Sign::RedoCopyBegins)
         {
-            self.task.commits_are_blocked = None;
+            self.task.let_commits_go()?;
         }
         self.apply(view, Block::Memory(data))
     }
@@ -324,11 +330,11 @@ impl<S: Session> Applier<'_, '_, S> {
             return Ok(());
         }
         crew.finish_stage(*session, &shared.traffic.meter);
-        if let Some(point) = shared.clone.get().and_then(|sides| sides.point.as_ref())
-            && self.from.engine.db_type() == innodb::DB_TYPE
-            && point::ends_page_copy(view.descriptor)
-        {
-            *commits_are_blocked = point.fix(*session)?;
+        let is_turn = self.from.engine.db_type() == innodb::DB_TYPE
+            && Sign::of(view.descriptor) == Some(Sign::PageCopyAcknowledged);
+        if let Some(point) = shared.point().filter(|_| is_turn) {
+            let mut wait = || if session.is_killed() { Err(Error::Interrupted) } else { Ok(()) };
+            *commits_are_blocked = Some(point.fix(*session, &mut wait)?);
         }
         self.from.engine.ack(*session, &self.from.locator, 0, view.descriptor)
     }
@@ -419,7 +425,6 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
     }
 
     fn add_estimate(&mut self, bytes: u64) {
-        let host = self.task.session.host();
-        host.board().add_estimate(bytes, host.unix_micros());
+        self.task.session.host().board().add_estimate(bytes);
     }
 }

@@ -90,8 +90,6 @@ pub struct Progress {
     /// ID of the clone. 0 means that no stage has begun, and then the table is empty.
     pub id: u32,
     current: Option<Stage>,
-    /// FILE COPY has begun with another engine's data, and InnoDB's is yet to come.
-    is_ahead: bool,
     data_speed: u32,
     network_speed: u32,
     stages: [StageProgress; 7],
@@ -128,10 +126,6 @@ impl Progress {
     ///
     /// After FILE SYNC there is no next stage for a clone: the stage goes on, whatever a donor says.
     pub(crate) fn next_stage(&mut self, threads: u32, estimate: u64, now_us: u64) {
-        if std::mem::take(&mut self.is_ahead) {
-            self.add_estimate(estimate, now_us);
-            return;
-        }
         let next = match self.current {
             None => Stage::DropData,
             Some(current) => match current.next() {
@@ -155,13 +149,8 @@ impl Progress {
         };
     }
 
-    /// So many more bytes are expected, by an engine without stages of its own. The first of them begin FILE COPY.
-    pub(crate) fn add_estimate(&mut self, bytes: u64, now_us: u64) {
-        if self.current == Some(Stage::DropData) {
-            let threads = self.stage(Stage::DropData).threads;
-            self.next_stage(threads, 0, now_us);
-            self.is_ahead = true;
-        }
+    /// So many more bytes are expected in the stage that runs, by an engine without stages of its own.
+    pub(crate) fn add_estimate(&mut self, bytes: u64) {
         if let Some(current) = self.current {
             let stage = self.stage_mut(current);
             stage.estimate = bigint(stage.estimate.saturating_add(bytes));

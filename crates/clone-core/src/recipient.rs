@@ -275,6 +275,10 @@ impl<S: Session> Task<'_, S> {
 
     /// Ends the clone in the engines, and gives back what it holds.
     fn finish(&mut self, outcome: Result<()>) -> Result<()> {
+        if self.shared.located().len() > 1 {
+            // What was sent after InnoDB's last state has ended.
+            self.finish_stage();
+        }
         let error = outcome.as_ref().err().map_or(0, Error::number);
         let ended = self.end_storage(error);
         let outcome = outcome.and(ended);

@@ -84,8 +84,8 @@ pub trait Session: Sized + 'static {
     type Engine: Engine<Self>;
     /// A connection to a donor.
     type Link: Link<Self>;
-    /// Blocks commits as long as it lives.
-    type CommitBlock;
+    /// What [`block_commits`](Session::block_commits) gives.
+    type CommitBlock: CommitBlock;
 
     /// The server that this session belongs to.
     fn host(&self) -> &Arc<Self::Host>;
@@ -140,11 +140,15 @@ pub trait Session: Sized + 'static {
     fn unlock_backup(&self);
 
     /// Keeps every transaction of the server from committing, in all engines, until the result is dropped. Waits for the statements
-    /// that run, at most `timeout_seconds`.
+    /// that run, at most `timeout_seconds`, and calls `wait` meanwhile, at least once a second.
     ///
     /// # Errors
-    /// It was too long; KILL; there is no way to do it on this server.
-    fn block_commits(&self, timeout_seconds: u32) -> Result<Self::CommitBlock>;
+    /// It was too long; that of `wait`, which ends it; there is no way to do it on this server.
+    fn block_commits(
+        &self,
+        timeout_seconds: u32,
+        wait: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Self::CommitBlock>;
 
     /// All engines that can clone, in the server's order.
     fn engines(&self) -> Vec<Self::Engine>;
@@ -155,6 +159,12 @@ pub trait Session: Sized + 'static {
     /// Connects to a donor and switches the connection to COM_CLONE. `compressed` asks for the compression of the classic
     /// protocol.
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<Self::Link>;
+}
+
+/// Blocks commits as long as it lives.
+pub trait CommitBlock {
+    /// Whether commits have been blocked all the time. A server lets them go on after some seconds, whatever is not done by then.
+    fn has_held(&self) -> bool;
 }
 
 /// A storage engine's clone interface (`sql/handler.h:Clone_interface_t`).
@@ -176,28 +186,13 @@ pub trait Engine<S: Session>: Copy + Send + Sync + 'static {
         false
     }
 
-    /// Donor: copies what can be copied before the point, for engines that [follow](Engine::follows). Ends when nothing of that is
-    /// left for this task. The arguments are those of [`copy`](Engine::copy).
-    fn precopy(
-        &self,
-        session: &S,
-        locator: &[u8],
-        task: u32,
-        buffer_size: u32,
-        locator_index: usize,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<()> {
-        let _ = (session, locator, task, buffer_size, locator_index, callbacks);
-        Ok(())
-    }
-
     /// Donor: does what takes time and has to be done before [`fix_point`](Engine::fix_point).
     fn prepare_point(&self, session: &S, locator: &[u8]) -> Result<()> {
         let _ = (session, locator);
         Ok(())
     }
 
-    /// Donor: makes this moment, at which nobody commits, the point of the clone.
+    /// Donor: makes this moment, at which nobody commits, the point of the clone. [`copy`](Engine::copy) comes after it.
     fn fix_point(&self, session: &S, locator: &[u8]) -> Result<()> {
         let _ = (session, locator);
         Ok(())

@@ -2,7 +2,7 @@
 
 //! The engines of one clone, and the calling task's part in each.
 
-use clone_protocol::EngineLocator;
+use clone_protocol::{EngineLocator, innodb};
 
 use crate::error::{Error, Result};
 use crate::session::{Engine, Mode, Session};
@@ -75,6 +75,15 @@ impl<E> Source<E> {
             return Err(Error::NotSupported("Clone without a storage engine that can clone"));
         }
         Ok(begun)
+    }
+
+    /// InnoDB's part.
+    pub(crate) fn innodb<S>(&self) -> Option<&Located<E>>
+    where
+        S: Session<Engine = E>,
+        E: Engine<S>,
+    {
+        self.located.iter().find(|one| one.engine.db_type() == innodb::DB_TYPE)
     }
 
     /// Ends the task in all engines, with `error` or 0.

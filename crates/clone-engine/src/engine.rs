@@ -28,29 +28,14 @@ pub trait StorageEngine: Send + Sync + 'static {
     /// `locator` is, for `Start`, the recipient's version locator, or none in a local clone; else the clone's.
     fn begin(&self, session: &dyn Session, locator: Option<&[u8]>, mode: Mode) -> Result<Begun>;
 
-    /// Donor, in a server that clones other engines too: copies what can be copied before the point of the clone is chosen, until
-    /// nothing of that is left for this task. Then come, outside of all tasks, [`prepare_point`](StorageEngine::prepare_point) and
-    /// [`fix_point`](StorageEngine::fix_point), and [`copy`](StorageEngine::copy) for the rest.
-    fn precopy(
-        &self,
-        session: &dyn Session,
-        locator: &[u8],
-        task: u32,
-        buffer_size: u32,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<()> {
-        let _ = (session, locator, task, buffer_size, callbacks);
-        Ok(())
-    }
-
-    /// Donor: does what takes time and has to be done before the point.
+    /// Donor, in a server that clones other engines too: does what takes time and has to be done before the point of the clone.
     fn prepare_point(&self, session: &dyn Session, locator: &[u8]) -> Result<()> {
         let _ = (session, locator);
         Ok(())
     }
 
-    /// Donor: makes this moment, at which nobody commits, the point of the clone. Without it there is no clone together with other
-    /// engines.
+    /// Donor: makes this moment, at which nobody commits, the point of the clone; [`copy`](StorageEngine::copy) comes after it. Without
+    /// it there is no clone together with other engines.
     fn fix_point(&self, session: &dyn Session, locator: &[u8]) -> Result<()> {
         let _ = (session, locator);
         Err(Error::NotSupported("Clone of an engine without a point"))

@@ -38,7 +38,6 @@ pub use checkpoint::remove_stale_checkpoints;
 
 use crate::database::Database;
 use copy::Copy;
-use snapshot::Goal;
 use snapshot::Snapshot;
 
 mod checkpoint;
@@ -118,26 +117,10 @@ impl Donor {
         Ok(Begun { locator: Locator::of(id).to_bytes(), task })
     }
 
-    /// Sends the SSTs that there are, from checkpoints that are renewed, and holds nothing when all are sent.
-    ///
-    /// For a server that clones other engines too: run it in all tasks, then choose the point of the clone for all engines
-    /// ([`prepare_point`](Self::prepare_point), [`fix_point`](Self::fix_point)), then [`copy`](Self::copy) sends the rest. `copy` alone
-    /// does all of it.
-    ///
-    /// # Errors
-    /// As [`copy`](Self::copy).
-    pub fn precopy(
-        &self,
-        session: &dyn Session,
-        locator: &[u8],
-        task: u32,
-        buffer_size: u32,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<()> {
-        self.run(session, locator, task, buffer_size, callbacks, Goal::Precopy)
-    }
-
     /// Makes the last checkpoint. From here on no file of the database is removed, until the logs of the point are safe.
+    ///
+    /// For a server that clones other engines too: it chooses one moment for all of them and calls this shortly before it,
+    /// [`fix_point`](Self::fix_point) at it, and [`copy`](Self::copy) afterwards. `copy` alone chooses its own.
     ///
     /// # Errors
     /// The database's; unknown clone.
@@ -168,7 +151,13 @@ impl Donor {
         buffer_size: u32,
         callbacks: &mut dyn Callbacks,
     ) -> Result<()> {
-        self.run(session, locator, task, buffer_size, callbacks, Goal::Everything)
+        let snapshot = self.find(locator)?;
+        snapshot.tasks.verify(task)?;
+        let outcome = Copy::new(&snapshot, session, buffer_size, callbacks).run(task);
+        if let Err(error) = &outcome {
+            snapshot.fail(error.clone());
+        }
+        outcome
     }
 
     /// The recipient has failed with `error`. It acknowledges nothing else.
@@ -211,24 +200,6 @@ impl Donor {
         let snapshot = Arc::new(Snapshot::new(id, Arc::clone(&self.database), self.options)?);
         self.snapshots.write().unwrap_or_else(PoisonError::into_inner).insert(id, snapshot);
         Ok(id)
-    }
-
-    fn run(
-        &self,
-        session: &dyn Session,
-        locator: &[u8],
-        task: u32,
-        buffer_size: u32,
-        callbacks: &mut dyn Callbacks,
-        goal: Goal,
-    ) -> Result<()> {
-        let snapshot = self.find(locator)?;
-        snapshot.tasks.verify(task)?;
-        let outcome = Copy::new(&snapshot, session, buffer_size, callbacks).run(task, goal);
-        if let Err(error) = &outcome {
-            snapshot.fail(error.clone());
-        }
-        outcome
     }
 
     fn find(&self, locator: &[u8]) -> Result<Arc<Snapshot>> {

@@ -27,17 +27,6 @@ impl StorageEngine for RocksDb {
         self.donor.begin(session, locator, mode)
     }
 
-    fn precopy(
-        &self,
-        session: &dyn Session,
-        locator: &[u8],
-        task: u32,
-        buffer_size: u32,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<()> {
-        self.donor.precopy(session, locator, task, buffer_size, callbacks)
-    }
-
     fn prepare_point(&self, _: &dyn Session, locator: &[u8]) -> Result<()> {
         self.donor.prepare_point(locator)
     }

@@ -10,13 +10,16 @@
 //! * As DATA, like the stock plugin.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use clone_io::{AlignedBuffer, Codec, Packer};
-use clone_protocol::{BLOCK_HEAD, Block, BlockForm, Offer, Response, ResponseCode, innodb};
+use clone_protocol::{BLOCK_HEAD, Block, BlockForm, Offer, Response, ResponseCode};
 
 use crate::error::{Error, Result};
-use crate::point::{self, Point};
-use crate::session::{Callbacks, DonorLink, Session, TransferError, View};
+use crate::point::{self, Point, Sign};
+use crate::session::{Callbacks, DonorLink, Engine, Host, Session, Side, TransferError, View};
+use crate::storage::Located;
+use crate::traffic::sleep_until;
 
 /// What a connection sends from, and what it agreed with the recipient about that.
 #[derive(Default)]
@@ -78,10 +81,12 @@ impl Buffers {
 pub(super) struct Sender<'a, S: Session> {
     pub(super) session: &'a S,
     pub(super) link: &'a mut dyn DonorLink,
-    pub(super) db_type: u8,
+    pub(super) engine: &'a Located<S::Engine>,
     pub(super) locator_index: u8,
-    /// The master's, if engines follow InnoDB.
+    /// The master has this for InnoDB, if engines follow it.
     pub(super) point: Option<&'a Point<S::Engine>>,
+    /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
+    pub(super) commits_are_blocked: Option<S::CommitBlock>,
     pub(super) buffers: &'a mut Buffers,
 }
 
@@ -92,7 +97,7 @@ impl<S: Session> Sender<'_, S> {
 
     fn encode_descriptor(&mut self, view: &View<'_>) {
         Response::DataDescriptor {
-            db_type: self.db_type,
+            db_type: self.engine.engine.db_type(),
             locator_index: self.locator_index,
             descriptor: view.descriptor,
         }
@@ -131,6 +136,63 @@ impl<S: Session> Sender<'_, S> {
     }
 }
 
+/// How often the recipient hears from a donor that has nothing to send; it gives up after `net_read_timeout`, 30 seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How often a donor looks for the acknowledgement that it waits for.
+const POLL: Duration = Duration::from_millis(10);
+
+impl<S: Session> Sender<'_, S> {
+    /// Waits for the acknowledgement, has the other engines fix their point, and lets InnoDB go on to its own.
+    fn come_to_the_point(&mut self) -> Result<()> {
+        let Some(point) = self.point else { return Ok(()) };
+        let session = self.session;
+        let mut last_sent = session.host().now();
+        let acknowledged = loop {
+            if point.failed().is_some() {
+                // InnoDB says how.
+                return Ok(());
+            }
+            match point.acknowledged() {
+                Some(descriptor) => break descriptor,
+                None => self.keep_alive(&mut last_sent)?,
+            }
+            sleep_until(session, session.host().now() + POLL)?;
+        };
+        let block = point.fix(session, &mut || match point.failed().map(Error::Raised) {
+            None => self.keep_alive(&mut last_sent),
+            // The clone may go on over another connection.
+            Some(error) if error.is_network() => Err(error),
+            Some(_) => Err(Error::Internal("Clone error in another task".to_owned())),
+        })?;
+        session.host().log(Side::Server, "Commits are blocked until InnoDB begins REDO COPY");
+        self.commits_are_blocked = Some(block);
+        self.engine.engine.ack(session, &self.engine.locator, 0, &acknowledged)
+    }
+
+    fn let_commits_go(&mut self) -> Result<()> {
+        let Some(point) = self.point else { return Ok(()) };
+        let block = self.commits_are_blocked.take();
+        let reached = point.reach(block.as_ref());
+        if let Some(block) = block {
+            drop(block);
+            self.session.host().log(Side::Server, "Commits go on");
+        }
+        reached
+    }
+
+    /// Says something to the recipient if it has heard nothing for long. KILL is noticed.
+    fn keep_alive(&mut self, last_sent: &mut Duration) -> Result<()> {
+        self.check_killed()?;
+        let now = self.session.host().now();
+        if now.saturating_sub(*last_sent) < KEEP_ALIVE {
+            return Ok(());
+        }
+        *last_sent = now;
+        self.send_descriptor(&View { descriptor: &point::keep_alive(), ..View::default() })
+    }
+}
+
 impl<S: Session> Callbacks for Sender<'_, S> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.check_killed()?;
@@ -147,13 +209,14 @@ impl<S: Session> Callbacks for Sender<'_, S> {
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
         self.check_killed()?;
-        if let Some(point) = self.point
-            && self.db_type == innodb::DB_TYPE
-            && point::begins_redo_copy(view.descriptor)
-        {
-            point.reach();
+        let sign = self.point.and_then(|_| Sign::of(view.descriptor));
+        if sign == Some(Sign::RedoCopyBegins) {
+            self.let_commits_go()?;
         }
         self.send_descriptor(view)?;
+        if sign == Some(Sign::PageCopyEnds) {
+            return self.come_to_the_point();
+        }
         if data.is_empty() {
             return Ok(());
         }

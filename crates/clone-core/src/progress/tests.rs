@@ -85,6 +85,26 @@ fn goes_from_stage_to_stage() {
 }
 
 #[test]
+fn an_engine_without_stages_adds_to_the_one_that_runs() {
+    let mut progress = Progress::default();
+    progress.add_estimate(5);
+    assert_eq!(progress, Progress::default(), "none has begun");
+    for (stage, estimate) in [(1, 0), (2, 1000), (3, 0), (4, 10), (5, 0)] {
+        progress.next_stage(1, estimate, stage);
+    }
+    progress.add_estimate(300);
+    progress.add_estimate(7);
+    progress.transferred(&sample(307, 310, 50), 1);
+    progress.end_stage(State::Completed, 6);
+    assert_eq!(states(&progress)[..5], [State::Completed; 5]);
+    let row = progress.stage(Stage::FileSync);
+    assert_eq!((row.estimate, row.data, row.end_us), (307, 307, 6));
+    assert_eq!(progress.stage(Stage::FileCopy).estimate, 1000);
+    progress.add_estimate(u64::MAX);
+    assert_eq!(progress.stage(Stage::FileSync).estimate, i64::MAX.unsigned_abs());
+}
+
+#[test]
 fn a_donor_cannot_begin_the_stages_of_the_server() {
     let mut progress = Progress::default();
     for now_us in 1..20 {

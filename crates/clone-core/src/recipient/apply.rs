@@ -101,8 +101,7 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
     }
 
     fn add_estimate(&mut self, bytes: u64) {
-        let host = self.task.session.host();
-        host.board().add_estimate(bytes, host.unix_micros());
+        self.task.session.host().board().add_estimate(bytes);
     }
 }
 

@@ -25,7 +25,7 @@ impl<S: Session> Task<'_, S> {
         if let Err(error) = &outcome {
             self.session.raise(error);
             if self.is_master() && error.number() != number::ER_CLONE_DONOR {
-                self.report_local_error(locator_index, error);
+                self.report_local_error(error);
             }
         }
         outcome

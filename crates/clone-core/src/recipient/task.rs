@@ -148,13 +148,18 @@ impl<'s, S: Session> Task<'s, S> {
         self.send_auxiliary(&command)
     }
 
-    /// Lets the donor know that this recipient failed: the donor stops all its tasks, and ends the stream with an error.
-    pub(super) fn report_local_error(&mut self, locator_index: usize, error: &Error) {
-        let Ok(locator) = self.wire_locator(locator_index) else { return };
+    /// Lets the donor know that this recipient failed: the donor stops all its tasks, and ends the stream with an error. All of its
+    /// engines have to hear of it, since it may be at work in another one by now than that which failed here.
+    pub(super) fn report_local_error(&mut self, error: &Error) {
         let error = i32::try_from(error.number()).unwrap_or(i32::MAX);
-        let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
-        if let Err(error) = told {
-            self.log(&format!("Source ACK of local issue failed: {error}"));
+        let engines = self.shared.located().len();
+        for locator in
+            (0..engines).filter_map(|index| self.wire_locator(index).ok()).collect::<Vec<_>>()
+        {
+            let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
+            if let Err(error) = told {
+                self.log(&format!("Source ACK of local issue failed: {error}"));
+            }
         }
     }
 
@@ -169,17 +174,12 @@ impl<'s, S: Session> Task<'s, S> {
 
     fn send_auxiliary(&mut self, command: &Command<'_>) -> Result<()> {
         let session = self.session;
-        // Where several engines have to come to one point, the donor answers when they have: see `crate::point`.
-        let timeout = match self.shared.located().len() {
-            0 | 1 => 0,
-            _ => session.host().settings().ddl_timeout.saturating_add(INIT_TIMEOUT_SECONDS),
-        };
         let Some(link) = &mut self.auxiliary else {
             return Err(Error::Raised(number::ER_NET_ERROR_ON_WRITE));
         };
         command.encode_payload(&mut self.payload);
         link.send(session, false, command.code(), &self.payload)?;
-        let packet = link.receive(session, false, timeout)?;
+        let packet = link.receive(session, false, 0)?;
         self.shared.traffic.meter.add(0, packet.network_len);
         match Response::parse(packet.data)? {
             Response::Complete => Ok(()),

@@ -32,6 +32,18 @@ macro_rules! ask {
     };
 }
 
+/// The same. As in `src/mysqld/engine.rs` the errors of an engine of this project are raised by who calls it.
+macro_rules! raised {
+    ($handle:expr, $session:expr, $engine:ident => $answer:expr) => {
+        match $handle {
+            SimEngine::Innodb => ask!($handle, $engine => $answer),
+            SimEngine::Follower => {
+                ask!($handle, $engine => $answer).inspect_err(|error| $session.raise_any(error))
+            }
+        }
+    };
+}
+
 impl Engine<SimSession> for SimEngine {
     fn db_type(&self) -> u8 {
         ask!(self, engine => engine.db_type())
@@ -42,31 +54,19 @@ impl Engine<SimSession> for SimEngine {
     }
 
     fn begin(&self, session: &SimSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
-        ask!(self, engine => engine.begin(session, locator, mode))
+        raised!(self, session, engine => engine.begin(session, locator, mode))
     }
 
     fn follows(&self) -> bool {
         ask!(self, engine => engine.follows())
     }
 
-    fn precopy(
-        &self,
-        session: &SimSession,
-        locator: &[u8],
-        task: u32,
-        buffer_size: u32,
-        index: usize,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<()> {
-        ask!(self, engine => engine.precopy(session, locator, task, buffer_size, index, callbacks))
-    }
-
     fn prepare_point(&self, session: &SimSession, locator: &[u8]) -> Result<()> {
-        ask!(self, engine => engine.prepare_point(session, locator))
+        raised!(self, session, engine => engine.prepare_point(session, locator))
     }
 
     fn fix_point(&self, session: &SimSession, locator: &[u8]) -> Result<()> {
-        ask!(self, engine => engine.fix_point(session, locator))
+        raised!(self, session, engine => engine.fix_point(session, locator))
     }
 
     fn copy(
@@ -78,7 +78,7 @@ impl Engine<SimSession> for SimEngine {
         index: usize,
         callbacks: &mut dyn Callbacks,
     ) -> Result<()> {
-        ask!(self, engine => engine.copy(session, locator, task, buffer_size, index, callbacks))
+        raised!(self, session, engine => engine.copy(session, locator, task, buffer_size, index, callbacks))
     }
 
     fn ack(
@@ -88,11 +88,11 @@ impl Engine<SimSession> for SimEngine {
         error: i32,
         descriptor: &[u8],
     ) -> Result<()> {
-        ask!(self, engine => engine.ack(session, locator, error, descriptor))
+        raised!(self, session, engine => engine.ack(session, locator, error, descriptor))
     }
 
     fn end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        ask!(self, engine => engine.end(session, locator, task, error))
+        raised!(self, session, engine => engine.end(session, locator, task, error))
     }
 
     fn apply_begin(
@@ -102,7 +102,7 @@ impl Engine<SimSession> for SimEngine {
         mode: Mode,
         directory: Option<&str>,
     ) -> Result<Begun> {
-        ask!(self, engine => engine.apply_begin(session, locator, mode, directory))
+        raised!(self, session, engine => engine.apply_begin(session, locator, mode, directory))
     }
 
     fn apply(
@@ -114,7 +114,7 @@ impl Engine<SimSession> for SimEngine {
         descriptor: &[u8],
         callbacks: &mut dyn Callbacks,
     ) -> Result<()> {
-        ask!(self, engine => engine.apply(session, locator, task, index, descriptor, callbacks))
+        raised!(self, session, engine => engine.apply(session, locator, task, index, descriptor, callbacks))
     }
 
     fn apply_error(
@@ -124,10 +124,10 @@ impl Engine<SimSession> for SimEngine {
         task: u32,
         error: u32,
     ) -> Result<()> {
-        ask!(self, engine => engine.apply_error(session, locator, task, error))
+        raised!(self, session, engine => engine.apply_error(session, locator, task, error))
     }
 
     fn apply_end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        ask!(self, engine => engine.apply_end(session, locator, task, error))
+        raised!(self, session, engine => engine.apply_end(session, locator, task, error))
     }
 }

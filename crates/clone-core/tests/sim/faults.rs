@@ -85,6 +85,8 @@ pub(crate) enum Action {
     Pass,
     /// The connection breaks, and both ends notice.
     Cut,
+    /// The same for all connections that there are.
+    CutAll,
     /// From now on nothing passes, and nobody notices.
     Dark,
     /// Other packets are sent, or none.

@@ -8,6 +8,7 @@
 
 mod data;
 mod destination;
+mod files;
 mod source;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use super::scheduler::Scheduler;
 use super::session::SimSession;
 use data::Data;
 use destination::Run;
-use source::{Goal, Snapshot};
+use source::Snapshot;
 
 /// `legacy_db_type` of the follower.
 pub(crate) const FOLLOWER: u8 = DB_TYPE_PERCONA;
@@ -207,19 +208,6 @@ impl Engine<SimSession> for FollowerEngine {
         true
     }
 
-    fn precopy(
-        &self,
-        session: &SimSession,
-        locator: &[u8],
-        task: u32,
-        _: u32,
-        _: usize,
-        callbacks: &mut dyn Callbacks,
-    ) -> Result<()> {
-        let snapshot = session.host.follower.snapshot(locator)?;
-        snapshot.send(session, task, Goal::Precopy, callbacks)
-    }
-
     fn prepare_point(&self, session: &SimSession, locator: &[u8]) -> Result<()> {
         let follower = &session.host.follower;
         follower.step(session, FollowerStep::Prepare)?;
@@ -245,7 +233,7 @@ impl Engine<SimSession> for FollowerEngine {
         callbacks: &mut dyn Callbacks,
     ) -> Result<()> {
         let snapshot = session.host.follower.snapshot(locator)?;
-        snapshot.send(session, task, Goal::Everything, callbacks)
+        snapshot.send(session, task, callbacks)
     }
 
     fn ack(&self, session: &SimSession, locator: &[u8], error: i32, _: &[u8]) -> Result<()> {

@@ -116,6 +116,7 @@ impl Network {
                 let hosts = self.wires().hosts.clone();
                 hosts.iter().for_each(|(_, host)| host.kill_users());
             }
+            Action::CutAll => self.cut_all(),
             Action::KillDonor => self.kill_at_donor(Role::Master),
             Action::KillAcknowledger => self.kill_at_donor(Role::Auxiliary),
             action => {
@@ -138,6 +139,12 @@ impl Network {
             session.kill();
             self.sim.notify_all();
         }
+    }
+
+    fn cut_all(&self) {
+        self.trace(|| "interference: all connections break".to_owned());
+        self.wires().connections.iter_mut().for_each(Connection::cut);
+        self.sim.notify_all();
     }
 
     /// Bytes of file data that donors have sent, whether they arrived or not.
@@ -209,11 +216,7 @@ impl Network {
         let role = self.wires().connections[at].role;
         self.trace(|| describe(at, role, to, packet));
         match self.ask(&Event::Packet(Wire { role, to, packet })) {
-            Action::Cut => self.with(at, |connection| {
-                connection.is_cut = true;
-                connection.to_donor = Pipe::default();
-                connection.to_recipient = Pipe::default();
-            }),
+            Action::Cut => self.with(at, Connection::cut),
             Action::Dark => self.with(at, |connection| connection.is_dark = true),
             Action::Replace(packets) => {
                 for packet in packets {
@@ -323,6 +326,12 @@ impl Network {
 }
 
 impl Connection {
+    fn cut(&mut self) {
+        self.is_cut = true;
+        self.to_donor = Pipe::default();
+        self.to_recipient = Pipe::default();
+    }
+
     /// The packets on their way to an end.
     fn pipe(&mut self, to: End) -> &mut Pipe {
         match to {

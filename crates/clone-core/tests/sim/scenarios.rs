@@ -4,6 +4,7 @@
 
 mod clean;
 mod failures;
+mod follower_faults;
 mod followers;
 mod hostile;
 mod local;

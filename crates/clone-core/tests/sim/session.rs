@@ -71,6 +71,16 @@ impl SimSession {
         Error::Raised(number)
     }
 
+    /// Puts an error into the diagnostics area, by its number alone if it was raised in another session.
+    pub(crate) fn raise_any(&self, error: &Error) {
+        if let Error::Raised(number) = error
+            && self.diagnostics.borrow().is_empty()
+        {
+            self.raise_text(*number, "of another session");
+        }
+        self.raise(error);
+    }
+
     /// Everything that was raised.
     pub(crate) fn warnings(&self) -> Vec<(u32, String)> {
         self.diagnostics.borrow().clone()
@@ -213,8 +223,12 @@ impl Session for SimSession {
         self.host.release_backup_lock(self.handle.id);
     }
 
-    fn block_commits(&self, timeout_seconds: u32) -> Result<CommitBlock> {
-        CommitBlock::new(self, Duration::from_secs(timeout_seconds.into()))
+    fn block_commits(
+        &self,
+        timeout_seconds: u32,
+        wait: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<CommitBlock> {
+        CommitBlock::new(self, Duration::from_secs(timeout_seconds.into()), wait)
     }
 
     fn engines(&self) -> Vec<SimEngine> {

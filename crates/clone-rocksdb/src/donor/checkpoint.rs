@@ -170,7 +170,7 @@ impl Checkpoints {
     }
 
     /// Removes the checkpoint. What cannot be removed now goes when the next donor starts.
-    pub(super) fn remove(&mut self) {
+    fn remove(&mut self) {
         if let Some(Current { directory, .. }) = self.current.take() {
             let _ = self.connection.remove_checkpoint(&directory);
             let _ = fs::remove_dir_all(&directory);

@@ -18,7 +18,6 @@ use clone_protocol::rocksdb::FileSize;
 
 use super::files::Content;
 use super::files::Taken;
-use super::snapshot::Goal;
 use super::snapshot::Snapshot;
 use super::snapshot::Step;
 
@@ -50,9 +49,9 @@ impl<'a> Copy<'a> {
     }
 
     /// Sends whatever `task` finds to send.
-    pub(super) fn run(&mut self, task: u32, goal: Goal) -> Result<()> {
+    pub(super) fn run(&mut self, task: u32) -> Result<()> {
         loop {
-            match self.snapshot.next(self.session, task, goal)? {
+            match self.snapshot.next(self.session, task)? {
                 Step::Estimate(bytes) => self.estimate(bytes)?,
                 Step::Send(taken) => {
                     self.file(&taken)?;

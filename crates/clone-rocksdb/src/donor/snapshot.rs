@@ -3,12 +3,11 @@
 //! One clone at the donor.
 //!
 //! ```text
-//! Initial ──► Rolling ──────────────► Precopied ───► Final ─────────────────► FinalWithLogs
-//!             SSTs of a checkpoint,   no checkpoint   the last checkpoint,      logs, cut at one point;
-//!             renewed when it ages                    file deletions disabled   then every task is done when no file is left
+//! Initial ──► Rolling ──────────────► Final ──────────────────► FinalWithLogs
+//!             SSTs of a checkpoint,   the last checkpoint,       logs, cut at one point;
+//!             renewed when it ages    file deletions disabled    then every task is done when no file is left
 //! ```
-//! `Precopied` is where a clone waits whose point is chosen for several engines; any other goes from Rolling to Final.
-//! Never backwards, not even in a restart: what was true of the files stays true.
+//! A clone whose point is chosen for several engines begins with Final. Never backwards, not even in a restart: what was true of the files stays true.
 //!
 //! All tasks run the same loop and ask [`Snapshot::next`] what to do. Whatever has to be done once is done by the task that finds
 //! it undone, with the lock held; the last checkpoint and the logs are the main task's.
@@ -61,6 +60,8 @@ struct State {
     checkpoints: Checkpoints,
     /// What the recipient was not told yet, in bytes.
     estimate: u64,
+    /// It may not have got the last one, and waits for one even if it is of 0 bytes.
+    owes_estimate: bool,
     /// Why the clone has failed. Every task ends with it.
     failure: Option<Error>,
     main: Main,
@@ -70,7 +71,6 @@ struct State {
 enum Phase {
     Initial,
     Rolling,
-    Precopied,
     Final,
     FinalWithLogs,
 }
@@ -94,15 +94,6 @@ pub(super) enum Step {
     Done,
 }
 
-/// How far a task goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Goal {
-    /// Until the SSTs are sent that there are; not to the last checkpoint.
-    Precopy,
-    /// To the end.
-    Everything,
-}
-
 impl Snapshot {
     pub(super) fn new(
         id: CloneId,
@@ -121,6 +112,7 @@ impl Snapshot {
                 files: Files::default(),
                 checkpoints: Checkpoints::new(database, id)?,
                 estimate: 0,
+                owes_estimate: false,
                 failure: None,
                 main: Main::Working,
             }),
@@ -129,7 +121,7 @@ impl Snapshot {
     }
 
     /// What `task` does next. Waits while the main task has yet to make the last checkpoint.
-    pub(super) fn next(&self, session: &dyn Session, task: u32, goal: Goal) -> Result<Step> {
+    pub(super) fn next(&self, session: &dyn Session, task: u32) -> Result<Step> {
         let mut state = self.state();
         loop {
             if let Some(failure) = &state.failure {
@@ -138,26 +130,13 @@ impl Snapshot {
             if session.is_killed() {
                 return Err(Error::Interrupted);
             }
-            if goal == Goal::Precopy && state.phase >= Phase::Precopied {
-                return Ok(Step::Done);
-            }
-            if state.estimate != 0 {
+            if std::mem::take(&mut state.owes_estimate) || state.estimate != 0 {
                 return Ok(Step::Estimate(std::mem::take(&mut state.estimate)));
             }
             let is_main = task == Tasks::MAIN;
             match state.phase {
                 Phase::Initial => {
                     state.renew()?;
-                    continue;
-                }
-                Phase::Precopied if is_main => {
-                    state.make_final()?;
-                    self.changed.notify_all();
-                    continue;
-                }
-                // There is no checkpoint: what a restart has put back to wait would look as if it were gone for good.
-                Phase::Precopied => {
-                    state = self.wait(state, POLL);
                     continue;
                 }
                 // At once after the last checkpoint: what no log has is lost between the two.
@@ -172,26 +151,13 @@ impl Snapshot {
             if let Some(taken) = state.take()? {
                 return Ok(Step::Send(taken));
             }
-            // The main task sees what becomes of the others' files: when it goes on, all are sent.
-            let all_sent = state.files.are_all_sent();
             if state.phase == Phase::Rolling && is_main {
-                match goal {
-                    Goal::Everything => state.make_final()?,
-                    Goal::Precopy if all_sent => state.end_precopy(),
-                    Goal::Precopy => {
-                        state = self.wait(state, POLL);
-                        continue;
-                    }
-                }
+                state.make_final()?;
                 self.changed.notify_all();
                 continue;
             }
-            let is_done = match state.phase {
-                Phase::FinalWithLogs => !is_main || all_sent,
-                // Only the main task goes on from here, and what it adds is for all.
-                _ => goal == Goal::Precopy,
-            };
-            if is_done {
+            // The main task sees what becomes of the others' files: when it is done, all are sent.
+            if state.phase == Phase::FinalWithLogs && (!is_main || state.files.are_all_sent()) {
                 return Ok(Step::Done);
             }
             state = self.wait(state, POLL);
@@ -298,6 +264,8 @@ impl Snapshot {
             return Err(unknown());
         }
         state.files.restart(states)?;
+        // An estimate that was sent may have been lost with its connection, or not: that there is one matters more than its bytes.
+        state.owes_estimate = true;
         state.failure = None;
         self.has_failed.store(false, Ordering::Relaxed);
         state.main = Main::Working;
@@ -367,14 +335,6 @@ impl State {
         self.add(listed.iter().filter(|file| file.name.ends_with(".sst")))?;
         self.phase = Phase::Rolling;
         Ok(())
-    }
-
-    /// All SSTs are sent, and it may be long until the point: nothing of the database is held meanwhile.
-    fn end_precopy(&mut self) {
-        self.checkpoints.remove();
-        // What is still listed may be gone when its turn comes.
-        self.files.begin_checkpoint();
-        self.phase = Phase::Precopied;
     }
 
     /// The last checkpoint. Its logs are older than those of the cut.

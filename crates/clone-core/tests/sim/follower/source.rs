@@ -14,7 +14,8 @@ use clone_protocol::rocksdb::{
     AddEstimate, Descriptor, FileChunk, FileName, FileNameMap, FileSize, FileState,
 };
 
-use super::data::{Files, LOG};
+use super::data::LOG;
+use super::files::{Entry, Sending};
 use super::{MAIN, protocol, unknown};
 use crate::sim::faults::FollowerStep;
 use crate::sim::scheduler::{Key, Scheduler};
@@ -35,10 +36,7 @@ pub(super) struct Snapshot {
 
 struct State {
     phase: Phase,
-    /// A file's number is its place here.
-    files: Vec<Entry>,
-    /// Bytes of which the recipient was not told.
-    estimate: u64,
+    files: Sending,
     failure: Option<Error>,
     main: Main,
     workers: BTreeSet<u32>,
@@ -51,7 +49,6 @@ struct State {
 enum Phase {
     Initial,
     Rolling,
-    Precopied,
     Final,
     FinalWithLog,
 }
@@ -61,31 +58,6 @@ enum Main {
     Working,
     AwaitsRestart,
     Ended,
-}
-
-#[derive(Clone)]
-struct Entry {
-    name: String,
-    bytes: Arc<[u8]>,
-    /// The recipient knows it, and has so many bytes of it.
-    applied: Option<usize>,
-    /// It is in the present checkpoint. What is not is sent only if the recipient waits for it.
-    is_listed: bool,
-    status: Status,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
-    Waiting,
-    Taken,
-    Sent,
-}
-
-/// How far a task goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Goal {
-    Precopy,
-    Everything,
 }
 
 enum Next {
@@ -101,8 +73,7 @@ impl Snapshot {
             key: sim.key(),
             state: Mutex::new(State {
                 phase: Phase::Initial,
-                files: Vec::new(),
-                estimate: 0,
+                files: Sending::default(),
                 failure: None,
                 main: Main::Working,
                 workers: BTreeSet::new(),
@@ -128,10 +99,9 @@ impl Snapshot {
         &self,
         session: &SimSession,
         task: u32,
-        goal: Goal,
         callbacks: &mut dyn Callbacks,
     ) -> Result<()> {
-        let outcome = self.send_all(session, task, goal, callbacks);
+        let outcome = self.send_all(session, task, callbacks);
         if let Err(error) = &outcome {
             self.fail(error);
         }
@@ -142,22 +112,21 @@ impl Snapshot {
         &self,
         session: &SimSession,
         task: u32,
-        goal: Goal,
         callbacks: &mut dyn Callbacks,
     ) -> Result<()> {
         loop {
-            match self.next(session, task, goal)? {
+            match self.next(session, task)? {
                 Next::Done => return Ok(()),
                 Next::Estimate(bytes) => {
                     let told = describe(&Descriptor::AddEstimate(AddEstimate { bytes }), callbacks);
                     if told.is_err() {
-                        self.state().estimate += bytes;
+                        self.state().files.estimate += bytes;
                     }
                     told?;
                 }
                 Next::Send(number, entry) => {
                     self.send_file(session, number, &entry, callbacks)?;
-                    self.state().files[number].status = Status::Sent;
+                    self.state().files.sent(number);
                     self.sim.notify(self.key);
                     session.host.follower.data().work();
                 }
@@ -165,7 +134,7 @@ impl Snapshot {
         }
     }
 
-    fn next(&self, session: &SimSession, task: u32, goal: Goal) -> Result<Next> {
+    fn next(&self, session: &SimSession, task: u32) -> Result<Next> {
         let is_main = task == MAIN;
         loop {
             session.host.sim.pause();
@@ -174,52 +143,36 @@ impl Snapshot {
             if session.handle.is_killed() {
                 return Err(Error::Interrupted);
             }
-            if goal == Goal::Precopy && state.phase >= Phase::Precopied {
-                return Ok(Next::Done);
+            if state.files.estimate != 0 {
+                return Ok(Next::Estimate(std::mem::take(&mut state.files.estimate)));
             }
-            if state.estimate != 0 {
-                return Ok(Next::Estimate(std::mem::take(&mut state.estimate)));
-            }
-            let before = state.phase;
-            match before {
-                Phase::Initial => state.renew(session),
-                Phase::Precopied if is_main => state.make_final(session),
-                Phase::Final if is_main => state.cut(session),
+            match state.phase {
+                Phase::Initial => {
+                    state.renew(session);
+                    continue;
+                }
+                // Who comes here without a point chooses its own.
+                Phase::Final if is_main => {
+                    state.cut(session);
+                    drop(state);
+                    self.sim.notify(self.key);
+                    continue;
+                }
                 _ => {}
             }
-            if before == Phase::Precopied || state.phase != before {
-                // Without a checkpoint it cannot be told what is gone for good.
-                let has_changed = state.phase != before;
-                drop(state);
-                self.wait_for_change(has_changed);
-                continue;
-            }
-            if let Some((number, entry)) = state.take() {
+            if let Some((number, entry)) = state.files.take() {
                 return Ok(Next::Send(number, entry));
             }
-            let all_sent = state.are_all_sent();
-            if state.phase == Phase::Rolling && is_main && all_sent {
-                state.end_precopy();
+            if state.phase == Phase::Rolling && is_main {
+                state.make_final(session);
                 drop(state);
                 self.sim.notify(self.key);
                 continue;
             }
-            let is_done = match state.phase {
-                Phase::FinalWithLog => !is_main || all_sent,
-                _ => goal == Goal::Precopy && !is_main,
-            };
-            if is_done {
+            if state.phase == Phase::FinalWithLog && (!is_main || state.files.are_all_sent()) {
                 return Ok(Next::Done);
             }
             drop(state);
-            self.wait_for_change(false);
-        }
-    }
-
-    fn wait_for_change(&self, has_changed: bool) {
-        if has_changed {
-            self.sim.notify(self.key);
-        } else {
             self.sim.wait(self.key, None);
         }
     }
@@ -278,7 +231,10 @@ impl Snapshot {
     pub(super) fn fix_point(&self, session: &SimSession) -> Result<()> {
         let mut state = self.state();
         let outcome = state.check_failure().and_then(|()| match state.phase {
-            Phase::Final => Ok(state.cut(session)),
+            Phase::Final => {
+                state.cut(session);
+                Ok(())
+            }
             phase => Err(protocol(&format!("point in phase {phase:?}"))),
         });
         drop(state);
@@ -324,12 +280,7 @@ impl Snapshot {
         if state.main == Main::Ended || is_lost {
             return Err(unknown());
         }
-        for (number, entry) in (0..).zip(&mut state.files) {
-            let found = states.iter().find(|state| state.file == number);
-            entry.applied = found.map(|state| usize::try_from(state.applied.get()).unwrap());
-            let is_sent = entry.applied == Some(entry.bytes.len());
-            entry.status = if is_sent { Status::Sent } else { Status::Waiting };
-        }
+        state.files.restart(states);
         state.failure = None;
         state.main = Main::Working;
         state.is_closed = false;
@@ -387,57 +338,20 @@ impl State {
     }
 
     fn renew(&mut self, session: &SimSession) {
-        self.list(session.host.follower.data().checkpoint());
+        self.files.list(session.host.follower.data().checkpoint());
         self.phase = Phase::Rolling;
     }
 
-    /// Nothing of the database is held until the point.
-    fn end_precopy(&mut self) {
-        self.list(Files::new());
-        self.phase = Phase::Precopied;
-    }
-
     fn make_final(&mut self, session: &SimSession) {
-        self.list(session.host.follower.data().last_checkpoint());
+        self.files.list(session.host.follower.data().last_checkpoint());
         self.phase = Phase::Final;
     }
 
     /// This moment is the point.
     fn cut(&mut self, session: &SimSession) {
         let log = session.host.follower.data().cut(session.host.commits.look());
-        self.add(LOG.to_owned(), log);
+        self.files.add(LOG.to_owned(), log);
         self.phase = Phase::FinalWithLog;
-    }
-
-    fn list(&mut self, files: Files) {
-        self.files.iter_mut().for_each(|entry| entry.is_listed = false);
-        files.into_iter().for_each(|(name, bytes)| self.add(name, bytes));
-    }
-
-    fn add(&mut self, name: String, bytes: Arc<[u8]>) {
-        if let Some(known) = self.files.iter_mut().find(|entry| entry.name == name) {
-            known.is_listed = true;
-            return;
-        }
-        self.estimate += bytes.len() as u64;
-        let (applied, is_listed, status) = (None, true, Status::Waiting);
-        self.files.push(Entry { name, bytes, applied, is_listed, status });
-    }
-
-    fn take(&mut self) -> Option<(usize, Entry)> {
-        let at = self.files.iter().position(Entry::is_due)?;
-        self.files[at].status = Status::Taken;
-        Some((at, self.files[at].clone()))
-    }
-
-    fn are_all_sent(&self) -> bool {
-        !self.files.iter().any(|entry| entry.is_due() || entry.status == Status::Taken)
-    }
-}
-
-impl Entry {
-    fn is_due(&self) -> bool {
-        self.status == Status::Waiting && (self.is_listed || self.applied.is_some())
     }
 }
 

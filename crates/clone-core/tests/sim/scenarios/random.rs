@@ -10,7 +10,8 @@ use std::time::Duration;
 use clone_core::session::Host;
 
 use crate::sim::engine::ContentShape;
-use crate::sim::faults::{Action, End, Event, Role, Step};
+use crate::sim::faults::{Action, End, Event, FollowerStep, Role, Step};
+use crate::sim::follower::FollowerShape;
 use crate::sim::network::NetworkShape;
 use crate::sim::rng::Rng;
 use crate::sim::world::{Outcome, Setup, Target};
@@ -37,12 +38,19 @@ fn random_faults() {
 
 fn run(seed: u64) {
     let mut rng = Rng::new(seed ^ 0x5eed);
-    let setup = random_setup(seed, &mut rng);
+    let mut setup = random_setup(seed, &mut rng);
     let minutes = [0, 1, 5, 5][rng.below(4)];
     let loses_lock = rng.chance(30);
     let target = if rng.chance(30) { Target::Server } else { Target::Directory("first") };
     let is_local = rng.chance(15);
-    let faults = random_faults_of(&mut rng);
+    let mut faults = random_faults_of(&mut rng);
+    let mut rng = Rng::new(seed ^ 0x0f01_10e5);
+    setup.follower = rng.chance(50).then(|| random_follower(&mut rng));
+    if setup.follower.is_some() {
+        let more = rng.below(3);
+        faults.extend((0..more).map(|_| Fault::random_of_follower(&mut rng)));
+    }
+    let statement = rng.chance(20).then(|| rng.duration(Duration::from_secs(20)));
     setup.run(move |world| {
         let variable = "clone_donor_timeout_after_network_failure";
         world.donor.set_variable(variable, &minutes.to_string());
@@ -53,6 +61,8 @@ fn run(seed: u64) {
             let due = pending.iter_mut().position(|fault| fault.is_due(event));
             due.map_or(Action::Pass, |due| pending.remove(due).action(event))
         });
+        let statement = statement.filter(|_| setup.follower.is_some());
+        let statement = statement.map(|lasts| world.run_statement(lasts));
         let outcome = if is_local {
             let settings = world.recipient.settings();
             world.donor.set(|own| *own = settings);
@@ -62,8 +72,12 @@ fn run(seed: u64) {
         };
         world.network.leave_alone();
         check(&outcome, &faults);
+        if let Some(statement) = statement {
+            statement.join().unwrap();
+        }
         let is_dark = faults.iter().any(|fault| matches!(fault.kind, Kind::Dark(_)));
-        let patience = if is_dark { 8 * 3600 } else { 60 * minutes } + 120;
+        // InnoDB waits half an hour for an acknowledgement, and then the connection is idle.
+        let patience = if is_dark { 8 * 3600 + 1800 } else { 60 * minutes } + 120;
         let quiet = world.settle();
         assert!(
             quiet <= Duration::from_secs(patience),
@@ -97,6 +111,16 @@ fn random_setup(seed: u64, rng: &mut Rng) -> Setup {
     setup
 }
 
+fn random_follower(rng: &mut Rng) -> FollowerShape {
+    FollowerShape {
+        files: rng.below(12),
+        size: rng.between(1, 6000),
+        chunk: rng.between(300, 3000),
+        compactions: rng.below(60),
+        checkpoint: Duration::from_millis([0, 1, 3000][rng.below(3)]),
+    }
+}
+
 /// Some faults of any kind, or some breaks of the network, which a clone survives.
 fn random_faults_of(rng: &mut Rng) -> Vec<Fault> {
     let only_cuts = rng.chance(30);
@@ -118,6 +142,8 @@ struct Fault {
     kind: Kind,
     /// So many events of its kind pass before.
     after: usize,
+    /// They count from when the follower is to come to its point.
+    from_point: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +156,13 @@ enum Kind {
     Garble(u8),
     KillRecipient,
     KillDonor,
+    KillAcknowledger,
+    /// The follower fails.
+    Follower(FollowerStep),
+    /// Its disk is full.
+    FollowerDiskFull,
+    /// All connections break.
+    CutAll,
     /// Nobody connects so many times.
     Refuse(usize),
     NoThread,
@@ -160,16 +193,43 @@ impl Fault {
             _ => Kind::NoSpace,
         };
         let most = [8, 60, 250][rng.below(3)];
-        Self { kind, after: rng.below(most) }
+        Self { kind, after: rng.below(most), from_point: false }
+    }
+
+    fn random_of_follower(rng: &mut Rng) -> Self {
+        use FollowerStep::{Block, Complete, Fix, Prepare, Send, Write};
+        let step = [Send, Write, Prepare, Fix, Block, Complete][rng.below(6)];
+        let kind = match rng.below(6) {
+            0 => Kind::KillAcknowledger,
+            1 => Kind::FollowerDiskFull,
+            2 | 3 => Kind::CutAll,
+            _ => Kind::Follower(step),
+        };
+        let most = [8, 60, 250][rng.below(3)];
+        let fault = Self { kind, after: rng.below(most), from_point: false };
+        match rng.below(4) {
+            0 => fault,
+            1 => Self { after: rng.below(30), from_point: true, ..fault },
+            _ => Self { after: rng.below(30), from_point: true, ..Self::random(rng) },
+        }
     }
 
     /// Whether the fault happens to this event, which is counted.
     fn is_due(&mut self, event: &Event<'_>) -> bool {
+        if self.from_point {
+            self.from_point = !matches!(event, Event::Follower(FollowerStep::Prepare));
+            return false;
+        }
         let concerned = match (self.kind, event) {
             (Kind::Cut(role) | Kind::Dark(role), Event::Packet(wire)) => wire.role == role,
             (Kind::Truncate(to, _), Event::Packet(wire)) => wire.to == to,
             (Kind::Garble(_), Event::Packet(wire)) => wire.to == End::Recipient,
-            (Kind::KillRecipient | Kind::KillDonor, Event::Packet(_) | Event::Engine(_)) => true,
+            (
+                Kind::KillRecipient | Kind::KillDonor | Kind::KillAcknowledger | Kind::CutAll,
+                Event::Packet(_) | Event::Engine(_) | Event::Follower(_),
+            ) => true,
+            (Kind::Follower(step), Event::Follower(of)) => step == *of,
+            (Kind::FollowerDiskFull, Event::Follower(of)) => *of == FollowerStep::Write,
             (Kind::Refuse(_), Event::Connect) | (Kind::NoThread, Event::Spawn) => true,
             (Kind::DiskFull | Kind::CannotWrite, Event::Engine(Step::Write(_)))
             | (Kind::CannotRead, Event::Engine(Step::Copy(_)))
@@ -182,7 +242,11 @@ impl Fault {
         }
         let few = matches!(
             self.kind,
-            Kind::Refuse(_) | Kind::NoThread | Kind::CannotEnter | Kind::NoSpace
+            Kind::Refuse(_)
+                | Kind::NoThread
+                | Kind::CannotEnter
+                | Kind::NoSpace
+                | Kind::Follower(_)
         );
         let is_due = self.after == 0 || (few && self.after.is_multiple_of(5));
         self.after = self.after.saturating_sub(1);
@@ -203,6 +267,10 @@ impl Fault {
             }
             (Kind::KillRecipient, _) => Action::KillRecipient,
             (Kind::KillDonor, _) => Action::KillDonor,
+            (Kind::KillAcknowledger, _) => Action::KillAcknowledger,
+            (Kind::CutAll, _) => Action::CutAll,
+            (Kind::Follower(_), _) => Action::Fail(1030),
+            (Kind::FollowerDiskFull, _) => Action::DiskFull,
             (Kind::Refuse(_) | Kind::NoThread, _) => Action::Fail(2003),
             (Kind::DiskFull, _) => Action::DiskFull,
             (Kind::CannotWrite, _) => Action::Fail(1026),
@@ -217,15 +285,17 @@ impl Fault {
     fn errors(&self) -> &'static [u32] {
         match self.kind {
             // 3862 is what the donor says of it, or that there was no connection to be had.
-            Kind::Cut(_) | Kind::Dark(_) => &[1158, 1159, 1160, 1161, 3862],
+            Kind::Cut(_) | Kind::Dark(_) | Kind::CutAll => &[1158, 1159, 1160, 1161, 3862],
             Kind::Truncate(..) => &[3863, 1156, 3862, 1158, 1815],
             // A collation that comes as a plugin is one that is missing.
             Kind::Garble(_) => &[3863, 1156, 3862, 1158, 1815, 3867, 3868, 3870],
             Kind::KillRecipient => &[1317],
-            Kind::KillDonor => &[3862, 1158, 1160],
+            Kind::KillDonor | Kind::KillAcknowledger => &[3862, 1158, 1160],
             Kind::Refuse(_) => &[3862],
             Kind::NoThread => &[],
-            Kind::DiskFull | Kind::CannotWrite => &[1026],
+            Kind::DiskFull | Kind::CannotWrite | Kind::FollowerDiskFull => &[1026],
+            // In a local clone it is the user's own error.
+            Kind::Follower(_) => &[1030, 1815, 3862],
             Kind::CannotRead => &[3862, 1024],
             Kind::CannotEnter => &[3862, 1815],
             Kind::NoSpace => &[3873, 1815],

@@ -2,6 +2,11 @@
 
 //! A clone that was broken off goes on from where the recipient is.
 
+use std::os::fd::BorrowedFd;
+
+use clone_engine::View;
+use clone_protocol::rocksdb::Descriptor;
+
 use super::*;
 
 fn patient() -> DonorOptions {
@@ -194,4 +199,49 @@ fn a_later_error_takes_the_place_of_the_networks() {
     donor.end(&session(), &locator, MAIN, 1158).unwrap();
     assert!(began.elapsed() < Duration::from_secs(5), "there is nothing to wait for");
     fake.assert_clean();
+}
+
+#[test]
+fn an_estimate_may_be_lost_with_its_connection() {
+    let (fake, donor) = donor(Fake::with_data(&[100, 200]), patient());
+    let locator = start(&donor);
+    let target = Mutex::default();
+    donor.copy(&session(), &locator, MAIN, 0, &mut Recipient::new(&target)).unwrap();
+    let again = restart_locator(&locator, target.lock().unwrap().states());
+    thread::scope(|scope| {
+        let old = scope.spawn(|| donor.end(&session(), &locator, MAIN, 1160));
+        donor.begin(&session(), Some(&again), Mode::Restart).unwrap();
+        old.join().unwrap().unwrap();
+    });
+    // It is not said again how much it is, but that there is an estimate, without which a recipient does not end.
+    let estimates = Mutex::new(Vec::new());
+    donor.copy(&session(), &locator, MAIN, 0, &mut Estimates(&estimates)).unwrap();
+    assert_eq!(*estimates.lock().unwrap(), [0]);
+    donor.end(&session(), &locator, MAIN, 0).unwrap();
+    fake.assert_clean();
+}
+
+/// Notes estimates; there is nothing else to come.
+struct Estimates<'a>(&'a Mutex<Vec<u64>>);
+
+impl Callbacks for Estimates<'_> {
+    fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
+        panic!("all files have arrived")
+    }
+
+    fn buffer(&mut self, view: &View<'_>, _: &[u8]) -> Result<()> {
+        let Descriptor::AddEstimate(estimate) = Descriptor::parse(view.descriptor)? else {
+            panic!("all files have arrived")
+        };
+        self.0.lock().unwrap().push(estimate.bytes);
+        Ok(())
+    }
+
+    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
+        panic!("a donor applies nothing")
+    }
+
+    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
+        panic!("a donor applies nothing")
+    }
 }
