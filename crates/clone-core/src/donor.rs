@@ -128,11 +128,12 @@ impl<S: Session> Serving<'_, S> {
         if let Some(source) = self.source.take() {
             let points = self.session.host().points();
             let point = source.innodb::<S>().and_then(|one| points.find(&one.locator));
-            source.end(self.session, error);
-            // A master that waits for its recipient has to hear of a worker's failure.
+            // A master that waits for its recipient has to hear of a worker's failure: as long as the worker is one of the clone's
+            // tasks, for another connection must not take it for its own.
             if let Some(point) = point.filter(|_| error != 0 && self.point.is_none()) {
                 point.fail(error);
             }
+            source.end(self.session, error);
         }
         self.point = None;
         self.unlock_backup();

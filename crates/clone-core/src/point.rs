@@ -45,7 +45,7 @@ struct Progress {
     /// InnoDB's descriptor that the recipient has acknowledged the end of PAGE COPY with.
     acknowledged: Option<Vec<u8>>,
     standing: Standing,
-    /// A task of the clone has failed, and InnoDB knows.
+    /// A task of the clone has failed with this error, which InnoDB knows or is told next.
     failed: Option<u32>,
 }
 
@@ -81,7 +81,7 @@ impl<E> Point<E> {
         self.progress().acknowledged.clone()
     }
 
-    /// A task of the clone has failed, or the recipient. InnoDB has to know it before: it is asked next.
+    /// A task of the clone has failed, or the recipient. InnoDB knows it, or is about to: it is asked next.
     pub(crate) fn fail(&self, error: u32) {
         self.progress().failed = Some(error);
     }
