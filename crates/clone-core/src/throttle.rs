@@ -17,11 +17,18 @@ pub const MAX_WAIT: Duration = Duration::from_secs(20);
 /// more.
 const MAX_AHEAD: Duration = Duration::from_millis(5);
 
-/// How much unused bandwidth is kept for later.
+/// How much unused bandwidth is kept for later, so that a stall does not lower the speed of the whole clone.
 ///
-/// It makes up for sleeps that last longer than asked for, some milliseconds on an idle machine, tens on a busy one. It is also
-/// what an idle clone may send at once when it goes on: a tenth of a second's worth.
-const MAX_CREDIT: Duration = Duration::from_millis(100);
+/// A stall is made up for at [`PEAK`]: one of a second within 15 seconds.
+const MAX_CREDIT: Duration = Duration::from_secs(10);
+
+/// Percent of the limit that tasks never exceed, whatever credit they have.
+const PEAK: u64 = 106;
+
+/// How much unused bandwidth may be sent at once, at the speed of the machine.
+///
+/// It makes up for sleeps that last longer than asked for, some milliseconds on an idle machine, tens on a busy one.
+const MAX_BURST: Duration = Duration::from_millis(100);
 
 /// One bandwidth limit, shared by all tasks of a clone.
 ///
@@ -30,7 +37,14 @@ const MAX_CREDIT: Duration = Duration::from_millis(100);
 /// size, unlike in the stock plugin, which gives each task a share that it re-estimates every second (`Client_Stat::task_target`)
 /// and forgets what a task sent beyond it.
 ///
-/// Over any span of time `t` the tasks book at most `rate * (t + 105 ms)`, and one block for each task on top.
+/// # Bounds
+/// From the first call to any moment `t` later, the tasks book at most `rate * (t + 5 ms)`. Over any span `t` after that it is
+/// `1.06 * rate * (t + 105 ms)`: 118% of the limit in any one second, and less than 110% in any span of 3 seconds or more. One block
+/// for each task comes on top of both.
+///
+/// Time in which the tasks do not send is made up for afterwards, up to 10 seconds of it: a tenth of a second at once, the rest at those
+/// 106%. So the whole clone averages the limit if it stalls for up to 5% of the time, and 90% of it if it stalls for up to 15%. What the
+/// machine cannot do, no credit brings back.
 ///
 /// # Changes of the limit
 /// A new limit counts from the next call on. After a raise, debt is paid at the new rate. After a cut, what was booked before is
@@ -62,10 +76,10 @@ impl Throttle {
             *account = None;
             return Duration::ZERO;
         }
-        let account = account.get_or_insert(Account { paid_until: now, rate, debt: 0 });
+        let account = account.get_or_insert_with(|| Account::open(now, rate));
         account.pay(now);
         account.set_rate(rate);
-        account.debt = account.debt.saturating_add(i128::from(bytes) * NANOS_PER_SECOND);
+        account.book(bytes);
         let wait = account.due().saturating_sub(now);
         if wait <= MAX_AHEAD { Duration::ZERO } else { wait.min(MAX_WAIT) }
     }
@@ -74,47 +88,95 @@ impl Throttle {
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
 /// What the tasks owe to the limit.
-///
-/// The unit of `debt` is a billionth of a byte. Then debt divided by bytes per second is nanoseconds, and nothing is lost in
-/// rounding however small the steps are.
 #[derive(Debug)]
 struct Account {
     /// Up to when time has been counted.
     paid_until: Duration,
-    /// The limit since then, bytes per second, not 0.
-    rate: u64,
-    /// Negative is credit.
-    debt: i128,
+    /// Paid at the limit: the whole clone keeps to it.
+    average: Debt,
+    /// Paid at [`PEAK`]: so does any part of the clone, nearly.
+    peak: Debt,
 }
 
 impl Account {
+    fn open(now: Duration, rate: u64) -> Self {
+        Self {
+            paid_until: now,
+            average: Debt { rate, nano_bytes: 0, max_credit: MAX_CREDIT },
+            peak: Debt { rate: peak(rate), nano_bytes: 0, max_credit: MAX_BURST },
+        }
+    }
+
     /// Counts the time up to `now`. Tasks read the clock before they get here, so it may be a little older than the last one's.
     fn pay(&mut self, now: Duration) {
         let elapsed = now.saturating_sub(self.paid_until);
         self.paid_until += elapsed;
-        self.debt = self.debt.saturating_sub(worth(elapsed, self.rate));
+        self.average.pay(elapsed);
+        self.peak.pay(elapsed);
+    }
+
+    fn set_rate(&mut self, rate: u64) {
+        self.average.set_rate(rate);
+        self.peak.set_rate(peak(rate));
+    }
+
+    fn book(&mut self, bytes: u64) {
+        self.average.book(bytes);
+        self.peak.book(bytes);
+    }
+
+    /// When nothing will be owed any more.
+    fn due(&self) -> Duration {
+        self.paid_until.saturating_add(self.average.due_in().max(self.peak.due_in()))
+    }
+}
+
+/// Bytes to be paid at a rate.
+///
+/// The unit is a billionth of a byte. Then debt divided by bytes per second is nanoseconds, and nothing is lost in rounding
+/// however small the steps are.
+#[derive(Debug)]
+struct Debt {
+    /// Bytes per second, not 0.
+    rate: u64,
+    /// Negative is credit.
+    nano_bytes: i128,
+    /// Credit is what so much time pays at most.
+    max_credit: Duration,
+}
+
+impl Debt {
+    fn pay(&mut self, elapsed: Duration) {
+        self.nano_bytes = self.nano_bytes.saturating_sub(worth(elapsed, self.rate));
         self.limit_credit();
     }
 
     fn set_rate(&mut self, rate: u64) {
-        if rate < self.rate && self.debt > 0 {
-            self.debt = self.debt.saturating_mul(i128::from(rate)) / i128::from(self.rate);
+        if rate < self.rate && self.nano_bytes > 0 {
+            self.nano_bytes =
+                self.nano_bytes.saturating_mul(i128::from(rate)) / i128::from(self.rate);
         }
         self.rate = rate;
         self.limit_credit();
     }
 
-    fn limit_credit(&mut self) {
-        self.debt = self.debt.max(-worth(MAX_CREDIT, self.rate));
+    fn book(&mut self, bytes: u64) {
+        self.nano_bytes = self.nano_bytes.saturating_add(i128::from(bytes) * NANOS_PER_SECOND);
     }
 
-    /// When the account will be even.
-    fn due(&self) -> Duration {
-        let debt = self.debt.max(0).unsigned_abs();
-        let nanos = debt.div_ceil(u128::from(self.rate));
-        self.paid_until
-            .saturating_add(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    fn limit_credit(&mut self) {
+        self.nano_bytes = self.nano_bytes.max(-worth(self.max_credit, self.rate));
     }
+
+    fn due_in(&self) -> Duration {
+        let nanos = self.nano_bytes.max(0).unsigned_abs().div_ceil(u128::from(self.rate));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+fn peak(rate: u64) -> u64 {
+    let peak = u128::from(rate) * u128::from(PEAK) / 100;
+    u64::try_from(peak).unwrap_or(u64::MAX)
 }
 
 /// What `time` pays at `rate`.

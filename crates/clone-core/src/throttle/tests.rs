@@ -28,7 +28,18 @@ struct Simulation<'a> {
     patience: Patience,
     /// Bytes per second at a time.
     rate: &'a dyn Fn(Duration) -> u64,
+    /// When a task runs that could run at a time.
+    runs_at: &'a dyn Fn(Duration) -> Duration,
 }
+
+const USUAL: Simulation<'static> = Simulation {
+    tasks: 1,
+    block: 64 * KIB,
+    oversleep: Duration::from_millis(1),
+    patience: Patience::Whole,
+    rate: &|_| MIB,
+    runs_at: &|now| now,
+};
 
 impl Simulation<'_> {
     /// Runs until `end` and calls `moved` for each block, with its time.
@@ -39,6 +50,7 @@ impl Simulation<'_> {
             .map(|task| Reverse((Duration::ZERO, task, Duration::ZERO, true)))
             .collect();
         while let Some(Reverse((now, task, until, is_all))) = events.pop() {
+            let now = (self.runs_at)(now);
             if now >= end {
                 break;
             }
@@ -67,6 +79,36 @@ impl Simulation<'_> {
         self.run(end, |_, bytes| total += bytes);
         total
     }
+
+    /// The blocks until `end`, with their times.
+    fn moves(&self, end: Duration) -> Vec<(Duration, u64)> {
+        let mut moves = Vec::new();
+        self.run(end, |now, bytes| moves.push((now, bytes)));
+        moves
+    }
+}
+
+/// Bytes in the busiest span of this length.
+fn busiest(span: Duration, moves: &[(Duration, u64)]) -> u64 {
+    let (mut most, mut sum, mut first) = (0, 0, 0);
+    for &(at, bytes) in moves {
+        sum += bytes;
+        while moves[first].0 + span < at {
+            sum -= moves[first].1;
+            first += 1;
+        }
+        most = most.max(sum);
+    }
+    most
+}
+
+/// In no span more than is promised, whatever happens: one block for each task besides.
+fn assert_bounds(moves: &[(Duration, u64)], rate: u64, outstanding: u64, what: &str) {
+    for (span, percent) in [(100, 218), (1_000, 118), (3_000, 110), (10_000, 108)] {
+        let bytes = busiest(Duration::from_millis(span), moves);
+        let allowed = rate * span / 1_000 * percent / 100 + outstanding;
+        assert!(bytes <= allowed, "{what}: {bytes} of {allowed} in {span} ms");
+    }
 }
 
 fn assert_within_ten_percent(bytes: u64, rate: u64, span: Duration, what: &str) {
@@ -94,13 +136,8 @@ fn holds_every_limit_with_any_number_of_tasks() {
                 };
                 for &oversleep in oversleep {
                     let oversleep = Duration::from_millis(oversleep);
-                    let simulation = Simulation {
-                        tasks,
-                        block,
-                        oversleep,
-                        patience: Patience::Whole,
-                        rate: &|_| rate,
-                    };
+                    let simulation =
+                        Simulation { tasks, block, oversleep, rate: &|_| rate, ..USUAL };
                     let what =
                         format!("{mib} MiB/s, {tasks} tasks, block {block}, over by {oversleep:?}");
                     assert_within_ten_percent(simulation.bytes(span), rate, span, &what);
@@ -120,9 +157,9 @@ fn follows_changes_of_the_limit() {
         let simulation = Simulation {
             tasks,
             block,
-            oversleep: Duration::from_millis(1),
             patience: Patience::Slices,
             rate: &|now| limits[phase(now)],
+            ..USUAL
         };
         simulation.run(PHASE * 6, |now, bytes| moved[phase(now)] += bytes);
         for (index, (&bytes, rate)) in moved.iter().zip(limits).enumerate() {
@@ -147,13 +184,83 @@ fn the_first_second_has_no_burst() {
 }
 
 #[test]
-fn idle_time_builds_up_a_tenth_of_a_second() {
+fn a_stall_is_made_up_for_without_a_burst() {
+    let rate = 256 * MIB;
+    let stall = Duration::from_secs(2)..Duration::from_secs(3);
+    // A tenth of it at once, the rest at 6% more than the limit.
+    let end = stall.end + Duration::from_secs(15);
+    for (tasks, block) in [(1, 64 * KIB), (4, 64 * KIB), (16, 64 * KIB), (4, MIB)] {
+        let simulation = Simulation {
+            tasks,
+            block,
+            rate: &|_| rate,
+            runs_at: &|now| if stall.contains(&now) { stall.end } else { now },
+            ..USUAL
+        };
+        let what = format!("{tasks} tasks, block {block}");
+        let moves = simulation.moves(end);
+        let bytes: u64 = moves.iter().map(|(_, bytes)| bytes).sum();
+        let share = bytes as f64 / (rate as f64 * end.as_secs_f64());
+        assert!((0.998..1.001).contains(&share), "{what}: {share}");
+        assert_bounds(&moves, rate, tasks as u64 * block, &what);
+    }
+}
+
+#[test]
+fn frequent_stalls_cost_little() {
+    let rate = 1024 * MIB;
+    // Not soon after a stall.
+    let end = Duration::from_millis(29_500);
+    // Milliseconds from one stall to the next, how many of them nothing moves, and which part of the limit is still reached.
+    for (period, stall, least) in [(400, 95, 0.995), (3_000, 250, 0.995), (3_000, 510, 0.9)] {
+        let stall = Duration::from_millis(stall);
+        for tasks in [1, 4, 16] {
+            let runs_at = |now: Duration| {
+                let next = (now.as_millis() / period + 1) * period;
+                let next = Duration::from_millis(next as u64);
+                if now + stall >= next { next } else { now }
+            };
+            let simulation =
+                Simulation { tasks, block: MIB, rate: &|_| rate, runs_at: &runs_at, ..USUAL };
+            let what = format!("{stall:?}, {tasks} tasks");
+            let moves = simulation.moves(end);
+            let bytes: u64 = moves.iter().map(|(_, bytes)| bytes).sum();
+            let share = bytes as f64 / (rate as f64 * end.as_secs_f64());
+            assert!((least..1.001).contains(&share), "{what}: {share}");
+            assert_bounds(&moves, rate, tasks as u64 * MIB, &what);
+        }
+    }
+}
+
+#[test]
+fn an_idle_hour_leads_to_no_burst() {
     let rate = 100 * MIB;
+    let hour = Duration::from_secs(3600);
+    for tasks in [1, 4, 16] {
+        let simulation = Simulation {
+            tasks,
+            rate: &|_| rate,
+            runs_at: &|now| if now > Duration::from_secs(1) { now.max(hour) } else { now },
+            ..USUAL
+        };
+        let moves = simulation.moves(hour + Duration::from_secs(200));
+        assert_bounds(&moves, rate, tasks as u64 * 64 * KIB, &format!("{tasks} tasks"));
+        // Ten seconds are made up for, not the hour.
+        let bytes: u64 = moves.iter().filter(|(at, _)| *at >= hour).map(|(_, bytes)| bytes).sum();
+        let seconds = bytes as f64 / rate as f64;
+        assert!((209.9..210.1).contains(&seconds), "{tasks} tasks: {seconds}");
+    }
+}
+
+#[test]
+fn unused_bandwidth_of_a_tenth_of_a_second_may_be_used_at_once() {
+    let rate = 100_000_000;
     let throttle = Throttle::new();
-    throttle.reserve(Duration::ZERO, MIB, rate);
+    throttle.reserve(Duration::ZERO, 0, rate);
     let now = Duration::from_secs(3600);
-    assert_eq!(throttle.reserve(now, 10 * MIB, rate), Duration::ZERO);
-    assert_eq!(throttle.reserve(now, 10 * MIB, rate), Duration::from_millis(100));
+    // At the peak, which is 106 bytes in a microsecond.
+    assert_eq!(throttle.reserve(now, 10_600_000, rate), Duration::ZERO);
+    assert_eq!(throttle.reserve(now, 10_600_000, rate), Duration::from_millis(100));
 }
 
 #[test]
@@ -194,7 +301,11 @@ fn a_cut_takes_saved_credit_away() {
     let throttle = Throttle::new();
     throttle.reserve(Duration::ZERO, 0, 10240 * MIB);
     let now = Duration::from_secs(9);
-    assert_eq!(throttle.reserve(now, MIB, MIB), Duration::from_millis(900));
+    // Ten seconds of the new limit are left, to be used at its peak.
+    let wait = throttle.reserve(now, 106 * MIB, 100 * MIB);
+    assert_eq!(wait, Duration::from_millis(900));
+    let wait = throttle.reserve(now, 1060 * MIB, 100 * MIB);
+    assert_eq!(wait, Duration::from_millis(10_900));
 }
 
 #[test]
@@ -218,30 +329,37 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn never_exceeds_the_bound(
+    fn never_exceeds_the_bounds(
         tasks in 1..20_usize,
         block in 512..4 * MIB,
         mib in 1..2000_u64,
         oversleep in 0..200_u64,
+        stall in 0..4_000_u64,
     ) {
         let rate = mib * MIB;
         let block = block.max(rate / 50_000);
-        let end = Duration::from_secs(2);
-        let mut total = 0;
+        let outstanding = tasks as u64 * block;
+        let stall = Duration::from_secs(1)..Duration::from_millis(1_000 + stall);
         let simulation = Simulation {
             tasks,
             block,
             oversleep: Duration::from_millis(oversleep),
-            patience: Patience::Whole,
             rate: &|_| rate,
+            runs_at: &|now| if stall.contains(&now) { stall.end } else { now },
+            ..USUAL
         };
-        let mut worst = 0.0_f64;
-        simulation.run(end, |now, bytes| {
+        let moves = simulation.moves(stall.end + Duration::from_secs(1));
+        let mut total = 0;
+        for (now, bytes) in &moves {
             total += bytes;
-            let allowed = rate as f64 * (now.as_secs_f64() + 0.105) + (tasks as u64 * block) as f64;
-            worst = worst.max(total as f64 / allowed);
-        });
-        prop_assert!(worst <= 1.0, "{worst}");
+            let allowed = rate as f64 * (now.as_secs_f64() + 0.005) + outstanding as f64;
+            prop_assert!(total as f64 <= allowed, "{total} of {allowed} at {now:?}");
+        }
+        for span in [1, 10, 100, 1_000] {
+            let bytes = busiest(Duration::from_millis(span), &moves);
+            let allowed = rate as f64 * 1.06 * (span as f64 / 1e3 + 0.105) + outstanding as f64;
+            prop_assert!(bytes as f64 <= allowed, "{bytes} of {allowed} in {span} ms");
+        }
     }
 
     #[test]
