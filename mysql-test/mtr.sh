@@ -7,6 +7,7 @@
 #   mysql-test/mtr.sh --stock clone.local_basic clone.remote_basic
 #   mysql-test/mtr.sh --plugin FILE --list clone -- --mysqld=--log-error-verbosity=3
 #   mysql-test/mtr.sh --plugin FILE --mysql 8.0.36 --list clone
+#   mysql-test/mtr.sh --plugin FILE --build DIR --list clone-debug
 #
 #   --plugin FILE   the plugin to test; it goes by the stock file name, mysql_clone.so
 #   --stock         test the stock plugin instead, to compare
@@ -14,6 +15,9 @@
 #                   clone, rpl and group_replication. May be given more than once, and beside test names
 #   --mysql RELEASE run them on this release of MySQL, of those that server.sh --list names, with its own suites. A test of
 #                   a list that the release does not have is left out, and named; default: 9.7
+#   --build DIR     run them on the mysqld that was built in DIR, with the plugins built there, --stock among them. Made from
+#                   the sources of the same release, with -DWITH_DEBUG=1: Debian has no debug server. Libraries of this host
+#                   that the root lacks are lent to it. Only the lists *-debug need this
 #   --parallel N    that many tests at a time; default: one for each core
 #   --retry N       a test that failed gets up to N more attempts; the summary names each test that needed one. For
 #                   the Group Replication tests, of which about one in a hundred runs fails with the stock plugin too
@@ -63,15 +67,16 @@ add_list() {
   done <"$file"
 }
 
-plugin='' stock='' release='' parallel=$(nproc) retry=0 keep='' tests=() arguments=()
+plugin='' stock='' release='' build='' parallel=$(nproc) retry=0 keep='' tests=() arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
-  --plugin | --list | --mysql | --parallel | --retry)
+  --plugin | --list | --mysql | --build | --parallel | --retry)
     [ $# -ge 2 ] || die "$1 wants a value"
     case $1 in
     --plugin) plugin=$2 ;;
     --list) add_list "$2" ;;
     --mysql) release=$2 ;;
+    --build) build=$2 ;;
     --parallel) parallel=$2 ;;
     --retry) retry=$2 ;;
     esac
@@ -101,6 +106,10 @@ else
   [ -n "$plugin" ] || die "which plugin? --plugin FILE or --stock"
   [ -f "$plugin" ] || die "no plugin $plugin; build it with: cargo build --release"
   plugin=$(realpath "$plugin")
+fi
+if [ -n "$build" ]; then
+  [ -x "$build/runtime_output_directory/mysqld" ] || die "$build has no runtime_output_directory/mysqld: is it where MySQL was built?"
+  build=$(realpath "$build")
 fi
 [ "${#tests[@]}" -gt 0 ] || die "which tests? --list LIST or names"
 [[ $parallel =~ ^[1-9][0-9]*$ ]] || die "--parallel wants a number above 0, not '$parallel'"
@@ -163,7 +172,7 @@ trap 'exit 143' TERM HUP
 began=$SECONDS
 : >"$log"
 "${as_root[@]}" unshare --mount --pid --net --fork --kill-child -- \
-  bash "$here/mtr-root.sh" "$MYSQL_CLONE_ROOT" "$vardir" "$plugin" "$here/suite" \
+  bash "$here/mtr-root.sh" "$MYSQL_CLONE_ROOT" "$vardir" "$plugin" "$build" "$here/suite" \
   --parallel="$parallel" --retry="$retry" "${arguments[@]}" "${tests[@]}" >"$log" 2>&1 &
 runner=$!
 tail -q -n +1 -f --pid="$runner" "$log" &
@@ -224,7 +233,7 @@ if [ "$failed" != 0 ] || [ -n "$keep" ]; then
   trap - EXIT
   printf 'mtr.sh: the logs are in %s; remove them when done\n' "$vardir"
 fi
-printf 'mtr.sh: %s tests took %s s with the %s plugin on MySQL %s\n' \
-  "${#tests[@]}" "$((SECONDS - began))" "${stock:+stock}${plugin##*/}" "$MYSQL_CLONE_VERSION"
+printf 'mtr.sh: %s tests took %s s with the %s plugin on MySQL %s%s\n' \
+  "${#tests[@]}" "$((SECONDS - began))" "${stock:+stock}${plugin##*/}" "$MYSQL_CLONE_VERSION" "${build:+ from $build}"
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
