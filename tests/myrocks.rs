@@ -60,6 +60,15 @@ fn donor() -> Result<Mysqld> {
     Ok(donor)
 }
 
+/// That may clone from `donor`, but has nothing that puts a clone in the place of its data.
+fn recipient(donor: &Mysqld) -> Result<Mysqld> {
+    let mut recipient = server("recipient", None)?;
+    recipient.start()?;
+    recipient.install_plugin()?;
+    clone::allow_donor(&recipient, donor)?;
+    Ok(recipient)
+}
+
 /// Transactions 1, 2, 3, ... each with a row in either engine.
 fn write(donor: &Mysqld, stop: &AtomicBool) -> Result<()> {
     let mut session = donor.session()?;
@@ -122,10 +131,7 @@ fn is_at_one_point(name: &str, cloned: &Mysqld, donor: &Mysqld) -> Result<()> {
 fn both_are_cloned_to_a_directory() {
     check(|| {
         let donor = donor()?;
-        let mut recipient = server("recipient", None)?;
-        recipient.start()?;
-        recipient.install_plugin()?;
-        clone::allow_donor(&recipient, &donor)?;
+        let recipient = recipient(&donor)?;
         for name in ["remote", "local"] {
             let directory = recipient.scratch(name);
             under_writes(&donor, || match name {
@@ -225,10 +231,7 @@ fn a_stock_peer_gets_no_half_of_a_server() {
 fn a_long_statement_is_waited_for_and_kill_ends_that() {
     check(|| {
         let donor = donor()?;
-        let mut recipient = server("recipient", None)?;
-        recipient.start()?;
-        recipient.install_plugin()?;
-        clone::allow_donor(&recipient, &donor)?;
+        let recipient = recipient(&donor)?;
         let mut blocker = donor.session()?;
         blocker.run_all(["BEGIN", "LOCK TABLES both_engines.i WRITE"])?;
         let directory = recipient.scratch("clone");

@@ -18,33 +18,38 @@ use crate::server::plugins;
 
 /// An engine of mysqld that can clone.
 #[derive(Clone, Copy)]
-pub(crate) struct MysqldEngine(engine::Engine);
+pub(crate) struct MysqldEngine {
+    engine: engine::Engine,
+    /// Its clone interface is that of this library. Asked for each descriptor, and the same as long as a clone runs.
+    is_own: bool,
+}
 
 impl MysqldEngine {
     /// The clone interface of an engine, if it has one.
     pub(super) fn new(handlerton: Handlerton) -> Option<Self> {
-        handlerton.engine().map(Self)
+        let is_own = engine_api::engine_behind(handlerton).is_some();
+        handlerton.engine().map(|engine| Self { engine, is_own })
     }
 
     /// The engine itself, if its clone interface is that of this library.
     fn own(&self) -> Option<Arc<dyn StorageEngine>> {
-        engine_api::engine_behind(self.0.handlerton())
+        engine_api::engine_behind(self.engine.handlerton())
     }
 }
 
 impl Engine<MysqldSession> for MysqldEngine {
     fn db_type(&self) -> u8 {
-        self.0.handlerton().db_type()
+        self.engine.handlerton().db_type()
     }
 
     fn name(&self) -> String {
         let engines = plugins::named_engines().unwrap_or_default();
-        let own = engines.into_iter().find(|(_, engine)| *engine == self.0.handlerton());
+        let own = engines.into_iter().find(|(_, engine)| *engine == self.engine.handlerton());
         own.map_or_else(|| format!("engine {}", self.db_type()), |(name, _)| name)
     }
 
     fn follows(&self) -> bool {
-        self.own().is_some()
+        self.is_own
     }
 
     fn prepare_point(&self, session: &MysqldSession, locator: &[u8]) -> Result<()> {
@@ -56,7 +61,7 @@ impl Engine<MysqldSession> for MysqldEngine {
     }
 
     fn begin(&self, session: &MysqldSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
-        self.0.begin(session.thd, locator, clone_mode(mode)).map(begun).map_err(Error::Raised)
+        self.engine.begin(session.thd, locator, clone_mode(mode)).map(begun).map_err(Error::Raised)
     }
 
     fn copy(
@@ -72,7 +77,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         let mut callback = CloneCallback::new(&mut adapter)
             .locator_index(index(locator_index))
             .client_buffer_size(buffer_size);
-        self.0.copy(session.thd, locator, task, &mut callback).map_err(Error::Raised)
+        self.engine.copy(session.thd, locator, task, &mut callback).map_err(Error::Raised)
     }
 
     fn ack(
@@ -84,11 +89,11 @@ impl Engine<MysqldSession> for MysqldEngine {
     ) -> Result<()> {
         // A recipient that reports a negative number reports a failure all the same.
         let error = u32::try_from(error).unwrap_or(number::ER_INTERNAL_ERROR);
-        self.0.ack(session.thd, locator, error, descriptor).map_err(Error::Raised)
+        self.engine.ack(session.thd, locator, error, descriptor).map_err(Error::Raised)
     }
 
     fn end(&self, session: &MysqldSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        self.0.end(session.thd, locator, task, error).map_err(Error::Raised)
+        self.engine.end(session.thd, locator, task, error).map_err(Error::Raised)
     }
 
     fn apply_begin(
@@ -98,7 +103,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         mode: Mode,
         directory: Option<&str>,
     ) -> Result<Begun> {
-        self.0
+        self.engine
             .apply_begin(session.thd, locator, clone_mode(mode), directory)
             .map(begun)
             .map_err(Error::Raised)
@@ -117,10 +122,10 @@ impl Engine<MysqldSession> for MysqldEngine {
         let mut callback = CloneCallback::new(&mut adapter)
             .locator_index(index(locator_index))
             .descriptor(descriptor);
-        if self.follows() {
+        if self.is_own {
             callback = callback.ask_for_estimate();
         }
-        self.0.apply(session.thd, locator, task, &mut callback).map_err(Error::Raised)
+        self.engine.apply(session.thd, locator, task, &mut callback).map_err(Error::Raised)
     }
 
     fn apply_error(
@@ -130,7 +135,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         task: u32,
         error: u32,
     ) -> Result<()> {
-        self.0.apply_error(session.thd, locator, task, error).map_err(Error::Raised)
+        self.engine.apply_error(session.thd, locator, task, error).map_err(Error::Raised)
     }
 
     fn apply_end(
@@ -140,7 +145,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         task: u32,
         error: u32,
     ) -> Result<()> {
-        self.0.apply_end(session.thd, locator, task, error).map_err(Error::Raised)
+        self.engine.apply_end(session.thd, locator, task, error).map_err(Error::Raised)
     }
 }
 

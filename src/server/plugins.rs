@@ -41,18 +41,17 @@ pub(crate) fn engines() -> Result<Vec<Handlerton>, u32> {
 
 /// As [`engines`], before the services are installed.
 pub(crate) fn handlertons(symbols: &Symbols) -> Result<Vec<Handlerton>, u32> {
-    let mut engines = Vec::new();
-    for_each(symbols, abi::MYSQL_STORAGE_ENGINE_PLUGIN, |plugin| {
-        // SAFETY: the data of a ready storage engine is its handlerton (sql/handler.cc:ha_initialize_handlerton).
-        engines.extend(unsafe { Handlerton::from_raw(plugin.data.cast()) });
-    })?;
-    Ok(engines)
+    Ok(named(symbols)?.into_iter().map(|(_, engine)| engine).collect())
 }
 
 /// The storage engines that are ready, with the names of their plugins.
 pub(crate) fn named_engines() -> Result<Vec<(String, Handlerton)>, u32> {
+    named(services().symbols)
+}
+
+fn named(symbols: &Symbols) -> Result<Vec<(String, Handlerton)>, u32> {
     let mut engines = Vec::new();
-    for_each(services().symbols, abi::MYSQL_STORAGE_ENGINE_PLUGIN, |plugin| {
+    for_each(symbols, abi::MYSQL_STORAGE_ENGINE_PLUGIN, |plugin| {
         // SAFETY: the data of a ready storage engine is its handlerton (sql/handler.cc:ha_initialize_handlerton).
         if let Some(engine) = unsafe { Handlerton::from_raw(plugin.data.cast()) } {
             // SAFETY: mysqld keeps the name as long as the plugin is in its list.

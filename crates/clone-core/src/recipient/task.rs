@@ -153,9 +153,8 @@ impl<'s, S: Session> Task<'s, S> {
     pub(super) fn report_local_error(&mut self, error: &Error) {
         let error = i32::try_from(error.number()).unwrap_or(i32::MAX);
         let engines = self.shared.located().len();
-        for locator in
-            (0..engines).filter_map(|index| self.wire_locator(index).ok()).collect::<Vec<_>>()
-        {
+        for index in 0..engines {
+            let Ok(locator) = self.wire_locator(index) else { continue };
             let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
             if let Err(error) = told {
                 self.log(&format!("Source ACK of local issue failed: {error}"));
