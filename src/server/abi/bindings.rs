@@ -1959,7 +1959,7 @@ const _: () = {
         "Offset of field: COM_DATA::rest",
     ][::core::mem::offset_of!(COM_DATA, rest) - 16usize];
 };
-/// What a statement calls; any may be NULL. With CS_TEXT_REPRESENTATION all values come as strings, or as NULL.
+/// What a statement calls; any but field_metadata may be NULL. With CS_TEXT_REPRESENTATION all values come as strings, or as NULL.
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct st_command_service_cbs {
