@@ -23,8 +23,16 @@ use librocksdb_sys as c;
 /// Column families, in the order in which they are opened. MyRocks has at least these two as well: data and `__system__`.
 pub const FAMILIES: [&CStr; 2] = [c"default", c"__system__"];
 
-/// `rocksdb::WALRecoveryMode::kAbsoluteConsistency`: a log that ends within a record is an error.
-const ABSOLUTE_CONSISTENCY: i32 = 1;
+/// What a log that ends within a record is when a database opens (`rocksdb::WALRecoveryMode`).
+#[derive(Clone, Copy, Debug)]
+#[repr(i32)]
+pub enum TornLog {
+    /// The trace of a kill within a write, which nobody had been told of; the record is left out (`kTolerateCorruptedTailRecords`).
+    Tolerated = 0,
+    /// An error (`kAbsoluteConsistency`): a clone is cut between two records.
+    Refused = 1,
+}
+
 /// `rocksdb::InfoLogLevel::WARN_LEVEL`.
 const WARN_LEVEL: i32 = 2;
 
@@ -56,6 +64,8 @@ pub struct Settings {
     pub blobs_from: Option<u64>,
     /// Number of old logs that are kept to be written over.
     pub recycled_logs: usize,
+    /// What becomes of a log that ends within a record.
+    pub torn_log: TornLog,
 }
 
 impl Default for Settings {
@@ -66,6 +76,7 @@ impl Default for Settings {
             file: 1 << 20,
             blobs_from: None,
             recycled_logs: 0,
+            torn_log: TornLog::Refused,
         }
     }
 }
@@ -457,7 +468,7 @@ impl Options {
         unsafe {
             c::rocksdb_options_set_create_if_missing(inner, 1);
             c::rocksdb_options_set_create_missing_column_families(inner, 1);
-            c::rocksdb_options_set_wal_recovery_mode(inner, ABSOLUTE_CONSISTENCY);
+            c::rocksdb_options_set_wal_recovery_mode(inner, settings.torn_log as i32);
             c::rocksdb_options_set_info_log_level(inner, WARN_LEVEL);
             c::rocksdb_options_set_write_buffer_size(inner, settings.memtable);
             c::rocksdb_options_set_target_file_size_base(inner, settings.file);

@@ -23,6 +23,7 @@ use clone_rocksdb_testkit::database::Source;
 use clone_rocksdb_testkit::exported;
 use clone_rocksdb_testkit::exported::Renewal;
 use clone_rocksdb_testkit::live::Settings;
+use clone_rocksdb_testkit::live::TornLog;
 use clone_rocksdb_testkit::load;
 use clone_rocksdb_testkit::load::Load;
 use clone_rocksdb_testkit::load::Writers;
@@ -51,7 +52,9 @@ fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
 /// A donor under write load, until standard input ends. Answers `digest SEQUENCE` for a cut, and `batches` with how many its writers
 /// have written.
 pub(crate) fn donate(root: &str) -> Result<()> {
-    let node = Node::new(Path::new(root), settings())?;
+    // Killed before, perhaps within a write.
+    let settings = Settings { torn_log: TornLog::Tolerated, ..settings() };
+    let node = Node::new(Path::new(root), settings)?;
     let is_new = !node.database().join("CURRENT").exists();
     let live = node.open()?;
     if is_new {
