@@ -7,7 +7,8 @@
 //!             SSTs of a checkpoint,   the last checkpoint,       logs, cut at one point;
 //!             renewed when it ages    file deletions disabled    then every task is done when no file is left
 //! ```
-//! A clone whose point is chosen for several engines begins with Final. Never backwards, not even in a restart: what was true of the files stays true.
+//! A clone whose point is chosen for several engines goes through Final in one step, before any file is sent. Never backwards, not even
+//! in a restart: what was true of the files stays true.
 //!
 //! All tasks run the same loop and ask [`Snapshot::next`] what to do. Whatever has to be done once is done by the task that finds
 //! it undone, with the lock held; the last checkpoint and the logs are the main task's.
@@ -183,31 +184,32 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Makes the last checkpoint.
+    /// Makes a checkpoint, so that there is little left to write out when the last one is made.
     pub(super) fn prepare_point(&self) -> Result<()> {
         let mut state = self.state();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
         if state.phase < Phase::Final {
-            state.make_final()?;
+            state.renew()?;
             self.changed.notify_all();
         }
         Ok(())
     }
 
-    /// Chooses this moment as the point of the clone.
+    /// Chooses this moment as the point of the clone: makes the last checkpoint, too.
     pub(super) fn fix_point(&self) -> Result<()> {
         let mut state = self.state();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
-        if state.phase != Phase::Final {
+        if state.phase != Phase::Rolling {
             return Err(Error::Protocol(format!(
                 "Wrong Clone RPC: point of a RocksDB clone in phase {:?}",
                 state.phase
             )));
         }
+        state.make_final()?;
         state.cut()?;
         self.changed.notify_all();
         Ok(())

@@ -221,7 +221,7 @@ impl Snapshot {
         let mut state = self.state();
         state.check_failure()?;
         if state.phase < Phase::Final {
-            state.make_final(session);
+            state.renew(session);
         }
         drop(state);
         self.sim.notify(self.key);
@@ -231,7 +231,8 @@ impl Snapshot {
     pub(super) fn fix_point(&self, session: &SimSession) -> Result<()> {
         let mut state = self.state();
         let outcome = state.check_failure().and_then(|()| match state.phase {
-            Phase::Final => {
+            Phase::Rolling => {
+                state.make_final(session);
                 state.cut(session);
                 Ok(())
             }

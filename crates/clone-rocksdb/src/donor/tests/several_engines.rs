@@ -13,8 +13,12 @@ fn the_point_is_chosen_before_the_copy() {
     let worker = donor.begin(&session(), Some(&locator), Mode::AddTask).unwrap().task;
     donor.prepare_point(&locator).unwrap();
     fake.append("000002.log", b" the point");
+    // A flush: what the log need not be kept for any more.
+    fake.file("000400.sst", b"flushed");
+    fake.append("MANIFEST-000001", b"000400.sst");
     donor.fix_point(&locator).unwrap();
     fake.append("000002.log", b", and after it");
+    fake.append("MANIFEST-000001", b", 000500.sst");
     // A compaction replaces a file, which the checkpoint holds.
     fake.drop_file(&sst(0));
     fake.file("000500.sst", b"new");
@@ -27,7 +31,12 @@ fn the_point_is_chosen_before_the_copy() {
     let content = target.into_inner().unwrap().content();
     assert_eq!(content["000002.log"], b"before the point");
     assert_eq!(content[&sst(0)], fake::content(&sst(0), 10));
-    assert_eq!(content.len(), 5);
+    assert_eq!(
+        content["MANIFEST-000001"], b"000400.sst",
+        "the last checkpoint is of the point, too"
+    );
+    assert_eq!(content["000400.sst"], b"flushed");
+    assert_eq!(content.len(), 6);
     fake.assert_clean();
 }
 
