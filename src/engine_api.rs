@@ -118,7 +118,7 @@ pub unsafe extern "C" fn clone_begin(
 ) -> c_int {
     end_call(|| {
         if clone_type != abi::HA_CLONE_HYBRID as usize {
-            return Err(Error::NotSupported("Clone of a type other than HYBRID"));
+            return Err(Error::NotSupported("Clone of a type other than HYBRID".into()));
         }
         // SAFETY: by the caller's promise.
         let (db_type, engine) = unsafe { engine_of(hton) }?;

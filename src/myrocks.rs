@@ -98,7 +98,8 @@ fn check_start_up(data: &Path, wal: &Path) -> Result<()> {
     }
     Err(Error::NotSupported(
         "CLONE of MyRocks over the server's data without early-plugin-load=clone_swap=libmysql_clone.so, clone-swap=ON and the \
-         directories of MyRocks in clone-swap-rocksdb-datadir and -wal-dir",
+         directories of MyRocks in clone-swap-rocksdb-datadir and -wal-dir"
+            .into(),
     ))
 }
 

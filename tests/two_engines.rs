@@ -315,3 +315,27 @@ fn a_peer_without_the_engine_is_refused_and_keeps_its_data() {
         Ok(())
     });
 }
+
+#[test]
+fn a_stock_donor_is_not_asked_for_an_engine_that_it_would_crash_for() {
+    check(|| {
+        let mut donor = fixture::server("donor")?.install_later().create()?;
+        Second::RocksDb.compile(&donor.scratch("plugin"))?;
+        donor.add_option("--plugin-load-add=rocksdb=ha_rocksdb.so");
+        donor.start()?;
+        donor.session()?.run("INSTALL PLUGIN clone SONAME 'mysql_clone.so'")?;
+        clone::make_donor(&donor)?;
+        let recipient = started(Second::RocksDb, "recipient", None)?;
+        clone::allow_donor(&recipient, &donor)?;
+        let directory = recipient.scratch("clone");
+        let statement = Statement::instance(&donor).into_directory(&directory).to_string();
+        let error = recipient.session()?.error(&statement)?;
+        println!("{error}");
+        ensure!(error.number == 1235, "{error}");
+        ensure!(
+            error.message.contains("ROCKSDB from a donor without this clone plugin"),
+            "{error}"
+        );
+        donor.session()?.run("DO 1")
+    });
+}

@@ -7,6 +7,7 @@
 //! this crate ([`Session::raise`](crate::session::Session::raise)). What the server or an engine has raised itself arrives as
 //! [`Error::Raised`] and is only passed on.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -100,7 +101,7 @@ pub enum Error {
         actual: u64,
     },
     /// Not supported here (1235).
-    NotSupported(&'static str),
+    NotSupported(Cow<'static, str>),
     /// The peer did not keep to the dialogue in time (1156).
     PacketsOutOfOrder,
     /// The recipient lacks a plugin of the donor (3870).

@@ -185,7 +185,7 @@ impl<S: Session> Task<'_, S> {
 
     /// Opens the data connection and, for the master, the auxiliary one.
     fn connect(&mut self) -> Result<()> {
-        self.choose_compression()?;
+        self.meet_donor()?;
         let data = self.session.connect(&self.shared.donor, LinkKind::Data, self.is_compressed());
         let outcome = data.map(|link| self.data = Some(link));
         self.log_outcome("Task Connect", &outcome);

@@ -72,7 +72,9 @@ impl<E> Source<E> {
             }
         }
         if begun.located.is_empty() {
-            return Err(Error::NotSupported("Clone without a storage engine that can clone"));
+            return Err(Error::NotSupported(
+                "Clone without a storage engine that can clone".into(),
+            ));
         }
         Ok(begun)
     }

@@ -38,7 +38,7 @@ pub trait StorageEngine: Send + Sync + 'static {
     /// it there is no clone together with other engines.
     fn fix_point(&self, session: &dyn Session, locator: &[u8]) -> Result<()> {
         let _ = (session, locator);
-        Err(Error::NotSupported("Clone of an engine without a point"))
+        Err(Error::NotSupported("Clone of an engine without a point".into()))
     }
 
     /// Donor: copies until nothing is left for this task, handing all data to `callbacks`. Without a point that was fixed before, it

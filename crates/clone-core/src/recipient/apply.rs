@@ -70,7 +70,7 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
 
 impl<S: Session> Callbacks for Applier<'_, '_, S> {
     fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
-        Err(Error::NotSupported("Remote Clone Client"))
+        Err(Error::NotSupported("Remote Clone Client".into()))
     }
 
     fn buffer(&mut self, view: &View<'_>, _: &[u8]) -> Result<()> {

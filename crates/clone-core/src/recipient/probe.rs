@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Which compression the donor is capable of.
+//! Whether the donor is of this project, where that has to be known before the first connection is made.
 //!
-//! `clone_enable_compression` means the classic protocol's with a stock donor, and packed blocks with a donor of this project,
-//! which cost a fraction of it. Both at once would be a waste, and the first has to be decided when a connection is made. So if
-//! compression is wanted, a connection of its own asks before: it says EXIT with an [`Offer`] behind it. A stock donor ignores the
-//! offer and answers COMPLETE, ours says first that it understands.
+//! * `clone_enable_compression` means the classic protocol's with a stock donor, and packed blocks with a donor of this project,
+//!   which cost a fraction of it. Both at once would be a waste, and the first is a property of a connection.
+//! * A stock donor that is asked for an engine of its server calls the engine's clone functions without looking whether it has any:
+//!   asked for MyRocks, Percona Server 8.0.27 crashes.
+//!
+//! So then a connection of its own asks before: it says EXIT with an [`Offer`] behind it. A stock donor ignores the offer and answers
+//! COMPLETE, ours says first that it understands.
 
-use clone_protocol::{CommandCode, EXTENSION_CONFIG, Offer, Packing, Response};
+use clone_protocol::{CommandCode, EXTENSION_CONFIG, Offer, Packing, Response, innodb};
 
 use super::task::{Task, donor_error, unexpected};
-use crate::error::Result;
-use crate::session::{Link, LinkKind, Session, Settings};
+use crate::error::{Error, Result};
+use crate::session::{Engine, Link, LinkKind, Session, Settings};
 
 /// What to offer with these settings.
 pub(super) fn offer(settings: &Settings) -> Offer {
@@ -24,13 +27,29 @@ const MAX_ANSWERS: usize = 16;
 
 impl<S: Session> Task<'_, S> {
     /// Before the first connection: asks the donor, if there is something to ask.
-    pub(super) fn choose_compression(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The network's, and the donor's. There are engines here that a stock donor cannot clone.
+    pub(super) fn meet_donor(&self) -> Result<()> {
         let shared = &self.shared;
-        if self.is_master() && shared.compressed.get().is_none() {
-            let wanted = shared.offer.packing != Packing::None;
-            let compressed = wanted && !self.understands_offers()?;
-            let _ = shared.compressed.set(compressed);
+        if !self.is_master() || shared.compressed.get().is_some() {
+            return Ok(());
         }
+        let engines = self.session.engines();
+        let others: Vec<_> = engines
+            .iter()
+            .filter(|engine| engine.db_type() != innodb::DB_TYPE)
+            .map(Engine::name)
+            .collect();
+        let wants_compression = shared.offer.packing != Packing::None;
+        let is_stock = (wants_compression || !others.is_empty()) && !self.understands_offers()?;
+        if is_stock && !others.is_empty() {
+            return Err(Error::NotSupported(
+                format!("CLONE of {} from a donor without this clone plugin", others.join(", "))
+                    .into(),
+            ));
+        }
+        let _ = shared.compressed.set(wants_compression && is_stock);
         Ok(())
     }
 

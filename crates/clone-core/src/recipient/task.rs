@@ -198,7 +198,9 @@ impl<'s, S: Session> Task<'s, S> {
                     .map(|engine| Located { engine, locator: Vec::new() })
                     .collect();
                 if located.is_empty() || located.len() > MAX_ENGINES {
-                    return Err(Error::NotSupported("Clone without a storage engine that can"));
+                    return Err(Error::NotSupported(
+                        "Clone without a storage engine that can".into(),
+                    ));
                 }
                 let directory = self.shared.directory.as_deref();
                 let begun = Destination::begin(session, &mut located, Mode::Version, directory)?;

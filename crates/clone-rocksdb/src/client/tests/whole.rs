@@ -186,7 +186,7 @@ fn a_clone_into_a_directory_is_put_in_place() {
 
 #[test]
 fn the_servers_data_is_replaced_only_if_that_will_do() {
-    let refuse = || Err(Error::NotSupported("as a test"));
+    let refuse = || Err(Error::NotSupported("as a test".into()));
     let client = Client::new(Layout::rocksdb("/nowhere")).replacing_if(refuse);
     let begin = |directory: Option<&Path>| {
         client.apply_begin(&TestSession::default(), None, Mode::Version, directory)
