@@ -10,9 +10,9 @@
 //! donor, data connection                            recipient           donor, auxiliary connection
 //! PAGE COPY of InnoDB, its end       ------->
 //!                                                      ACK     ------->  noted; COMPLETE
-//! other engines prepare (a last checkpoint)
+//! other engines prepare (write out what they have in memory)
 //! commits are blocked
-//!   other engines fix their point
+//!   other engines fix their point (a last checkpoint)
 //!   InnoDB gets the ACK, fixes its own, begins REDO COPY
 //! commits go on
 //! REDO COPY, then the others' data   ------->
@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use clone_protocol::innodb::{Descriptor, Locator, SnapshotState, State};
 
 use crate::error::{Error, Result};
-use crate::session::{CommitBlock, Engine, Session};
+use crate::session::{CommitBlock, Engine, Host, Session, Side};
 use crate::storage::Located;
 
 /// The point of one clone, for the engines that follow InnoDB. It outlives connections.
@@ -126,6 +126,7 @@ impl<E> Point<E> {
         // That may have been long. A recipient that has gone meanwhile can come back, until the point is fixed.
         wait()?;
         let block = session.block_commits(self.timeout, wait)?;
+        session.host().log(Side::Server, "Commits are blocked until InnoDB begins REDO COPY");
         self.progress().standing = Standing::Fixed;
         for one in &self.followers {
             one.engine.fix_point(session, &one.locator)?;

@@ -165,7 +165,6 @@ impl<S: Session> Sender<'_, S> {
             Some(error) if error.is_network() => Err(error),
             Some(_) => Err(Error::Internal("Clone error in another task".to_owned())),
         })?;
-        session.host().log(Side::Server, "Commits are blocked until InnoDB begins REDO COPY");
         self.commits_are_blocked = Some(block);
         self.engine.engine.ack(session, &self.engine.locator, 0, &acknowledged)
     }

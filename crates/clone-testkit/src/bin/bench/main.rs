@@ -13,6 +13,7 @@ mod scenario;
 mod volume;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Stage {
             }
             for plugin in turns {
                 let sample = self
-                    .clone(scenario, plugin)
+                    .clone(scenario, plugin, options)
                     .with_context(|| format!("{}, {plugin:?}", scenario.name))?;
                 if round < warm_up {
                     continue;
@@ -118,7 +119,7 @@ impl Stage {
         Ok(line)
     }
 
-    fn clone(&self, scenario: &Scenario, plugin: Plugin) -> Result<Sample> {
+    fn clone(&self, scenario: &Scenario, plugin: Plugin, options: &Options) -> Result<Sample> {
         self.load_plugin(&self.recipient, plugin)?;
         let target = match scenario.way {
             Way::Local => &self.donor,
@@ -143,6 +144,10 @@ impl Stage {
                 Some(writers)
             }
         };
+        if self.place == Place::Tmpfs {
+            let size = if scenario.data == Data::Large { options.large_mib } else { options.mib };
+            warm_memory(&options.tmpfs, size + size / 4)?;
+        }
         let sample = measure::clone(target, donor, &statement, writers.as_ref());
         if let Some(writers) = writers {
             writers.stop()?;
@@ -182,6 +187,17 @@ impl Stage {
         }
         target.session()?.run_all(settings.iter().map(String::as_str))
     }
+}
+
+/// Uses as much memory as the clone will, and frees it. A virtual machine may have given free memory back to its host, and gets it
+/// again at a few hundred MiB/s, which would be measured instead of the clone.
+fn warm_memory(tmpfs: &Path, mib: u32) -> Result<()> {
+    let mut file = tempfile::tempfile_in(tmpfs)?;
+    let block = vec![1; 1 << 20];
+    for _ in 0..mib {
+        file.write_all(&block)?;
+    }
+    Ok(())
 }
 
 /// The next clone begins with nothing left to write for this one.
