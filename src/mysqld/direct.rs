@@ -2,7 +2,9 @@
 
 //! A plain connection past mysqld's client library and NET layer: the same packets, without their copies.
 //!
-//! A donor sends a file's block by `sendfile`, without a copy of its own. A recipient reads a block into memory from which it can
+//! A donor sends a file's block by `sendfile`, without a copy of its own; or, to a recipient on the same machine, through a buffer that
+//! stays in the processor's cache: there `sendfile` saves the donor a copy that the recipient pays for, since it has to take the bytes
+//! from single pages of memory that no cache holds. A recipient reads a block into memory from which it can
 //! be written as it lies there; `splice`, which would save that, costs more than it saves (see docs/performance.md). The bytes on
 //! the network are the same as ever, so either side does it alone, whatever the other one is. All packets of a clone have sequence number 0 in their headers
 //! (`clone_protocol_service.cc` begins a new transaction for each), so there is no state to share with mysqld.
@@ -157,12 +159,21 @@ impl DirectReader {
     }
 }
 
+/// What is known of the connection when the first block is sent.
+#[derive(Clone, Copy)]
+struct Peer {
+    timeout: Duration,
+    is_within_host: bool,
+}
+
 /// Sends blocks of files.
 #[derive(Default)]
 pub(super) struct DirectWriter {
-    timeout: Option<Duration>,
+    peer: Option<Peer>,
     /// Both packets' heads are built here.
     head: Vec<u8>,
+    /// What is not sent inside the kernel.
+    buffer: Vec<u8>,
     /// After one error the connection is of no more use.
     broken: Option<u32>,
 }
@@ -191,18 +202,18 @@ impl DirectWriter {
         if packets.iter().any(|len| *len >= CONTINUED) {
             return Ok(false);
         }
-        let socket = match self.timeout {
-            Some(timeout) => Socket::new(socket, timeout),
+        let peer = match self.peer {
+            Some(peer) => peer,
             None => {
                 let timeout = timeout(session, "net_write_timeout", 60);
                 let socket = Socket::new(socket, timeout);
                 if !socket.limit_send_file() {
                     return Ok(false);
                 }
-                self.timeout = Some(timeout);
-                socket
+                *self.peer.insert(Peer { timeout, is_within_host: socket.is_within_host() })
             }
         };
+        let socket = Socket::new(socket, peer.timeout);
         self.head.clear();
         for (len, payload) in packets.into_iter().zip([descriptor, &[ResponseCode::Data as u8]]) {
             let [low, middle, high, ..] = len.to_le_bytes();
@@ -210,7 +221,9 @@ impl DirectWriter {
             self.head.extend_from_slice(payload);
         }
         let sent = socket.send(&self.head, true).map_err(CopyError::Write);
-        match sent.and_then(|()| socket.send_file(file, u64::from(len))) {
+        let inside_kernel = !peer.is_within_host;
+        let buffer = &mut self.buffer;
+        match sent.and_then(|()| socket.send_file(file, u64::from(len), inside_kernel, buffer)) {
             Ok(()) => Ok(true),
             Err(error) => {
                 // The recipient waits for the rest of the packet, and can be told nothing.

@@ -3,9 +3,11 @@
 //! Connections in COM_CLONE, over mysqld's `clone_protocol` service; and past it, where that saves copies ([`super::direct`]).
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use clone_core::error::{Error, Result};
 use clone_core::session::{DonorLink, Link, Packet, TransferError};
+use clone_io::Socket;
 use clone_protocol::{CommandCode, ResponseCode};
 
 use super::MysqldSession;
@@ -64,6 +66,11 @@ impl Link<MysqldSession> for RecipientLink {
             .receive(session.thd, is_data, timeout_seconds)
             .map_err(Error::Raised)?;
         Ok(Packet { data: packet.data, network_len: packet.network_len as u64 })
+    }
+
+    fn is_within_host(&self) -> bool {
+        let socket = self.connection.socket();
+        socket.is_some_and(|socket| Socket::new(socket, Duration::ZERO).is_within_host())
     }
 
     fn kill(&mut self, other: &mut Self) -> Result<()> {

@@ -157,6 +157,12 @@ impl Connection {
         Ok(Packet { data, network_len })
     }
 
+    /// The socket, whatever is on it; not to be read from or written to.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: open as long as the connection, which the result borrows.
+        (self.socket >= 0).then(|| unsafe { BorrowedFd::borrow_raw(self.socket) })
+    }
+
     /// The socket, if it has neither TLS nor compression: then packets can be read from it past the client library. Nothing may
     /// be under way, in the library's buffer or on the network.
     ///
@@ -174,8 +180,7 @@ impl Connection {
         if !is_known || !matches!(vio.kind, VIO_TYPE_TCPIP | VIO_TYPE_SOCKET) {
             return None;
         }
-        // SAFETY: open as long as the connection, which the result borrows.
-        Some(unsafe { BorrowedFd::borrow_raw(self.socket) })
+        self.socket()
     }
 
     /// Kills the session of `other` at the donor, through this connection, which has left clone mode (COM_EXIT). The

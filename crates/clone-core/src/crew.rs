@@ -21,10 +21,13 @@ impl Crew {
         Self { workers: Vec::new(), tuner: Tuner::new(), max_threads: max_threads.max(1) }
     }
 
-    /// How many workers to start with: with auto-tuning a thread for each of the machine's `processors`, so that it has less to
-    /// find out (the stock plugin begins with one and decides every five seconds), else all; and no more than the bandwidth limits
-    /// leave room for.
-    pub(crate) fn initial(&self, settings: &Settings, processors: u32) -> u32 {
+    /// How many workers to start with: with auto-tuning a thread for each of the `processors`, so that it has less to find out (the
+    /// stock plugin begins with one and decides every five seconds), else all; and no more than the bandwidth limits leave room for.
+    ///
+    /// If both sides of the clone are `within_host` each has half of the processors. More threads than that make no clone faster, but
+    /// wait for each other, and InnoDB's stages wait for all of them.
+    pub(crate) fn initial(&self, settings: &Settings, processors: u32, within_host: bool) -> u32 {
+        let processors = if within_host { processors / 2 } else { processors };
         let threads = match settings.autotune_concurrency {
             true => self.max_threads.min(processors.max(1)),
             false => self.max_threads,

@@ -124,7 +124,7 @@ impl<'s, S: Session> Task<'s, S> {
         let initial = self
             .crew
             .as_ref()
-            .map_or(0, |crew| crew.initial(&settings, session.host().processors()));
+            .map_or(0, |crew| crew.initial(&settings, session.host().processors(), true));
         self.grow(initial);
         self.copy(source, destination)
     }

@@ -316,6 +316,11 @@ pub trait Link<S: Session> {
     /// Waits for the next packet, at most `timeout_seconds` for each read (0: the server's `net_read_timeout`).
     fn receive(&mut self, session: &S, is_data: bool, timeout_seconds: u32) -> Result<Packet<'_>>;
 
+    /// Whether the donor is on this machine, so that both share its processors.
+    fn is_within_host(&self) -> bool {
+        false
+    }
+
     /// Asks the donor, over this connection, to kill the connection `other`.
     fn kill(&mut self, other: &mut Self) -> Result<()>;
 

@@ -6,13 +6,14 @@
 //! for the peer has a limit.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, getpeername, getsockname};
 
 use crate::copy::CopyError;
 use crate::file::read_exact;
@@ -74,14 +75,32 @@ impl<'fd> Socket<'fd> {
         Ok(())
     }
 
-    /// Sends `len` bytes of `file` from its current offset, inside the kernel where it can.
+    /// Whether the peer is on this machine, so that both ends share its processors: it has this end's address, or one of loopback.
+    pub fn is_within_host(&self) -> bool {
+        let own = getsockname(self.fd).ok();
+        let peer = getpeername(self.fd).ok().flatten();
+        let ip = |address| SocketAddr::try_from(address).ok().map(|address| address.ip());
+        match (own.and_then(ip), peer.and_then(ip)) {
+            (Some(own), Some(peer)) => peer == own || peer.to_canonical().is_loopback(),
+            _ => false,
+        }
+    }
+
+    /// Sends `len` bytes of `file` from its current offset: `inside_kernel`, where it can, else through `buffer`, which gets a length
+    /// if it has none.
     ///
     /// # Errors
     /// [`CopyError::Read`] for the file, [`CopyError::Write`] for the connection. In both cases the peer waits for bytes that do
     /// not come: the connection is of no more use.
-    pub fn send_file(&self, file: BorrowedFd<'_>, len: u64) -> Result<(), CopyError> {
+    pub fn send_file(
+        &self,
+        file: BorrowedFd<'_>,
+        len: u64,
+        inside_kernel: bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), CopyError> {
         let mut left = len;
-        while left > 0 {
+        while inside_kernel && left > 0 {
             let part = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_CALL);
             match rustix::fs::sendfile(self.fd, file, None, part) {
                 Ok(0) => break,
@@ -92,12 +111,15 @@ impl<'fd> Socket<'fd> {
                 Err(_) => break,
             }
         }
-        let mut buffer = Vec::new();
+        if left > 0 {
+            buffer.resize(BUFFER, 0);
+        }
         while left > 0 {
-            buffer.resize(usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER), 0);
-            read_exact(file, &mut buffer).map_err(CopyError::Read)?;
-            self.send(&buffer, false).map_err(CopyError::Write)?;
-            left -= buffer.len() as u64;
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);
+            let part = &mut buffer[..part];
+            read_exact(file, part).map_err(CopyError::Read)?;
+            left -= part.len() as u64;
+            self.send(part, left > 0).map_err(CopyError::Write)?;
         }
         Ok(())
     }
@@ -128,8 +150,8 @@ impl<'fd> Socket<'fd> {
 /// One call moves at most this much, so that KILL is seen and time is counted between two.
 const MAX_CALL: usize = 16 << 20;
 
-/// Where no kernel way is left.
-const BUFFER: usize = 64 << 10;
+/// Bytes that are read and sent at once. They shall still be in the processor's cache when they are sent, and a call is to be worth it.
+const BUFFER: usize = 256 << 10;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -162,29 +184,44 @@ mod tests {
 
     #[test]
     fn a_file_goes_over_a_connection_between_packets() {
-        let data = pattern(5 << 20);
+        for inside_kernel in [true, false] {
+            let data = pattern(5 << 20);
+            let (one, other) = pair();
+            let mut from = tempfile::tempfile().unwrap();
+            from.write_all(&data).unwrap();
+            from.seek(SeekFrom::Start(100)).unwrap();
+            let len = data.len() - 300;
+            let sender = thread::spawn(move || {
+                let socket = socket(&one, LIMIT);
+                let file = from.as_fd();
+                socket.send(b"head", true).unwrap();
+                socket.send_file(file, len as u64, inside_kernel, &mut Vec::new()).unwrap();
+                socket.send(b"tail", false).unwrap();
+                assert_eq!(from.stream_position().unwrap(), 100 + len as u64);
+            });
+            let socket = socket(&other, LIMIT);
+            let mut four = [0; 4];
+            socket.receive(&mut four).unwrap();
+            assert_eq!(&four, b"head");
+            let mut copied = vec![0; len];
+            socket.receive(&mut copied).unwrap();
+            socket.receive(&mut four).unwrap();
+            assert_eq!(&four, b"tail");
+            sender.join().unwrap();
+            assert!(copied == data[100..100 + len]);
+        }
+    }
+
+    #[test]
+    fn a_peer_on_this_machine_is_known_by_its_address() {
         let (one, other) = pair();
-        let mut from = tempfile::tempfile().unwrap();
-        from.write_all(&data).unwrap();
-        from.seek(SeekFrom::Start(100)).unwrap();
-        let len = data.len() - 300;
-        let sender = thread::spawn(move || {
-            let socket = socket(&one, LIMIT);
-            socket.send(b"head", true).unwrap();
-            socket.send_file(from.as_fd(), len as u64).unwrap();
-            socket.send(b"tail", false).unwrap();
-            assert_eq!(from.stream_position().unwrap(), 100 + len as u64);
-        });
-        let socket = socket(&other, LIMIT);
-        let mut four = [0; 4];
-        socket.receive(&mut four).unwrap();
-        assert_eq!(&four, b"head");
-        let mut copied = vec![0; len];
-        socket.receive(&mut copied).unwrap();
-        socket.receive(&mut four).unwrap();
-        assert_eq!(&four, b"tail");
-        sender.join().unwrap();
-        assert!(copied == data[100..100 + len]);
+        assert!(socket(&one, LIMIT).is_within_host());
+        assert!(socket(&other, LIMIT).is_within_host());
+        // Without an address, as without a peer, nothing is known.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(!Socket::new(listener.as_fd(), LIMIT).is_within_host());
+        let (unnamed, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!Socket::new(unnamed.as_fd(), LIMIT).is_within_host());
     }
 
     #[test]
@@ -210,7 +247,7 @@ mod tests {
     fn a_file_that_fails_is_told_from_the_connection() {
         let (one, _other) = pair();
         let short = tempfile::tempfile().unwrap();
-        let sent = socket(&one, LIMIT).send_file(short.as_fd(), 10);
+        let sent = socket(&one, LIMIT).send_file(short.as_fd(), 10, true, &mut Vec::new());
         assert!(matches!(sent, Err(CopyError::Read(_))), "{sent:?}");
     }
 
@@ -222,7 +259,9 @@ mod tests {
         assert!(impatient.limit_send_file());
         let file = tempfile::tempfile().unwrap();
         file.set_len(64 << 20).unwrap();
-        let Err(CopyError::Write(error)) = impatient.send_file(file.as_fd(), 64 << 20) else {
+        let Err(CopyError::Write(error)) =
+            impatient.send_file(file.as_fd(), 64 << 20, true, &mut Vec::new())
+        else {
             panic!("somebody has taken 64 MiB")
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

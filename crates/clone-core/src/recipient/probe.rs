@@ -59,8 +59,15 @@ impl<S: Session> Task<'_, S> {
     }
 
     fn understands_offers(&self) -> Result<bool> {
+        let mut link = self.session.connect(&self.shared.donor, LinkKind::Auxiliary, false)?;
+        let answer = self.ask(&mut link);
+        // What broke the dialogue, or left the donor in the middle of it, leaves nobody to say goodbye to.
+        link.disconnect(None, answer.is_err(), false);
+        answer
+    }
+
+    fn ask(&self, link: &mut S::Link) -> Result<bool> {
         let session = self.session;
-        let mut link = session.connect(&self.shared.donor, LinkKind::Auxiliary, false)?;
         let mut payload = Vec::new();
         self.shared.offer.encode(&mut payload);
         let mut understands = false;
@@ -69,10 +76,7 @@ impl<S: Session> Task<'_, S> {
             let packet = link.receive(session, false, 0)?;
             match Response::parse(packet.data)? {
                 Response::ConfigV3 { name, .. } => understands |= name == EXTENSION_CONFIG,
-                Response::Complete => {
-                    link.disconnect(None, false, false);
-                    return Ok(understands);
-                }
+                Response::Complete => return Ok(understands),
                 Response::Error { number, message } => return Err(donor_error(number, message)),
                 _ => return Err(unexpected()),
             }

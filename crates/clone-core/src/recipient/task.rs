@@ -378,6 +378,11 @@ impl<'s, S: Session> Task<'s, S> {
         }
     }
 
+    /// Whether the donor is on this machine.
+    pub(super) fn is_within_host(&self) -> bool {
+        self.data.as_ref().is_some_and(Link::is_within_host)
+    }
+
     fn data_link(&mut self) -> Result<&mut S::Link> {
         self.data.as_mut().ok_or(Error::Raised(number::ER_NET_ERROR_ON_WRITE))
     }

@@ -12,7 +12,8 @@ impl<S: Session> Task<'_, S> {
     pub(super) fn spawn_initial_workers(&mut self) {
         let host = self.session.host();
         let (settings, processors) = (host.settings(), host.processors());
-        let initial = |master: &Master| master.crew.initial(&settings, processors);
+        let within_host = self.is_within_host();
+        let initial = |master: &Master| master.crew.initial(&settings, processors, within_host);
         let wanted = self.master.as_ref().map_or(0, initial);
         self.grow(wanted);
     }
