@@ -22,8 +22,21 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
-/// A result must be smaller than this part of its source, or the source is sent: what saves less is not worth unpacking.
-const WORTH: (usize, usize) = (15, 16);
+/// What a packed block must be smaller than, as a part of the block, or the block is sent as it is.
+#[derive(Clone, Copy)]
+struct Worth(usize, usize);
+
+impl Worth {
+    /// Levels 0 and 1 are for speed: packing and unpacking takes as much time as a good network needs for several times the bytes, so
+    /// that a fifth at least is to be saved. Rows that do not compress leave a tenth of their pages empty.
+    const FAST: Self = Self(4, 5);
+    /// Higher levels say that the size matters: a sixteenth is as much as a frame and its unpacking are worth at all.
+    const SMALL: Self = Self(15, 16);
+
+    fn limit(self, len: usize) -> usize {
+        len / self.1 * self.0
+    }
+}
 
 /// Bytes that are tried first: a sample from the middle of the block.
 const SAMPLE: usize = 16 * 1024;
@@ -40,6 +53,7 @@ const PROBE: u32 = 8;
 /// not it is not even asked for each: so data that cannot be compressed costs next to nothing.
 pub struct Packer {
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    worth: Worth,
     packed: Vec<u8>,
     /// Blocks since the last one that shrank.
     misses: u32,
@@ -55,7 +69,8 @@ impl Packer {
             0 => None,
             level => Some(zstd::bulk::Compressor::new(i32::from(level))?),
         };
-        Ok(Self { zstd, packed: Vec::new(), misses: 0 })
+        let worth = if level > 1 { Worth::SMALL } else { Worth::FAST };
+        Ok(Self { zstd, worth, packed: Vec::new(), misses: 0 })
     }
 
     /// The shorter form of `block`, with `headroom` bytes in front of it that are the caller's; none if there is none. Valid until
@@ -92,7 +107,7 @@ impl Packer {
 
     /// Fills `packed` behind the headroom, and gives the length; none if that is not worth it.
     fn compress(&mut self, block: &[u8], headroom: usize) -> Option<(Codec, usize)> {
-        let limit = block.len() / WORTH.1 * WORTH.0;
+        let limit = self.worth.limit(block.len());
         let room = match self.zstd {
             None => lz4_flex::block::get_maximum_output_size(block.len()),
             // Shorter than the worst case: this compressor gives up by itself where it does not fit.
@@ -211,6 +226,19 @@ mod tests {
             // Data that changes is noticed within a few blocks.
             let noticed = (0..PROBE).any(|_| packer.pack(&text, 0).is_some());
             assert!(noticed, "level {level}");
+        }
+    }
+
+    #[test]
+    fn what_saves_little_is_packed_at_higher_levels_only() {
+        // Two rows of noise in each page, as InnoDB would have them.
+        let mut pages = noise(1 << 20);
+        for page in pages.chunks_mut(16 << 10) {
+            page[14_000..].fill(0);
+        }
+        for (level, is_packed) in [(0, false), (1, false), (2, true), (19, true)] {
+            let mut packer = Packer::new(level).unwrap();
+            assert_eq!(packer.pack(&pages, 0).is_some(), is_packed, "level {level}");
         }
     }
 

@@ -37,7 +37,19 @@ const TABLES: u32 = 8;
 /// Tablespaces of one table in [`Data::Small`].
 const PARTITIONS: u32 = 1000;
 
+/// Of the small tables, about this many fit in a MiB.
+const SMALL_PER_MIB: u32 = 9;
+
 impl Data {
+    /// About how many MiB it is, without what every server has.
+    pub(crate) fn mib(self, options: &Options) -> u32 {
+        match self {
+            Data::Large => options.large_mib,
+            Data::Small => options.tables / SMALL_PER_MIB,
+            Data::Text | Data::Random | Data::Holes => options.mib,
+        }
+    }
+
     /// Creates and fills the tables. The pages are on disk when this returns.
     pub(crate) fn load(self, donor: &mut Mysqld, options: &Options) -> Result<()> {
         clone::make_donor(donor)?;

@@ -68,10 +68,12 @@ impl Stage {
     /// Starts the servers and loads the data; none if there is no such place.
     fn build(scenario: &Scenario, options: &Options) -> Result<Option<Self>> {
         let volume = match scenario.place {
-            Place::Reflink => match Volume::xfs(&options.disk, 3 * options.mib + 2048)? {
-                Some(volume) => Some(volume),
-                None => return Ok(None),
-            },
+            Place::Reflink => {
+                match Volume::xfs(&options.disk, 3 * scenario.data.mib(options) + 2048)? {
+                    Some(volume) => Some(volume),
+                    None => return Ok(None),
+                }
+            }
             _ => None,
         };
         let below = match (&volume, scenario.place) {
@@ -119,7 +121,11 @@ impl Stage {
         Ok(line)
     }
 
-    fn clone(&self, scenario: &Scenario, plugin: Plugin, options: &Options) -> Result<Sample> {
+    fn clone(&mut self, scenario: &Scenario, plugin: Plugin, options: &Options) -> Result<Sample> {
+        if scenario.is_cold {
+            self.donor.restart()?;
+            self.recipient.restart()?;
+        }
         self.load_plugin(&self.recipient, plugin)?;
         let target = match scenario.way {
             Way::Local => &self.donor,
@@ -145,7 +151,7 @@ impl Stage {
             }
         };
         if self.place == Place::Tmpfs {
-            let size = if scenario.data == Data::Large { options.large_mib } else { options.mib };
+            let size = scenario.data.mib(options);
             warm_memory(&options.tmpfs, size + size / 4)?;
         }
         let sample = measure::clone(target, donor, &statement, writers.as_ref());
