@@ -118,3 +118,40 @@ impl Drop for Crew {
 fn limits(settings: &Settings) -> Limits {
     Limits { data: settings.max_data_bandwidth, network: settings.max_network_bandwidth }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(autotune_concurrency: bool, max_data_bandwidth: u32) -> Settings {
+        Settings {
+            buffer_size: 4 << 20,
+            block_ddl: false,
+            ddl_timeout: 300,
+            max_concurrency: 16,
+            max_network_bandwidth: 0,
+            max_data_bandwidth,
+            autotune_concurrency,
+            delay_after_data_drop: 0,
+            enable_compression: false,
+            compression_level: 1,
+        }
+    }
+
+    #[test]
+    fn processors_decide_with_how_many_workers_a_tuned_clone_begins() {
+        let initial = |processors, within_host| {
+            Crew::new(16).initial(&settings(true, 0), processors, within_host)
+        };
+        assert_eq!([1, 2, 8, 64].map(|processors| initial(processors, false)), [0, 1, 7, 15]);
+        assert_eq!([1, 2, 8, 64].map(|processors| initial(processors, true)), [0, 0, 3, 15]);
+        assert_eq!(initial(0, true), 0);
+    }
+
+    #[test]
+    fn limits_and_the_variable_decide_too() {
+        assert_eq!(Crew::new(16).initial(&settings(false, 0), 2, true), 15);
+        assert_eq!(Crew::new(16).initial(&settings(false, 200), 2, true), 3);
+        assert_eq!(Crew::new(3).initial(&settings(true, 0), 8, false), 2);
+    }
+}

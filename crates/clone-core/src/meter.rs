@@ -71,22 +71,21 @@ impl Meter {
     /// What was moved since the last evaluation, at most once a second, or at once with `reset`, which ends a state of the clone
     /// (`clone_client.cc:Client_Stat::update`).
     ///
-    /// `now` is monotonic time since any fixed moment. The first call starts the time and gives nothing; a reset before it is
-    /// ignored.
+    /// `now` is monotonic time since any fixed moment. The first call starts the time and gives nothing. A reset before it gives what
+    /// was moved, without a speed; if that is nothing it is ignored.
     pub fn evaluate(&self, now: Duration, reset: bool) -> Option<Sample> {
         let mut guard = self.evaluation.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = guard.as_mut() else {
-            if !reset {
-                *guard =
-                    Some(Evaluation { started: now, at: now, data_bytes: 0, network_bytes: 0 });
-            }
-            return None;
-        };
-        let elapsed = now.saturating_sub(last.at);
-        if elapsed < INTERVAL && !reset {
+        let is_first = guard.is_none();
+        let totals = self.totals_since(now, now);
+        if is_first && reset && totals.data_bytes == 0 && totals.network_bytes == 0 {
             return None;
         }
-        let totals = self.totals_since(now, last.started);
+        let begun = Evaluation { started: now, at: now, data_bytes: 0, network_bytes: 0 };
+        let last = guard.get_or_insert(begun);
+        let elapsed = now.saturating_sub(last.at);
+        if (is_first || elapsed < INTERVAL) && !reset {
+            return None;
+        }
         let data_bytes = totals.data_bytes.saturating_sub(last.data_bytes);
         let network_bytes = totals.network_bytes.saturating_sub(last.network_bytes);
         last.at = now;
@@ -185,6 +184,16 @@ mod tests {
         assert_eq!(meter.totals(millis(9_000)).elapsed, Duration::ZERO);
         assert_eq!(meter.evaluate(millis(9_000), false), None);
         assert_eq!(meter.totals(millis(9_500)).elapsed, millis(500));
+    }
+
+    #[test]
+    fn what_was_moved_before_the_first_evaluation_counts_at_a_reset() {
+        let meter = Meter::new();
+        meter.add(300, 200);
+        let sample =
+            Sample { data_bytes: 300, network_bytes: 200, data_speed: 0, network_speed: 0 };
+        assert_eq!(meter.evaluate(millis(1), true), Some(sample));
+        assert_eq!(meter.evaluate(millis(2), true), Some(Sample::default()));
     }
 
     #[test]

@@ -346,8 +346,9 @@ pub trait DonorLink {
     /// Sends one packet; with `secure` only over an encrypted connection (error 3872 otherwise). The packet may be overwritten.
     fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()>;
 
-    /// Sends the packet `descriptor` and behind it a DATA packet with `len` bytes of `file` from its current offset, inside the
-    /// kernel. False if this connection or this file is not made for that: then nothing was sent and read.
+    /// Sends the packet `descriptor` and behind it a DATA packet with `len` bytes of `file` from its current offset, past the server's
+    /// own ways and inside the kernel where that is faster. False if this connection or this file is not made for that: then nothing
+    /// was sent and read.
     ///
     /// # Errors
     /// The file's, or the connection's, which is closed in both cases.

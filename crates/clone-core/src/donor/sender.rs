@@ -4,8 +4,8 @@
 //!
 //! Three ways, the first that can be taken:
 //!
-//! * From the file to the connection inside the kernel, as DATA ([`DonorLink::send_file`]): nothing is to be packed, the connection
-//!   is plain, and the kernel is able to.
+//! * From the file to the connection past mysqld, as DATA ([`DonorLink::send_file`]): nothing is to be packed, the connection is plain,
+//!   and the file can be read like that.
 //! * As a [`Block`] with a checksum, packed if that helps: the recipient has offered to take it.
 //! * As DATA, like the stock plugin.
 
@@ -113,13 +113,8 @@ impl<S: Session> Sender<'_, S> {
         sent
     }
 
-    /// Sends the block inside the kernel; false if that is not possible, and nothing has happened.
-    fn send_inside_kernel(
-        &mut self,
-        view: &View<'_>,
-        file: BorrowedFd<'_>,
-        len: u32,
-    ) -> Result<bool> {
+    /// Sends the block past mysqld; false if that is not possible, and nothing has happened.
+    fn send_directly(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
         let is_discouraged = self.buffers.packer.as_ref().is_none_or(Packer::is_discouraged);
         if !is_discouraged || view.is_secure {
             return Ok(false);
@@ -195,7 +190,7 @@ impl<S: Session> Sender<'_, S> {
 impl<S: Session> Callbacks for Sender<'_, S> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.check_killed()?;
-        if self.send_inside_kernel(view, file, len)? {
+        if self.send_directly(view, file, len)? {
             return Ok(());
         }
         // First the data, then its descriptor: a file that cannot be read must not leave the recipient waiting for it.
