@@ -127,7 +127,9 @@ impl Run {
         let outcome = self
             .tasks
             .wait_for_workers(session)
-            .and_then(|()| self.check_complete())
+            // Also if only a worker's connection was lost: what was lost with it may be a file of which not even the name has come.
+            .and_then(|()| self.check_failure())
+            .and_then(|()| self.files.check_complete(self.required.as_deref()))
             .and_then(|()| Storage(&RealDisk).complete(&self.places));
         self.tasks.remove(Tasks::MAIN);
         if let Err(error) = &outcome {
@@ -136,15 +138,6 @@ impl Run {
             let _ = Storage(&RealDisk).discard(&self.places);
         }
         outcome
-    }
-
-    fn check_complete(&self) -> Result<()> {
-        let complete = || self.files.check_complete(self.required.as_deref());
-        match self.check_failure() {
-            // A worker has lost its connection: a loss only if there was something left to come.
-            Err(error) if error.is_network() => complete().map_err(|_| error),
-            other => other.and_then(|()| complete()),
-        }
     }
 
     fn check_failure(&self) -> Result<()> {

@@ -215,11 +215,8 @@ impl Run {
     }
 
     fn check_complete(&self, session: &SimSession) -> Result<()> {
-        // A connection that was lost when all had come does not matter.
-        match self.state().check_failure() {
-            Err(error) if !error.is_network() => return Err(error),
-            _ => {}
-        }
+        // A worker's connection, too, may have been lost with a file in it whose name had not come.
+        self.state().check_failure()?;
         session.host.follower.step(session, FollowerStep::Complete)?;
         let state = self.state();
         if !state.is_estimated {
