@@ -3,7 +3,7 @@
 //! Processes that are killed at random moments of a clone: the recipient, the donor, the network between them, and the server that
 //! starts on the clone. After each, the recipient has either all of what it had or all of what the donor had at the point of a clone.
 //!
-//! `CLONE_KILLS` is the number of kills (10), `CLONE_KILL_SEED` the seed (1).
+//! `CLONE_KILLS` is the number of kills (40), `CLONE_KILL_SEED` the seed (1).
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
@@ -272,7 +272,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn nothing_is_lost() {
-    let kills = number("CLONE_KILLS", 10);
+    let kills = number("CLONE_KILLS", 40);
     let mut scene = Scene::new(number("CLONE_KILL_SEED", 1));
     let duration = scene.clone();
     for _ in 0..kills {
