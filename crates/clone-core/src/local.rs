@@ -15,9 +15,7 @@ use crate::board::Begin;
 use crate::crew::Crew;
 use crate::error::{Error, Result};
 use crate::point::{Point, Sign};
-use crate::session::{
-    Callbacks, Engine, Host, Mode, Session, Settings, Side, View, Work, WorkerKind,
-};
+use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
 use crate::storage::{Destination, Located, Source};
 use crate::traffic::Traffic;
 
@@ -221,13 +219,7 @@ impl<'s, S: Session> Task<'s, S> {
 
     fn let_commits_go(&mut self) -> Result<()> {
         let Some(point) = self.shared.point() else { return Ok(()) };
-        let block = self.commits_are_blocked.take();
-        let reached = point.reach(block.as_ref());
-        if let Some(block) = block {
-            drop(block);
-            self.session.host().log(Side::Server, "Commits go on");
-        }
-        reached
+        point.let_commits_go(self.session, self.commits_are_blocked.take())
     }
 
     fn tune(&mut self) {

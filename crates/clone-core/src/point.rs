@@ -135,11 +135,25 @@ impl<E> Point<E> {
     }
 
     /// InnoDB says that it has fixed its point, and will say so again over another connection. `block` is what [`fix`](Point::fix) has
-    /// given, the first time.
+    /// given, the first time: commits go on.
     ///
     /// # Errors
     /// Commits went on in between, so that the points differ.
-    pub(crate) fn reach(&self, block: Option<&impl CommitBlock>) -> Result<()> {
+    pub(crate) fn let_commits_go<S>(&self, session: &S, block: Option<S::CommitBlock>) -> Result<()>
+    where
+        S: Session<Engine = E>,
+        E: Engine<S>,
+    {
+        let reached = self.reach(block.as_ref());
+        if let Some(block) = block {
+            drop(block);
+            session.host().log(Side::Server, "Commits go on");
+        }
+        reached
+    }
+
+    /// Whether the point that InnoDB has fixed is the others'.
+    fn reach(&self, block: Option<&impl CommitBlock>) -> Result<()> {
         let mut progress = self.progress();
         match (progress.standing, block) {
             (Standing::Reached, _) => Ok(()),

@@ -17,7 +17,7 @@ use clone_protocol::{BLOCK_HEAD, Block, BlockForm, Offer, Response, ResponseCode
 
 use crate::error::{Error, Result};
 use crate::point::{self, Point, Sign};
-use crate::session::{Callbacks, DonorLink, Engine, Host, Session, Side, TransferError, View};
+use crate::session::{Callbacks, DonorLink, Engine, Host, Session, TransferError, View};
 use crate::storage::Located;
 use crate::traffic::sleep_until;
 
@@ -166,13 +166,7 @@ impl<S: Session> Sender<'_, S> {
 
     fn let_commits_go(&mut self) -> Result<()> {
         let Some(point) = self.point else { return Ok(()) };
-        let block = self.commits_are_blocked.take();
-        let reached = point.reach(block.as_ref());
-        if let Some(block) = block {
-            drop(block);
-            self.session.host().log(Side::Server, "Commits go on");
-        }
-        reached
+        point.let_commits_go(self.session, self.commits_are_blocked.take())
     }
 
     /// Says something to the recipient if it has heard nothing for long. KILL is noticed.
