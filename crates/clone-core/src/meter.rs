@@ -76,8 +76,7 @@ impl Meter {
     pub fn evaluate(&self, now: Duration, reset: bool) -> Option<Sample> {
         let mut guard = self.evaluation.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = guard.is_none();
-        let totals = self.totals_since(now, now);
-        if is_first && reset && totals.data_bytes == 0 && totals.network_bytes == 0 {
+        if is_first && reset && self.is_idle() {
             return None;
         }
         let begun = Evaluation { started: now, at: now, data_bytes: 0, network_bytes: 0 };
@@ -86,6 +85,7 @@ impl Meter {
         if (is_first || elapsed < INTERVAL) && !reset {
             return None;
         }
+        let totals = self.totals_since(now, last.started);
         let data_bytes = totals.data_bytes.saturating_sub(last.data_bytes);
         let network_bytes = totals.network_bytes.saturating_sub(last.network_bytes);
         last.at = now;
@@ -103,6 +103,13 @@ impl Meter {
     pub fn totals(&self, now: Duration) -> Totals {
         let evaluation = *self.evaluation.lock().unwrap_or_else(PoisonError::into_inner);
         self.totals_since(now, evaluation.map_or(now, |evaluation| evaluation.started))
+    }
+
+    /// Nothing was moved yet.
+    fn is_idle(&self) -> bool {
+        [&self.data_bytes, &self.network_bytes]
+            .iter()
+            .all(|bytes| bytes.load(Ordering::Relaxed) == 0)
     }
 
     fn totals_since(&self, now: Duration, started: Duration) -> Totals {
