@@ -206,11 +206,11 @@ impl DirectWriter {
             Some(peer) => peer,
             None => {
                 let timeout = timeout(session, "net_write_timeout", 60);
-                let socket = Socket::new(socket, timeout);
-                if !socket.limit_send_file() {
+                if !Socket::new(socket, timeout).limit_send_file() {
                     return Ok(false);
                 }
-                *self.peer.insert(Peer { timeout, is_within_host: socket.is_within_host() })
+                let is_within_host = clone_io::is_within_host(socket);
+                *self.peer.insert(Peer { timeout, is_within_host })
             }
         };
         let socket = Socket::new(socket, peer.timeout);

@@ -3,11 +3,9 @@
 //! Connections in COM_CLONE, over mysqld's `clone_protocol` service; and past it, where that saves copies ([`super::direct`]).
 
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 use clone_core::error::{Error, Result};
 use clone_core::session::{DonorLink, Link, Packet, TransferError};
-use clone_io::Socket;
 use clone_protocol::{CommandCode, ResponseCode};
 
 use super::MysqldSession;
@@ -69,8 +67,7 @@ impl Link<MysqldSession> for RecipientLink {
     }
 
     fn is_within_host(&self) -> bool {
-        let socket = self.connection.socket();
-        socket.is_some_and(|socket| Socket::new(socket, Duration::ZERO).is_within_host())
+        self.connection.socket().is_some_and(clone_io::is_within_host)
     }
 
     fn kill(&mut self, other: &mut Self) -> Result<()> {

@@ -20,4 +20,4 @@ pub use codec::{Codec, Packer, Unpacker, checksum};
 pub use copy::{CopyError, copy_file_to_file};
 pub use direct::{can_reflink, lift_direct};
 pub use file::{holds, read_exact, write_all};
-pub use socket::Socket;
+pub use socket::{Socket, is_within_host};

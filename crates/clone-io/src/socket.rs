@@ -75,17 +75,6 @@ impl<'fd> Socket<'fd> {
         Ok(())
     }
 
-    /// Whether the peer is on this machine, so that both ends share its processors: it has this end's address, or one of loopback.
-    pub fn is_within_host(&self) -> bool {
-        let own = getsockname(self.fd).ok();
-        let peer = getpeername(self.fd).ok().flatten();
-        let ip = |address| SocketAddr::try_from(address).ok().map(|address| address.ip());
-        match (own.and_then(ip), peer.and_then(ip)) {
-            (Some(own), Some(peer)) => peer == own || peer.to_canonical().is_loopback(),
-            _ => false,
-        }
-    }
-
     /// Sends `len` bytes of `file` from its current offset: `inside_kernel`, where it can, else through `buffer`, which gets a length
     /// if it has none.
     ///
@@ -144,6 +133,18 @@ impl<'fd> Socket<'fd> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// Whether the peer of a connected TCP socket is on this machine, so that both ends share its processors: it has this end's address, or
+/// one of loopback.
+pub fn is_within_host(socket: BorrowedFd<'_>) -> bool {
+    let own = getsockname(socket).ok();
+    let peer = getpeername(socket).ok().flatten();
+    let ip = |address| SocketAddr::try_from(address).ok().map(|address| address.ip());
+    match (own.and_then(ip), peer.and_then(ip)) {
+        (Some(own), Some(peer)) => peer == own || peer.to_canonical().is_loopback(),
+        _ => false,
     }
 }
 
@@ -215,13 +216,13 @@ mod tests {
     #[test]
     fn a_peer_on_this_machine_is_known_by_its_address() {
         let (one, other) = pair();
-        assert!(socket(&one, LIMIT).is_within_host());
-        assert!(socket(&other, LIMIT).is_within_host());
+        assert!(is_within_host(one.as_fd()));
+        assert!(is_within_host(other.as_fd()));
         // Without an address, as without a peer, nothing is known.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(!Socket::new(listener.as_fd(), LIMIT).is_within_host());
+        assert!(!is_within_host(listener.as_fd()));
         let (unnamed, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(!Socket::new(unnamed.as_fd(), LIMIT).is_within_host());
+        assert!(!is_within_host(unnamed.as_fd()));
     }
 
     #[test]
