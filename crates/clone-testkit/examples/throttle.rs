@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use clone_testkit::anyhow::{Context, Result, anyhow, bail};
 use clone_testkit::clone::{self, Statement, Tls};
-use clone_testkit::{Mysqld, Plugin, fixture};
+use clone_testkit::{Mysqld, fixture};
 
 /// Limits in MiB/s.
 const LIMITS: [u32; 13] = [1, 2, 4, 8, 16, 64, 128, 256, 512, 1024, 2048, 4096, 10_240];
@@ -52,7 +52,7 @@ fn run() -> Result<()> {
         Some(other) => bail!("What is {other}?"),
     };
 
-    let donor = Mysqld::builder().name("donor").plugin(Plugin::under_test()?).start()?;
+    let donor = fixture::server("donor")?.start()?;
     clone::make_donor(&donor)?;
     let recipient = fixture::recipient(&donor)?;
     let columns: Vec<_> = ways.iter().flat_map(|way| TASKS.map(|tasks| (*way, tasks))).collect();

@@ -33,6 +33,10 @@ use volume::Volume;
 fn main() -> Result<()> {
     let options = Options::from_env()?;
     println!("MySQL {}, {options:?}", Server::locate()?.version);
+    // Before an hour of measuring, not after it.
+    if let Some(directory) = &options.out {
+        fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
     let mut lines = Vec::new();
     let mut stage: Option<Stage> = None;
     for scenario in SCENARIOS.iter().filter(|scenario| options.wants(scenario.name)) {
@@ -139,7 +143,7 @@ impl Stage {
                 Statement::instance(&self.donor).into_directory(&directory).tls(tls)
             }
         };
-        self.configure(target, scenario)?;
+        self.configure(target, plugin, scenario)?;
         let donor = (scenario.way != Way::Local).then_some(&self.donor);
         let writers = match scenario.rate {
             0 => None,
@@ -154,7 +158,9 @@ impl Stage {
             let size = scenario.data.mib(options);
             warm_memory(&options.tmpfs, size + size / 4)?;
         }
-        let sample = measure::clone(target, donor, &statement, writers.as_ref());
+        let before = writers.as_ref().map(measure::transactions);
+        let sample = measure::clone(target, donor, &statement, writers.as_ref())
+            .map(|sample| Sample { before: before.unwrap_or_default(), ..sample });
         if let Some(writers) = writers {
             writers.stop()?;
         }
@@ -178,11 +184,12 @@ impl Stage {
         session.run(format!("INSTALL PLUGIN clone SONAME '{file}'"))
     }
 
-    fn configure(&self, target: &Mysqld, scenario: &Scenario) -> Result<()> {
+    fn configure(&self, target: &Mysqld, plugin: Plugin, scenario: &Scenario) -> Result<()> {
         if let Way::Remote { .. } = scenario.way {
             clone::allow_donor(target, &self.donor)?;
         }
         let compressed = matches!(scenario.way, Way::Remote { compressed: true, .. });
+        let handover = matches!(scenario.way, Way::Remote { handover: true, .. });
         let mut settings = vec![
             format!("SET GLOBAL clone_enable_compression = {compressed}"),
             format!("SET GLOBAL clone_max_data_bandwidth = {}", scenario.rate),
@@ -190,6 +197,9 @@ impl Stage {
         if scenario.tasks != 0 {
             settings.push("SET GLOBAL clone_autotune_concurrency = OFF".into());
             settings.push(format!("SET GLOBAL clone_max_concurrency = {}", scenario.tasks));
+        }
+        if plugin == Plugin::Ours {
+            settings.push(format!("SET GLOBAL clone_file_handover = {handover}"));
         }
         target.session()?.run_all(settings.iter().map(String::as_str))
     }

@@ -3,6 +3,7 @@
 //! What one clone takes of the machine: time, processor, memory, network.
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clone_testkit::anyhow::{Context, Result};
@@ -25,6 +26,15 @@ pub(crate) struct Sample {
     pub(crate) network: f64,
     /// Transactions per second that the donor's clients committed meanwhile, if there were any.
     pub(crate) transactions: f64,
+    /// And in the seconds before.
+    pub(crate) before: f64,
+}
+
+impl Sample {
+    /// What the clone leaves of the donor's throughput.
+    pub(crate) fn left(&self) -> f64 {
+        if self.before == 0.0 { 0.0 } else { self.transactions / self.before }
+    }
 }
 
 /// Runs the statement at `recipient` and measures it, and `donor`, if that is another server.
@@ -55,6 +65,14 @@ pub(crate) fn clone(
     }
     (sample.data, sample.network) = volume(&mut session)?;
     Ok(sample)
+}
+
+/// Transactions per second while nothing else happens, in some seconds.
+pub(crate) fn transactions(writers: &Writers) -> f64 {
+    const MOMENT: Duration = Duration::from_secs(5);
+    let (begin, written) = (Instant::now(), writers.written().transactions);
+    thread::sleep(MOMENT);
+    (writers.written().transactions - written) as f64 / begin.elapsed().as_secs_f64()
 }
 
 /// MiB of data and on the network, from `clone_progress`.

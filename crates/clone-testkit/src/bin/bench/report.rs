@@ -84,7 +84,11 @@ impl fmt::Display for Line {
             rss_ours.median,
         )?;
         if self.scenario.rate != 0 {
-            write!(f, "  transactions/s {tps_stock} -> {tps_ours}")?;
+            let (left_stock, left_ours) = self.both(Sample::left);
+            write!(
+                f,
+                "  transactions/s {tps_stock} -> {tps_ours}, of those before {left_stock} -> {left_ours}"
+            )?;
         }
         Ok(())
     }
@@ -151,11 +155,14 @@ fn table(lines: &[Line], options: &Options) -> Result<String> {
     }
     for line in lines.iter().filter(|line| line.scenario.rate != 0) {
         let (stock, ours) = line.both(|sample| sample.transactions);
+        let left = line.both(Sample::left);
         writeln!(
             text,
-            "\n{}: **{:.2}**: {ours} / {stock} transactions per second.",
+            "\n{}: **{:.2}**: {ours} / {stock} transactions per second, which is {:.2} / {:.2} of what it was in the seconds before.",
             line.scenario.name,
             line.ratio(|sample| sample.transactions),
+            left.1.median,
+            left.0.median,
         )?;
     }
     Ok(text)
