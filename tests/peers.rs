@@ -14,6 +14,7 @@ use std::path::Path;
 use clone_protocol::{ResponseCode, Version};
 use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::clone::{self, Report, STAGES, Stage, Statement, Status, Tls};
+use clone_testkit::fixture::DISTANT;
 use clone_testkit::proxy::{Proxy, Traffic};
 use clone_testkit::sql::literal;
 use clone_testkit::verify::Fingerprint;
@@ -76,7 +77,7 @@ impl Peers {
 
     /// A donor with a certificate authority of its own: that of the template is everybody's.
     fn donor(name: &str, plugin: Plugin) -> Result<Mysqld> {
-        let mut donor = Mysqld::builder().name(name).plugin(plugin).create()?;
+        let mut donor = Mysqld::builder().name(name).plugin(plugin).option(DISTANT).create()?;
         for entry in fs::read_dir(donor.data_dir())? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "pem") {
@@ -94,6 +95,7 @@ impl Peers {
         Mysqld::builder()
             .name("recipient")
             .plugin(plugin)
+            .option(DISTANT)
             .option("--clone-autotune-concurrency=OFF")
             .option(format!("--clone-max-concurrency={TASKS}"))
             .option(format!("--clone-valid-donor-list=127.0.0.1:{}", proxy.port()))

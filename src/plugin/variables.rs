@@ -33,6 +33,7 @@ pub(crate) fn settings() -> Settings {
         enable_compression: ENABLE_COMPRESSION.load(Ordering::Relaxed),
         compression_level: u8::try_from(COMPRESSION_LEVEL.load(Ordering::Relaxed))
             .unwrap_or(u8::MAX),
+        file_handover: FILE_HANDOVER.load(Ordering::Relaxed),
     }
 }
 
@@ -61,6 +62,7 @@ static SSL_CA: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
 static DONOR_TIMEOUT: AtomicU32 = AtomicU32::new(0);
 static DELAY_AFTER_DATA_DROP: AtomicU32 = AtomicU32::new(0);
 static COMPRESSION_LEVEL: AtomicU32 = AtomicU32::new(1);
+static FILE_HANDOVER: AtomicBool = AtomicBool::new(true);
 
 /// A static that mysqld writes to.
 #[repr(transparent)]
@@ -193,8 +195,16 @@ static COMPRESSION_LEVEL_VAR: Writable<abi::sysvar_uint> = number(
     Range { default: 1, min: 0, max: 19, step: 1 },
 );
 
+/// Ours alone.
+static FILE_HANDOVER_VAR: Writable<abi::sysvar_bool> = boolean(
+    c"file_handover",
+    c"If a donor hands its open files over to a recipient on the same machine, which copies them, instead of sending what is in them",
+    &FILE_HANDOVER,
+    true,
+);
+
 /// All variables, for the plugin's declaration; ends with a null pointer.
-pub(crate) static VARIABLES: Writable<[*mut abi::SYS_VAR; 16]> = Writable::new([
+pub(crate) static VARIABLES: Writable<[*mut abi::SYS_VAR; 17]> = Writable::new([
     BUFFER_SIZE_VAR.as_ptr().cast(),
     BLOCK_DDL_VAR.as_ptr().cast(),
     DDL_TIMEOUT_VAR.as_ptr().cast(),
@@ -210,6 +220,7 @@ pub(crate) static VARIABLES: Writable<[*mut abi::SYS_VAR; 16]> = Writable::new([
     DONOR_TIMEOUT_VAR.as_ptr().cast(),
     DELAY_AFTER_DATA_DROP_VAR.as_ptr().cast(),
     COMPRESSION_LEVEL_VAR.as_ptr().cast(),
+    FILE_HANDOVER_VAR.as_ptr().cast(),
     null_mut(),
 ]);
 

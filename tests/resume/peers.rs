@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::clone::{self, Running, Statement, Status, Tls};
+use clone_testkit::fixture::DISTANT;
 use clone_testkit::proxy::SnapshotState::{FileCopy, PageCopy};
 use clone_testkit::proxy::{Action, Point, Proxy};
 use clone_testkit::verify::{Fingerprint, check_tables};
@@ -39,7 +40,7 @@ impl Peers {
     }
 
     pub(super) fn of(recipient: Plugin, donor: Plugin, tasks: u32) -> Result<Self> {
-        let donor = Mysqld::builder().name("donor").plugin(donor).start()?;
+        let donor = Mysqld::builder().name("donor").plugin(donor).option(DISTANT).start()?;
         dataset::load_small(&donor)?;
         donor.session()?.run_all(PAGES)?;
         clone::make_donor(&donor)?;
@@ -47,6 +48,7 @@ impl Peers {
         let recipient = Mysqld::builder()
             .name("recipient")
             .plugin(recipient)
+            .option(DISTANT)
             .option("--clone-autotune-concurrency=OFF")
             .option(format!("--clone-max-concurrency={tasks}"))
             .option(format!("--clone-valid-donor-list=127.0.0.1:{}", proxy.port()))

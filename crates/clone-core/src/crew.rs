@@ -24,10 +24,10 @@ impl Crew {
     /// How many workers to start with: with auto-tuning a thread for each of the `processors`, so that it has less to find out (the
     /// stock plugin begins with one and decides every five seconds), else all; and no more than the bandwidth limits leave room for.
     ///
-    /// If both sides of the clone are `within_host` each has half of the processors. More threads than that make no clone faster, but
-    /// wait for each other, and InnoDB's stages wait for all of them.
-    pub(crate) fn initial(&self, settings: &Settings, processors: u32, within_host: bool) -> u32 {
-        let processors = if within_host { processors / 2 } else { processors };
+    /// If donor and recipient `share` the processors, each has half of them. More threads than that make no clone faster, but wait for
+    /// each other, and InnoDB's stages wait for all of them.
+    pub(crate) fn initial(&self, settings: &Settings, processors: u32, share: bool) -> u32 {
+        let processors = if share { processors / 2 } else { processors };
         let threads = match settings.autotune_concurrency {
             true => self.max_threads.min(processors.max(1)),
             false => self.max_threads,
@@ -135,14 +135,14 @@ mod tests {
             delay_after_data_drop: 0,
             enable_compression: false,
             compression_level: 1,
+            file_handover: true,
         }
     }
 
     #[test]
     fn processors_decide_with_how_many_workers_a_tuned_clone_begins() {
-        let initial = |processors, within_host| {
-            Crew::new(16).initial(&settings(true, 0), processors, within_host)
-        };
+        let initial =
+            |processors, share| Crew::new(16).initial(&settings(true, 0), processors, share);
         assert_eq!([1, 2, 8, 64].map(|processors| initial(processors, false)), [0, 1, 7, 15]);
         assert_eq!([1, 2, 8, 64].map(|processors| initial(processors, true)), [0, 0, 3, 15]);
         assert_eq!(initial(0, true), 0);

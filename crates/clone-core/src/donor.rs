@@ -289,7 +289,7 @@ impl<S: Session> Serving<'_, S> {
         let Some(source) = &self.source else {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
         };
-        self.buffers.agree(offer)?;
+        self.buffers.agree(offer, self.session.host().settings().file_handover)?;
         if let Some(point) = &self.point {
             point.resume()?;
         }

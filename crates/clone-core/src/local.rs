@@ -8,7 +8,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
-use clone_io::{AlignedBuffer, CopyError};
+use clone_io::{AlignedBuffer, CopyError, FileWriter};
 use clone_protocol::innodb;
 
 use crate::board::Begin;
@@ -29,7 +29,7 @@ pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
         directory,
         buffer_size: buffer_size(&settings),
         clone: OnceLock::new(),
-        reflinks: OnceLock::new(),
+        files: FileWriter::default(),
         traffic: Traffic::new(),
     });
     let begin = Begin {
@@ -52,8 +52,7 @@ struct Shared<S: Session> {
     buffer_size: u32,
     /// Set by the master before the first worker starts.
     clone: OnceLock<Sides<S>>,
-    /// Files of the server and of the directory can share blocks; seen at the first one.
-    reflinks: OnceLock<bool>,
+    files: FileWriter,
     traffic: Traffic,
 }
 
@@ -122,7 +121,7 @@ impl<'s, S: Session> Task<'s, S> {
         let initial = self
             .crew
             .as_ref()
-            .map_or(0, |crew| crew.initial(&settings, session.host().processors(), true));
+            .map_or(0, |crew| crew.initial(&settings, session.host().processors(), false));
         self.grow(initial);
         self.copy(source, destination)
     }
@@ -351,19 +350,20 @@ impl<S: Session> Applier<'_, '_, S> {
                     aligned.copy_from_slice(data);
                     aligned
                 };
-                clone_io::write_all(to, bytes).map_err(write_error)?;
+                self.task.shared.files.write_all(to, bytes).map_err(write_error)?;
             }
             Block::File(from, len) => {
                 let inside_kernel = self.is_for_kernel(view, from, to);
-                clone_io::copy_file_to_file(
+                let Task { shared, buffer, .. } = &mut *self.task;
+                let copied = shared.files.copy(
                     from,
                     to,
                     u64::from(len),
                     inside_kernel,
-                    &mut self.task.buffer,
-                    self.task.shared.buffer_size as usize,
-                )
-                .map_err(|error| match error {
+                    buffer,
+                    shared.buffer_size as usize,
+                );
+                copied.map_err(|error| match error {
                     CopyError::Read(error) => Error::file(false, self.source.source_name, &error),
                     CopyError::Write(error) => write_error(error),
                 })?;
@@ -372,18 +372,11 @@ impl<S: Session> Applier<'_, '_, S> {
         self.account()
     }
 
-    /// Whether the block is better moved by the kernel: through its cache, where the files are there, or by sharing the blocks on
-    /// the disk, where the file system can. Otherwise direct I/O in large pieces is faster than what the kernel does, which is to
-    /// copy 64 KiB at a time.
     fn is_for_kernel(&self, view: &View<'_>, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
         if self.source.is_os_buffer_cached && view.is_os_buffer_cached {
             return self.source.is_zero_copy || view.is_zero_copy;
         }
-        let (from_disk, to_disk) = (clone_io::lift_direct(from), clone_io::lift_direct(to));
-        if from_disk || to_disk {
-            return *self.task.shared.reflinks.get_or_init(|| clone_io::can_reflink(from, to));
-        }
-        true
+        self.task.shared.files.suits_kernel(from, to)
     }
 
     /// Brings the block into memory that the engine may change.

@@ -14,10 +14,11 @@ mod probe;
 mod task;
 mod threads;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use clone_io::FileWriter;
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{CommandCode, Offer, Version};
 
@@ -67,6 +68,9 @@ struct Shared<S: Session> {
     located: Mutex<Vec<Located<S::Engine>>>,
     stream: StreamCheck,
     traffic: Traffic,
+    /// Whether files may be handed over. Not any more once that went wrong.
+    takes_files: AtomicBool,
+    files: FileWriter,
     /// What we would like of a donor that understands it.
     offer: Offer,
     /// Whether connections are compressed as the classic protocol does; the master finds out before the first one.
@@ -77,6 +81,7 @@ impl<S: Session> Shared<S> {
     fn new(session: &S, donor: Donor, directory: Option<String>) -> Self {
         let host = session.host();
         let release = host.release();
+        let settings = host.settings();
         let stream = match release.has_spare_redo_file {
             true => StreamCheck::new().with_spare_redo_file(),
             false => StreamCheck::new(),
@@ -88,7 +93,9 @@ impl<S: Session> Shared<S> {
             located: Mutex::new(Vec::new()),
             stream,
             traffic: Traffic::new(),
-            offer: probe::offer(&host.settings()),
+            takes_files: AtomicBool::new(settings.file_handover),
+            files: FileWriter::default(),
+            offer: probe::offer(&settings),
             compressed: OnceLock::new(),
         }
     }
@@ -236,6 +243,8 @@ impl<S: Session> Task<'_, S> {
 
     /// Says goodbye on both connections and closes them. After KILL the network error that it looked like is forgotten.
     fn disconnect(&mut self, outcome: &Result<()>, was_killed: bool) {
+        // A donor may be waiting for a block of which this task has not heard.
+        self.intake.files = None;
         if self.is_master() {
             let left = self.auxiliary_command(CommandCode::Exit, 0, &[]);
             self.log_outcome("Source ACK COM_EXIT", &left);

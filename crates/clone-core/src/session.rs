@@ -415,6 +415,8 @@ pub struct Settings {
     pub delay_after_data_drop: u32,
     /// `clone_enable_compression`.
     pub enable_compression: bool,
+    /// `clone_file_handover`.
+    pub file_handover: bool,
     /// `clone_compression_level`: 0 for LZ4, above it Zstandard's level. Between plugins of this project.
     pub compression_level: u8,
 }

@@ -98,7 +98,8 @@ impl Packer {
         if self.is_discouraged() {
             return false;
         }
-        if block.len() <= 2 * SAMPLE {
+        // Data is mostly like the data before it.
+        if self.misses == 0 || block.len() <= 2 * SAMPLE {
             return true;
         }
         let middle = block.len() / 2;

@@ -27,7 +27,7 @@ pub fn lift_direct(file: BorrowedFd<'_>) -> bool {
 
 /// Whether the blocks of `from` can be shared by files beside `to` instead of copied (`FICLONE`: XFS, btrfs). Found out with a file
 /// that has no name and is gone at once.
-pub fn can_reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
+pub(crate) fn can_reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
     let Ok(path) = rustix::fs::readlink(format!("/proc/self/fd/{}", to.as_raw_fd()), Vec::new())
     else {
         return false;
@@ -39,6 +39,11 @@ pub fn can_reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
         return false;
     };
     rustix::fs::ioctl_ficlone(&probe, from).is_ok()
+}
+
+/// Whether reads and writes of the file go past the operating system's cache.
+pub(crate) fn is_direct(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT))
 }
 
 #[cfg(test)]

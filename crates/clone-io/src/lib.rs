@@ -13,11 +13,15 @@ mod codec;
 mod copy;
 mod direct;
 mod file;
+mod handover;
 mod socket;
+mod writer;
 
 pub use buffer::{ALIGNMENT, AlignedBuffer};
 pub use codec::{Codec, Packer, Unpacker, checksum};
 pub use copy::{CopyError, copy_file_to_file};
-pub use direct::{can_reflink, lift_direct};
+pub use direct::lift_direct;
 pub use file::{holds, read_exact, write_all};
+pub use handover::{FileGiver, FileTaker, Taken, TakenFile, is_read_only};
 pub use socket::{Socket, is_within_host};
+pub use writer::FileWriter;

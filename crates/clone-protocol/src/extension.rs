@@ -21,19 +21,38 @@ pub const EXTENSION_CONFIG: &str = "clone_rs_offer";
 /// The value of [`EXTENSION_CONFIG`] today.
 pub const EXTENSION_VALUE: &str = "1";
 
-/// What a recipient would like, 10 bytes behind the code of EXECUTE or EXIT:
+/// What a recipient would like, 26 bytes behind the code of EXECUTE or EXIT:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
 /// | 0 | 8 bytes | `clone-rs` |
 /// | 8 | `u8` | format, 1 |
 /// | 9 | `u8` | 0: blocks as they are; 1: LZ4; 2 and above: Zstandard at this level less 1 |
+/// | 10 | 16 bytes | where files can be handed over ([`HandoverId`]); zeros, or nothing at all: nowhere |
 ///
 /// Bytes behind it are ignored: they are for a later release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// How blocks should be packed.
     pub packing: Packing,
+    /// Where a donor on the same machine can hand over open files instead of sending what is in them.
+    pub handover: Option<HandoverId>,
+}
+
+/// Names the socket where a recipient takes files over: 16 random bytes, not all of them zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandoverId([u8; 16]);
+
+impl HandoverId {
+    /// An id of these bytes; none if all are zero.
+    pub fn new(bytes: [u8; 16]) -> Option<Self> {
+        (bytes != [0; 16]).then_some(Self(bytes))
+    }
+
+    /// The bytes.
+    pub fn bytes(self) -> [u8; 16] {
+        self.0
+    }
 }
 
 /// How a recipient would like blocks to be packed.
@@ -83,7 +102,8 @@ impl Offer {
             1 => Packing::Lz4,
             above => Packing::Zstd((above - 1).min(MAX_LEVEL)),
         };
-        Some(Self { packing })
+        let handover = reader.array().and_then(HandoverId::new);
+        Some(Self { packing, handover })
     }
 
     /// Puts the offer behind what is in `out`.
@@ -95,6 +115,7 @@ impl Offer {
             Packing::Zstd(level) => level.clamp(1, MAX_LEVEL) + 1,
         };
         out.extend_from_slice(&[FORMAT, packing]);
+        out.extend_from_slice(&self.handover.map_or([0; 16], HandoverId::bytes));
     }
 }
 
@@ -108,16 +129,18 @@ pub enum BlockForm {
     Lz4 = 1,
     /// A Zstandard frame.
     Zstd = 2,
+    /// In the file that was handed over, from its current offset; none follow.
+    File = 3,
 }
 
 /// File data for the descriptor in the packet before, like DATA, with its checksum and perhaps packed. Behind the code:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
-/// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frame |
+/// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frame, 3 handed over |
 /// | 1 | `u32` | bytes when unpacked; what the descriptor announces |
-/// | 5 | `u32` | CRC-32C of them |
-/// | 9 | | the bytes, packed or not, up to the end |
+/// | 5 | `u32` | CRC-32C of them; 0 if handed over |
+/// | 9 | | the bytes, packed or not, up to the end; none if handed over |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block<'a> {
     /// Of the bytes in the packet.
@@ -141,13 +164,19 @@ impl<'a> Block<'a> {
             Some(0) => BlockForm::Raw,
             Some(1) => BlockForm::Lz4,
             Some(2) => BlockForm::Zstd,
+            Some(3) => BlockForm::File,
             _ => return Err(wrong()),
         };
         let (Some(len), Some(checksum)) = (reader.u32_le(), reader.u32_le()) else {
             return Err(wrong());
         };
         let bytes = reader.rest();
-        if form == BlockForm::Raw && u32::try_from(bytes.len()) != Ok(len) {
+        let is_whole = match form {
+            BlockForm::Raw => u32::try_from(bytes.len()) == Ok(len),
+            BlockForm::File => bytes.is_empty(),
+            BlockForm::Lz4 | BlockForm::Zstd => true,
+        };
+        if !is_whole {
             return Err(wrong());
         }
         Ok(Self { form, len, checksum, bytes })
@@ -175,13 +204,20 @@ mod tests {
         for (packing, last) in
             [(Packing::None, 0), (Packing::Lz4, 1), (Packing::Zstd(1), 2), (Packing::Zstd(22), 23)]
         {
-            let mut bytes = Vec::new();
-            Offer { packing }.encode(&mut bytes);
-            assert_eq!(bytes, [b"clone-rs".as_slice(), &[1, last]].concat());
-            assert_eq!(Offer::parse(&bytes), Some(Offer { packing }));
-            // A later release may say more.
-            bytes.push(7);
-            assert_eq!(Offer::parse(&bytes), Some(Offer { packing }));
+            for handover in [None, HandoverId::new(*b"0123456789abcdef")] {
+                let offer = Offer { packing, handover };
+                let mut bytes = Vec::new();
+                offer.encode(&mut bytes);
+                let id = handover.map_or([0; 16], HandoverId::bytes);
+                assert_eq!(bytes, [b"clone-rs".as_slice(), &[1, last], &id].concat());
+                assert_eq!(Offer::parse(&bytes), Some(offer));
+                // A later release may say more, an earlier one said less.
+                bytes.push(7);
+                assert_eq!(Offer::parse(&bytes), Some(offer));
+                let earlier = Offer { packing, handover: None };
+                assert_eq!(Offer::parse(&bytes[..10]), Some(earlier));
+                assert_eq!(Offer::parse(&bytes[..25]), Some(earlier));
+            }
         }
         let high = Offer::parse(b"clone-rs\x01\xff").unwrap();
         assert_eq!(high.packing, Packing::Zstd(22));
@@ -219,6 +255,9 @@ mod tests {
         assert_eq!(head[..], packet[..BLOCK_HEAD]);
         let raw = b"\x20\x00\x03\x00\x00\x00\x00\x00\x00\x00abc";
         assert!(matches!(Response::parse(raw), Ok(Response::Block(Block { bytes: b"abc", .. }))));
+        let file = Block { form: BlockForm::File, len: 3, checksum: 0, bytes: b"" };
+        let packet = b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00";
+        assert_eq!(Response::parse(packet).unwrap(), Response::Block(file));
     }
 
     #[test]
@@ -226,7 +265,8 @@ mod tests {
         for packet in [
             &b"\x20"[..],
             b"\x20\x00\x03\x00\x00\x00\x00\x00\x00",
-            // A form that nobody knows, and raw bytes that are not as many as they say.
+            // A form that nobody knows, bytes beside a file, and raw bytes that are not as many as they say.
+            b"\x20\x04\x03\x00\x00\x00\x00\x00\x00\x00abc",
             b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00abc",
             b"\x20\x00\x04\x00\x00\x00\x00\x00\x00\x00abc",
         ] {

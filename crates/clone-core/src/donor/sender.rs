@@ -2,8 +2,9 @@
 
 //! What a donor's engine calls while it copies: each descriptor leaves in a packet, and its data behind it.
 //!
-//! Three ways, the first that can be taken:
+//! Four ways, the first that can be taken:
 //!
+//! * The recipient is on the same machine: the file itself is handed over, and the recipient copies the block.
 //! * From the file to the connection past mysqld, as DATA ([`DonorLink::send_file`]): nothing is to be packed, the connection is plain,
 //!   and the file can be read like that.
 //! * As a [`Block`] with a checksum, packed if that helps: the recipient has offered to take it.
@@ -12,12 +13,12 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use clone_io::{AlignedBuffer, Codec, Packer};
+use clone_io::{AlignedBuffer, Codec, FileGiver, Packer, Taken};
 use clone_protocol::{BLOCK_HEAD, Block, BlockForm, Offer, Response, ResponseCode};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, number};
 use crate::point::{self, Point, Sign};
-use crate::session::{Callbacks, DonorLink, Engine, Host, Session, TransferError, View};
+use crate::session::{Callbacks, DonorLink, Engine, Host, Session, Side, TransferError, View};
 use crate::storage::Located;
 use crate::traffic::sleep_until;
 
@@ -31,11 +32,18 @@ pub(super) struct Buffers {
     /// There if the recipient takes blocks, and wants them packed. Else it gets DATA: over TLS bytes are protected better than by a
     /// checksum, which is not free, and plain connections are for those who want the least work.
     packer: Option<Packer>,
+    /// There if the recipient is on this machine and takes files over.
+    giver: Option<FileGiver>,
 }
 
 impl Buffers {
     /// Does as the recipient would like.
-    pub(super) fn agree(&mut self, offer: Option<Offer>) -> Result<()> {
+    pub(super) fn agree(&mut self, offer: Option<Offer>, hands_over: bool) -> Result<()> {
+        let id = offer.and_then(|offer| offer.handover).filter(|_| hands_over);
+        // A recipient that cannot be reached is on another machine.
+        self.giver = id.and_then(|id| FileGiver::connect(id.bytes()).ok());
+        // What is handed over needs no packing.
+        let offer = offer.filter(|_| self.giver.is_none());
         let level = offer.and_then(|offer| offer.packing.level());
         let packer = level.map(Packer::new).transpose();
         self.packer =
@@ -113,6 +121,42 @@ impl<S: Session> Sender<'_, S> {
         sent
     }
 
+    /// Hands the file over for one block; false if that is not possible, and nothing has happened.
+    ///
+    /// It waits until the recipient has copied the block, for the engine counts on it that a block has been read when this is over:
+    /// pages that change later are in PAGE COPY only as long as it tracks them.
+    fn hand_over(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
+        let Some(giver) = self.buffers.giver.take() else { return Ok(false) };
+        let is_suited = !view.is_secure
+            && clone_io::is_read_only(file)
+            && clone_io::holds(file, u64::from(len));
+        if !is_suited {
+            self.buffers.giver = Some(giver);
+            return Ok(false);
+        }
+        if giver.give(file).is_err() {
+            return Ok(false);
+        }
+        self.send_descriptor(view)?;
+        let code = ResponseCode::Block as u8;
+        self.link.send(false, &mut Block::head(code, BlockForm::File, len, 0))?;
+        let session = self.session;
+        match giver.wait(HANDOVER_LIMIT, &mut || session.is_killed()) {
+            Ok(Taken::Copied) => self.buffers.giver = Some(giver),
+            // The recipient has failed. It reads on until it hears of the end, like after any block.
+            Ok(Taken::Refused) => {}
+            Ok(Taken::Stopped) => return Err(Error::Interrupted),
+            Err(error) => {
+                let text = format!("The recipient did not copy a block: {error}");
+                session.host().log(Side::Server, &text);
+                let error = Error::Raised(number::ER_NET_WRITE_INTERRUPTED);
+                session.raise(&error);
+                return Err(error);
+            }
+        }
+        Ok(true)
+    }
+
     /// Sends the block past mysqld; false if that is not possible, and nothing has happened.
     fn send_directly(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
         let is_discouraged = self.buffers.packer.as_ref().is_none_or(Packer::is_discouraged);
@@ -133,6 +177,9 @@ impl<S: Session> Sender<'_, S> {
 
 /// How often the recipient hears from a donor that has nothing to send; it gives up after `net_read_timeout`, 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long a recipient may take for a block that was handed over; its bandwidth limits are in that.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(300);
 
 /// How often a donor looks for the acknowledgement that it waits for.
 const POLL: Duration = Duration::from_millis(10);
@@ -184,7 +231,7 @@ impl<S: Session> Sender<'_, S> {
 impl<S: Session> Callbacks for Sender<'_, S> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.check_killed()?;
-        if self.send_directly(view, file, len)? {
+        if self.hand_over(view, file, len)? || self.send_directly(view, file, len)? {
             return Ok(());
         }
         // First the data, then its descriptor: a file that cannot be read must not leave the recipient waiting for it.

@@ -2,13 +2,16 @@
 
 //! What a recipient's engine calls while it applies a descriptor.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use clone_io::{ALIGNMENT, AlignedBuffer, Codec, Unpacker};
+use clone_io::{ALIGNMENT, AlignedBuffer, Codec, CopyError, FileTaker, TakenFile, Unpacker};
 use clone_protocol::{Block, BlockForm, CommandCode, Response};
 use zeroize::Zeroize;
 
-use super::task::Task;
+use super::Shared;
+use super::task::{Task, unexpected};
 use crate::error::{Error, Result, number};
 use crate::session::{Callbacks, Host, Link, Session, Side, View};
 
@@ -57,13 +60,20 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
 
     fn write(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
         self.task.tune();
-        let Task { session, shared, data, expected, buffer, unpacker, .. } = &mut *self.task;
-        let received = receive(*session, data, expected.len, buffer, unpacker)?;
+        let Task { session, shared, data, expected, intake, .. } = &mut *self.task;
+        let received = receive(*session, shared, data, expected.len, intake)?;
         let network_len = received.network_len;
-        let bytes = received.bytes(buffer, view.is_os_buffer_cached, false);
-        let len = bytes.len() as u64;
-        clone_io::write_all(file, bytes)
-            .map_err(|error| Error::file(true, view.destination_name, &error))?;
+        let len = received.len();
+        match received.place {
+            Place::File(from, len) => copy(view, shared, from, file, len, &mut intake.buffer)?,
+            place => {
+                let bytes = place.bytes(view, &mut intake.buffer, false)?;
+                shared
+                    .files
+                    .write_all(file, bytes)
+                    .map_err(|error| Error::file(true, view.destination_name, &error))?;
+            }
+        }
         shared.traffic.account(*session, len, network_len)
     }
 }
@@ -85,14 +95,14 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
 
     fn apply_buffer(&mut self, view: &View<'_>) -> Result<&mut [u8]> {
         self.task.tune();
-        let Task { session, shared, data, expected, buffer, unpacker, .. } = &mut *self.task;
-        let outcome =
-            receive(*session, data, expected.len, buffer, unpacker).and_then(|received| {
-                let network_len = received.network_len;
-                let bytes = received.bytes(buffer, view.is_os_buffer_cached, expected.holds_key);
+        let Task { session, shared, data, expected, intake, .. } = &mut *self.task;
+        let outcome = receive(*session, shared, data, expected.len, intake).and_then(
+            |Received { place, network_len }| {
+                let bytes = place.bytes(view, &mut intake.buffer, expected.holds_key)?;
                 shared.traffic.account(*session, bytes.len() as u64, network_len)?;
                 Ok(bytes)
-            });
+            },
+        );
         if let Err(error) = &outcome {
             session.raise(error);
             self.failure = Some(Error::Raised(error.number()));
@@ -104,6 +114,21 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
         self.task.session.host().board().add_estimate(bytes);
     }
 }
+
+/// What a task needs to take in data.
+#[derive(Default)]
+pub(super) struct Intake {
+    /// Direct I/O is fed from here, and blocks are unpacked here.
+    buffer: AlignedBuffer,
+    unpacker: Unpacker,
+    /// Where a donor on this machine hands files over.
+    pub(super) files: Option<FileTaker>,
+    /// Whether one came.
+    pub(super) has_taken_file: bool,
+}
+
+/// How long to wait for a file whose block has been announced; the donor sends it first.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The data of a descriptor.
 struct Received<'l> {
@@ -118,20 +143,39 @@ enum Place<'l> {
     Packet(&'l mut [u8]),
     /// So many bytes at the beginning of the task's buffer.
     Buffer(usize),
+    /// So many bytes of a file that the donor has handed over.
+    File(TakenFile, usize),
 }
 
-impl<'l> Received<'l> {
+impl Received<'_> {
+    /// Bytes of data.
+    fn len(&self) -> u64 {
+        (match &self.place {
+            Place::Packet(bytes) => bytes.len(),
+            Place::Buffer(len) | Place::File(_, len) => *len,
+        }) as u64
+    }
+}
+
+impl<'l> Place<'l> {
     /// The bytes, in memory that suits the file: aligned for direct I/O. If they hold a key, no copy of it is left.
     fn bytes(
         self,
+        view: &View<'_>,
         buffer: &'l mut AlignedBuffer,
-        is_cached: bool,
         holds_key: bool,
-    ) -> &'l mut [u8] {
-        match self.place {
+    ) -> Result<&'l mut [u8]> {
+        Ok(match self {
             Place::Buffer(len) => buffer.aligned(len),
+            Place::File(file, len) => {
+                let bytes = buffer.aligned(len);
+                clone_io::read_exact(file.as_fd(), bytes)
+                    .map_err(|error| Error::file(false, view.source_name, &error))?;
+                file.is_copied();
+                bytes
+            }
             Place::Packet(bytes)
-                if is_cached || bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) =>
+                if view.is_os_buffer_cached || bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) =>
             {
                 bytes
             }
@@ -143,18 +187,42 @@ impl<'l> Received<'l> {
                 }
                 aligned
             }
-        }
+        })
     }
 }
+
+/// Copies a block from the donor's file to ours.
+fn copy<S: Session>(
+    view: &View<'_>,
+    shared: &Shared<S>,
+    from: TakenFile,
+    to: BorrowedFd<'_>,
+    len: usize,
+    buffer: &mut AlignedBuffer,
+) -> Result<()> {
+    let inside_kernel = shared.files.suits_kernel(from.as_fd(), to);
+    shared.files.copy(from.as_fd(), to, len as u64, inside_kernel, buffer, COPY_BUFFER).map_err(
+        |error| match error {
+            CopyError::Read(error) => Error::file(false, view.source_name, &error),
+            CopyError::Write(error) => Error::file(true, view.destination_name, &error),
+        },
+    )?;
+    from.is_copied();
+    Ok(())
+}
+
+/// Bytes of a block of a file that was handed over that are read and written at once, where the kernel does not do it alone.
+const COPY_BUFFER: usize = 4 << 20;
 
 /// The DATA packet, or the block, that must follow its descriptor. A block is checked, and unpacked into `buffer`.
 fn receive<'l, S: Session>(
     session: &S,
+    shared: &Shared<S>,
     link: &'l mut Option<S::Link>,
     expected: Option<u32>,
-    buffer: &mut AlignedBuffer,
-    unpacker: &mut Unpacker,
+    intake: &mut Intake,
 ) -> Result<Received<'l>> {
+    let Intake { buffer, unpacker, files, has_taken_file } = intake;
     let link = link.as_mut().ok_or(Error::Raised(number::ER_NET_READ_ERROR))?;
     let packet = link.receive(session, true, 0)?;
     let network_len = packet.network_len;
@@ -174,32 +242,45 @@ fn receive<'l, S: Session>(
         let text = "Wrong Clone RPC response, data length differs from its descriptor";
         return Err(Error::Protocol(text.to_owned()));
     }
-    let bytes = &mut packet.data[head..];
-    let Some((form, checksum)) = block else {
-        return Ok(Received { place: Place::Packet(bytes), network_len });
+    let (form, checksum) = match block {
+        None => {
+            let place = Place::Packet(&mut packet.data[head..]);
+            return Ok(Received { place, network_len });
+        }
+        Some((BlockForm::File, _)) => {
+            let file = files.as_mut().ok_or_else(unexpected)?.take(HANDOVER_LIMIT);
+            let file = file.map_err(|error| {
+                // The clone goes on over a new connection, and without this.
+                shared.takes_files.store(false, Ordering::Relaxed);
+                let text = format!("The donor handed over no file: {error}");
+                session.host().log(Side::Client, &text);
+                lost(session)
+            })?;
+            *has_taken_file = true;
+            return Ok(Received { place: Place::File(file, len), network_len });
+        }
+        Some(other) => other,
     };
+    let packed = &mut packet.data[head..];
     let codec = match form {
-        BlockForm::Raw => None,
+        BlockForm::Raw | BlockForm::File => None,
         BlockForm::Lz4 => Some(Codec::Lz4),
         BlockForm::Zstd => Some(Codec::Zstd),
     };
-    let place = match codec {
-        None => Place::Packet(bytes),
+    let unpacked = match codec {
+        None => &*packed,
         Some(codec) => {
-            let unpacked = unpacker.unpack(codec, bytes, buffer.aligned(len));
-            if unpacked.is_err() {
+            let unpacked = buffer.aligned(len);
+            if unpacker.unpack(codec, packed, unpacked).is_err() {
                 return Err(damaged(session));
             }
-            Place::Buffer(len)
+            unpacked
         }
     };
-    let found = match &place {
-        Place::Packet(bytes) => clone_io::checksum(bytes),
-        Place::Buffer(len) => clone_io::checksum(buffer.aligned(*len)),
-    };
-    if found != checksum {
+    if clone_io::checksum(unpacked) != checksum {
         return Err(damaged(session));
     }
+    let place = if codec.is_some() { Place::Buffer(len) } else { Place::Packet(packed) };
     Ok(Received { place, network_len })
 }
 
@@ -210,6 +291,10 @@ const MAX_BLOCK: usize = 64 << 20;
 /// where the engine asks for the block again.
 fn damaged<S: Session>(session: &S) -> Error {
     session.host().log(Side::Client, "A block arrived damaged: its checksum differs");
+    lost(session)
+}
+
+fn lost<S: Session>(session: &S) -> Error {
     let error = Error::Raised(number::ER_NET_READ_ERROR);
     session.raise(&error);
     error

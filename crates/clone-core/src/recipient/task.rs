@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clone_io::{AlignedBuffer, Unpacker};
+use clone_io::FileTaker;
 use clone_protocol::innodb::{self, StreamCheck};
 use clone_protocol::{
-    Ack, Command, CommandCode, EngineLocator, Init, MAX_ENGINES, Response, Version,
+    Ack, Command, CommandCode, EngineLocator, HandoverId, Init, MAX_ENGINES, Offer, Response,
+    Version,
 };
 use zeroize::Zeroize;
 
+use super::apply::Intake;
 use super::{Shared, ends_connection};
 use crate::crew::Crew;
 use crate::error::{Error, Result, number};
@@ -39,9 +41,7 @@ pub(super) struct Task<'s, S: Session> {
     pub(super) descriptor: Vec<u8>,
     /// What is known of the DATA packet that belongs to the descriptor at hand.
     pub(super) expected: Expected,
-    /// Direct I/O is fed from here, and blocks are unpacked here.
-    pub(super) buffer: AlignedBuffer,
-    pub(super) unpacker: Unpacker,
+    pub(super) intake: Intake,
     payload: Vec<u8>,
 }
 
@@ -96,8 +96,7 @@ impl<'s, S: Session> Task<'s, S> {
             storage: Storage::None,
             descriptor: Vec::new(),
             expected: Expected::default(),
-            buffer: AlignedBuffer::new(),
-            unpacker: Unpacker::new(),
+            intake: Intake::default(),
             payload: Vec::new(),
         }
     }
@@ -263,7 +262,12 @@ impl<'s, S: Session> Task<'s, S> {
         let session = self.session;
         command.encode_payload(payload);
         if matches!(command, Command::Execute) {
-            self.shared.offer.encode(payload);
+            let takes_files = self.shared.takes_files.load(Ordering::Relaxed);
+            // Where nothing can be handed over the clone goes on without.
+            self.intake.files =
+                (takes_files && self.is_within_host()).then(|| FileTaker::listen().ok()).flatten();
+            let handover = self.intake.files.as_ref().and_then(|files| HandoverId::new(files.id()));
+            Offer { handover, ..self.shared.offer }.encode(payload);
         }
         self.data_link()?.send(session, true, command.code(), payload)?;
         let timeout = match command {
@@ -318,6 +322,8 @@ impl<'s, S: Session> Task<'s, S> {
                     return Err(error);
                 }
                 self.log_outcome("Wait for remote after local issue", &Err(error.clone()));
+                // The donor is not to wait for blocks that nobody copies.
+                self.intake.files = None;
                 failure = Some((error, session.host().now()));
             }
         }

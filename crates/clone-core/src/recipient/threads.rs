@@ -21,7 +21,12 @@ impl<S: Session> Task<'_, S> {
     /// Before each block: more workers, if they have helped so far.
     pub(super) fn tune(&mut self) {
         let Some(master) = &mut self.master else { return };
-        let wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
+        let mut wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
+        if self.intake.has_taken_file {
+            // Now it is known that the donor leaves its processors to us.
+            let host = self.session.host();
+            wanted = wanted.max(master.crew.initial(&host.settings(), host.processors(), false));
+        }
         self.grow(wanted);
     }
 

@@ -298,5 +298,6 @@ pub(crate) fn default_settings() -> Settings {
         delay_after_data_drop: 0,
         enable_compression: false,
         compression_level: 1,
+        file_handover: true,
     }
 }

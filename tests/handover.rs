@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Clones between two servers of one machine, where the donor hands its open files over and the recipient copies them.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clone_testkit::anyhow::Result;
+use clone_testkit::clone::{self, Report, Running, Statement, Tls};
+use clone_testkit::faults::SmallDisk;
+use clone_testkit::proxy::{How, Proxy, Target};
+use clone_testkit::replica::{self, StartFrom};
+use clone_testkit::writer::{Load, Writers};
+use clone_testkit::{Mysqld, check, fixture, verify};
+
+fn donor() -> Result<Mysqld> {
+    fixture::donor_from(fixture::neighbour("donor")?)
+}
+
+fn recipient(donor: &Mysqld) -> Result<Mysqld> {
+    fixture::recipient_from(fixture::neighbour("recipient")?, donor)
+}
+
+/// Pages and redo that are not in files yet still cross the connection.
+fn is_handed_over(report: &Report) -> bool {
+    report.network() < report.data() / 4
+}
+
+/// Whatever the connection is: nothing of a file is on it, and so nothing to encrypt or to compress.
+#[test]
+fn files_do_not_cross_the_connection() {
+    check(|| {
+        let donor = donor()?;
+        let mut recipient = recipient(&donor)?;
+        for (tls, compressed) in
+            [(Tls::Disabled, "OFF"), (Tls::Required, "OFF"), (Tls::Disabled, "ON")]
+        {
+            recipient
+                .session()?
+                .run(format!("SET GLOBAL clone_enable_compression = {compressed}"))?;
+            let directory = recipient.scratch("clone");
+            let statement = Statement::instance(&donor).into_directory(&directory).tls(tls);
+            let report = clone::run(&mut recipient, &statement)?;
+            assert!(is_handed_over(&report), "{tls:?}: {:?}", report.stages);
+            let clone = fixture::server("clone")?.adopt(&directory).start()?;
+            verify::assert_sound(&clone)?;
+            verify::assert_equal(&donor, &clone)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn either_side_can_do_without() {
+    check(|| {
+        let donor = donor()?;
+        let mut recipient = recipient(&donor)?;
+        for side in 0..2 {
+            let server = if side == 0 { &donor } else { &recipient };
+            server.session()?.run("SET GLOBAL clone_file_handover = OFF")?;
+            let directory = recipient.scratch("clone");
+            let statement = Statement::instance(&donor).into_directory(&directory);
+            let report = clone::run(&mut recipient, &statement)?;
+            assert!(report.network() >= report.data(), "{:?}", report.stages);
+            fs::remove_dir_all(&directory)?;
+            let server = if side == 0 { &donor } else { &recipient };
+            server.session()?.run("SET GLOBAL clone_file_handover = ON")?;
+        }
+        Ok(())
+    });
+}
+
+/// The blocks are read while pages are written and tables come and go, by one task and by several, with the operating system's
+/// cache and without it.
+#[test]
+fn exact_under_writes_and_ddl() {
+    check(|| {
+        for (flush, threads) in [("O_DIRECT", 1), ("fsync", 8)] {
+            let option = format!("--innodb-flush-method={flush}");
+            let donor = fixture::donor_from(fixture::neighbour("donor")?.option(&*option))?;
+            let builder = fixture::neighbour("recipient")?
+                .option(option)
+                .option(format!("--clone-max-concurrency={threads}"))
+                .option("--clone-autotune-concurrency=OFF");
+            let mut recipient = fixture::recipient_from(builder, &donor)?;
+            let writers =
+                Writers::start(&donor, Load { threads: 4, ddl: true, ..Load::default() })?;
+            writers.await_transactions(50)?;
+            let report = clone::run(&mut recipient, &Statement::instance(&donor))?;
+            assert!(is_handed_over(&report), "{:?}", report.stages);
+            replica::assert_exact(&recipient, &donor, writers, &report.status, StartFrom::Gtid)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn kills_at_either_end() {
+    check(|| {
+        let donor = donor()?;
+        let recipient = recipient(&donor)?;
+        let directory = recipient.scratch("clone");
+        let statement = Statement::instance(&donor).into_directory(&directory);
+        for at_donor in [false, true] {
+            fixture::slow_down(&recipient)?;
+            let running = Running::start_copying(&recipient, &statement)?;
+            sleep(Duration::from_millis(500));
+            let began = Instant::now();
+            if at_donor {
+                let mut session = donor.session()?;
+                let id: u32 = session.one(
+                    "SELECT MIN(ID) FROM performance_schema.processlist WHERE USER = 'clone_donor'",
+                )?;
+                session.run(format!("KILL QUERY {id}"))?;
+            } else {
+                running.kill_query(&recipient)?;
+            }
+            let error = running.failure()?;
+            let expected = if at_donor { 3862 } else { 1317 };
+            assert_eq!(error.number, expected, "{error}");
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+            fs::remove_dir_all(&directory)?;
+            fixture::speed_up(&recipient)?;
+            fixture::assert_clones(&recipient, &donor)?;
+        }
+        Ok(())
+    });
+}
+
+/// The connection breaks while the donor waits for the recipient to copy a block: neither waits for the other, and the clone goes on.
+#[test]
+fn a_connection_that_breaks() {
+    check(|| {
+        let donor = donor()?;
+        let mut recipient = recipient(&donor)?;
+        let proxy = Proxy::to(donor.port())?;
+        clone::allow_address(&recipient, &format!("127.0.0.1:{}", proxy.port()))?;
+        let directory = recipient.scratch("clone");
+        let statement = Statement::instance_at("127.0.0.1", proxy.port(), clone::donor_account())
+            .into_directory(&directory);
+        fixture::slow_down(&recipient)?;
+        let running = Running::start_copying(&recipient, &statement)?;
+        for how in [How::Reset, How::Close] {
+            sleep(Duration::from_millis(1500));
+            proxy.cut(Target::All, how);
+        }
+        sleep(Duration::from_millis(1500));
+        let began = Instant::now();
+        fixture::speed_up(&recipient)?;
+        running.finish()?;
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+        let stages = clone::progress(&mut recipient.session()?)?;
+        let network: u64 = stages.iter().map(|stage| stage.network).sum();
+        let data: u64 = stages.iter().map(|stage| stage.data).sum();
+        assert!(network < data / 4, "{stages:?}");
+        let clone = fixture::server("clone")?.adopt(&directory).start()?;
+        verify::assert_sound(&clone)?;
+        verify::assert_equal(&donor, &clone)?;
+        recipient.stop()
+    });
+}
+
+/// A recipient that is gone in the middle of a block keeps the donor only as long as it may come back.
+#[test]
+fn a_recipient_that_dies() {
+    check(|| {
+        let builder =
+            fixture::neighbour("donor")?.option("--clone-donor-timeout-after-network-failure=0");
+        let donor = fixture::donor_from(builder)?;
+        let mut recipient = recipient(&donor)?;
+        fixture::slow_down(&recipient)?;
+        let directory = recipient.scratch("clone");
+        let statement = Statement::instance(&donor).into_directory(&directory);
+        let running = Running::start_copying(&recipient, &statement)?;
+        sleep(Duration::from_millis(500));
+        recipient.kill()?;
+        running.finish().unwrap_err();
+        fs::remove_dir_all(&directory)?;
+        recipient.start()?;
+        clone::allow_donor(&recipient, &donor)?;
+        fixture::assert_clones(&recipient, &donor)
+    });
+}
+
+/// The recipient cannot write: its user hears of it, and the donor does not wait.
+#[test]
+fn a_disk_that_fills_up() {
+    check(|| {
+        let Some(disk) = SmallDisk::mount(400 << 20)? else {
+            println!("skipped: not allowed to mount a tmpfs");
+            return Ok(());
+        };
+        let donor = donor()?;
+        let recipient = recipient(&donor)?;
+        fixture::slow_down(&recipient)?;
+        let directory = disk.path().join("clone");
+        let statement = Statement::instance(&donor).into_directory(&directory);
+        let running = Running::start_copying(&recipient, &statement)?;
+        disk.fill()?;
+        fixture::speed_up(&recipient)?;
+        let error = running.failure()?;
+        assert_eq!(error.number, 1026, "{error}");
+        assert!(error.message.contains("errno: 28 - No space left on device"), "{error}");
+        fixture::assert_clones(&recipient, &donor)
+    });
+}
