@@ -106,6 +106,10 @@ impl DonorLink for DonorLinkOf<'_> {
         self.connection.send_response(secure, packet).map_err(Error::Raised)
     }
 
+    fn is_plain(&mut self) -> bool {
+        self.connection.plain_socket().is_some()
+    }
+
     fn send_file(
         &mut self,
         descriptor: &[u8],

@@ -289,7 +289,8 @@ impl<S: Session> Serving<'_, S> {
         let Some(source) = &self.source else {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
         };
-        self.buffers.agree(offer, self.session.host().settings().file_handover)?;
+        let hands_over = self.session.host().settings().file_handover;
+        self.buffers.agree(offer, hands_over, self.link.is_plain())?;
         if let Some(point) = &self.point {
             point.resume()?;
         }

@@ -346,6 +346,9 @@ pub trait DonorLink {
     /// Sends one packet; with `secure` only over an encrypted connection (error 3872 otherwise). The packet may be overwritten.
     fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()>;
 
+    /// Whether bytes cross the network as they are sent: without TLS and without the classic protocol's compression.
+    fn is_plain(&mut self) -> bool;
+
     /// Sends the packet `descriptor` and behind it a DATA packet with `len` bytes of `file` from its current offset, past the server's
     /// own ways and inside the kernel where that is faster. False if this connection or this file is not made for that: then nothing
     /// was sent and read.

@@ -9,8 +9,6 @@ use zeroize::Zeroize;
 /// How the bytes of a block are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// As they are.
-    Raw,
     /// An LZ4 block without its length in front.
     Lz4,
     /// One Zstandard frame.
@@ -19,7 +17,7 @@ pub enum Codec {
 
 /// CRC-32C (Castagnoli), as InnoDB uses it for its pages; with the processor's instruction where it has one.
 pub fn checksum(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
+    crc_fast::crc32_iscsi(bytes)
 }
 
 /// What a packed block must be smaller than, as a part of the block, or the block is sent as it is.
@@ -83,19 +81,8 @@ impl Packer {
         Some((codec, &mut self.packed[..headroom + len]))
     }
 
-    /// Whether the next block is not even tried, and may as well go another way; that is then to be told to
-    /// [`Packer::passed_by`].
-    pub fn is_discouraged(&self) -> bool {
-        self.misses >= PATIENCE && !self.misses.is_multiple_of(PROBE)
-    }
-
-    /// A block was not packed because [`Packer::is_discouraged`].
-    pub fn passed_by(&mut self) {
-        self.misses = self.misses.saturating_add(1);
-    }
-
     fn is_worth_trying(&mut self, block: &[u8]) -> bool {
-        if self.is_discouraged() {
+        if self.misses >= PATIENCE && !self.misses.is_multiple_of(PROBE) {
             return false;
         }
         // Data is mostly like the data before it.
@@ -152,11 +139,6 @@ impl Unpacker {
     /// [`io::ErrorKind::InvalidData`]: the packed form is damaged, or of another length.
     pub fn unpack(&mut self, codec: Codec, packed: &[u8], block: &mut [u8]) -> io::Result<()> {
         let len = match codec {
-            Codec::Raw if packed.len() == block.len() => {
-                block.copy_from_slice(packed);
-                block.len()
-            }
-            Codec::Raw => return Err(io::ErrorKind::InvalidData.into()),
             Codec::Lz4 => lz4_flex::block::decompress_into(packed, block)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
             Codec::Zstd => {
@@ -200,11 +182,9 @@ mod tests {
             let mut unpacker = Unpacker::new();
             for len in [0, 1, 100, 16 << 10, 1 << 20] {
                 for block in [text(len), noise(len), vec![0; len]] {
-                    let (codec, packed) = match packer.pack(&block, 5) {
-                        Some((codec, packed)) => (codec, &packed[5..]),
-                        None => (Codec::Raw, &block[..]),
-                    };
-                    assert!(packed.len() <= block.len());
+                    let Some((codec, packed)) = packer.pack(&block, 5) else { continue };
+                    let packed = &packed[5..];
+                    assert!(packed.len() < block.len());
                     let mut unpacked = vec![0xaa; len];
                     unpacker.unpack(codec, packed, &mut unpacked).unwrap();
                     assert!(unpacked == block, "level {level}, {len} bytes");
@@ -256,7 +236,6 @@ mod tests {
             assert!(unpacker.unpack(codec, packed, &mut place[1..]).is_err());
             assert!(unpacker.unpack(codec, packed, &mut vec![0; block.len() + 1]).is_err());
             assert!(unpacker.unpack(codec, &[], &mut place).is_err());
-            assert!(unpacker.unpack(Codec::Raw, packed, &mut place).is_err());
             // It is still of use afterwards.
             unpacker.unpack(codec, packed, &mut place).unwrap();
             assert!(place == block);

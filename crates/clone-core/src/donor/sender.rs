@@ -5,9 +5,9 @@
 //! Four ways, the first that can be taken:
 //!
 //! * The recipient is on the same machine: the file itself is handed over, and the recipient copies the block.
-//! * From the file to the connection past mysqld, as DATA ([`DonorLink::send_file`]): nothing is to be packed, the connection is plain,
-//!   and the file can be read like that.
-//! * As a [`Block`] with a checksum, packed if that helps: the recipient has offered to take it.
+//! * As a [`Block`] with a checksum, packed if that helps: the recipient has offered to take it, and wants it packed or has no TLS,
+//!   which protects bytes better than a checksum.
+//! * From the file to the connection past mysqld, as DATA ([`DonorLink::send_file`]): to a stock recipient without TLS.
 //! * As DATA, like the stock plugin.
 
 use std::os::fd::BorrowedFd;
@@ -29,22 +29,29 @@ pub(super) struct Buffers {
     packet: Vec<u8>,
     /// Data is read here, with room in front of it for what precedes it in the packet.
     data: AlignedBuffer,
-    /// There if the recipient takes blocks, and wants them packed. Else it gets DATA: over TLS bytes are protected better than by a
-    /// checksum, which is not free, and plain connections are for those who want the least work.
+    /// The recipient gets blocks, not DATA.
+    sends_blocks: bool,
+    /// There if it wants them packed.
     packer: Option<Packer>,
     /// There if the recipient is on this machine and takes files over.
     giver: Option<FileGiver>,
 }
 
 impl Buffers {
-    /// Does as the recipient would like.
-    pub(super) fn agree(&mut self, offer: Option<Offer>, hands_over: bool) -> Result<()> {
+    /// Does as the recipient would like. `hands_over`: files may be handed over here; `is_plain`: nothing else protects the bytes.
+    pub(super) fn agree(
+        &mut self,
+        offer: Option<Offer>,
+        hands_over: bool,
+        is_plain: bool,
+    ) -> Result<()> {
         let id = offer.and_then(|offer| offer.handover).filter(|_| hands_over);
         // A recipient that cannot be reached is on another machine.
         self.giver = id.and_then(|id| FileGiver::connect(id.bytes()).ok());
         // What is handed over needs no packing.
-        let offer = offer.filter(|_| self.giver.is_none());
-        let level = offer.and_then(|offer| offer.packing.level());
+        let packing = offer.filter(|_| self.giver.is_none());
+        let level = packing.and_then(|offer| offer.packing.level());
+        self.sends_blocks = level.is_some() || (offer.is_some() && is_plain);
         let packer = level.map(Packer::new).transpose();
         self.packer =
             packer.map_err(|error| Error::Internal(format!("Clone compression: {error}")))?;
@@ -53,7 +60,7 @@ impl Buffers {
 
     /// Bytes in front of the data in its packet.
     fn headroom(&self) -> usize {
-        if self.packer.is_some() { BLOCK_HEAD } else { 1 }
+        if self.sends_blocks { BLOCK_HEAD } else { 1 }
     }
 
     /// Room for `len` bytes of data.
@@ -64,21 +71,22 @@ impl Buffers {
 
     /// The packet with the `len` bytes that were put into their place.
     fn pack(&mut self, len: usize) -> Result<&mut [u8]> {
-        let Some(packer) = &mut self.packer else {
+        if !self.sends_blocks {
             let packet = self.data.with_headroom(1, len);
             packet[0] = ResponseCode::Data as u8;
             return Ok(packet);
-        };
+        }
         let packet = self.data.with_headroom(BLOCK_HEAD, len);
         let data = &packet[BLOCK_HEAD..];
         let length = u32::try_from(len)
             .map_err(|_| Error::Internal("Clone data is longer than 4 GiB".to_owned()))?;
         let checksum = clone_io::checksum(data);
         let head = |form| Block::head(ResponseCode::Block as u8, form, length, checksum);
-        let (form, packet) = match packer.pack(data, BLOCK_HEAD) {
+        let packed = self.packer.as_mut().and_then(|packer| packer.pack(data, BLOCK_HEAD));
+        let (form, packet) = match packed {
             Some((Codec::Lz4, packed)) => (BlockForm::Lz4, packed),
             Some((Codec::Zstd, packed)) => (BlockForm::Zstd, packed),
-            Some((Codec::Raw, _)) | None => (BlockForm::Raw, packet),
+            None => (BlockForm::Raw, packet),
         };
         packet[..BLOCK_HEAD].copy_from_slice(&head(form));
         Ok(packet)
@@ -159,16 +167,11 @@ impl<S: Session> Sender<'_, S> {
 
     /// Sends the block past mysqld; false if that is not possible, and nothing has happened.
     fn send_directly(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
-        let is_discouraged = self.buffers.packer.as_ref().is_none_or(Packer::is_discouraged);
-        if !is_discouraged || view.is_secure {
+        if self.buffers.sends_blocks || view.is_secure {
             return Ok(false);
         }
         self.encode_descriptor(view);
-        let sent = self.link.send_file(&self.buffers.packet, file, len);
-        if let (Ok(true), Some(packer)) = (&sent, &mut self.buffers.packer) {
-            packer.passed_by();
-        }
-        sent.map_err(|error| match error {
+        self.link.send_file(&self.buffers.packet, file, len).map_err(|error| match error {
             TransferError::Link(error) => error,
             TransferError::File(error) => Error::file(false, view.source_name, &error),
         })

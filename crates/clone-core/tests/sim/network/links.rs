@@ -221,6 +221,10 @@ impl DonorLink for SimDonorLink<'_> {
         sent.map_err(|failed| self.fail(failed))
     }
 
+    fn is_plain(&mut self) -> bool {
+        self.network.with(self.at, |one| !one.has_tls)
+    }
+
     fn send_error(&mut self, fatal: bool) -> Result<()> {
         let raised = self.session.warnings().first().cloned();
         if fatal || self.broken.is_some() {
