@@ -82,12 +82,16 @@ impl Stage {
         };
         let below = match (&volume, scenario.place) {
             (Some(volume), _) => volume.path(),
-            (None, Place::Disk) => &options.disk,
+            (None, Place::Disk | Place::CachedDisk) => &options.disk,
             (None, _) => &options.tmpfs,
         };
         let server = |name| {
             let builder = Mysqld::builder().name(name).plugin(Plugin::Ours).install_later();
-            builder.below(below).option("--innodb-redo-log-capacity=64M").start()
+            let builder = builder.below(below).option("--innodb-redo-log-capacity=64M");
+            match scenario.place {
+                Place::CachedDisk => builder.option("--innodb-flush-method=fsync").start(),
+                _ => builder.start(),
+            }
         };
         let (mut donor, recipient) = (server("donor")?, server("recipient")?);
         scenario.data.load(&mut donor, options).context("load the data")?;
