@@ -195,7 +195,7 @@ impl DirectWriter {
     ) -> Result<bool, TransferError> {
         self.check().map_err(TransferError::Link)?;
         // Direct I/O is best done in large pieces, and a file that is too short must not be noticed in mid-packet.
-        if lift_direct(file) || !clone_io::holds(file, u64::from(len)) {
+        if lift_direct(file) || clone_io::end_of_block(file, u64::from(len)).is_none() {
             return Ok(false);
         }
         let packets = [descriptor.len(), len as usize + 1];

@@ -22,13 +22,12 @@ pub fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the file holds `len` bytes from its current offset. Not if that cannot be found out.
-pub fn holds(file: BorrowedFd<'_>, len: u64) -> bool {
-    let (Ok(offset), Ok(facts)) = (rustix::fs::tell(file), rustix::fs::fstat(file)) else {
-        return false;
-    };
-    let size = u64::try_from(facts.st_size).unwrap_or(0);
-    offset.checked_add(len).is_some_and(|end| end <= size)
+/// Where a block of `len` bytes ends that begins at the file's current offset. None if the file ends before, or that cannot be found
+/// out.
+pub fn end_of_block(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
+    let (offset, facts) = (rustix::fs::tell(file).ok()?, rustix::fs::fstat(file).ok()?);
+    let size = u64::try_from(facts.st_size).ok()?;
+    offset.checked_add(len).filter(|end| *end <= size)
 }
 
 /// Writes all of `data` to `file`.

@@ -2,13 +2,15 @@
 
 //! Open files that go from one process to another on the same machine, instead of what is in them.
 //!
-//! The taker listens on a socket of the abstract Unix name space whose name only the giver is told. For each block the giver sends the
-//! file with one byte ([`FileGiver::give`]), and waits for one byte that says that the block has been copied ([`FileGiver::wait`]).
-//! So the file is read no later than if it had been read before it was sent.
+//! The taker listens on a socket of the abstract Unix name space. For each block the giver sends the file with one byte
+//! ([`FileGiver::give`]), and waits for one byte that says that the block has been copied ([`FileGiver::wait`]). So the file is read no
+//! later than if it had been read before it was sent, unless the wait is broken off, and then the clone over this connection is, too.
 //!
-//! The name of such a socket is no secret on its machine, so both ends look who is at the other one: nobody but a process of the same
-//! user, who could open the files anyway.
+//! The name of such a socket is no secret on its machine, and containers may share the machine's names and a user's number, but not its files.
+//! So the giver begins with a secret that came to it over the clone's own connection; and both ends look whether the other one is a
+//! process of the same user.
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,26 +18,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
 };
 
-/// What precedes the id in a socket's name.
+/// What precedes the key's first half in a socket's name.
 const NAME: &str = "mysql-clone-";
 
-/// Connections that may wait for the taker. One is wanted; a stranger's must not keep it out.
+/// Bytes of the name, and of the secret behind it.
+const HALF: usize = 16;
+
+/// Connections that may wait for the taker. One is wanted; if strangers' take all places, the giver goes without.
 const BACKLOG: i32 = 16;
+
+/// How long a connection may take for the secret, which the giver sends at once.
+const GREETING: Duration = Duration::from_millis(100);
 
 /// The longest wait without a look at whether to stop.
 const SLICE: Duration = Duration::from_millis(100);
 
 /// The end that gets files.
-#[derive(Debug)]
 pub struct FileTaker {
-    id: [u8; 16],
+    key: [u8; 2 * HALF],
     listener: OwnedFd,
     /// There after the first file has come.
     giver: Option<Arc<OwnedFd>>,
@@ -48,25 +55,32 @@ pub struct TakenFile {
     giver: Option<Arc<OwnedFd>>,
 }
 
+impl fmt::Debug for FileTaker {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileTaker").field("giver", &self.giver).finish_non_exhaustive()
+    }
+}
+
 impl FileTaker {
     /// Listens under a new name.
     ///
     /// # Errors
     /// The operating system's.
     pub fn listen() -> io::Result<Self> {
-        let mut id = [0; 16];
-        if rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())? != id.len() {
+        let mut key = [0; 2 * HALF];
+        if rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())? != key.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let listener = socket()?;
-        rustix::net::bind(&listener, &address(id)?)?;
+        rustix::net::bind(&listener, &address(&key)?)?;
         rustix::net::listen(&listener, BACKLOG)?;
-        Ok(Self { id, listener, giver: None })
+        Ok(Self { key, listener, giver: None })
     }
 
-    /// What the giver has to be told.
-    pub fn id(&self) -> [u8; 16] {
-        self.id
+    /// What the giver has to be told, and nobody else.
+    pub fn key(&self) -> [u8; 2 * HALF] {
+        self.key
     }
 
     /// The next file, for which to wait at most `limit`. What is to be copied from it begins at its current offset.
@@ -78,7 +92,7 @@ impl FileTaker {
         let deadline = Instant::now() + limit;
         let giver = match &self.giver {
             Some(giver) => giver,
-            None => self.giver.insert(Arc::new(accept(&self.listener, deadline)?)),
+            None => self.giver.insert(Arc::new(self.accept(deadline)?)),
         };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -108,6 +122,37 @@ impl FileTaker {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(TakenFile { file, giver: Some(Arc::clone(giver)) })
+    }
+
+    /// The first connection of a process of our own user that knows the secret; others are closed.
+    fn accept(&self, deadline: Instant) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        loop {
+            match rustix::net::accept_with(&self.listener, flags) {
+                Ok(giver) if is_same_user(giver.as_fd()) && self.is_greeted_by(&giver) => {
+                    return Ok(giver);
+                }
+                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => wait(self.listener.as_fd(), deadline)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn is_greeted_by(&self, giver: &OwnedFd) -> bool {
+        let deadline = Instant::now() + GREETING;
+        let mut secret = [0; HALF];
+        let mut filled = 0;
+        while filled < HALF {
+            match rustix::net::recv(giver, &mut secret[filled..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return false,
+                Ok((count, _)) => filled += count,
+                Err(Errno::AGAIN) if wait(giver.as_fd(), deadline).is_ok() => {}
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+        secret == self.key[HALF..]
     }
 }
 
@@ -153,20 +198,26 @@ pub enum Taken {
 }
 
 impl FileGiver {
-    /// Connects to the taker of this id. It need not be there, nor on this machine.
+    /// Connects to the taker of this key. It need not be there, nor on this machine.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::PermissionDenied`] if it is another user's process that listens.
-    pub fn connect(id: [u8; 16]) -> io::Result<Self> {
+    pub fn connect(key: [u8; 2 * HALF]) -> io::Result<Self> {
         let taker = socket()?;
-        rustix::net::connect(&taker, &address(id)?)?;
+        rustix::net::connect(&taker, &address(&key)?)?;
         if !is_same_user(taker.as_fd()) {
             return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        // An empty socket takes these few bytes at once.
+        if rustix::net::send(&taker, &key[HALF..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?
+            != HALF
+        {
+            return Err(io::ErrorKind::WriteZero.into());
         }
         Ok(Self { taker })
     }
 
-    /// Sends the file, of which the taker is to copy a block from its current offset on. It must be one that can only be read.
+    /// Sends the file, of which the taker is to copy a block from its current offset on. It should be one that can only be read.
     ///
     /// # Errors
     /// The operating system's: the taker has got nothing.
@@ -188,17 +239,30 @@ impl FileGiver {
         }
     }
 
-    /// Waits until the taker has copied the block, and at most `limit`. `is_over` is asked ten times a second.
+    /// Waits until the taker has copied the block that ends at `end`, and at most `limit`. `is_over` is asked ten times a second.
+    ///
+    /// The file's offset is at the end of the block then, and it is put there if the taker refused the block.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::TimedOut`].
-    pub fn wait(&self, limit: Duration, is_over: &mut dyn FnMut() -> bool) -> io::Result<Taken> {
+    /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if the taker says that it has copied the
+    /// block, and the offset is elsewhere.
+    pub fn wait(
+        &self,
+        file: BorrowedFd<'_>,
+        end: u64,
+        limit: Duration,
+        is_over: &mut dyn FnMut() -> bool,
+    ) -> io::Result<Taken> {
         let deadline = Instant::now() + limit;
         let mut byte = [0];
         loop {
             match rustix::net::recv(&self.taker, &mut byte, RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(Taken::Refused),
-                Ok(_) => return Ok(Taken::Copied),
+                Ok((0, _)) | Err(Errno::CONNRESET) => {
+                    rustix::fs::seek(file, SeekFrom::Start(end))?;
+                    return Ok(Taken::Refused);
+                }
+                Ok(_) if rustix::fs::tell(file)? == end => return Ok(Taken::Copied),
+                Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
                 Err(Errno::AGAIN) if is_over() => return Ok(Taken::Stopped),
                 Err(Errno::AGAIN) => {
                     let now = Instant::now();
@@ -214,7 +278,7 @@ impl FileGiver {
     }
 }
 
-/// Whether a file can be read and not written: what is handed over shall be of no other use.
+/// Whether a file can be read and not written. What is handed over should be: nobody shall write to it by mistake.
 pub fn is_read_only(file: BorrowedFd<'_>) -> bool {
     use rustix::fs::OFlags;
     rustix::fs::fcntl_getfl(file).is_ok_and(|flags| (flags & OFlags::RWMODE) == OFlags::RDONLY)
@@ -225,22 +289,12 @@ fn socket() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
-fn address(id: [u8; 16]) -> io::Result<SocketAddrUnix> {
-    let name = format!("{NAME}{:032x}", u128::from_be_bytes(id));
-    Ok(SocketAddrUnix::new_abstract_name(name.as_bytes())?)
-}
-
-/// The first connection of a process of our own user; others are closed.
-fn accept(listener: &OwnedFd, deadline: Instant) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    loop {
-        match rustix::net::accept_with(listener, flags) {
-            Ok(giver) if is_same_user(giver.as_fd()) => return Ok(giver),
-            Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
-            Err(Errno::AGAIN) => wait(listener.as_fd(), deadline)?,
-            Err(error) => return Err(error.into()),
-        }
+fn address(key: &[u8; 2 * HALF]) -> io::Result<SocketAddrUnix> {
+    let mut name = NAME.to_owned();
+    for byte in &key[..HALF] {
+        name.push_str(&format!("{byte:02x}"));
     }
+    Ok(SocketAddrUnix::new_abstract_name(name.as_bytes())?)
 }
 
 fn is_same_user(socket: BorrowedFd<'_>) -> bool {
@@ -271,7 +325,7 @@ fn poll_until(socket: BorrowedFd<'_>, moment: Instant) -> io::Result<usize> {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use std::fs::File;
-    use std::io::{Seek, SeekFrom, Write};
+    use std::io::{Seek, Write};
     use std::thread;
 
     use super::*;
@@ -288,17 +342,19 @@ mod tests {
     #[test]
     fn blocks_are_read_where_the_giver_stands_before_it_goes_on() {
         let mut taker = FileTaker::listen().unwrap();
-        let giver = FileGiver::connect(taker.id()).unwrap();
+        let giver = FileGiver::connect(taker.key()).unwrap();
         let thread = thread::spawn(move || {
             let mut from = file("one, two, three");
             for start in [5, 0] {
-                from.seek(SeekFrom::Start(start)).unwrap();
+                from.seek(io::SeekFrom::Start(start)).unwrap();
                 giver.give(from.as_fd()).unwrap();
-                assert_eq!(giver.wait(LIMIT, &mut || false).unwrap(), Taken::Copied);
                 // Both have one and the same offset.
-                assert_eq!(from.stream_position().unwrap(), start + 3);
+                let waited = giver.wait(from.as_fd(), start + 3, LIMIT, &mut || false);
+                assert_eq!(waited.unwrap(), Taken::Copied);
             }
-            assert_eq!(giver.wait(LIMIT, &mut || false).unwrap(), Taken::Refused);
+            let waited = giver.wait(from.as_fd(), 9, LIMIT, &mut || false);
+            assert_eq!(waited.unwrap(), Taken::Refused);
+            assert_eq!(from.stream_position().unwrap(), 9);
             assert!(giver.give(from.as_fd()).is_err());
         });
         for expected in [b"two", b"one"] {
@@ -318,10 +374,13 @@ mod tests {
         let timed_out = |error: io::Error| error.kind() == io::ErrorKind::TimedOut;
         let mut taker = FileTaker::listen().unwrap();
         assert!(timed_out(taker.take(moment).unwrap_err()));
-        let giver = FileGiver::connect(taker.id()).unwrap();
+        let giver = FileGiver::connect(taker.key()).unwrap();
         assert!(timed_out(taker.take(moment).unwrap_err()));
-        assert!(timed_out(giver.wait(moment, &mut || false).unwrap_err()));
-        assert_eq!(giver.wait(LIMIT, &mut || true).unwrap(), Taken::Stopped);
+        let from = file("one");
+        let waited = giver.wait(from.as_fd(), 0, moment, &mut || false);
+        assert!(timed_out(waited.unwrap_err()));
+        let waited = giver.wait(from.as_fd(), 0, LIMIT, &mut || true);
+        assert_eq!(waited.unwrap(), Taken::Stopped);
         drop(giver);
         let error = taker.take(LIMIT).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
@@ -330,18 +389,30 @@ mod tests {
     #[test]
     fn a_block_that_is_not_copied_is_the_last() {
         let mut taker = FileTaker::listen().unwrap();
-        let giver = FileGiver::connect(taker.id()).unwrap();
+        let giver = FileGiver::connect(taker.key()).unwrap();
         let from = file("one");
         giver.give(from.as_fd()).unwrap();
         drop(taker.take(LIMIT).unwrap());
-        assert_eq!(giver.wait(LIMIT, &mut || false).unwrap(), Taken::Refused);
+        let waited = giver.wait(from.as_fd(), 3, LIMIT, &mut || false);
+        assert_eq!(waited.unwrap(), Taken::Refused);
         assert!(giver.give(from.as_fd()).is_err());
+    }
+
+    #[test]
+    fn who_says_copied_and_has_not_is_found_out() {
+        let mut taker = FileTaker::listen().unwrap();
+        let giver = FileGiver::connect(taker.key()).unwrap();
+        let from = file("one");
+        giver.give(from.as_fd()).unwrap();
+        taker.take(LIMIT).unwrap().is_copied();
+        let error = giver.wait(from.as_fd(), 3, LIMIT, &mut || false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
     fn what_is_no_file_is_refused() {
         let mut taker = FileTaker::listen().unwrap();
-        let giver = FileGiver::connect(taker.id()).unwrap();
+        let giver = FileGiver::connect(taker.key()).unwrap();
         let (reader, _writer) = io::pipe().unwrap();
         giver.give(reader.as_fd()).unwrap();
         assert_eq!(taker.take(LIMIT).unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -353,12 +424,31 @@ mod tests {
     #[test]
     fn nobody_listens_under_other_names() {
         let taker = FileTaker::listen().unwrap();
-        let mut id = taker.id();
-        id[0] ^= 1;
-        assert!(FileGiver::connect(id).is_err());
-        let id = taker.id();
+        let mut key = taker.key();
+        key[0] ^= 1;
+        assert!(FileGiver::connect(key).is_err());
+        let key = taker.key();
         drop(taker);
-        assert!(FileGiver::connect(id).is_err());
+        assert!(FileGiver::connect(key).is_err());
+    }
+
+    #[test]
+    fn strangers_who_know_the_name_alone_give_nothing() {
+        let mut taker = FileTaker::listen().unwrap();
+        let (silent, mut wrong) = (socket().unwrap(), taker.key());
+        rustix::net::connect(&silent, &address(&wrong).unwrap()).unwrap();
+        wrong[HALF] ^= 1;
+        let stranger = FileGiver::connect(wrong).unwrap();
+        let bad = file("bad");
+        stranger.give(bad.as_fd()).unwrap();
+        let giver = FileGiver::connect(taker.key()).unwrap();
+        giver.give(file("one").as_fd()).unwrap();
+        let from = taker.take(LIMIT).unwrap();
+        let mut text = [0; 3];
+        crate::read_exact(from.as_fd(), &mut text).unwrap();
+        assert_eq!(&text, b"one");
+        let waited = stranger.wait(bad.as_fd(), 3, LIMIT, &mut || false);
+        assert_eq!(waited.unwrap(), Taken::Refused);
     }
 
     #[test]

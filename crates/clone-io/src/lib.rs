@@ -6,8 +6,9 @@
 //! all of them move exactly the asked number of bytes or fail. What the kernel can do without a copy through user space is probed
 //! once and remembered ([`copy_file_to_file`]).
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod ahead;
 mod buffer;
 mod codec;
 mod copy;
@@ -21,7 +22,7 @@ pub use buffer::{ALIGNMENT, AlignedBuffer};
 pub use codec::{Codec, Packer, Unpacker, checksum};
 pub use copy::{CopyError, copy_file_to_file};
 pub use direct::lift_direct;
-pub use file::{holds, read_exact, write_all};
+pub use file::{end_of_block, read_exact, write_all};
 pub use handover::{FileGiver, FileTaker, Taken, TakenFile, is_read_only};
 pub use socket::{Socket, is_within_host};
 pub use writer::FileWriter;

@@ -3,12 +3,12 @@
 //! What the tasks of one clone share when they write.
 
 use std::io;
-use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
-use rustix::fs::Advice;
-
+use crate::ahead::{begin_reading, begin_write_back};
 use crate::buffer::AlignedBuffer;
 use crate::copy::{CopyError, copy_file_to_file};
 use crate::direct::{can_reflink, is_direct, lift_direct};
@@ -22,15 +22,31 @@ const TURNS: usize = 64;
 /// Tasks that write the same file through the operating system's cache take turns. The kernel lets only one of them in anyway, but has
 /// the others spin: two tasks that copy one file in memory take 0.66 s of processors' time for a GiB like that, and 0.39 s in turn, in
 /// the same time (`docs/performance.md`).
+///
+/// A task that copies from file to file lets another one get ahead that is at work in the same file. Engines give out the pieces of a
+/// file one after the other, so that the tasks would go through all files side by side, and each file at the speed of one. If one of them
+/// waits for a piece, from then on they are in different files.
 #[derive(Debug)]
 pub struct FileWriter {
-    turns: [Mutex<()>; TURNS],
+    turns: [Mutex<Turn>; TURNS],
     reflinks: OnceLock<bool>,
+}
+
+/// Who had a turn last, and until when.
+#[derive(Debug)]
+struct Turn(Option<(ThreadId, Instant)>);
+
+impl Turn {
+    /// Whether no other task is at work: between two blocks it is away for a moment.
+    fn is_free_for(&self, task: ThreadId) -> bool {
+        const MOMENT: Duration = Duration::from_millis(1);
+        self.0.is_none_or(|(last, until)| last == task || until.elapsed() >= MOMENT)
+    }
 }
 
 impl Default for FileWriter {
     fn default() -> Self {
-        Self { turns: [const { Mutex::new(()) }; TURNS], reflinks: OnceLock::new() }
+        Self { turns: [const { Mutex::new(Turn(None)) }; TURNS], reflinks: OnceLock::new() }
     }
 }
 
@@ -51,12 +67,14 @@ impl FileWriter {
     /// # Errors
     /// As there.
     pub fn write_all(&self, to: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
-        let turn = self.turn(to);
-        write_all(to, data)?;
-        if turn.is_some() {
+        let Some(turn) = self.turn_of(to) else { return write_all(to, data) };
+        let turn = lock(turn);
+        let written = write_all(to, data);
+        end(turn);
+        if data.len() as u64 >= LARGE {
             begin_write_back(to, data.len() as u64);
         }
-        Ok(())
+        written
     }
 
     /// [`copy_file_to_file`], in turn.
@@ -72,42 +90,61 @@ impl FileWriter {
         buffer: &mut AlignedBuffer,
         chunk: usize,
     ) -> Result<(), CopyError> {
-        let turn = self.turn(to);
-        copy_file_to_file(from, to, len, inside_kernel, buffer, chunk)?;
-        if turn.is_some() {
-            begin_write_back(to, len);
+        let mut copy = || copy_file_to_file(from, to, len, inside_kernel, buffer, chunk);
+        let Some(turn) = self.turn_of(to) else { return copy() };
+        if len < LARGE {
+            let turn = lock(turn);
+            let copied = copy();
+            end(turn);
+            return copied;
         }
-        Ok(())
+        // The disk can read for the next ones while one writes.
+        begin_reading(from, len);
+        let turn = lock_patiently(turn);
+        let copied = copy();
+        end(turn);
+        begin_write_back(to, len);
+        copied
     }
 
-    /// The right to write a file. Direct I/O needs none: there the kernel lets several in, and the disk is the faster for it.
-    fn turn(&self, file: BorrowedFd<'_>) -> Option<MutexGuard<'_, ()>> {
+    /// Who may write the file. Direct I/O needs no turns: there the kernel lets several in, and the disk is the faster for it.
+    fn turn_of(&self, file: BorrowedFd<'_>) -> Option<&Mutex<Turn>> {
         if is_direct(file) {
             return None;
         }
         let number = rustix::fs::fstat(file).ok()?.st_ino;
-        let turn = &self.turns[usize::try_from(number % TURNS as u64).unwrap_or(0)];
-        Some(turn.lock().unwrap_or_else(PoisonError::into_inner))
+        self.turns.get(usize::try_from(number % TURNS as u64).ok()?)
     }
 }
 
-/// Has the kernel begin to write to the disk what lies in its cache of the `len` bytes before the current offset, so that not all of it
-/// is left for FILE SYNC, where every thread waits.
-///
-/// `POSIX_FADV_DONTNEED` does that before it drops pages that are written already; these, being new, are not.
-fn begin_write_back(file: BorrowedFd<'_>, len: u64) {
-    if len < WRITE_BACK {
-        return;
-    }
-    let start = rustix::fs::tell(file).ok().and_then(|end| end.checked_sub(len));
-    if let (Some(start), Some(len)) = (start, NonZeroU64::new(len)) {
-        // If it does not, FILE SYNC takes longer.
-        let _ = rustix::fs::fadvise(file, start, Some(len), Advice::DontNeed);
-    }
+/// What a turn guards is in the kernel: a task that panicked leaves nothing wrong.
+fn lock(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes that are worth a write of their own. PAGE COPY writes single pages, of which neighbours come soon.
-const WRITE_BACK: u64 = 256 << 10;
+/// Lets a task that is at work in the file finish its piece of it: InnoDB's have 64 MiB, which takes 30 ms in memory.
+fn lock_patiently(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
+    const PATIENCE: Duration = Duration::from_millis(60);
+    const STEP: Duration = Duration::from_micros(200);
+    let task = thread::current().id();
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Ok(turn) = turn.try_lock()
+            && turn.is_free_for(task)
+        {
+            return turn;
+        }
+        thread::sleep(STEP);
+    }
+    lock(turn)
+}
+
+fn end(mut turn: MutexGuard<'_, Turn>) {
+    turn.0 = Some((thread::current().id(), Instant::now()));
+}
+
+/// Bytes of a block that are worth a write of their own, and a wait. PAGE COPY writes single pages, of which neighbours come soon.
+const LARGE: u64 = 256 << 10;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -122,13 +159,34 @@ mod tests {
         let writer = FileWriter::default();
         let file = tempfile::NamedTempFile::new().unwrap();
         let other = file.reopen().unwrap();
-        let turn = writer.turn(file.as_file().as_fd()).unwrap();
-        let taken = || writer.turns.iter().filter(|turn| turn.try_lock().is_err()).count();
-        assert_eq!(taken(), 1);
-        drop(turn);
-        assert_eq!(taken(), 0);
+        let turn = writer.turn_of(file.as_file().as_fd()).unwrap();
+        assert!(std::ptr::eq(turn, writer.turn_of(other.as_fd()).unwrap()));
+        let guard = lock(turn);
+        assert!(turn.try_lock().is_err());
+        end(guard);
         writer.write_all(other.as_fd(), b"x").unwrap();
         assert_eq!(std::fs::read(file.path()).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_task_lets_another_one_get_ahead_but_not_for_ever() {
+        let own = thread::current().id();
+        let other = thread::spawn(|| thread::current().id()).join().unwrap();
+        let waits = |last| {
+            let turn = Mutex::new(Turn(last));
+            let began = Instant::now();
+            drop(lock_patiently(&turn));
+            began.elapsed()
+        };
+        let moment = Duration::from_millis(1);
+        // Nobody was there, or only this task itself, or another one is gone for long enough.
+        assert!(Turn(None).is_free_for(own));
+        assert!(Turn(Some((own, Instant::now()))).is_free_for(own));
+        assert!(Turn(Some((other, Instant::now() - moment))).is_free_for(own));
+        // Another one was there just now, and may be between two blocks; or it never leaves.
+        assert!(waits(Some((other, Instant::now()))) >= moment / 2);
+        let in_future = Instant::now() + Duration::from_secs(3600);
+        assert!(waits(Some((other, in_future))) >= Duration::from_millis(60));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! byte behind COM_EXECUTE and COM_EXIT), and a recipient that offers nothing is sent nothing new: so a stock peer never sees any
 //! of this. A donor that understands the offer may send [`Block`]s in place of DATA.
 
+use std::fmt;
+
 use crate::ProtocolError;
 use crate::wire::Reader;
 
@@ -21,14 +23,14 @@ pub const EXTENSION_CONFIG: &str = "clone_rs_offer";
 /// The value of [`EXTENSION_CONFIG`] today.
 pub const EXTENSION_VALUE: &str = "1";
 
-/// What a recipient would like, 26 bytes behind the code of EXECUTE or EXIT:
+/// What a recipient would like, 42 bytes behind the code of EXECUTE or EXIT:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
 /// | 0 | 8 bytes | `clone-rs` |
 /// | 8 | `u8` | format, 1 |
 /// | 9 | `u8` | 0: blocks as they are; 1: LZ4; 2 and above: Zstandard at this level less 1 |
-/// | 10 | 16 bytes | where files can be handed over ([`HandoverId`]); zeros, or nothing at all: nowhere |
+/// | 10 | 32 bytes | where files can be handed over ([`HandoverKey`]); zeros, or nothing at all: nowhere |
 ///
 /// Bytes behind it are ignored: they are for a later release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,22 +38,29 @@ pub struct Offer {
     /// How blocks should be packed.
     pub packing: Packing,
     /// Where a donor on the same machine can hand over open files instead of sending what is in them.
-    pub handover: Option<HandoverId>,
+    pub handover: Option<HandoverKey>,
 }
 
-/// Names the socket where a recipient takes files over: 16 random bytes, not all of them zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandoverId([u8; 16]);
+/// Where a recipient takes files over: 32 random bytes, not all of them zero. The first 16 name its socket, and the others prove to it
+/// that it is the donor who connects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HandoverKey([u8; 32]);
 
-impl HandoverId {
-    /// An id of these bytes; none if all are zero.
-    pub fn new(bytes: [u8; 16]) -> Option<Self> {
-        (bytes != [0; 16]).then_some(Self(bytes))
+impl HandoverKey {
+    /// A key of these bytes; none if all are zero.
+    pub fn new(bytes: [u8; 32]) -> Option<Self> {
+        (bytes != [0; 32]).then_some(Self(bytes))
     }
 
     /// The bytes.
-    pub fn bytes(self) -> [u8; 16] {
+    pub fn bytes(self) -> [u8; 32] {
         self.0
+    }
+}
+
+impl fmt::Debug for HandoverKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HandoverKey(..)")
     }
 }
 
@@ -102,7 +111,7 @@ impl Offer {
             1 => Packing::Lz4,
             above => Packing::Zstd((above - 1).min(MAX_LEVEL)),
         };
-        let handover = reader.array().and_then(HandoverId::new);
+        let handover = reader.array().and_then(HandoverKey::new);
         Some(Self { packing, handover })
     }
 
@@ -115,7 +124,7 @@ impl Offer {
             Packing::Zstd(level) => level.clamp(1, MAX_LEVEL) + 1,
         };
         out.extend_from_slice(&[FORMAT, packing]);
-        out.extend_from_slice(&self.handover.map_or([0; 16], HandoverId::bytes));
+        out.extend_from_slice(&self.handover.map_or([0; 32], HandoverKey::bytes));
     }
 }
 
@@ -204,11 +213,11 @@ mod tests {
         for (packing, last) in
             [(Packing::None, 0), (Packing::Lz4, 1), (Packing::Zstd(1), 2), (Packing::Zstd(22), 23)]
         {
-            for handover in [None, HandoverId::new(*b"0123456789abcdef")] {
+            for handover in [None, HandoverKey::new(*b"0123456789abcdef0123456789ABCDEF")] {
                 let offer = Offer { packing, handover };
                 let mut bytes = Vec::new();
                 offer.encode(&mut bytes);
-                let id = handover.map_or([0; 16], HandoverId::bytes);
+                let id = handover.map_or([0; 32], HandoverKey::bytes);
                 assert_eq!(bytes, [b"clone-rs".as_slice(), &[1, last], &id].concat());
                 assert_eq!(Offer::parse(&bytes), Some(offer));
                 // A later release may say more, an earlier one said less.
@@ -216,7 +225,7 @@ mod tests {
                 assert_eq!(Offer::parse(&bytes), Some(offer));
                 let earlier = Offer { packing, handover: None };
                 assert_eq!(Offer::parse(&bytes[..10]), Some(earlier));
-                assert_eq!(Offer::parse(&bytes[..25]), Some(earlier));
+                assert_eq!(Offer::parse(&bytes[..41]), Some(earlier));
             }
         }
         let high = Offer::parse(b"clone-rs\x01\xff").unwrap();

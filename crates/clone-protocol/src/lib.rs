@@ -29,7 +29,7 @@ pub use extension::Block;
 pub use extension::BlockForm;
 pub use extension::EXTENSION_CONFIG;
 pub use extension::EXTENSION_VALUE;
-pub use extension::HandoverId;
+pub use extension::HandoverKey;
 pub use extension::Offer;
 pub use extension::Packing;
 pub use locator::EngineLocator;

@@ -35,6 +35,8 @@ pub(super) struct Buffers {
     packer: Option<Packer>,
     /// There if the recipient is on this machine and takes files over.
     giver: Option<FileGiver>,
+    /// Files have been handed over, and the recipient could take them.
+    has_met: bool,
 }
 
 impl Buffers {
@@ -45,9 +47,10 @@ impl Buffers {
         hands_over: bool,
         is_plain: bool,
     ) -> Result<()> {
-        let id = offer.and_then(|offer| offer.handover).filter(|_| hands_over);
-        // A recipient that cannot be reached is on another machine.
-        self.giver = id.and_then(|id| FileGiver::connect(id.bytes()).ok());
+        let key = offer.and_then(|offer| offer.handover).filter(|_| hands_over);
+        // A recipient that cannot be reached is not where it seems to be.
+        self.giver = key.and_then(|key| FileGiver::connect(key.bytes()).ok());
+        self.has_met = false;
         // What is handed over needs no packing.
         let packing = offer.filter(|_| self.giver.is_none());
         let level = packing.and_then(|offer| offer.packing.level());
@@ -134,35 +137,60 @@ impl<S: Session> Sender<'_, S> {
     /// It waits until the recipient has copied the block, for the engine counts on it that a block has been read when this is over:
     /// pages that change later are in PAGE COPY only as long as it tracks them.
     fn hand_over(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
-        let Some(giver) = self.buffers.giver.take() else { return Ok(false) };
-        let is_suited = !view.is_secure
-            && clone_io::is_read_only(file)
-            && clone_io::holds(file, u64::from(len));
-        if !is_suited {
-            self.buffers.giver = Some(giver);
+        if self.buffers.giver.is_none() || view.is_secure || !clone_io::is_read_only(file) {
             return Ok(false);
         }
+        let Some(end) = clone_io::end_of_block(file, u64::from(len)) else { return Ok(false) };
+        if !self.buffers.has_met {
+            // Whether files arrive at all, which more than this code has a say in (SELinux, limits), shows with a block of no bytes.
+            let start = end - u64::from(len);
+            self.buffers.has_met = self.give(file, start, None, 0)? == Some(Taken::Copied);
+            if !self.buffers.has_met {
+                let text = "The recipient cannot take files over, they are sent";
+                self.session.host().log(Side::Server, text);
+                self.buffers.giver = None;
+                return Ok(false);
+            }
+        }
+        let taken = self.give(file, end, Some(view), len)?;
+        if taken != Some(Taken::Copied) {
+            // If the recipient refused it, it has failed. It reads on until it hears of the end, like after any block.
+            self.buffers.giver = None;
+        }
+        Ok(taken.is_some())
+    }
+
+    /// Gives the file for a block that ends at `end`, and waits until it has been copied. None if the recipient has got nothing.
+    fn give(
+        &mut self,
+        file: BorrowedFd<'_>,
+        end: u64,
+        view: Option<&View<'_>>,
+        len: u32,
+    ) -> Result<Option<Taken>> {
+        let Some(giver) = self.buffers.giver.take() else { return Ok(None) };
         if giver.give(file).is_err() {
-            return Ok(false);
+            return Ok(None);
         }
-        self.send_descriptor(view)?;
+        if let Some(view) = view {
+            self.send_descriptor(view)?;
+        }
         let code = ResponseCode::Block as u8;
         self.link.send(false, &mut Block::head(code, BlockForm::File, len, 0))?;
         let session = self.session;
-        match giver.wait(HANDOVER_LIMIT, &mut || session.is_killed()) {
-            Ok(Taken::Copied) => self.buffers.giver = Some(giver),
-            // The recipient has failed. It reads on until it hears of the end, like after any block.
-            Ok(Taken::Refused) => {}
-            Ok(Taken::Stopped) => return Err(Error::Interrupted),
+        let waited = giver.wait(file, end, HANDOVER_LIMIT, &mut || session.is_killed());
+        self.buffers.giver = Some(giver);
+        match waited {
+            Ok(Taken::Stopped) => Err(Error::Interrupted),
+            Ok(taken) => Ok(Some(taken)),
             Err(error) => {
                 let text = format!("The recipient did not copy a block: {error}");
                 session.host().log(Side::Server, &text);
                 let error = Error::Raised(number::ER_NET_WRITE_INTERRUPTED);
                 session.raise(&error);
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(true)
     }
 
     /// Sends the block past mysqld; false if that is not possible, and nothing has happened.
@@ -182,7 +210,7 @@ impl<S: Session> Sender<'_, S> {
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How long a recipient may take for a block that was handed over; its bandwidth limits are in that.
-const HANDOVER_LIMIT: Duration = Duration::from_secs(300);
+const HANDOVER_LIMIT: Duration = Duration::from_secs(120);
 
 /// How often a donor looks for the acknowledgement that it waits for.
 const POLL: Duration = Duration::from_millis(10);

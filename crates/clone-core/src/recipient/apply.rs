@@ -127,8 +127,27 @@ pub(super) struct Intake {
     pub(super) has_taken_file: bool,
 }
 
+impl Intake {
+    /// Takes the first file, of which nothing is to be copied. If that does not succeed the donor goes without.
+    ///
+    /// # Errors
+    /// Nobody has asked for files.
+    pub(super) fn meet_giver<S: Session>(&mut self, session: &S, shared: &Shared<S>) -> Result<()> {
+        match self.files.as_mut().ok_or_else(unexpected)?.take(HANDOVER_LIMIT) {
+            Ok(file) => file.is_copied(),
+            Err(error) => {
+                self.files = None;
+                shared.takes_files.store(false, Ordering::Relaxed);
+                let text = format!("Files cannot be taken over from the donor: {error}");
+                session.host().log(Side::Client, &text);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How long to wait for a file whose block has been announced; the donor sends it first.
-const HANDOVER_LIMIT: Duration = Duration::from_secs(30);
+const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The data of a descriptor.
 struct Received<'l> {
@@ -170,7 +189,7 @@ impl<'l> Place<'l> {
             Place::File(file, len) => {
                 let bytes = buffer.aligned(len);
                 clone_io::read_exact(file.as_fd(), bytes)
-                    .map_err(|error| Error::file(false, view.source_name, &error))?;
+                    .map_err(|error| Error::file(false, &donors_file(view), &error))?;
                 file.is_copied();
                 bytes
             }
@@ -191,6 +210,11 @@ impl<'l> Place<'l> {
     }
 }
 
+/// The donor's file by the name of ours: it came without one.
+fn donors_file(view: &View<'_>) -> String {
+    format!("{} at the donor", view.destination_name)
+}
+
 /// Copies a block from the donor's file to ours.
 fn copy<S: Session>(
     view: &View<'_>,
@@ -203,7 +227,7 @@ fn copy<S: Session>(
     let inside_kernel = shared.files.suits_kernel(from.as_fd(), to);
     shared.files.copy(from.as_fd(), to, len as u64, inside_kernel, buffer, COPY_BUFFER).map_err(
         |error| match error {
-            CopyError::Read(error) => Error::file(false, view.source_name, &error),
+            CopyError::Read(error) => Error::file(false, &donors_file(view), &error),
             CopyError::Write(error) => Error::file(true, view.destination_name, &error),
         },
     )?;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clone_io::FileTaker;
 use clone_protocol::innodb::{self, StreamCheck};
 use clone_protocol::{
-    Ack, Command, CommandCode, EngineLocator, HandoverId, Init, MAX_ENGINES, Offer, Response,
-    Version,
+    Ack, Block, BlockForm, Command, CommandCode, EngineLocator, HandoverKey, Init, MAX_ENGINES,
+    Offer, Response, Version,
 };
 use zeroize::Zeroize;
 
@@ -50,6 +50,8 @@ pub(super) struct Master {
     pub(super) crew: Crew,
     pub(super) parameters: Parameters,
     pub(super) is_backup_locked: bool,
+    /// The donor needs none of this machine's processors for this clone.
+    pub(super) has_processors: bool,
 }
 
 /// How far the task is in the engines.
@@ -74,15 +76,25 @@ pub(super) struct Expected {
 enum Event {
     Parameter,
     Locators(Version, Vec<EngineLocator>),
-    Descriptor { db_type: u8, locator_index: usize },
+    Descriptor {
+        db_type: u8,
+        locator_index: usize,
+    },
     Data,
+    /// The donor would like to know whether files arrive.
+    FileAhead,
     Complete,
     Error(Error),
 }
 
 impl<'s, S: Session> Task<'s, S> {
     pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>, crew: Crew) -> Self {
-        let master = Master { crew, parameters: Parameters::default(), is_backup_locked: false };
+        let master = Master {
+            crew,
+            parameters: Parameters::default(),
+            is_backup_locked: false,
+            has_processors: false,
+        };
         Self { master: Some(master), ..Self::worker(session, shared) }
     }
 
@@ -266,7 +278,8 @@ impl<'s, S: Session> Task<'s, S> {
             // Where nothing can be handed over the clone goes on without.
             self.intake.files =
                 (takes_files && self.is_within_host()).then(|| FileTaker::listen().ok()).flatten();
-            let handover = self.intake.files.as_ref().and_then(|files| HandoverId::new(files.id()));
+            let handover =
+                self.intake.files.as_ref().and_then(|files| HandoverKey::new(files.key()));
             Offer { handover, ..self.shared.offer }.encode(payload);
         }
         self.data_link()?.send(session, true, command.code(), payload)?;
@@ -313,6 +326,7 @@ impl<'s, S: Session> Task<'s, S> {
                 Ok(Event::Descriptor { db_type, locator_index }) => {
                     self.apply(db_type, locator_index)
                 }
+                Ok(Event::FileAhead) => self.intake.meet_giver(session, &self.shared),
                 Ok(Event::Data) => Err(unexpected()),
             };
             if let Err(error) = outcome {
@@ -341,6 +355,7 @@ impl<'s, S: Session> Task<'s, S> {
         let event = match Response::parse(packet.data)? {
             Response::Complete => return Ok(Event::Complete),
             Response::Error { number, message } => Event::Error(donor_error(number, message)),
+            Response::Block(Block { form: BlockForm::File, len: 0, .. }) => Event::FileAhead,
             Response::Data(_) | Response::Block(_) => Event::Data,
             _ if drains => Event::Parameter,
             Response::Locators { version, locators } => Event::Locators(version, locators),

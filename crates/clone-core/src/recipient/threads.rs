@@ -22,7 +22,7 @@ impl<S: Session> Task<'_, S> {
     pub(super) fn tune(&mut self) {
         let Some(master) = &mut self.master else { return };
         let mut wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
-        if self.intake.has_taken_file {
+        if self.intake.has_taken_file && !std::mem::replace(&mut master.has_processors, true) {
             // Now it is known that the donor leaves its processors to us.
             let host = self.session.host();
             wanted = wanted.max(master.crew.initial(&host.settings(), host.processors(), false));
