@@ -108,7 +108,8 @@ fn kills_at_either_end() {
         for at_donor in [false, true] {
             fixture::slow_down(&recipient)?;
             let running = Running::start_copying(&recipient, &statement)?;
-            sleep(Duration::from_millis(500));
+            // The tables count once a second.
+            sleep(Duration::from_millis(1500));
             let began = Instant::now();
             if at_donor {
                 let mut session = donor.session()?;
