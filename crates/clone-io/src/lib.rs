@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The copy paths of a clone: file to buffer, buffer to file, file to file.
+//! The copy paths of a clone: file to buffer, buffer to file, file to file, and open files to another process.
 //!
 //! All of them work from the current offset of the files, because that is how an engine hands them over (it has sought them), and
 //! all of them move exactly the asked number of bytes or fail. What the kernel can do without a copy through user space is probed
