@@ -14,11 +14,14 @@ pub(crate) struct Crew {
     tuner: Tuner,
     /// `clone_max_concurrency` when the clone began.
     max_threads: u32,
+    /// See [`Self::in_kernel`].
+    is_in_kernel: bool,
 }
 
 impl Crew {
     pub(crate) fn new(max_threads: u32) -> Self {
-        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads: max_threads.max(1) }
+        let max_threads = max_threads.max(1);
+        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads, is_in_kernel: false }
     }
 
     /// How many workers to start with: with auto-tuning a thread for each of the `processors`, so that it has less to find out (the
@@ -33,6 +36,16 @@ impl Crew {
             false => self.max_threads,
         };
         initial_workers(threads - 1, limits(settings))
+    }
+
+    /// The kernel copies the blocks through its memory, or shares them: so all processors may help, where they could not read one disk
+    /// any faster. Gives the workers to have, once.
+    pub(crate) fn in_kernel<S: Session>(&mut self, session: &S) -> u32 {
+        if std::mem::replace(&mut self.is_in_kernel, true) {
+            return self.workers();
+        }
+        let host = session.host();
+        self.initial(&host.settings(), host.processors(), false)
     }
 
     /// Called before each block: evaluates the speed about once a second, and says how many workers there should be.

@@ -121,7 +121,7 @@ impl<'s, S: Session> Task<'s, S> {
         let initial = self
             .crew
             .as_ref()
-            .map_or(0, |crew| crew.initial(&settings, session.host().processors(), false));
+            .map_or(0, |crew| crew.initial(&settings, session.host().processors(), true));
         self.grow(initial);
         self.copy(source, destination)
     }
@@ -219,6 +219,12 @@ impl<'s, S: Session> Task<'s, S> {
     fn let_commits_go(&mut self) -> Result<()> {
         let Some(point) = self.shared.point() else { return Ok(()) };
         point.let_commits_go(self.session, self.commits_are_blocked.take())
+    }
+
+    fn grow_in_kernel(&mut self) {
+        let Some(crew) = &mut self.crew else { return };
+        let wanted = crew.in_kernel(self.session);
+        self.grow(wanted);
     }
 
     fn tune(&mut self) {
@@ -354,6 +360,9 @@ impl<S: Session> Applier<'_, '_, S> {
             }
             Block::File(from, len) => {
                 let inside_kernel = self.is_for_kernel(view, from, to);
+                if inside_kernel {
+                    self.task.grow_in_kernel();
+                }
                 let Task { shared, buffer, .. } = &mut *self.task;
                 let copied = shared.files.copy(
                     from,

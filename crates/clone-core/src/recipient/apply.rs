@@ -65,7 +65,7 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
         let network_len = received.network_len;
         let len = received.len();
         match received.place {
-            Place::File(from, len) => copy(view, shared, from, file, len, &mut intake.buffer)?,
+            Place::File(from, len) => copy(view, shared, from, file, len, intake)?,
             place => {
                 let bytes = place.bytes(view, &mut intake.buffer, false)?;
                 shared
@@ -123,8 +123,8 @@ pub(super) struct Intake {
     unpacker: Unpacker,
     /// Where a donor on this machine hands files over.
     pub(super) files: Option<FileTaker>,
-    /// Whether one came.
-    pub(super) has_taken_file: bool,
+    /// Blocks of such files are copied inside the kernel.
+    pub(super) is_in_kernel: bool,
 }
 
 impl Intake {
@@ -222,9 +222,11 @@ fn copy<S: Session>(
     from: TakenFile,
     to: BorrowedFd<'_>,
     len: usize,
-    buffer: &mut AlignedBuffer,
+    intake: &mut Intake,
 ) -> Result<()> {
     let inside_kernel = shared.files.suits_kernel(from.as_fd(), to);
+    intake.is_in_kernel |= inside_kernel;
+    let buffer = &mut intake.buffer;
     shared.files.copy(from.as_fd(), to, len as u64, inside_kernel, buffer, COPY_BUFFER).map_err(
         |error| match error {
             CopyError::Read(error) => Error::file(false, &donors_file(view), &error),
@@ -246,7 +248,7 @@ fn receive<'l, S: Session>(
     expected: Option<u32>,
     intake: &mut Intake,
 ) -> Result<Received<'l>> {
-    let Intake { buffer, unpacker, files, has_taken_file } = intake;
+    let Intake { buffer, unpacker, files, .. } = intake;
     let link = link.as_mut().ok_or(Error::Raised(number::ER_NET_READ_ERROR))?;
     let packet = link.receive(session, true, 0)?;
     let network_len = packet.network_len;
@@ -280,7 +282,6 @@ fn receive<'l, S: Session>(
                 session.host().log(Side::Client, &text);
                 lost(session)
             })?;
-            *has_taken_file = true;
             return Ok(Received { place: Place::File(file, len), network_len });
         }
         Some(other) => other,

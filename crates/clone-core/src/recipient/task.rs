@@ -50,8 +50,6 @@ pub(super) struct Master {
     pub(super) crew: Crew,
     pub(super) parameters: Parameters,
     pub(super) is_backup_locked: bool,
-    /// The donor needs none of this machine's processors for this clone.
-    pub(super) has_processors: bool,
 }
 
 /// How far the task is in the engines.
@@ -89,12 +87,7 @@ enum Event {
 
 impl<'s, S: Session> Task<'s, S> {
     pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>, crew: Crew) -> Self {
-        let master = Master {
-            crew,
-            parameters: Parameters::default(),
-            is_backup_locked: false,
-            has_processors: false,
-        };
+        let master = Master { crew, parameters: Parameters::default(), is_backup_locked: false };
         Self { master: Some(master), ..Self::worker(session, shared) }
     }
 

@@ -22,10 +22,8 @@ impl<S: Session> Task<'_, S> {
     pub(super) fn tune(&mut self) {
         let Some(master) = &mut self.master else { return };
         let mut wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
-        if self.intake.has_taken_file && !std::mem::replace(&mut master.has_processors, true) {
-            // Now it is known that the donor leaves its processors to us.
-            let host = self.session.host();
-            wanted = wanted.max(master.crew.initial(&host.settings(), host.processors(), false));
+        if self.intake.is_in_kernel {
+            wanted = wanted.max(master.crew.in_kernel(self.session));
         }
         self.grow(wanted);
     }
