@@ -13,7 +13,7 @@ use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::clone::{self, Running, STAGES, Stage, Statement, Status};
 use clone_testkit::proxy::{Action, Point, Proxy, SnapshotState, Target};
 use clone_testkit::verify::Fingerprint;
-use clone_testkit::{Mysqld, Plugin, check, dataset, until};
+use clone_testkit::{Mysqld, Plugin, check, dataset, fixture, until};
 
 /// No wait in these tests is longer.
 const SOON: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ fn turns() -> Result<[(Plugin, Plugin); 2]> {
 
 /// The donor has the plugin under test.
 fn start_donor() -> Result<(Mysqld, Proxy)> {
-    let donor = Mysqld::builder().name("donor").plugin(Plugin::under_test()?).start()?;
+    let donor = fixture::server("donor")?.start()?;
     dataset::load_small(&donor)?;
     clone::make_donor(&donor)?;
     let proxy = Proxy::to(donor.port())?;

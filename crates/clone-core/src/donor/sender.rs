@@ -51,9 +51,7 @@ impl Buffers {
         // A recipient that cannot be reached is not where it seems to be.
         self.giver = key.and_then(|key| FileGiver::connect(key.bytes()).ok());
         self.has_met = false;
-        // What is handed over needs no packing.
-        let packing = offer.filter(|_| self.giver.is_none());
-        let level = packing.and_then(|offer| offer.packing.level());
+        let level = offer.and_then(|offer| offer.packing.level());
         self.sends_blocks = level.is_some() || (offer.is_some() && is_plain);
         let packer = level.map(Packer::new).transpose();
         self.packer =
@@ -85,7 +83,9 @@ impl Buffers {
             .map_err(|_| Error::Internal("Clone data is longer than 4 GiB".to_owned()))?;
         let checksum = clone_io::checksum(data);
         let head = |form| Block::head(ResponseCode::Block as u8, form, length, checksum);
-        let packed = self.packer.as_mut().and_then(|packer| packer.pack(data, BLOCK_HEAD));
+        // Between two processes of one machine nothing is gained by it.
+        let packer = self.packer.as_mut().filter(|_| self.giver.is_none());
+        let packed = packer.and_then(|packer| packer.pack(data, BLOCK_HEAD));
         let (form, packet) = match packed {
             Some((Codec::Lz4, packed)) => (BlockForm::Lz4, packed),
             Some((Codec::Zstd, packed)) => (BlockForm::Zstd, packed),

@@ -2,7 +2,7 @@
 
 //! Bytes to packets: `u24` little-endian length, `u8` sequence number, payload.
 
-use clone_protocol::ResponseCode;
+use clone_protocol::{BLOCK_HEAD, BlockForm, ResponseCode};
 
 pub(super) const HEADER_LEN: usize = 4;
 
@@ -14,7 +14,7 @@ const CONTINUED: usize = 0xff_ffff;
 pub(super) enum Piece {
     /// A whole packet, with its header.
     Packet(Vec<u8>),
-    /// Header and code of a DATA packet.
+    /// Header and code of a DATA packet, or header and head of a BLOCK that is not packed.
     DataHead(Vec<u8>),
     /// Bytes of data.
     Data(Vec<u8>),
@@ -89,10 +89,12 @@ impl Framer {
         let &[a, b, c, _] = self.buffer.first_chunk()?;
         let len = u32::from_le_bytes([a, b, c, 0]) as usize;
         let is_whole = !self.is_continued && len < CONTINUED;
-        let is_data = self.buffer.get(HEADER_LEN) == Some(&(ResponseCode::Data as u8));
-        if framing == Framing::Responses && is_whole && len > 1 && is_data {
-            self.data_left = len - 1;
-            return Some(Piece::DataHead(self.take(HEADER_LEN + 1)));
+        if framing == Framing::Responses && is_whole {
+            let head = self.data_head()?;
+            if head > 0 && len > head {
+                self.data_left = len - head;
+                return Some(Piece::DataHead(self.take(HEADER_LEN + head)));
+            }
         }
         if self.buffer.len() < HEADER_LEN + len {
             return None;
@@ -100,6 +102,21 @@ impl Framer {
         self.is_continued = len == CONTINUED;
         let packet = self.take(HEADER_LEN + len);
         Some(if is_whole { Piece::Packet(packet) } else { Piece::Raw(packet) })
+    }
+
+    /// Bytes between the header and data as they are; 0 if this is another packet, and `None` when more bytes must come first.
+    fn data_head(&self) -> Option<usize> {
+        const DATA: u8 = ResponseCode::Data as u8;
+        const BLOCK: u8 = ResponseCode::Block as u8;
+        const RAW: u8 = BlockForm::Raw as u8;
+        match (*self.buffer.get(HEADER_LEN)?, self.buffer.get(HEADER_LEN + 1)) {
+            (DATA, _) => Some(1),
+            (BLOCK, None) => None,
+            (BLOCK, Some(&RAW)) => {
+                (self.buffer.len() >= HEADER_LEN + BLOCK_HEAD).then_some(BLOCK_HEAD)
+            }
+            _ => Some(0),
+        }
     }
 
     fn take(&mut self, len: usize) -> Vec<u8> {
@@ -158,6 +175,19 @@ mod tests {
         };
         for step in 1..bytes.len() {
             assert_eq!(data(pieces(&bytes, step, Framing::Responses)), b"some data");
+        }
+    }
+
+    #[test]
+    fn so_are_blocks_that_are_not_packed() {
+        let raw = packet(b"\x20\x00\x04\0\0\0\x01\x02\x03\x04data");
+        let packed = packet(b"\x20\x02\x04\0\0\0\x01\x02\x03\x04packed");
+        let bytes = [raw.clone(), packed.clone()].concat();
+        let head = Piece::DataHead(raw[..HEADER_LEN + BLOCK_HEAD].to_vec());
+        let all = pieces(&bytes, bytes.len(), Framing::Responses);
+        assert_eq!(all, [head, Piece::Data(b"data".to_vec()), Piece::Packet(packed)]);
+        for step in 1..bytes.len() {
+            assert!(pieces(&bytes, step, Framing::Responses).contains(&all[0]));
         }
     }
 
