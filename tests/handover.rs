@@ -201,14 +201,8 @@ fn a_disk_that_fills_up() {
         };
         let donor = donor()?;
         let recipient = recipient(&donor)?;
-        fixture::slow_down(&recipient)?;
-        let directory = disk.path().join("clone");
-        let statement = Statement::instance(&donor).into_directory(&directory);
-        let running = Running::start_copying(&recipient, &statement)?;
-        disk.fill()?;
-        fixture::speed_up(&recipient)?;
         let began = Instant::now();
-        let error = running.failure()?;
+        let error = fixture::fill_disk_under_clone(&recipient, &donor, &disk)?;
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         assert_eq!(error.number, 1026, "{error}");
         assert!(error.message.contains("errno: 28 - No space left on device"), "{error}");

@@ -2,7 +2,7 @@
 
 //! A plain connection past mysqld's client library and NET layer: the same packets, without their copies.
 //!
-//! A donor sends a file's block by `sendfile`, without a copy of its own; or, to a recipient on the same machine, through a buffer that
+//! A donor sends a stock recipient a file's block by `sendfile`, without a copy of its own; or, to one on the same machine, through a buffer that
 //! stays in the processor's cache: there `sendfile` saves the donor a copy that the recipient pays for, since it has to take the bytes
 //! from single pages of memory that no cache holds. A recipient reads a block into memory from which it can
 //! be written as it lies there; `splice`, which would save that, costs more than it saves (see docs/performance.md). The bytes on

@@ -92,18 +92,17 @@ impl FileWriter {
     ) -> Result<(), CopyError> {
         let mut copy = || copy_file_to_file(from, to, len, inside_kernel, buffer, chunk);
         let Some(turn) = self.turn_of(to) else { return copy() };
-        if len < LARGE {
-            let turn = lock(turn);
-            let copied = copy();
-            end(turn);
-            return copied;
+        let is_large = len >= LARGE;
+        if is_large {
+            // The disk can read for the next ones while one writes.
+            begin_reading(from, len);
         }
-        // The disk can read for the next ones while one writes.
-        begin_reading(from, len);
-        let turn = lock_patiently(turn);
+        let turn = if is_large { lock_patiently(turn) } else { lock(turn) };
         let copied = copy();
         end(turn);
-        begin_write_back(to, len);
+        if is_large {
+            begin_write_back(to, len);
+        }
         copied
     }
 

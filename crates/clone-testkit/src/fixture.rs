@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Error, Result, ensure};
 
-use crate::clone::Statement;
+use crate::clone::{Running, Statement};
+use crate::faults::SmallDisk;
 use crate::mysqld::{Builder, Mysqld};
 use crate::plugin::Plugin;
-use crate::sql::server_error;
+use crate::sql::{SqlError, server_error};
 use crate::{clone, dataset, replica};
 
 /// How long a server may take to give up what a clone that was broken off holds.
@@ -93,6 +94,21 @@ pub fn slow_down(recipient: &Mysqld) -> Result<()> {
         "SET GLOBAL clone_autotune_concurrency = OFF",
         "SET GLOBAL clone_max_concurrency = 1",
     ])
+}
+
+/// Clones to a disk that somebody else fills meanwhile, and gives the error of that.
+pub fn fill_disk_under_clone(
+    recipient: &Mysqld,
+    donor: &Mysqld,
+    disk: &SmallDisk,
+) -> Result<SqlError> {
+    slow_down(recipient)?;
+    let directory = disk.path().join("clone");
+    let statement = Statement::instance(donor).into_directory(&directory);
+    let running = Running::start_copying(recipient, &statement)?;
+    disk.fill()?;
+    speed_up(recipient)?;
+    running.failure()
 }
 
 /// Lifts the limit of [`slow_down`], also for a clone that is running.
