@@ -2,12 +2,13 @@
 
 //! A plain connection past mysqld's client library and NET layer: the same packets, without their copies.
 //!
-//! A donor sends a stock recipient a file's block by `sendfile`, without a copy of its own; or, to one on the same machine, through a buffer that
-//! stays in the processor's cache: there `sendfile` saves the donor a copy that the recipient pays for, since it has to take the bytes
-//! from single pages of memory that no cache holds. A recipient reads a block into memory from which it can
-//! be written as it lies there; `splice`, which would save that, costs more than it saves (see docs/performance.md). The bytes on
-//! the network are the same as ever, so either side does it alone, whatever the other one is. All packets of a clone have sequence number 0 in their headers
-//! (`clone_protocol_service.cc` begins a new transaction for each), so there is no state to share with mysqld.
+//! A donor sends a file's block through a buffer that stays in the processor's cache, with its checksum behind it. A stock recipient
+//! knows no checksums, so it gets the block by `sendfile`, without a copy of the donor's own; but not on the same machine: there
+//! `sendfile` saves the donor a copy that the recipient pays for, since it has to take the bytes from single pages of memory that no cache
+//! holds. A recipient reads a block into memory from which it can be written as it lies there; `splice`, which would save that, costs more
+//! than it saves (see docs/performance.md). The bytes on the network are the same as mysqld's, so either side does it alone, whatever the
+//! other one does. All packets of a clone have sequence number 0 in their headers (`clone_protocol_service.cc` begins a new transaction
+//! for each), so there is no state to share with mysqld.
 //!
 //! Pages that change on their way are no danger. A block that `sendfile` has queued is still the file's memory, and InnoDB may
 //! write the page anew before the network takes it. But such a page is tracked and copied again in PAGE COPY, for the same reason
@@ -21,7 +22,7 @@ use std::time::Duration;
 use clone_core::error::{Error, Result, number};
 use clone_core::session::{Packet, Session, TransferError};
 use clone_io::{AlignedBuffer, CopyError, Socket, lift_direct};
-use clone_protocol::{BLOCK_HEAD, ResponseCode};
+use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, ResponseCode};
 
 use super::MysqldSession;
 
@@ -170,7 +171,7 @@ struct Peer {
 #[derive(Default)]
 pub(super) struct DirectWriter {
     peer: Option<Peer>,
-    /// Both packets' heads are built here.
+    /// What precedes the file's bytes is built here: a packet and the head of the next one.
     head: Vec<u8>,
     /// What is not sent inside the kernel.
     buffer: Vec<u8>,
@@ -192,14 +193,20 @@ impl DirectWriter {
         descriptor: &[u8],
         file: BorrowedFd<'_>,
         len: u32,
+        is_block: bool,
     ) -> Result<bool, TransferError> {
         self.check().map_err(TransferError::Link)?;
         // Direct I/O is best done in large pieces, and a file that is too short must not be noticed in mid-packet.
         if lift_direct(file) || clone_io::end_of_block(file, u64::from(len)).is_none() {
             return Ok(false);
         }
-        let packets = [descriptor.len(), len as usize + 1];
-        if packets.iter().any(|len| *len >= CONTINUED) {
+        let head = Block::head(ResponseCode::Block as u8, BlockForm::Raw, len);
+        let (head, tail) = match is_block {
+            true => (&head[..], BLOCK_TAIL),
+            false => (&[ResponseCode::Data as u8][..], 0),
+        };
+        let packets = [(descriptor.len(), descriptor), (head.len() + len as usize + tail, head)];
+        if packets.iter().any(|(len, _)| *len >= CONTINUED) {
             return Ok(false);
         }
         let peer = match self.peer {
@@ -215,15 +222,21 @@ impl DirectWriter {
         };
         let socket = Socket::new(socket, peer.timeout);
         self.head.clear();
-        for (len, payload) in packets.into_iter().zip([descriptor, &[ResponseCode::Data as u8]]) {
+        for (len, payload) in packets {
             let [low, middle, high, ..] = len.to_le_bytes();
             self.head.extend_from_slice(&[low, middle, high, 0]);
             self.head.extend_from_slice(payload);
         }
-        let sent = socket.send(&self.head, true).map_err(CopyError::Write);
-        let inside_kernel = !peer.is_within_host;
-        let buffer = &mut self.buffer;
-        match sent.and_then(|()| socket.send_file(file, u64::from(len), inside_kernel, buffer)) {
+        let (len, buffer) = (u64::from(len), &mut self.buffer);
+        let mut send = || {
+            socket.send(&self.head, true).map_err(CopyError::Write)?;
+            if !is_block {
+                return socket.send_file(file, len, !peer.is_within_host, buffer);
+            }
+            let checksum = socket.send_file_and_sum(file, len, buffer)?;
+            socket.send(&Block::tail(checksum), false).map_err(CopyError::Write)
+        };
+        match send() {
             Ok(()) => Ok(true),
             Err(error) => {
                 // The recipient waits for the rest of the packet, and can be told nothing.

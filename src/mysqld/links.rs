@@ -115,9 +115,12 @@ impl DonorLink for DonorLinkOf<'_> {
         descriptor: &[u8],
         file: BorrowedFd<'_>,
         len: u32,
+        is_block: bool,
     ) -> Result<bool, TransferError> {
         match self.connection.plain_socket() {
-            Some(socket) => self.direct.send_file(self.session, socket, descriptor, file, len),
+            Some(socket) => {
+                self.direct.send_file(self.session, socket, descriptor, file, len, is_block)
+            }
             None => Ok(false),
         }
     }

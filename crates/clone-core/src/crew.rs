@@ -14,14 +14,14 @@ pub(crate) struct Crew {
     tuner: Tuner,
     /// `clone_max_concurrency` when the clone began.
     max_threads: u32,
-    /// See [`Self::in_kernel`].
-    is_in_kernel: bool,
+    /// See [`Self::bound_by_processors`].
+    is_bound_by_processors: bool,
 }
 
 impl Crew {
     pub(crate) fn new(max_threads: u32) -> Self {
         let max_threads = max_threads.max(1);
-        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads, is_in_kernel: false }
+        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads, is_bound_by_processors: false }
     }
 
     /// How many workers to start with: with auto-tuning a thread for each of the `processors`, so that it has less to find out (the
@@ -38,10 +38,10 @@ impl Crew {
         initial_workers(threads - 1, limits(settings))
     }
 
-    /// The kernel copies the blocks through its memory, or shares them: so all processors may help, where they could not read one disk
-    /// any faster. Gives the workers to have, once.
-    pub(crate) fn in_kernel<S: Session>(&mut self, session: &S) -> u32 {
-        if std::mem::replace(&mut self.is_in_kernel, true) {
+    /// Blocks are packed, or the kernel copies them through its memory, or shares them: so all processors may help, where they could not
+    /// read one disk any faster. Gives the workers to have, once.
+    pub(crate) fn bound_by_processors<S: Session>(&mut self, session: &S) -> u32 {
+        if std::mem::replace(&mut self.is_bound_by_processors, true) {
             return self.workers();
         }
         let host = session.host();

@@ -221,9 +221,9 @@ impl<'s, S: Session> Task<'s, S> {
         point.let_commits_go(self.session, self.commits_are_blocked.take())
     }
 
-    fn grow_in_kernel(&mut self) {
+    fn grow_for_processors(&mut self) {
         let Some(crew) = &mut self.crew else { return };
-        let wanted = crew.in_kernel(self.session);
+        let wanted = crew.bound_by_processors(self.session);
         self.grow(wanted);
     }
 
@@ -361,7 +361,7 @@ impl<S: Session> Applier<'_, '_, S> {
             Block::File(from, len) => {
                 let inside_kernel = self.is_for_kernel(view, from, to);
                 if inside_kernel {
-                    self.task.grow_in_kernel();
+                    self.task.grow_for_processors();
                 }
                 let Task { shared, buffer, .. } = &mut *self.task;
                 let copied = shared.files.copy(

@@ -349,9 +349,9 @@ pub trait DonorLink {
     /// Whether bytes cross the network as they are sent: without TLS and without the classic protocol's compression.
     fn is_plain(&mut self) -> bool;
 
-    /// Sends the packet `descriptor` and behind it a DATA packet with `len` bytes of `file` from its current offset, past the server's
-    /// own ways and inside the kernel where that is faster. False if this connection or this file is not made for that: then nothing
-    /// was sent and read.
+    /// Sends the packet `descriptor` and behind it one with `len` bytes of `file` from its current offset, past the server's own ways: a
+    /// raw [`Block`](clone_protocol::Block) or DATA, which goes inside the kernel where that is faster. False if this connection or this
+    /// file is not made for that: then nothing was sent and read.
     ///
     /// # Errors
     /// The file's, or the connection's, which is closed in both cases.
@@ -360,8 +360,9 @@ pub trait DonorLink {
         descriptor: &[u8],
         file: BorrowedFd<'_>,
         len: u32,
+        is_block: bool,
     ) -> Result<bool, TransferError> {
-        let _ = (descriptor, file, len);
+        let _ = (descriptor, file, len, is_block);
         Ok(false)
     }
 

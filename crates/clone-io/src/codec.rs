@@ -20,6 +20,29 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
+/// [`checksum`] of bytes that come piece by piece.
+#[derive(Debug)]
+pub struct Checksum(crc_fast::Digest);
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl Checksum {
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all of them.
+    pub fn finish(&self) -> u32 {
+        // The library has one type for checksums of 32 and 64 bits.
+        self.0.finalize() as u32
+    }
+}
+
 /// What a packed block must be smaller than, as a part of the block, or the block is sent as it is.
 #[derive(Clone, Copy)]
 struct Worth(usize, usize);
@@ -71,14 +94,19 @@ impl Packer {
         Ok(Self { zstd, worth, packed: Vec::new(), misses: 0 })
     }
 
-    /// The shorter form of `block`, with `headroom` bytes in front of it that are the caller's; none if there is none. Valid until
-    /// the next call.
-    pub fn pack(&mut self, block: &[u8], headroom: usize) -> Option<(Codec, &mut [u8])> {
-        let packed =
-            if self.is_worth_trying(block) { self.compress(block, headroom) } else { None };
+    /// The shorter form of `block`, with `headroom` bytes in front of it and `tailroom` bytes behind it that are the caller's; none if
+    /// there is none. Valid until the next call.
+    pub fn pack(
+        &mut self,
+        block: &[u8],
+        headroom: usize,
+        tailroom: usize,
+    ) -> Option<(Codec, &mut [u8])> {
+        let is_worth_trying = self.is_worth_trying(block);
+        let packed = is_worth_trying.then(|| self.compress(block, headroom, tailroom)).flatten();
         self.misses = if packed.is_some() { 0 } else { self.misses.saturating_add(1) };
         let (codec, len) = packed?;
-        Some((codec, &mut self.packed[..headroom + len]))
+        Some((codec, &mut self.packed[..headroom + len + tailroom]))
     }
 
     fn is_worth_trying(&mut self, block: &[u8]) -> bool {
@@ -90,20 +118,26 @@ impl Packer {
             return true;
         }
         let middle = block.len() / 2;
-        self.compress(&block[middle - SAMPLE / 2..middle + SAMPLE / 2], 0).is_some()
+        self.compress(&block[middle - SAMPLE / 2..middle + SAMPLE / 2], 0, 0).is_some()
     }
 
     /// Fills `packed` behind the headroom, and gives the length; none if that is not worth it.
-    fn compress(&mut self, block: &[u8], headroom: usize) -> Option<(Codec, usize)> {
+    fn compress(
+        &mut self,
+        block: &[u8],
+        headroom: usize,
+        tailroom: usize,
+    ) -> Option<(Codec, usize)> {
         let limit = self.worth.limit(block.len());
         let room = match self.zstd {
             None => lz4_flex::block::get_maximum_output_size(block.len()),
             // Shorter than the worst case: this compressor gives up by itself where it does not fit.
             Some(_) => limit,
         };
-        if self.packed.len() < headroom + room {
+        let needed = headroom + room + tailroom;
+        if self.packed.len() < needed {
             self.packed.zeroize();
-            self.packed.resize(headroom + room, 0);
+            self.packed.resize(needed, 0);
         }
         let place = &mut self.packed[headroom..headroom + room];
         let (codec, len) = match &mut self.zstd {
@@ -182,8 +216,8 @@ mod tests {
             let mut unpacker = Unpacker::new();
             for len in [0, 1, 100, 16 << 10, 1 << 20] {
                 for block in [text(len), noise(len), vec![0; len]] {
-                    let Some((codec, packed)) = packer.pack(&block, 5) else { continue };
-                    let packed = &packed[5..];
+                    let Some((codec, packed)) = packer.pack(&block, 5, 3) else { continue };
+                    let packed = &packed[5..packed.len() - 3];
                     assert!(packed.len() < block.len());
                     let mut unpacked = vec![0xaa; len];
                     unpacker.unpack(codec, packed, &mut unpacked).unwrap();
@@ -198,14 +232,14 @@ mod tests {
         for (level, codec) in [(0, Codec::Lz4), (1, Codec::Zstd)] {
             let mut packer = Packer::new(level).unwrap();
             let (text, noise) = (text(1 << 20), noise(1 << 20));
-            let (used, packed) = packer.pack(&text, 0).unwrap();
+            let (used, packed) = packer.pack(&text, 0, 0).unwrap();
             assert_eq!(used, codec);
             assert!(packed.len() < text.len() / 3, "{}", packed.len());
             for _ in 0..20 {
-                assert!(packer.pack(&noise, 0).is_none());
+                assert!(packer.pack(&noise, 0, 0).is_none());
             }
             // Data that changes is noticed within a few blocks.
-            let noticed = (0..PROBE).any(|_| packer.pack(&text, 0).is_some());
+            let noticed = (0..PROBE).any(|_| packer.pack(&text, 0, 0).is_some());
             assert!(noticed, "level {level}");
         }
     }
@@ -219,7 +253,7 @@ mod tests {
         }
         for (level, is_packed) in [(0, false), (1, false), (2, true), (19, true)] {
             let mut packer = Packer::new(level).unwrap();
-            assert_eq!(packer.pack(&pages, 0).is_some(), is_packed, "level {level}");
+            assert_eq!(packer.pack(&pages, 0, 0).is_some(), is_packed, "level {level}");
         }
     }
 
@@ -228,7 +262,7 @@ mod tests {
         for level in [0, 1] {
             let block = text(100_000);
             let mut packer = Packer::new(level).unwrap();
-            let (codec, packed) = packer.pack(&block, 0).unwrap();
+            let (codec, packed) = packer.pack(&block, 0, 0).unwrap();
             let packed = &*packed;
             let mut unpacker = Unpacker::new();
             let mut place = vec![0; block.len()];
@@ -247,5 +281,10 @@ mod tests {
         // RFC 3720, B.4.
         assert_eq!(checksum(&[0; 32]), 0x8a91_36aa);
         assert_eq!(checksum(&[0xff; 32]), 0x62a8_ab43);
+        let mut pieces = Checksum::default();
+        assert_eq!(pieces.finish(), 0);
+        let bytes = noise(10_000);
+        bytes.chunks(777).for_each(|piece| pieces.update(piece));
+        assert_eq!(pieces.finish(), checksum(&bytes));
     }
 }

@@ -19,7 +19,7 @@ mod socket;
 mod writer;
 
 pub use buffer::{ALIGNMENT, AlignedBuffer};
-pub use codec::{Codec, Packer, Unpacker, checksum};
+pub use codec::{Checksum, Codec, Packer, Unpacker, checksum};
 pub use copy::{CopyError, copy_file_to_file};
 pub use direct::lift_direct;
 pub use file::{end_of_block, read_exact, write_all};

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, getpeername, getsockname};
 
+use crate::codec::Checksum;
 use crate::copy::CopyError;
 use crate::file::read_exact;
 
@@ -100,15 +101,45 @@ impl<'fd> Socket<'fd> {
                 Err(_) => break,
             }
         }
+        self.send_pieces(file, left, buffer, false, |_| ())
+    }
+
+    /// Sends `len` bytes of `file` from its current offset through `buffer`, which gets a length if it has none, and gives their checksum.
+    /// The kernel may hold the last of them back until it is sent.
+    ///
+    /// # Errors
+    /// As [`send_file`](Self::send_file)'s.
+    pub fn send_file_and_sum(
+        &self,
+        file: BorrowedFd<'_>,
+        len: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<u32, CopyError> {
+        let mut checksum = Checksum::default();
+        self.send_pieces(file, len, buffer, true, |piece| checksum.update(piece))?;
+        Ok(checksum.finish())
+    }
+
+    /// `more` is for the last piece, as with [`send`](Self::send).
+    fn send_pieces(
+        &self,
+        file: BorrowedFd<'_>,
+        len: u64,
+        buffer: &mut Vec<u8>,
+        more: bool,
+        mut look_at: impl FnMut(&[u8]),
+    ) -> Result<(), CopyError> {
+        let mut left = len;
         if left > 0 {
             buffer.resize(BUFFER, 0);
         }
         while left > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);
-            let part = &mut buffer[..part];
-            read_exact(file, part).map_err(CopyError::Read)?;
-            left -= part.len() as u64;
-            self.send(part, left > 0).map_err(CopyError::Write)?;
+            let piece = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);
+            let piece = &mut buffer[..piece];
+            read_exact(file, piece).map_err(CopyError::Read)?;
+            look_at(piece);
+            left -= piece.len() as u64;
+            self.send(piece, more || left > 0).map_err(CopyError::Write)?;
         }
         Ok(())
     }
@@ -211,6 +242,30 @@ mod tests {
             sender.join().unwrap();
             assert!(copied == data[100..100 + len]);
         }
+    }
+
+    #[test]
+    fn a_file_is_summed_on_its_way() {
+        let data = pattern(3 * BUFFER + 17);
+        let (one, other) = pair();
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(&data).unwrap();
+        from.seek(SeekFrom::Start(1)).unwrap();
+        let expected = crate::checksum(&data[1..]);
+        let len = data.len() - 1;
+        let sender = thread::spawn(move || {
+            let socket = socket(&one, LIMIT);
+            let sum = socket.send_file_and_sum(from.as_fd(), len as u64, &mut Vec::new());
+            socket.send(&sum.unwrap().to_le_bytes(), false).unwrap();
+            // Nothing is sent of a file that ends too early, but for what it has.
+            let sum = socket.send_file_and_sum(from.as_fd(), 1, &mut Vec::new());
+            assert!(matches!(sum, Err(CopyError::Read(_))), "{sum:?}");
+        });
+        let mut received = vec![0; len + 4];
+        socket(&other, LIMIT).receive(&mut received).unwrap();
+        sender.join().unwrap();
+        assert!(received[..len] == data[1..]);
+        assert_eq!(received[len..], expected.to_le_bytes());
     }
 
     #[test]

@@ -148,22 +148,27 @@ pub enum BlockForm {
 /// |---|---|---|
 /// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frame, 3 handed over |
 /// | 1 | `u32` | bytes when unpacked; what the descriptor announces |
-/// | 5 | `u32` | CRC-32C of them; 0 if handed over |
-/// | 9 | | the bytes, packed or not, up to the end; none if handed over |
+/// | 5 | | the bytes, packed or not; none if handed over |
+/// | last 4 bytes | `u32` | CRC-32C of the unpacked bytes; not there if handed over |
+///
+/// The checksum comes last so that a donor can send the beginning of a block before it has read the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block<'a> {
     /// Of the bytes in the packet.
     pub form: BlockForm,
     /// Bytes when unpacked.
     pub len: u32,
-    /// CRC-32C of the unpacked bytes.
+    /// CRC-32C of the unpacked bytes; 0 if handed over.
     pub checksum: u32,
     /// The bytes in the packet.
     pub bytes: &'a [u8],
 }
 
 /// Bytes in front of a block's, with the code of the response.
-pub const BLOCK_HEAD: usize = 10;
+pub const BLOCK_HEAD: usize = 6;
+
+/// Bytes behind a block's: the checksum.
+pub const BLOCK_TAIL: usize = 4;
 
 impl<'a> Block<'a> {
     /// Parses what follows the code.
@@ -176,10 +181,13 @@ impl<'a> Block<'a> {
             Some(3) => BlockForm::File,
             _ => return Err(wrong()),
         };
-        let (Some(len), Some(checksum)) = (reader.u32_le(), reader.u32_le()) else {
-            return Err(wrong());
+        let len = reader.u32_le().ok_or_else(wrong)?;
+        let rest = reader.rest();
+        let (bytes, checksum) = match rest.split_last_chunk::<BLOCK_TAIL>() {
+            Some((bytes, tail)) if form != BlockForm::File => (bytes, u32::from_le_bytes(*tail)),
+            None if form == BlockForm::File => (rest, 0),
+            _ => return Err(wrong()),
         };
-        let bytes = reader.rest();
         let is_whole = match form {
             BlockForm::Raw => u32::try_from(bytes.len()) == Ok(len),
             BlockForm::File => bytes.is_empty(),
@@ -192,13 +200,17 @@ impl<'a> Block<'a> {
     }
 
     /// What stands in front of the bytes, the code of the response first: so that a donor can put it there without a copy.
-    pub fn head(code: u8, form: BlockForm, len: u32, checksum: u32) -> [u8; BLOCK_HEAD] {
+    pub fn head(code: u8, form: BlockForm, len: u32) -> [u8; BLOCK_HEAD] {
         let mut head = [0; BLOCK_HEAD];
         head[0] = code;
         head[1] = form as u8;
-        head[2..6].copy_from_slice(&len.to_le_bytes());
-        head[6..].copy_from_slice(&checksum.to_le_bytes());
+        head[2..].copy_from_slice(&len.to_le_bytes());
         head
+    }
+
+    /// What stands behind the bytes.
+    pub fn tail(checksum: u32) -> [u8; BLOCK_TAIL] {
+        checksum.to_le_bytes()
     }
 }
 
@@ -256,16 +268,17 @@ mod tests {
 
     #[test]
     fn blocks_byte_by_byte() {
-        let packet = b"\x20\x02\x00\x00\x10\x00\x78\x56\x34\x12packed";
+        let packet = b"\x20\x02\x00\x00\x10\x00packed\x78\x56\x34\x12";
         let block =
             Block { form: BlockForm::Zstd, len: 1 << 20, checksum: 0x1234_5678, bytes: b"packed" };
         assert_eq!(Response::parse(packet).unwrap(), Response::Block(block));
-        let head = Block::head(ResponseCode::Block as u8, BlockForm::Zstd, 1 << 20, 0x1234_5678);
+        let head = Block::head(ResponseCode::Block as u8, BlockForm::Zstd, 1 << 20);
         assert_eq!(head[..], packet[..BLOCK_HEAD]);
-        let raw = b"\x20\x00\x03\x00\x00\x00\x00\x00\x00\x00abc";
+        assert_eq!(Block::tail(0x1234_5678)[..], packet[packet.len() - BLOCK_TAIL..]);
+        let raw = b"\x20\x00\x03\x00\x00\x00abc\x00\x00\x00\x00";
         assert!(matches!(Response::parse(raw), Ok(Response::Block(Block { bytes: b"abc", .. }))));
         let file = Block { form: BlockForm::File, len: 3, checksum: 0, bytes: b"" };
-        let packet = b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00";
+        let packet = b"\x20\x03\x03\x00\x00\x00";
         assert_eq!(Response::parse(packet).unwrap(), Response::Block(file));
     }
 
@@ -273,11 +286,16 @@ mod tests {
     fn blocks_that_are_none() {
         for packet in [
             &b"\x20"[..],
-            b"\x20\x00\x03\x00\x00\x00\x00\x00\x00",
-            // A form that nobody knows, bytes beside a file, and raw bytes that are not as many as they say.
-            b"\x20\x04\x03\x00\x00\x00\x00\x00\x00\x00abc",
-            b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00abc",
-            b"\x20\x00\x04\x00\x00\x00\x00\x00\x00\x00abc",
+            b"\x20\x00\x00\x00\x00",
+            b"\x20\x03\x03\x00\x00",
+            // Not even a checksum.
+            b"\x20\x00\x00\x00\x00\x00\x00\x00\x00",
+            b"\x20\x02\x00\x00\x00\x00\x00\x00\x00",
+            // A form that nobody knows, bytes or a checksum beside a file, and raw bytes that are not as many as they say.
+            b"\x20\x04\x03\x00\x00\x00abc\x00\x00\x00\x00",
+            b"\x20\x03\x03\x00\x00\x00abc",
+            b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00",
+            b"\x20\x00\x04\x00\x00\x00abc\x00\x00\x00\x00",
         ] {
             let error = Response::parse(packet).unwrap_err();
             assert_eq!(error.to_string(), "Wrong Clone RPC response: Invalid block", "{packet:?}");

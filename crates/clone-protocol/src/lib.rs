@@ -25,6 +25,7 @@ pub use command::CommandCode;
 pub use command::Init;
 pub use error::ProtocolError;
 pub use extension::BLOCK_HEAD;
+pub use extension::BLOCK_TAIL;
 pub use extension::Block;
 pub use extension::BlockForm;
 pub use extension::EXTENSION_CONFIG;

@@ -6,6 +6,7 @@
 use std::str;
 
 use crate::Block;
+use crate::BlockForm;
 use crate::EngineLocator;
 use crate::ProtocolError;
 use crate::Version;
@@ -181,8 +182,11 @@ impl<'a> Response<'a> {
             Self::Block(Block { form, len, checksum, bytes }) => {
                 out.clear();
                 let code = ResponseCode::Block as u8;
-                out.extend_from_slice(&Block::head(code, *form, *len, *checksum));
+                out.extend_from_slice(&Block::head(code, *form, *len));
                 out.extend_from_slice(bytes);
+                if *form != BlockForm::File {
+                    out.extend_from_slice(&Block::tail(*checksum));
+                }
             }
             Self::Plugin(name) | Self::Collation(name) => put_counted_le(out, name.as_bytes()),
             Self::PluginV2 { name, library: value }

@@ -2,19 +2,21 @@
 
 //! What a donor's engine calls while it copies: each descriptor leaves in a packet, and its data behind it.
 //!
-//! Four ways, the first that can be taken:
+//! Three ways, the first that can be taken:
 //!
 //! * The recipient is on the same machine: the file itself is handed over, and the recipient copies the block.
 //! * As a [`Block`] with a checksum, packed if that helps: the recipient has offered to take it, and wants it packed or has no TLS,
 //!   which protects bytes better than a checksum.
-//! * From the file to the connection past mysqld, as DATA ([`DonorLink::send_file`]): to a stock recipient without TLS.
 //! * As DATA, like the stock plugin.
+//!
+//! What is neither packed nor kept from the network by TLS goes from the file to the connection past mysqld, as a block or as DATA
+//! ([`DonorLink::send_file`]), where that can be done.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use clone_io::{AlignedBuffer, Codec, FileGiver, Packer, Taken};
-use clone_protocol::{BLOCK_HEAD, Block, BlockForm, Offer, Response, ResponseCode};
+use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, Offer, Response, ResponseCode};
 
 use crate::error::{Error, Result, number};
 use crate::point::{self, Point, Sign};
@@ -27,7 +29,7 @@ use crate::traffic::sleep_until;
 pub(super) struct Buffers {
     /// Descriptors are built here.
     packet: Vec<u8>,
-    /// Data is read here, with room in front of it for what precedes it in the packet.
+    /// Data is read here, with room for what precedes and follows it in the packet.
     data: AlignedBuffer,
     /// The recipient gets blocks, not DATA.
     sends_blocks: bool,
@@ -59,39 +61,41 @@ impl Buffers {
         Ok(())
     }
 
-    /// Bytes in front of the data in its packet.
-    fn headroom(&self) -> usize {
-        if self.sends_blocks { BLOCK_HEAD } else { 1 }
+    /// Blocks are packed if that helps. Between two processes of one machine nothing is gained by it.
+    fn packs(&self) -> bool {
+        self.packer.is_some() && self.giver.is_none()
     }
 
-    /// Room for `len` bytes of data.
+    /// Room for `len` bytes of data; around it is what else [`pack`](Self::pack) needs.
     fn place(&mut self, len: usize) -> &mut [u8] {
-        let headroom = self.headroom();
-        &mut self.data.with_headroom(headroom, len)[headroom..]
+        let (head, tail) = if self.sends_blocks { (BLOCK_HEAD, BLOCK_TAIL) } else { (1, 0) };
+        &mut self.data.with_headroom(head, len + tail)[head..head + len]
     }
 
-    /// The packet with the `len` bytes that were put into their place.
+    /// The packet with the `len` bytes that were put into their [`place`](Self::place).
     fn pack(&mut self, len: usize) -> Result<&mut [u8]> {
         if !self.sends_blocks {
             let packet = self.data.with_headroom(1, len);
             packet[0] = ResponseCode::Data as u8;
             return Ok(packet);
         }
-        let packet = self.data.with_headroom(BLOCK_HEAD, len);
-        let data = &packet[BLOCK_HEAD..];
+        let packs = self.packs();
+        let packet = self.data.with_headroom(BLOCK_HEAD, len + BLOCK_TAIL);
+        let data = &packet[BLOCK_HEAD..BLOCK_HEAD + len];
         let length = u32::try_from(len)
             .map_err(|_| Error::Internal("Clone data is longer than 4 GiB".to_owned()))?;
-        let checksum = clone_io::checksum(data);
-        let head = |form| Block::head(ResponseCode::Block as u8, form, length, checksum);
-        // Between two processes of one machine nothing is gained by it.
-        let packer = self.packer.as_mut().filter(|_| self.giver.is_none());
-        let packed = packer.and_then(|packer| packer.pack(data, BLOCK_HEAD));
+        let tail = Block::tail(clone_io::checksum(data));
+        let packer = self.packer.as_mut().filter(|_| packs);
+        let packed = packer.and_then(|packer| packer.pack(data, BLOCK_HEAD, BLOCK_TAIL));
         let (form, packet) = match packed {
             Some((Codec::Lz4, packed)) => (BlockForm::Lz4, packed),
             Some((Codec::Zstd, packed)) => (BlockForm::Zstd, packed),
             None => (BlockForm::Raw, packet),
         };
-        packet[..BLOCK_HEAD].copy_from_slice(&head(form));
+        let head = Block::head(ResponseCode::Block as u8, form, length);
+        packet[..BLOCK_HEAD].copy_from_slice(&head);
+        let end = packet.len() - BLOCK_TAIL;
+        packet[end..].copy_from_slice(&tail);
         Ok(packet)
     }
 }
@@ -176,7 +180,7 @@ impl<S: Session> Sender<'_, S> {
             self.send_descriptor(view)?;
         }
         let code = ResponseCode::Block as u8;
-        self.link.send(false, &mut Block::head(code, BlockForm::File, len, 0))?;
+        self.link.send(false, &mut Block::head(code, BlockForm::File, len))?;
         let session = self.session;
         let waited = giver.wait(file, end, HANDOVER_LIMIT, &mut || session.is_killed());
         self.buffers.giver = Some(giver);
@@ -195,14 +199,17 @@ impl<S: Session> Sender<'_, S> {
 
     /// Sends the block past mysqld; false if that is not possible, and nothing has happened.
     fn send_directly(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
-        if self.buffers.sends_blocks || view.is_secure {
+        if self.buffers.packs() || view.is_secure {
             return Ok(false);
         }
         self.encode_descriptor(view);
-        self.link.send_file(&self.buffers.packet, file, len).map_err(|error| match error {
-            TransferError::Link(error) => error,
-            TransferError::File(error) => Error::file(false, view.source_name, &error),
-        })
+        let is_block = self.buffers.sends_blocks;
+        self.link.send_file(&self.buffers.packet, file, len, is_block).map_err(
+            |error| match error {
+                TransferError::Link(error) => error,
+                TransferError::File(error) => Error::file(false, view.source_name, &error),
+            },
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clone_io::{ALIGNMENT, AlignedBuffer, Codec, CopyError, FileTaker, TakenFile, Unpacker};
-use clone_protocol::{Block, BlockForm, CommandCode, Response};
+use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, CommandCode, Response};
 use zeroize::Zeroize;
 
 use super::Shared;
@@ -123,8 +123,8 @@ pub(super) struct Intake {
     unpacker: Unpacker,
     /// Where a donor on this machine hands files over.
     pub(super) files: Option<FileTaker>,
-    /// Blocks of such files are copied inside the kernel.
-    pub(super) is_in_kernel: bool,
+    /// Blocks are unpacked, or copied inside the kernel from such files.
+    pub(super) is_bound_by_processors: bool,
 }
 
 impl Intake {
@@ -225,7 +225,7 @@ fn copy<S: Session>(
     intake: &mut Intake,
 ) -> Result<()> {
     let inside_kernel = shared.files.suits_kernel(from.as_fd(), to);
-    intake.is_in_kernel |= inside_kernel;
+    intake.is_bound_by_processors |= inside_kernel;
     let buffer = &mut intake.buffer;
     shared.files.copy(from.as_fd(), to, len as u64, inside_kernel, buffer, COPY_BUFFER).map_err(
         |error| match error {
@@ -248,14 +248,14 @@ fn receive<'l, S: Session>(
     expected: Option<u32>,
     intake: &mut Intake,
 ) -> Result<Received<'l>> {
-    let Intake { buffer, unpacker, files, .. } = intake;
+    let Intake { buffer, unpacker, files, is_bound_by_processors } = intake;
     let link = link.as_mut().ok_or(Error::Raised(number::ER_NET_READ_ERROR))?;
     let packet = link.receive(session, true, 0)?;
     let network_len = packet.network_len;
-    let (len, head, block) = match Response::parse(packet.data)? {
-        Response::Data(bytes) => (bytes.len(), packet.data.len() - bytes.len(), None),
-        Response::Block(Block { form, len, checksum, bytes }) => {
-            (len as usize, packet.data.len() - bytes.len(), Some((form, checksum)))
+    let (len, block) = match Response::parse(packet.data)? {
+        Response::Data(bytes) => (bytes.len(), None),
+        Response::Block(Block { form, len, checksum, .. }) => {
+            (len as usize, Some((form, checksum)))
         }
         _ => {
             let text = "Wrong Clone RPC response, expecting data packet COM_RES_DATA";
@@ -270,7 +270,7 @@ fn receive<'l, S: Session>(
     }
     let (form, checksum) = match block {
         None => {
-            let place = Place::Packet(&mut packet.data[head..]);
+            let place = Place::Packet(&mut packet.data[1..]);
             return Ok(Received { place, network_len });
         }
         Some((BlockForm::File, _)) => {
@@ -286,7 +286,8 @@ fn receive<'l, S: Session>(
         }
         Some(other) => other,
     };
-    let packed = &mut packet.data[head..];
+    let end = packet.data.len() - BLOCK_TAIL;
+    let packed = &mut packet.data[BLOCK_HEAD..end];
     let codec = match form {
         BlockForm::Raw | BlockForm::File => None,
         BlockForm::Lz4 => Some(Codec::Lz4),
@@ -295,6 +296,7 @@ fn receive<'l, S: Session>(
     let unpacked = match codec {
         None => &*packed,
         Some(codec) => {
+            *is_bound_by_processors = true;
             let unpacked = buffer.aligned(len);
             if unpacker.unpack(codec, packed, unpacked).is_err() {
                 return Err(damaged(session));

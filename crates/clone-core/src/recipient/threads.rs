@@ -12,8 +12,8 @@ impl<S: Session> Task<'_, S> {
     pub(super) fn spawn_initial_workers(&mut self) {
         let host = self.session.host();
         let (settings, processors) = (host.settings(), host.processors());
-        let within_host = self.is_within_host();
-        let initial = |master: &Master| master.crew.initial(&settings, processors, within_host);
+        let shares = self.is_within_host() && !self.is_compressed();
+        let initial = |master: &Master| master.crew.initial(&settings, processors, shares);
         let wanted = self.master.as_ref().map_or(0, initial);
         self.grow(wanted);
     }
@@ -22,8 +22,8 @@ impl<S: Session> Task<'_, S> {
     pub(super) fn tune(&mut self) {
         let Some(master) = &mut self.master else { return };
         let mut wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
-        if self.intake.is_in_kernel {
-            wanted = wanted.max(master.crew.in_kernel(self.session));
+        if self.intake.is_bound_by_processors {
+            wanted = wanted.max(master.crew.bound_by_processors(self.session));
         }
         self.grow(wanted);
     }

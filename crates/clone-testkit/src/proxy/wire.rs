@@ -104,7 +104,7 @@ impl Framer {
         Some(if is_whole { Piece::Packet(packet) } else { Piece::Raw(packet) })
     }
 
-    /// Bytes between the header and data as they are; 0 if this is another packet, and `None` when more bytes must come first.
+    /// Bytes between the header and data as they are, or data and its checksum; 0 if this is another packet, and `None` when more bytes must come first.
     fn data_head(&self) -> Option<usize> {
         const DATA: u8 = ResponseCode::Data as u8;
         const BLOCK: u8 = ResponseCode::Block as u8;
@@ -180,12 +180,13 @@ mod tests {
 
     #[test]
     fn so_are_blocks_that_are_not_packed() {
-        let raw = packet(b"\x20\x00\x04\0\0\0\x01\x02\x03\x04data");
-        let packed = packet(b"\x20\x02\x04\0\0\0\x01\x02\x03\x04packed");
+        let raw = packet(b"\x20\x00\x04\0\0\0data\x01\x02\x03\x04");
+        let packed = packet(b"\x20\x02\x04\0\0\0packed\x01\x02\x03\x04");
         let bytes = [raw.clone(), packed.clone()].concat();
         let head = Piece::DataHead(raw[..HEADER_LEN + BLOCK_HEAD].to_vec());
         let all = pieces(&bytes, bytes.len(), Framing::Responses);
-        assert_eq!(all, [head, Piece::Data(b"data".to_vec()), Piece::Packet(packed)]);
+        let data = Piece::Data(b"data\x01\x02\x03\x04".to_vec());
+        assert_eq!(all, [head, data, Piece::Packet(packed)]);
         for step in 1..bytes.len() {
             assert!(pieces(&bytes, step, Framing::Responses).contains(&all[0]));
         }
