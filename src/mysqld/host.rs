@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clone_core::board::StatusBoard;
-use clone_core::point::Points;
+use clone_core::donor::DonorClones;
 use clone_core::session::{Host, ReleaseFacts, Settings, Side, Work, WorkerKind};
 
 use super::MysqldSession;
@@ -26,7 +26,7 @@ use crate::server::services;
 pub(crate) struct MysqldHost {
     pub(super) keys: Keys,
     board: StatusBoard,
-    points: Points<MysqldEngine>,
+    donor_clones: DonorClones<MysqldEngine>,
     started: Instant,
     /// Held while `clone_ddl_timeout` is lent, so that two donors' sessions do not restore each other's value.
     ddl_timeout_lent: Mutex<()>,
@@ -38,7 +38,7 @@ impl MysqldHost {
         Arc::new(Self {
             keys,
             board: StatusBoard::load(PathBuf::from(".")),
-            points: Points::default(),
+            donor_clones: DonorClones::default(),
             started: Instant::now(),
             ddl_timeout_lent: Mutex::new(()),
         })
@@ -70,8 +70,8 @@ impl Host for MysqldHost {
         &self.board
     }
 
-    fn points(&self) -> &Points<MysqldEngine> {
-        &self.points
+    fn donor_clones(&self) -> &DonorClones<MysqldEngine> {
+        &self.donor_clones
     }
 
     fn log(&self, side: Side, text: &str) {

@@ -14,14 +14,24 @@ pub(crate) struct Crew {
     tuner: Tuner,
     /// `clone_max_concurrency` when the clone began.
     max_threads: u32,
-    /// See [`Self::bound_by_processors`].
-    is_bound_by_processors: bool,
+    /// What [`Self::suit`] was told first.
+    bound: Option<Bound>,
+}
+
+/// What the speed of a clone on one machine depends on, as its first blocks show; until they do, the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Blocks are packed: each processor may have a task.
+    Processors,
+    /// The kernel copies blocks in its memory, or shares them. Tasks wait for their turn at a file there, so that one more than
+    /// processors keeps these busy.
+    Memory,
 }
 
 impl Crew {
     pub(crate) fn new(max_threads: u32) -> Self {
         let max_threads = max_threads.max(1);
-        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads, is_bound_by_processors: false }
+        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads, bound: None }
     }
 
     /// How many workers to start with: with auto-tuning a thread for each of the `processors`, so that it has less to find out (the
@@ -30,22 +40,34 @@ impl Crew {
     /// If donor and recipient `share` the processors, each has half of them. More threads than that make no clone faster, but wait for
     /// each other, and InnoDB's stages wait for all of them.
     pub(crate) fn initial(&self, settings: &Settings, processors: u32, share: bool) -> u32 {
-        let processors = if share { processors / 2 } else { processors };
+        self.of_threads(settings, if share { processors / 2 } else { processors })
+    }
+
+    /// How many workers to have now that the clone's `bound` is known; as many as there are if that was so before.
+    pub(crate) fn suit<S: Session>(&mut self, session: &S, bound: Bound) -> u32 {
+        if self.bound.is_some() {
+            return self.workers();
+        }
+        self.bound = Some(bound);
+        let host = session.host();
+        self.bound_workers(&host.settings(), host.processors(), bound)
+    }
+
+    fn bound_workers(&self, settings: &Settings, processors: u32, bound: Bound) -> u32 {
+        let threads = match bound {
+            Bound::Processors => processors,
+            Bound::Memory => processors.saturating_add(1),
+        };
+        self.of_threads(settings, threads)
+    }
+
+    /// The workers of a clone that would like to have so many `threads`.
+    fn of_threads(&self, settings: &Settings, threads: u32) -> u32 {
         let threads = match settings.autotune_concurrency {
-            true => self.max_threads.min(processors.max(1)),
+            true => self.max_threads.min(threads.max(1)),
             false => self.max_threads,
         };
         initial_workers(threads - 1, limits(settings))
-    }
-
-    /// Blocks are packed, or the kernel copies them through its memory, or shares them: so all processors may help, where they could not
-    /// read one disk any faster. Gives the workers to have, once.
-    pub(crate) fn bound_by_processors<S: Session>(&mut self, session: &S) -> u32 {
-        if std::mem::replace(&mut self.is_bound_by_processors, true) {
-            return self.workers();
-        }
-        let host = session.host();
-        self.initial(&host.settings(), host.processors(), false)
     }
 
     /// Called before each block: evaluates the speed about once a second, and says how many workers there should be.
@@ -159,6 +181,11 @@ mod tests {
         assert_eq!([1, 2, 8, 64].map(|processors| initial(processors, false)), [0, 1, 7, 15]);
         assert_eq!([1, 2, 8, 64].map(|processors| initial(processors, true)), [0, 0, 3, 15]);
         assert_eq!(initial(0, true), 0);
+        let bound = |bound| {
+            move |processors| Crew::new(16).bound_workers(&settings(true, 0), processors, bound)
+        };
+        assert_eq!([1, 2, 8, 64].map(bound(Bound::Processors)), [0, 1, 7, 15]);
+        assert_eq!([1, 2, 8, 64].map(bound(Bound::Memory)), [1, 2, 8, 15]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Three kinds of connection come: a recipient's master (INIT or REINIT, EXECUTE, EXIT), its workers (ATTACH, EXECUTE, EXIT), and
 //! its auxiliary connection (ACK, EXIT). Which one this is shows by its commands.
 
+mod clones;
 mod sender;
 
 use std::sync::Arc;
@@ -19,7 +20,10 @@ use crate::params;
 use crate::point::{Point, Sign};
 use crate::session::{DonorLink, Engine, Host, Mode, Session, Side, log_step};
 use crate::storage::Source;
+use clones::DonorClone;
 use sender::{Buffers, Sender};
+
+pub use clones::DonorClones;
 
 /// Serves the connection until the recipient exits the clone protocol or the connection breaks.
 ///
@@ -30,7 +34,8 @@ pub fn serve<S: Session>(session: &S, link: &mut dyn DonorLink) -> Result<()> {
         session,
         link,
         source: None,
-        point: None,
+        clone: None,
+        is_master: false,
         is_attaching: false,
         is_backup_locked: false,
         packet: Vec::new(),
@@ -48,8 +53,10 @@ struct Serving<'a, S: Session> {
     link: &'a mut dyn DonorLink,
     /// Tasks in the engines, from INIT, REINIT or ATTACH to EXIT or an error.
     source: Option<Source<S::Engine>>,
-    /// The master has this, if engines follow InnoDB.
-    point: Option<Arc<Point<S::Engine>>>,
+    /// The clone that these tasks are part of.
+    clone: Option<Arc<DonorClone<S::Engine>>>,
+    /// They came with INIT or REINIT.
+    is_master: bool,
     /// From ATTACH to its answer: a worker that fails there does not fail the clone.
     is_attaching: bool,
     is_backup_locked: bool,
@@ -126,16 +133,15 @@ impl<S: Session> Serving<'_, S> {
             self.unlock_backup();
         }
         if let Some(source) = self.source.take() {
-            let points = self.session.host().points();
-            let point = source.innodb::<S>().and_then(|one| points.find(&one.locator));
+            let point = self.clone.as_ref().and_then(|clone| clone.point.as_ref());
             // A master that waits for its recipient has to hear of a worker's failure: as long as the worker is one of the clone's
             // tasks, for another connection must not take it for its own.
-            if let Some(point) = point.filter(|_| error != 0 && self.point.is_none()) {
+            if let Some(point) = point.filter(|_| error != 0 && !self.is_master) {
                 point.fail(error);
             }
             source.end(self.session, error);
         }
-        self.point = None;
+        self.clone = None;
         self.unlock_backup();
     }
 
@@ -202,13 +208,15 @@ impl<S: Session> Serving<'_, S> {
                 host.log(Side::Server, "Acquired backup lock");
             }
         }
-        // Before the old connection's part of the clone ends, and its point with it.
+        // Before the old connection's part of the clone ends, and what is known of the clone with it.
         let innodb = engines.iter().find(|(engine, _)| engine.db_type() == innodb::DB_TYPE);
-        let point = innodb.and_then(|(_, locator)| host.points().find(locator.as_deref()?));
+        let clone = innodb.and_then(|(_, locator)| host.donor_clones().find(locator.as_deref()?));
         self.source = Some(self.begin(engines, mode, init.ddl_timeout)?);
-        if is_master {
-            self.point = point.or_else(|| self.new_point(init.ddl_timeout));
-        }
+        self.is_master = is_master;
+        self.clone = match clone {
+            None if is_master => self.new_clone(init.ddl_timeout),
+            found => found,
+        };
         if is_master && block_ddl {
             // InnoDB gives back all backup locks of the session if it had to open tablespaces (clone_init_tablespaces): take it
             // again, which costs nothing where it is still held.
@@ -247,12 +255,12 @@ impl<S: Session> Serving<'_, S> {
         }
     }
 
-    /// The point of a clone that has begun.
-    fn new_point(&self, ddl_timeout: u32) -> Option<Arc<Point<S::Engine>>> {
+    /// A clone that has begun.
+    fn new_clone(&self, ddl_timeout: u32) -> Option<Arc<DonorClone<S::Engine>>> {
         let source = self.source.as_ref()?;
-        let point = Arc::new(Point::of(&source.located, ddl_timeout)?);
-        self.session.host().points().add(&source.innodb::<S>()?.locator, &point);
-        Some(point)
+        let clone = Arc::new(DonorClone::new(Point::of(&source.located, ddl_timeout)));
+        self.session.host().donor_clones().add(&source.innodb::<S>()?.locator, &clone);
+        Some(clone)
     }
 
     fn begin(
@@ -291,16 +299,21 @@ impl<S: Session> Serving<'_, S> {
         };
         let hands_over = self.session.host().settings().file_handover;
         self.buffers.agree(offer, hands_over, self.link.is_plain())?;
-        if let Some(point) = &self.point {
+        let clone = self.clone.as_deref();
+        let point = clone.filter(|_| self.is_master).and_then(|clone| clone.point.as_ref());
+        if let Some(point) = point {
             point.resume()?;
         }
         for (index, (one, task)) in source.located.iter().zip(&source.tasks).enumerate() {
+            let is_innodb = one.engine.db_type() == innodb::DB_TYPE;
             let mut sender = Sender {
                 session: self.session,
                 link: &mut *self.link,
                 engine: one,
                 locator_index: u8::try_from(index).unwrap_or(u8::MAX),
-                point: self.point.as_deref().filter(|_| one.engine.db_type() == innodb::DB_TYPE),
+                clone: clone.filter(|_| is_innodb),
+                is_master: self.is_master,
+                point: point.filter(|_| is_innodb),
                 commits_are_blocked: None,
                 buffers: &mut self.buffers,
             };
@@ -325,21 +338,33 @@ impl<S: Session> Serving<'_, S> {
             .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init ACK length".to_owned()))?;
         let locator = &ack.locator.bytes;
         let is_innodb = engine.db_type() == innodb::DB_TYPE;
-        let point = self.session.host().points().find(locator).filter(|_| is_innodb);
+        let clone = self.session.host().donor_clones().find(locator).filter(|_| is_innodb);
+        let point = clone.as_ref().and_then(|clone| clone.point.as_ref());
         let lets_choose =
             ack.error == 0 && Sign::of(ack.descriptor) == Some(Sign::PageCopyAcknowledged);
         // In a session that was killed the clone ends.
         let lets_choose = lets_choose && !self.session.is_killed();
-        if let Some(point) = point.as_ref().filter(|_| lets_choose) {
+        if let Some(point) = point.filter(|_| lets_choose) {
             point.acknowledge(ack.descriptor);
             return Ok(());
         }
         let outcome = engine.ack(self.session, locator, ack.error, ack.descriptor);
         let error = outcome.as_ref().map_or_else(Error::number, |()| ack.error.unsigned_abs());
+        if let (Some(clone), 0, Some(state)) = (&clone, error, acknowledged_state(ack.descriptor)) {
+            clone.acknowledge(state);
+        }
         if let Some(point) = point.filter(|_| error != 0) {
             point.fail(error);
         }
         outcome
+    }
+}
+
+/// The state whose end an acknowledgement of InnoDB's is for.
+fn acknowledged_state(descriptor: &[u8]) -> Option<innodb::SnapshotState> {
+    match innodb::Descriptor::parse(descriptor) {
+        Ok(innodb::Descriptor::State(state)) if state.ack => Some(state.state),
+        _ => None,
     }
 }
 

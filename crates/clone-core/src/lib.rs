@@ -22,6 +22,7 @@ pub mod donor;
 pub mod donor_list;
 pub mod error;
 pub mod local;
+mod meeting;
 pub mod meter;
 mod params;
 pub mod point;

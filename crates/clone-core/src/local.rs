@@ -12,8 +12,9 @@ use clone_io::{AlignedBuffer, CopyError, FileWriter};
 use clone_protocol::innodb;
 
 use crate::board::Begin;
-use crate::crew::Crew;
+use crate::crew::{Bound, Crew};
 use crate::error::{Error, Result};
+use crate::meeting::{Boundary, Meeting};
 use crate::point::{Point, Sign};
 use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
 use crate::storage::{Destination, Located, Source};
@@ -30,6 +31,7 @@ pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
         buffer_size: buffer_size(&settings),
         clone: OnceLock::new(),
         files: FileWriter::default(),
+        meeting: Arc::default(),
         traffic: Traffic::new(),
     });
     let begin = Begin {
@@ -53,6 +55,7 @@ struct Shared<S: Session> {
     /// Set by the master before the first worker starts.
     clone: OnceLock<Sides<S>>,
     files: FileWriter,
+    meeting: Arc<Meeting>,
     traffic: Traffic,
 }
 
@@ -151,7 +154,10 @@ impl<'s, S: Session> Task<'s, S> {
         let mut located = source.located.clone();
         let directory = Some(shared.directory.as_str());
         match Destination::begin(session, &mut located, Mode::AddTask, directory) {
-            Ok(destination) => self.copy(source, destination),
+            Ok(destination) => {
+                let _seat = shared.meeting.join();
+                self.copy(source, destination)
+            }
             Err(error) => {
                 source.end(session, error.number());
                 Err(error)
@@ -221,9 +227,9 @@ impl<'s, S: Session> Task<'s, S> {
         point.let_commits_go(self.session, self.commits_are_blocked.take())
     }
 
-    fn grow_for_processors(&mut self) {
+    fn grow_for_memory(&mut self) {
         let Some(crew) = &mut self.crew else { return };
-        let wanted = crew.bound_by_processors(self.session);
+        let wanted = crew.suit(self.session, Bound::Memory);
         self.grow(wanted);
     }
 
@@ -248,6 +254,10 @@ impl<S: Session> Copier<'_, '_, S> {
         let session = self.task.session;
         if session.is_killed() {
             return Err(Error::Interrupted);
+        }
+        let is_innodb = self.to.engine.db_type() == innodb::DB_TYPE;
+        if let Some(boundary) = Boundary::of(view.descriptor).filter(|_| is_innodb) {
+            self.task.shared.meeting.meet(session, self.task.crew.is_some(), boundary);
         }
         let mut applier =
             Applier { task: self.task, from: self.from, source: *view, block, failure: None };
@@ -361,7 +371,7 @@ impl<S: Session> Applier<'_, '_, S> {
             Block::File(from, len) => {
                 let inside_kernel = self.is_for_kernel(view, from, to);
                 if inside_kernel {
-                    self.task.grow_for_processors();
+                    self.task.grow_for_memory();
                 }
                 let Task { shared, buffer, .. } = &mut *self.task;
                 let copied = shared.files.copy(

@@ -22,10 +22,9 @@
 //! All of it happens in the master's thread, inside InnoDB's callbacks: there it may block, an error ends the clone with its own text,
 //! and a lost connection shows. A local clone does the same without the acknowledgement.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use clone_protocol::innodb::{Descriptor, Locator, SnapshotState, State};
+use clone_protocol::innodb::{Descriptor, SnapshotState, State};
 
 use crate::error::{Error, Result};
 use crate::session::{CommitBlock, Engine, Host, Session, Side};
@@ -177,36 +176,6 @@ impl<E> Point<E> {
     }
 }
 
-/// The points of all clones that a server gives. The acknowledgement comes in another session than the clone's.
-#[derive(Debug)]
-pub struct Points<E> {
-    /// By InnoDB's number of the clone.
-    running: Mutex<BTreeMap<u64, Weak<Point<E>>>>,
-}
-
-impl<E> Default for Points<E> {
-    fn default() -> Self {
-        Self { running: Mutex::default() }
-    }
-}
-
-impl<E> Points<E> {
-    /// Makes `point` known as that of InnoDB's clone `locator`, as long as it lives.
-    pub(crate) fn add(&self, locator: &[u8], point: &Arc<Point<E>>) {
-        let Ok(locator) = Locator::parse(locator) else { return };
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|_, point| point.strong_count() != 0);
-        running.insert(locator.clone_id, Arc::downgrade(point));
-    }
-
-    /// The point of InnoDB's clone `locator`.
-    pub(crate) fn find(&self, locator: &[u8]) -> Option<Arc<Point<E>>> {
-        let locator = Locator::parse(locator).ok()?;
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.get(&locator.clone_id)?.upgrade()
-    }
-}
-
 /// What a descriptor of InnoDB says about the point of the clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
@@ -270,21 +239,6 @@ mod tests {
         Point { followers: Vec::new(), timeout: 0, progress: Mutex::new(progress) }
     }
 
-    fn locator(clone_id: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        Descriptor::Locator(Locator {
-            version: clone_protocol::innodb::VERSION,
-            clone_id,
-            snapshot_id: 1,
-            index: 0,
-            state: SnapshotState::Init,
-            metadata_transferred: false,
-            progress: None,
-        })
-        .encode(&mut bytes);
-        bytes
-    }
-
     fn descriptor(state: SnapshotState, start: bool, ack: bool) -> Vec<u8> {
         let (task, chunks, files) = (0, 1, 1);
         let (estimate, estimate_disk) = (1000, 1000);
@@ -332,23 +286,6 @@ mod tests {
     }
 
     #[test]
-    fn points_are_found_as_long_as_their_clones_run() {
-        let points = Points::default();
-        let (one, other) = (Arc::new(point(Standing::Open)), Arc::new(point(Standing::Open)));
-        points.add(&locator(1), &one);
-        points.add(&locator(3), &other);
-        points.add(b"no locator", &one);
-        assert!(Arc::ptr_eq(&points.find(&locator(1)).unwrap(), &one));
-        assert!(Arc::ptr_eq(&points.find(&locator(3)).unwrap(), &other));
-        drop(one);
-        assert!(points.find(&locator(1)).is_none());
-        assert!(points.find(&locator(5)).is_none());
-        assert!(points.find(b"no locator").is_none());
-        points.add(&locator(7), &other);
-        assert_eq!(points.running.lock().unwrap().len(), 2, "what has ended is forgotten");
-    }
-
-    #[test]
     fn signs_are_told_from_what_looks_like_them() {
         use SnapshotState::{Done, FileCopy, Init, PageCopy, RedoCopy};
         for state in [Init, FileCopy, PageCopy, RedoCopy, Done] {
@@ -362,7 +299,6 @@ mod tests {
                 assert_eq!(Sign::of(&descriptor(state, start, ack)), expected, "{state}");
             }
         }
-        assert_eq!(Sign::of(&locator(1)), None);
         assert_eq!(Sign::of(b""), None);
     }
 

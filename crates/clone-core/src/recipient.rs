@@ -25,6 +25,7 @@ use clone_protocol::{CommandCode, Offer, Version};
 use crate::board::Begin;
 use crate::crew::Crew;
 use crate::error::{Error, Result, number};
+use crate::meeting::Meeting;
 use crate::session::{Donor, Host, Link, LinkKind, Session, Side, log_step};
 use crate::storage::Located;
 use crate::traffic::{Traffic, sleep_until};
@@ -71,6 +72,7 @@ struct Shared<S: Session> {
     /// Whether files may be handed over. Not any more once that went wrong.
     takes_files: AtomicBool,
     files: FileWriter,
+    meeting: Arc<Meeting>,
     /// What we would like of a donor that understands it.
     offer: Offer,
     /// Whether connections are compressed as the classic protocol does; the master finds out before the first one.
@@ -95,6 +97,7 @@ impl<S: Session> Shared<S> {
             traffic: Traffic::new(),
             takes_files: AtomicBool::new(settings.file_handover),
             files: FileWriter::default(),
+            meeting: Arc::default(),
             offer: probe::offer(&settings),
             compressed: OnceLock::new(),
         }

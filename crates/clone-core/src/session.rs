@@ -15,8 +15,8 @@ use clone_protocol::{CommandCode, Version};
 use zeroize::Zeroizing;
 
 use crate::board::StatusBoard;
+use crate::donor::DonorClones;
 use crate::error::{Error, Result};
-use crate::point::Points;
 
 /// The server: what is the same for all of its sessions.
 pub trait Host: Send + Sync + 'static {
@@ -29,8 +29,8 @@ pub trait Host: Send + Sync + 'static {
     /// What this server's release has to do with a clone.
     fn release(&self) -> ReleaseFacts;
 
-    /// The points of the clones that this server gives, where several engines have to come to the same one.
-    fn points(&self) -> &Points<<Self::Session as Session>::Engine>;
+    /// The clones that this server gives.
+    fn donor_clones(&self) -> &DonorClones<<Self::Session as Session>::Engine>;
 
     /// Processors of this machine.
     fn processors(&self) -> u32 {

@@ -16,9 +16,12 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use clone_io::{AlignedBuffer, Codec, FileGiver, Packer, Taken};
+use clone_protocol::innodb::SnapshotState;
 use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, Offer, Response, ResponseCode};
 
+use super::clones::DonorClone;
 use crate::error::{Error, Result, number};
+use crate::meeting::{Boundary, wait_until};
 use crate::point::{self, Point, Sign};
 use crate::session::{Callbacks, DonorLink, Engine, Host, Session, Side, TransferError, View};
 use crate::storage::Located;
@@ -106,6 +109,9 @@ pub(super) struct Sender<'a, S: Session> {
     pub(super) link: &'a mut dyn DonorLink,
     pub(super) engine: &'a Located<S::Engine>,
     pub(super) locator_index: u8,
+    /// InnoDB's tasks have this.
+    pub(super) clone: Option<&'a DonorClone<S::Engine>>,
+    pub(super) is_master: bool,
     /// The master has this for InnoDB, if engines follow it.
     pub(super) point: Option<&'a Point<S::Engine>>,
     /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
@@ -246,7 +252,20 @@ impl<S: Session> Sender<'_, S> {
             Some(_) => Err(Error::Internal("Clone error in another task".to_owned())),
         })?;
         self.commits_are_blocked = Some(block);
-        self.engine.engine.ack(session, &self.engine.locator, 0, &acknowledged)
+        self.engine.engine.ack(session, &self.engine.locator, 0, &acknowledged)?;
+        if let Some(clone) = self.clone {
+            clone.acknowledge(SnapshotState::PageCopy);
+        }
+        Ok(())
+    }
+
+    /// At the end of a state, lets InnoDB go on when the recipient has acknowledged it: all tasks at once, so that none has to sleep
+    /// there ([`meeting`](crate::meeting)).
+    fn await_acknowledgement(&self, descriptor: &[u8]) {
+        let (Some(clone), Some(boundary)) = (self.clone, Boundary::of(descriptor)) else { return };
+        if !boundary.is_start {
+            wait_until(self.session, self.is_master, || clone.is_acknowledged(boundary.state));
+        }
     }
 
     fn let_commits_go(&mut self) -> Result<()> {
@@ -288,9 +307,10 @@ impl<S: Session> Callbacks for Sender<'_, S> {
         }
         self.send_descriptor(view)?;
         if sign == Some(Sign::PageCopyEnds) {
-            return self.come_to_the_point();
+            self.come_to_the_point()?;
         }
         if data.is_empty() {
+            self.await_acknowledgement(view.descriptor);
             return Ok(());
         }
         self.buffers.place(data.len()).copy_from_slice(data);

@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 
 use super::Shared;
 use super::task::{Task, unexpected};
+use crate::crew::Bound;
 use crate::error::{Error, Result, number};
 use crate::session::{Callbacks, Host, Link, Session, Side, View};
 
@@ -123,8 +124,8 @@ pub(super) struct Intake {
     unpacker: Unpacker,
     /// Where a donor on this machine hands files over.
     pub(super) files: Option<FileTaker>,
-    /// Blocks are unpacked, or copied inside the kernel from such files.
-    pub(super) is_bound_by_processors: bool,
+    /// What one of the blocks has shown.
+    pub(super) bound: Option<Bound>,
 }
 
 impl Intake {
@@ -225,7 +226,9 @@ fn copy<S: Session>(
     intake: &mut Intake,
 ) -> Result<()> {
     let inside_kernel = shared.files.suits_kernel(from.as_fd(), to);
-    intake.is_bound_by_processors |= inside_kernel;
+    if inside_kernel {
+        intake.bound = Some(Bound::Memory);
+    }
     let buffer = &mut intake.buffer;
     shared.files.copy(from.as_fd(), to, len as u64, inside_kernel, buffer, COPY_BUFFER).map_err(
         |error| match error {
@@ -248,7 +251,7 @@ fn receive<'l, S: Session>(
     expected: Option<u32>,
     intake: &mut Intake,
 ) -> Result<Received<'l>> {
-    let Intake { buffer, unpacker, files, is_bound_by_processors } = intake;
+    let Intake { buffer, unpacker, files, bound } = intake;
     let link = link.as_mut().ok_or(Error::Raised(number::ER_NET_READ_ERROR))?;
     let packet = link.receive(session, true, 0)?;
     let network_len = packet.network_len;
@@ -296,7 +299,7 @@ fn receive<'l, S: Session>(
     let unpacked = match codec {
         None => &*packed,
         Some(codec) => {
-            *is_bound_by_processors = true;
+            *bound = Some(Bound::Processors);
             let unpacked = buffer.aligned(len);
             if unpacker.unpack(codec, packed, unpacked).is_err() {
                 return Err(damaged(session));

@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 use super::apply::Applier;
 use super::task::{Expected, Storage, Task, locators_expected, unexpected};
 use crate::error::{Error, Result, number};
+use crate::meeting::Boundary;
 use crate::params;
 use crate::session::{Engine, Host, Mode, Session};
 use crate::storage::{Destination, Located};
@@ -50,12 +51,17 @@ impl<S: Session> Task<'_, S> {
             return Err(Error::Protocol(text.to_owned()));
         }
         self.expected = Expected::default();
+        let mut boundary = None;
         if db_type == innodb::DB_TYPE {
             let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
             let checked = self.shared.stream.check_from(role, descriptor)?;
             self.expected = Expected { len: checked.data_len, holds_key: checked.key_in_data };
+            boundary = Boundary::of(descriptor);
         }
         let session = self.session;
+        if let Some(boundary) = boundary {
+            self.shared.meeting.meet(session, self.is_master(), boundary);
+        }
         let mut callbacks = Applier::new(self, locator_index);
         let outcome =
             engine.apply(session, &locator, task, locator_index, descriptor, &mut callbacks);
@@ -107,6 +113,7 @@ impl<S: Session> Task<'_, S> {
         let directory = self.shared.directory.as_deref();
         let begun = Destination::begin(self.session, &mut located, Mode::AddTask, directory)?;
         self.storage = Storage::Active(begun);
+        self.seat = Some(self.shared.meeting.join());
         Ok(())
     }
 
@@ -120,6 +127,7 @@ impl<S: Session> Task<'_, S> {
 
     /// Ends the task in the engines, with `error` or 0.
     pub(super) fn end_storage(&mut self, error: u32) -> Result<()> {
+        self.seat = None;
         match std::mem::replace(&mut self.storage, Storage::None) {
             Storage::None => Ok(()),
             Storage::Version(destination) | Storage::Active(destination) => {

@@ -18,6 +18,7 @@ use super::apply::Intake;
 use super::{Shared, ends_connection};
 use crate::crew::Crew;
 use crate::error::{Error, Result, number};
+use crate::meeting::Seat;
 use crate::params::Parameters;
 use crate::session::{Engine, Host, Link, Mode, Session};
 use crate::storage::{Destination, Located};
@@ -37,6 +38,8 @@ pub(super) struct Task<'s, S: Session> {
     pub(super) data: Option<S::Link>,
     pub(super) auxiliary: Option<S::Link>,
     pub(super) storage: Storage,
+    /// A worker has this while it is one of InnoDB's tasks.
+    pub(super) seat: Option<Seat>,
     /// The descriptor at hand: a copy, because the data that belongs to it overwrites the packet.
     pub(super) descriptor: Vec<u8>,
     /// What is known of the DATA packet that belongs to the descriptor at hand.
@@ -99,6 +102,7 @@ impl<'s, S: Session> Task<'s, S> {
             data: None,
             auxiliary: None,
             storage: Storage::None,
+            seat: None,
             descriptor: Vec::new(),
             expected: Expected::default(),
             intake: Intake::default(),

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clone_core::board::StatusBoard;
-use clone_core::point::Points;
+use clone_core::donor::DonorClones;
 use clone_core::session::{Host, PluginName, ReleaseFacts, Settings, Side, Work, WorkerKind};
 
 use super::commits::Commits;
@@ -35,7 +35,7 @@ pub(crate) struct SimHost {
     pub(crate) directory: PathBuf,
     settings: Mutex<Settings>,
     board: StatusBoard,
-    points: Points<SimEngine>,
+    donor_clones: DonorClones<SimEngine>,
     log: Mutex<Vec<String>>,
     sessions: Mutex<Sessions>,
     lock: Mutex<BackupLock>,
@@ -96,7 +96,7 @@ impl SimHost {
             commits: Commits::new(sim),
             facts: Mutex::new(Facts::default()),
             board: StatusBoard::load(directory.clone()),
-            points: Points::default(),
+            donor_clones: DonorClones::default(),
             directory,
             settings: Mutex::new(settings),
             log: Mutex::default(),
@@ -208,8 +208,8 @@ impl Host for SimHost {
         &self.board
     }
 
-    fn points(&self) -> &Points<SimEngine> {
-        &self.points
+    fn donor_clones(&self) -> &DonorClones<SimEngine> {
+        &self.donor_clones
     }
 
     fn log(&self, side: Side, text: &str) {

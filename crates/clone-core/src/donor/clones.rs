@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the connections of one clone share at its donor.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use clone_protocol::innodb::{Locator, SnapshotState};
+
+use crate::point::Point;
+
+/// A clone that this server gives. It outlives connections.
+#[derive(Debug)]
+pub(crate) struct DonorClone<E> {
+    /// There if engines follow InnoDB.
+    pub(crate) point: Option<Point<E>>,
+    /// The last state of which InnoDB has got the acknowledgement.
+    acknowledged: Mutex<SnapshotState>,
+}
+
+impl<E> DonorClone<E> {
+    pub(crate) fn new(point: Option<Point<E>>) -> Self {
+        Self { point, acknowledged: Mutex::new(SnapshotState::None) }
+    }
+
+    /// InnoDB has got an acknowledgement of the recipient.
+    pub(crate) fn acknowledge(&self, state: SnapshotState) {
+        let mut acknowledged = self.acknowledged();
+        *acknowledged = state.max(*acknowledged);
+    }
+
+    /// Whether InnoDB has got the acknowledgement of this state's end.
+    pub(crate) fn is_acknowledged(&self, state: SnapshotState) -> bool {
+        *self.acknowledged() >= state
+    }
+
+    fn acknowledged(&self) -> MutexGuard<'_, SnapshotState> {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All clones that a server gives. Acknowledgements come in other sessions than their clones'.
+#[derive(Debug)]
+pub struct DonorClones<E> {
+    /// By InnoDB's number of the clone.
+    running: Mutex<BTreeMap<u64, Weak<DonorClone<E>>>>,
+}
+
+impl<E> Default for DonorClones<E> {
+    fn default() -> Self {
+        Self { running: Mutex::default() }
+    }
+}
+
+impl<E> DonorClones<E> {
+    /// Makes `clone` known as InnoDB's clone `locator`, as long as it lives.
+    pub(crate) fn add(&self, locator: &[u8], clone: &Arc<DonorClone<E>>) {
+        let Ok(locator) = Locator::parse(locator) else { return };
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, clone| clone.strong_count() != 0);
+        running.insert(locator.clone_id, Arc::downgrade(clone));
+    }
+
+    /// InnoDB's clone `locator`.
+    pub(crate) fn find(&self, locator: &[u8]) -> Option<Arc<DonorClone<E>>> {
+        let locator = Locator::parse(locator).ok()?;
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(&locator.clone_id)?.upgrade()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use clone_protocol::innodb::Descriptor;
+
+    use super::*;
+
+    fn clone() -> DonorClone<()> {
+        DonorClone::new(None)
+    }
+
+    fn locator(clone_id: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Descriptor::Locator(Locator {
+            version: clone_protocol::innodb::VERSION,
+            clone_id,
+            snapshot_id: 1,
+            index: 0,
+            state: SnapshotState::Init,
+            metadata_transferred: false,
+            progress: None,
+        })
+        .encode(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn clones_are_found_as_long_as_they_run() {
+        let clones = DonorClones::default();
+        let (one, other) = (Arc::new(clone()), Arc::new(clone()));
+        clones.add(&locator(1), &one);
+        clones.add(&locator(3), &other);
+        clones.add(b"no locator", &one);
+        assert!(Arc::ptr_eq(&clones.find(&locator(1)).unwrap(), &one));
+        assert!(Arc::ptr_eq(&clones.find(&locator(3)).unwrap(), &other));
+        drop(one);
+        assert!(clones.find(&locator(1)).is_none());
+        assert!(clones.find(&locator(5)).is_none());
+        assert!(clones.find(b"no locator").is_none());
+        clones.add(&locator(7), &other);
+        assert_eq!(clones.running.lock().unwrap().len(), 2, "what has ended is forgotten");
+    }
+
+    #[test]
+    fn acknowledgements_count_for_the_states_before() {
+        let clone = clone();
+        assert!(!clone.is_acknowledged(SnapshotState::Init));
+        clone.acknowledge(SnapshotState::PageCopy);
+        // A recipient that has come back may be slow to say what is known.
+        clone.acknowledge(SnapshotState::FileCopy);
+        assert!(clone.is_acknowledged(SnapshotState::FileCopy));
+        assert!(clone.is_acknowledged(SnapshotState::PageCopy));
+        assert!(!clone.is_acknowledged(SnapshotState::RedoCopy));
+    }
+}
