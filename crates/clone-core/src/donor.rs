@@ -299,6 +299,7 @@ impl<S: Session> Serving<'_, S> {
         };
         let hands_over = self.session.host().settings().file_handover;
         self.buffers.agree(offer, hands_over, self.link.is_plain())?;
+        let max_block = self.buffers.max_block();
         let clone = self.clone.as_deref();
         let point = clone.filter(|_| self.is_master).and_then(|clone| clone.point.as_ref());
         if let Some(point) = point {
@@ -317,7 +318,7 @@ impl<S: Session> Serving<'_, S> {
                 commits_are_blocked: None,
                 buffers: &mut self.buffers,
             };
-            one.engine.copy(self.session, &one.locator, *task, 0, index, &mut sender)?;
+            one.engine.copy(self.session, &one.locator, *task, max_block, index, &mut sender)?;
         }
         Ok(())
     }

@@ -51,6 +51,19 @@ pub(crate) fn check_packet_limit<S: Session>(session: &S) -> Result<()> {
     Ok(())
 }
 
+/// Bytes of a block that is handed over as a file: a packet costs more there than what is in it.
+const HANDOVER_BLOCK: u32 = 4 << 20;
+
+/// The largest block to ask for, bytes; 0 if a packet may not be twice that long.
+pub(crate) fn max_block<S: Session>(session: &S) -> u32 {
+    let limit = session
+        .configs(&["max_allowed_packet"])
+        .ok()
+        .and_then(|values| values.first()?.parse().ok());
+    let fits = limit.is_some_and(|limit: u64| limit >= 2 * u64::from(HANDOVER_BLOCK));
+    if fits { HANDOVER_BLOCK } else { 0 }
+}
+
 /// Sends all that the recipient has to check, in the order of the stock donor.
 pub(crate) fn send<S: Session>(
     session: &S,

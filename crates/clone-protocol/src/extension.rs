@@ -23,7 +23,7 @@ pub const EXTENSION_CONFIG: &str = "clone_rs_offer";
 /// The value of [`EXTENSION_CONFIG`] today.
 pub const EXTENSION_VALUE: &str = "1";
 
-/// What a recipient would like, 42 bytes behind the code of EXECUTE or EXIT:
+/// What a recipient would like, 46 bytes behind the code of EXECUTE or EXIT:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
@@ -31,6 +31,7 @@ pub const EXTENSION_VALUE: &str = "1";
 /// | 8 | `u8` | format, 1 |
 /// | 9 | `u8` | 0: blocks as they are; 1: LZ4; 2 and above: Zstandard at this level less 1 |
 /// | 10 | 32 bytes | where files can be handed over ([`HandoverKey`]); zeros, or nothing at all: nowhere |
+/// | 42 | `u32` | bytes of a block that it takes at most, should a file not be handed over; 0 or nothing: what engines send by themselves |
 ///
 /// Bytes behind it are ignored: they are for a later release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,9 @@ pub struct Offer {
     pub packing: Packing,
     /// Where a donor on the same machine can hand over open files instead of sending what is in them.
     pub handover: Option<HandoverKey>,
+    /// Blocks of files that are handed over may have so many bytes: as many as fit in a packet, should one have to be sent. With 0 they are
+    /// as long as they would be without.
+    pub max_block: u32,
 }
 
 /// Where a recipient takes files over: 32 random bytes, not all of them zero. The first 16 name its socket, and the others prove to it
@@ -112,7 +116,8 @@ impl Offer {
             above => Packing::Zstd((above - 1).min(MAX_LEVEL)),
         };
         let handover = reader.array().and_then(HandoverKey::new);
-        Some(Self { packing, handover })
+        let max_block = reader.u32_le().unwrap_or(0);
+        Some(Self { packing, handover, max_block })
     }
 
     /// Puts the offer behind what is in `out`.
@@ -125,6 +130,7 @@ impl Offer {
         };
         out.extend_from_slice(&[FORMAT, packing]);
         out.extend_from_slice(&self.handover.map_or([0; 32], HandoverKey::bytes));
+        out.extend_from_slice(&self.max_block.to_le_bytes());
     }
 }
 
@@ -226,16 +232,22 @@ mod tests {
             [(Packing::None, 0), (Packing::Lz4, 1), (Packing::Zstd(1), 2), (Packing::Zstd(22), 23)]
         {
             for handover in [None, HandoverKey::new(*b"0123456789abcdef0123456789ABCDEF")] {
-                let offer = Offer { packing, handover };
+                let offer = Offer { packing, handover, max_block: 0x0102_0304 };
                 let mut bytes = Vec::new();
                 offer.encode(&mut bytes);
                 let id = handover.map_or([0; 32], HandoverKey::bytes);
-                assert_eq!(bytes, [b"clone-rs".as_slice(), &[1, last], &id].concat());
+                assert_eq!(
+                    bytes,
+                    [b"clone-rs".as_slice(), &[1, last], &id, &[4, 3, 2, 1]].concat()
+                );
                 assert_eq!(Offer::parse(&bytes), Some(offer));
                 // A later release may say more, an earlier one said less.
                 bytes.push(7);
                 assert_eq!(Offer::parse(&bytes), Some(offer));
-                let earlier = Offer { packing, handover: None };
+                let earlier = Offer { max_block: 0, ..offer };
+                assert_eq!(Offer::parse(&bytes[..42]), Some(earlier));
+                assert_eq!(Offer::parse(&bytes[..45]), Some(earlier));
+                let earlier = Offer { handover: None, ..earlier };
                 assert_eq!(Offer::parse(&bytes[..10]), Some(earlier));
                 assert_eq!(Offer::parse(&bytes[..41]), Some(earlier));
             }

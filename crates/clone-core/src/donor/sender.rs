@@ -42,6 +42,7 @@ pub(super) struct Buffers {
     giver: Option<FileGiver>,
     /// Files have been handed over, and the recipient could take them.
     has_met: bool,
+    max_block: u32,
 }
 
 impl Buffers {
@@ -56,6 +57,9 @@ impl Buffers {
         // A recipient that cannot be reached is not where it seems to be.
         self.giver = key.and_then(|key| FileGiver::connect(key.bytes()).ok());
         self.has_met = false;
+        self.max_block = offer
+            .filter(|_| self.giver.is_some())
+            .map_or(0, |offer| offer.max_block.min(MAX_BLOCK));
         let level = offer.and_then(|offer| offer.packing.level());
         self.sends_blocks = level.is_some() || (offer.is_some() && is_plain);
         let packer = level.map(Packer::new).transpose();
@@ -67,6 +71,11 @@ impl Buffers {
     /// Blocks are packed if that helps. Between two processes of one machine nothing is gained by it.
     fn packs(&self) -> bool {
         self.packer.is_some() && self.giver.is_none()
+    }
+
+    /// How long blocks may be, bytes; 0 for as long as they would be without an agreement.
+    pub(super) fn max_block(&self) -> u32 {
+        self.max_block
     }
 
     /// Room for `len` bytes of data; around it is what else [`pack`](Self::pack) needs.
@@ -218,6 +227,9 @@ impl<S: Session> Sender<'_, S> {
         )
     }
 }
+
+/// The longest block that a recipient may ask for, bytes.
+const MAX_BLOCK: u32 = 16 << 20;
 
 /// How often the recipient hears from a donor that has nothing to send; it gives up after `net_read_timeout`, 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);

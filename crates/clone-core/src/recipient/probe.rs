@@ -19,7 +19,7 @@ use crate::session::{Engine, Link, LinkKind, Session, Settings};
 /// What to offer with these settings.
 pub(super) fn offer(settings: &Settings) -> Offer {
     let level = settings.enable_compression.then_some(settings.compression_level);
-    Offer { packing: Packing::of_level(level), handover: None }
+    Offer { packing: Packing::of_level(level), ..Offer::default() }
 }
 
 /// More packets than this are no answer to EXIT.

@@ -19,7 +19,7 @@ use super::{Shared, ends_connection};
 use crate::crew::Crew;
 use crate::error::{Error, Result, number};
 use crate::meeting::Seat;
-use crate::params::Parameters;
+use crate::params::{self, Parameters};
 use crate::session::{Engine, Host, Link, Mode, Session};
 use crate::storage::{Destination, Located};
 
@@ -277,7 +277,8 @@ impl<'s, S: Session> Task<'s, S> {
                 (takes_files && self.is_within_host()).then(|| FileTaker::listen().ok()).flatten();
             let handover =
                 self.intake.files.as_ref().and_then(|files| HandoverKey::new(files.key()));
-            Offer { handover, ..self.shared.offer }.encode(payload);
+            let max_block = handover.map_or(0, |_| params::max_block(session));
+            Offer { handover, max_block, ..self.shared.offer }.encode(payload);
         }
         self.data_link()?.send(session, true, command.code(), payload)?;
         let timeout = match command {
