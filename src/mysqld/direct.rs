@@ -228,15 +228,11 @@ impl DirectWriter {
             self.head.extend_from_slice(payload);
         }
         let (len, buffer) = (u64::from(len), &mut self.buffer);
-        let mut send = || {
-            socket.send(&self.head, true).map_err(CopyError::Write)?;
-            if !is_block {
-                return socket.send_file(file, len, !peer.is_within_host, buffer);
-            }
-            let checksum = socket.send_file_and_sum(file, len, buffer)?;
-            socket.send(&Block::tail(checksum), false).map_err(CopyError::Write)
+        let sent = match is_block || peer.is_within_host {
+            true => socket.send_file(&self.head, file, len, is_block, buffer),
+            false => socket.send_file_inside_kernel(&self.head, file, len, buffer),
         };
-        match send() {
+        match sent {
             Ok(()) => Ok(true),
             Err(error) => {
                 // The recipient waits for the rest of the packet, and can be told nothing.

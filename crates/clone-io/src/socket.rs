@@ -33,7 +33,7 @@ impl<'fd> Socket<'fd> {
         Self { fd, timeout }
     }
 
-    /// Lets [`Socket::send_file`] wait no longer than the time-out on a socket that blocks, where the call has no flag for that.
+    /// Lets [`Socket::send_file_inside_kernel`] wait no longer than the time-out on a socket that blocks, where the call has no flag for that.
     /// False if that cannot be had.
     pub fn limit_send_file(&self) -> bool {
         set_socket_timeout(self.fd, Timeout::Send, Some(self.timeout)).is_ok()
@@ -76,21 +76,22 @@ impl<'fd> Socket<'fd> {
         Ok(())
     }
 
-    /// Sends `len` bytes of `file` from its current offset: `inside_kernel`, where it can, else through `buffer`, which gets a length
-    /// if it has none.
+    /// Sends `head` and then `len` bytes of `file` from its current offset, inside the kernel; what the kernel does not send so goes through
+    /// `buffer`, which gets a length if it has none.
     ///
     /// # Errors
     /// [`CopyError::Read`] for the file, [`CopyError::Write`] for the connection. In both cases the peer waits for bytes that do
     /// not come: the connection is of no more use.
-    pub fn send_file(
+    pub fn send_file_inside_kernel(
         &self,
+        head: &[u8],
         file: BorrowedFd<'_>,
         len: u64,
-        inside_kernel: bool,
         buffer: &mut Vec<u8>,
     ) -> Result<(), CopyError> {
+        self.send(head, true).map_err(CopyError::Write)?;
         let mut left = len;
-        while inside_kernel && left > 0 {
+        while left > 0 {
             let part = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_CALL);
             match rustix::fs::sendfile(self.fd, file, None, part) {
                 Ok(0) => break,
@@ -101,47 +102,51 @@ impl<'fd> Socket<'fd> {
                 Err(_) => break,
             }
         }
-        self.send_pieces(file, left, buffer, false, |_| ())
+        if left == 0 { Ok(()) } else { self.send_file(&[], file, left, false, buffer) }
     }
 
-    /// Sends `len` bytes of `file` from its current offset through `buffer`, which gets a length if it has none, and gives their checksum.
-    /// The kernel may hold the last of them back until it is sent.
+    /// Sends `head`, `len` bytes of `file` from its current offset, and with `sums` their [`checksum`](crate::checksum) as a little-endian
+    /// `u32`: through `buffer`, which gets a length if it has none. All of a short file leaves in one call.
     ///
     /// # Errors
-    /// As [`send_file`](Self::send_file)'s.
-    pub fn send_file_and_sum(
+    /// As [`send_file_inside_kernel`](Self::send_file_inside_kernel)'s.
+    pub fn send_file(
         &self,
+        head: &[u8],
         file: BorrowedFd<'_>,
         len: u64,
+        sums: bool,
         buffer: &mut Vec<u8>,
-    ) -> Result<u32, CopyError> {
-        let mut checksum = Checksum::default();
-        self.send_pieces(file, len, buffer, true, |piece| checksum.update(piece))?;
-        Ok(checksum.finish())
-    }
-
-    /// `more` is for the last piece, as with [`send`](Self::send).
-    fn send_pieces(
-        &self,
-        file: BorrowedFd<'_>,
-        len: u64,
-        buffer: &mut Vec<u8>,
-        more: bool,
-        mut look_at: impl FnMut(&[u8]),
     ) -> Result<(), CopyError> {
+        let mut checksum = Checksum::default();
+        let room = head.len() + BUFFER + size_of::<u32>();
+        if buffer.len() < room {
+            buffer.resize(room, 0);
+        }
+        buffer[..head.len()].copy_from_slice(head);
+        let mut filled = head.len();
         let mut left = len;
-        if left > 0 {
-            buffer.resize(BUFFER, 0);
-        }
-        while left > 0 {
-            let piece = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);
-            let piece = &mut buffer[..piece];
+        loop {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);
+            let piece = &mut buffer[filled..filled + part];
             read_exact(file, piece).map_err(CopyError::Read)?;
-            look_at(piece);
-            left -= piece.len() as u64;
-            self.send(piece, more || left > 0).map_err(CopyError::Write)?;
+            filled += part;
+            left -= part as u64;
+            if sums {
+                checksum.update(piece);
+            }
+            let is_last = left == 0;
+            if is_last && sums {
+                let end = filled + size_of::<u32>();
+                buffer[filled..end].copy_from_slice(&checksum.finish().to_le_bytes());
+                filled = end;
+            }
+            self.send(&buffer[..filled], !is_last).map_err(CopyError::Write)?;
+            if is_last {
+                return Ok(());
+            }
+            filled = 0;
         }
-        Ok(())
     }
 
     /// Ends the connection in both directions, for a peer that cannot be told what went wrong.
@@ -226,8 +231,12 @@ mod tests {
             let sender = thread::spawn(move || {
                 let socket = socket(&one, LIMIT);
                 let file = from.as_fd();
-                socket.send(b"head", true).unwrap();
-                socket.send_file(file, len as u64, inside_kernel, &mut Vec::new()).unwrap();
+                let (len, buffer) = (len as u64, &mut Vec::new());
+                let sent = match inside_kernel {
+                    true => socket.send_file_inside_kernel(b"head", file, len, buffer),
+                    false => socket.send_file(b"head", file, len, false, buffer),
+                };
+                sent.unwrap();
                 socket.send(b"tail", false).unwrap();
                 assert_eq!(from.stream_position().unwrap(), 100 + len as u64);
             });
@@ -247,25 +256,23 @@ mod tests {
     #[test]
     fn a_file_is_summed_on_its_way() {
         let data = pattern(3 * BUFFER + 17);
-        let (one, other) = pair();
-        let mut from = tempfile::tempfile().unwrap();
-        from.write_all(&data).unwrap();
-        from.seek(SeekFrom::Start(1)).unwrap();
-        let expected = crate::checksum(&data[1..]);
-        let len = data.len() - 1;
-        let sender = thread::spawn(move || {
-            let socket = socket(&one, LIMIT);
-            let sum = socket.send_file_and_sum(from.as_fd(), len as u64, &mut Vec::new());
-            socket.send(&sum.unwrap().to_le_bytes(), false).unwrap();
-            // Nothing is sent of a file that ends too early, but for what it has.
-            let sum = socket.send_file_and_sum(from.as_fd(), 1, &mut Vec::new());
-            assert!(matches!(sum, Err(CopyError::Read(_))), "{sum:?}");
-        });
-        let mut received = vec![0; len + 4];
-        socket(&other, LIMIT).receive(&mut received).unwrap();
-        sender.join().unwrap();
-        assert!(received[..len] == data[1..]);
-        assert_eq!(received[len..], expected.to_le_bytes());
+        for len in [0, 1, BUFFER - 1, BUFFER, BUFFER + 1, data.len() - 1] {
+            let (one, other) = pair();
+            let mut from = tempfile::tempfile().unwrap();
+            from.write_all(&data).unwrap();
+            from.seek(SeekFrom::Start(1)).unwrap();
+            let sender = thread::spawn(move || {
+                let socket = socket(&one, LIMIT);
+                let file = from.as_fd();
+                socket.send_file(b"head", file, len as u64, true, &mut Vec::new()).unwrap();
+                assert_eq!(from.stream_position().unwrap(), 1 + len as u64);
+            });
+            let mut received = vec![0; 4 + len + 4];
+            socket(&other, LIMIT).receive(&mut received).unwrap();
+            sender.join().unwrap();
+            let sum = crate::checksum(&data[1..=len]).to_le_bytes();
+            assert!(received == [b"head", &data[1..=len], &sum].concat(), "{len} bytes");
+        }
     }
 
     #[test]
@@ -303,8 +310,13 @@ mod tests {
     fn a_file_that_fails_is_told_from_the_connection() {
         let (one, _other) = pair();
         let short = tempfile::tempfile().unwrap();
-        let sent = socket(&one, LIMIT).send_file(short.as_fd(), 10, true, &mut Vec::new());
-        assert!(matches!(sent, Err(CopyError::Read(_))), "{sent:?}");
+        let socket = socket(&one, LIMIT);
+        for sent in [
+            socket.send_file_inside_kernel(b"", short.as_fd(), 10, &mut Vec::new()),
+            socket.send_file(b"", short.as_fd(), 10, true, &mut Vec::new()),
+        ] {
+            assert!(matches!(sent, Err(CopyError::Read(_))), "{sent:?}");
+        }
     }
 
     #[test]
@@ -316,7 +328,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(64 << 20).unwrap();
         let Err(CopyError::Write(error)) =
-            impatient.send_file(file.as_fd(), 64 << 20, true, &mut Vec::new())
+            impatient.send_file_inside_kernel(b"", file.as_fd(), 64 << 20, &mut Vec::new())
         else {
             panic!("somebody has taken 64 MiB")
         };
