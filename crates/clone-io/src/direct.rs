@@ -41,11 +41,6 @@ pub(crate) fn can_reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
     rustix::fs::ioctl_ficlone(&probe, from).is_ok()
 }
 
-/// Whether reads and writes of the file go past the operating system's cache.
-pub(crate) fn is_direct(file: BorrowedFd<'_>) -> bool {
-    rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {

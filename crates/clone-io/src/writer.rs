@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::ahead::{begin_reading, begin_write_back};
 use crate::buffer::AlignedBuffer;
 use crate::copy::{CopyError, copy_file_to_file};
-use crate::direct::{can_reflink, is_direct, lift_direct};
+use crate::direct::{can_reflink, lift_direct};
 use crate::file::write_all;
 
 /// Files whose numbers differ by a multiple of this take turns with each other, for nothing.
@@ -108,7 +108,7 @@ impl FileWriter {
 
     /// Who may write the file. Direct I/O needs no turns: there the kernel lets several in, and the disk is the faster for it.
     fn turn_of(&self, file: BorrowedFd<'_>) -> Option<&Mutex<Turn>> {
-        if is_direct(file) {
+        if lift_direct(file) {
             return None;
         }
         let number = rustix::fs::fstat(file).ok()?.st_ino;
