@@ -14,15 +14,21 @@ pub(crate) struct Crew {
     tuner: Tuner,
     /// `clone_max_concurrency` when the clone began.
     max_threads: u32,
-    /// What [`Self::suit`] was told first.
-    bound: Option<Bound>,
+    /// Bytes of the blocks that have shown a bound.
+    shown: u64,
 }
 
-/// What the speed of a clone on one machine depends on, as its first blocks show; until they do, the disk.
+/// So many bytes decide: `ib_buffer_pool` comes first, and goes through the cache where data does not.
+const DECISIVE: u64 = 1 << 20;
+
+/// What the speed of a clone on one machine depends on, as its blocks show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// Blocks are packed: each processor may have a task.
     Processors,
+    /// Blocks are handed over, and copied past the cache. While the donor learns of one and tells of the next the disk is idle, unless
+    /// another task uses it.
+    Handover,
     /// The kernel copies blocks in its memory, or shares them. Tasks wait for their turn at a file there, so that one more than
     /// processors keeps these busy.
     Memory,
@@ -31,7 +37,7 @@ pub(crate) enum Bound {
 impl Crew {
     pub(crate) fn new(max_threads: u32) -> Self {
         let max_threads = max_threads.max(1);
-        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads, bound: None }
+        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads, shown: 0 }
     }
 
     /// How many workers to start with: with auto-tuning a thread for each of the `processors`, so that it has less to find out (the
@@ -43,19 +49,21 @@ impl Crew {
         self.of_threads(settings, if share { processors / 2 } else { processors })
     }
 
-    /// How many workers to have now that the clone's `bound` is known; as many as there are if that was so before.
-    pub(crate) fn suit<S: Session>(&mut self, session: &S, bound: Bound) -> u32 {
-        if self.bound.is_some() {
+    /// How many workers to have after a block of `len` bytes has shown a bound. When that is decided, it is left to [`tune`](Self::tune).
+    pub(crate) fn suit<S: Session>(&mut self, session: &S, bound: Bound, len: u64) -> u32 {
+        let is_decided = |shown| shown >= DECISIVE;
+        let was_decided = is_decided(self.shown);
+        self.shown = self.shown.saturating_add(len);
+        if was_decided || !is_decided(self.shown) {
             return self.workers();
         }
-        self.bound = Some(bound);
         let host = session.host();
         self.bound_workers(&host.settings(), host.processors(), bound)
     }
 
     fn bound_workers(&self, settings: &Settings, processors: u32, bound: Bound) -> u32 {
         let threads = match bound {
-            Bound::Processors => processors,
+            Bound::Processors | Bound::Handover => processors,
             Bound::Memory => processors.saturating_add(1),
         };
         self.of_threads(settings, threads)

@@ -227,9 +227,10 @@ impl<'s, S: Session> Task<'s, S> {
         point.let_commits_go(self.session, self.commits_are_blocked.take())
     }
 
-    fn grow_for_memory(&mut self) {
+    /// A block of so many bytes has shown a bound.
+    fn suit(&mut self, bound: Bound, len: u64) {
         let Some(crew) = &mut self.crew else { return };
-        let wanted = crew.suit(self.session, Bound::Memory);
+        let wanted = crew.suit(self.session, bound, len);
         self.grow(wanted);
     }
 
@@ -371,7 +372,7 @@ impl<S: Session> Applier<'_, '_, S> {
             Block::File(from, len) => {
                 let inside_kernel = self.is_for_kernel(view, from, to);
                 if inside_kernel {
-                    self.task.grow_for_memory();
+                    self.task.suit(Bound::Memory, u64::from(len));
                 }
                 let Task { shared, buffer, .. } = &mut *self.task;
                 let copied = shared.files.copy(

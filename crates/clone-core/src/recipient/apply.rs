@@ -124,8 +124,8 @@ pub(super) struct Intake {
     unpacker: Unpacker,
     /// Where a donor on this machine hands files over.
     pub(super) files: Option<FileTaker>,
-    /// What one of the blocks has shown.
-    pub(super) bound: Option<Bound>,
+    /// What the last block has shown, and its bytes.
+    pub(super) shown: Option<(Bound, u64)>,
 }
 
 impl Intake {
@@ -226,11 +226,10 @@ fn copy<S: Session>(
     intake: &mut Intake,
 ) -> Result<()> {
     let inside_kernel = shared.files.suits_kernel(from.as_fd(), to);
-    if inside_kernel {
-        intake.bound = Some(Bound::Memory);
-    }
+    let bound = if inside_kernel { Bound::Memory } else { Bound::Handover };
+    intake.shown = Some((bound, len as u64));
     let buffer = &mut intake.buffer;
-    shared.files.copy(from.as_fd(), to, len as u64, inside_kernel, buffer, COPY_BUFFER).map_err(
+    shared.files.copy(from.as_fd(), to, len as u64, inside_kernel, buffer, DIRECT_PIECE).map_err(
         |error| match error {
             CopyError::Read(error) => Error::file(false, &donors_file(view), &error),
             CopyError::Write(error) => Error::file(true, view.destination_name, &error),
@@ -240,8 +239,9 @@ fn copy<S: Session>(
     Ok(())
 }
 
-/// Bytes of a block of a file that was handed over that are read and written at once, where the kernel does not do it alone.
-const COPY_BUFFER: usize = 4 << 20;
+/// Bytes of a block of a file that was handed over that are read and written at once past the cache. From one disk to itself, 776 MiB,
+/// medians of five clones: two tasks 0.68 s with this and 0.95 s with 4 MiB.
+const DIRECT_PIECE: usize = 1 << 20;
 
 /// The DATA packet, or the block, that must follow its descriptor. A block is checked, and unpacked into `buffer`.
 fn receive<'l, S: Session>(
@@ -251,7 +251,7 @@ fn receive<'l, S: Session>(
     expected: Option<u32>,
     intake: &mut Intake,
 ) -> Result<Received<'l>> {
-    let Intake { buffer, unpacker, files, bound } = intake;
+    let Intake { buffer, unpacker, files, shown } = intake;
     let link = link.as_mut().ok_or(Error::Raised(number::ER_NET_READ_ERROR))?;
     let packet = link.receive(session, true, 0)?;
     let network_len = packet.network_len;
@@ -299,7 +299,7 @@ fn receive<'l, S: Session>(
     let unpacked = match codec {
         None => &*packed,
         Some(codec) => {
-            *bound = Some(Bound::Processors);
+            *shown = Some((Bound::Processors, len as u64));
             let unpacked = buffer.aligned(len);
             if unpacker.unpack(codec, packed, unpacked).is_err() {
                 return Err(damaged(session));

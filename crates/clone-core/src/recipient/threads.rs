@@ -22,8 +22,8 @@ impl<S: Session> Task<'_, S> {
     pub(super) fn tune(&mut self) {
         let Some(master) = &mut self.master else { return };
         let mut wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
-        if let Some(bound) = self.intake.bound {
-            wanted = wanted.max(master.crew.suit(self.session, bound));
+        if let Some((bound, len)) = self.intake.shown.take() {
+            wanted = wanted.max(master.crew.suit(self.session, bound, len));
         }
         self.grow(wanted);
     }
