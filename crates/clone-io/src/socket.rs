@@ -238,7 +238,7 @@ mod tests {
                 };
                 sent.unwrap();
                 socket.send(b"tail", false).unwrap();
-                assert_eq!(from.stream_position().unwrap(), 100 + len as u64);
+                assert_eq!(from.stream_position().unwrap(), 100 + len);
             });
             let socket = socket(&other, LIMIT);
             let mut four = [0; 4];
