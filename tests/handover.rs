@@ -74,6 +74,34 @@ fn either_side_can_do_without() {
     });
 }
 
+/// Each block that is handed over costs messages, so they are long; but not longer than a packet may be, should one have to be sent.
+#[test]
+fn blocks_are_as_long_as_the_recipient_would_take_them() {
+    check(|| {
+        let donor = donor()?;
+        donor.session()?.run_all([
+            "CREATE DATABASE wide",
+            "CREATE TABLE wide.long_rows (id INT PRIMARY KEY, body LONGBLOB)",
+            "INSERT INTO wide.long_rows WITH RECURSIVE s (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM s WHERE id < 16) \
+             SELECT id, REPEAT('long', 1 << 20) FROM s",
+        ])?;
+        let mut recipient = recipient(&donor)?;
+        let mut network = |max_packet: &str| -> Result<u64> {
+            recipient.session()?.run(format!("SET GLOBAL max_allowed_packet = {max_packet}"))?;
+            let directory = recipient.scratch("clone");
+            let statement = Statement::instance(&donor).into_directory(&directory);
+            let report = clone::run(&mut recipient, &statement)?;
+            assert_handed_over(&report.stages);
+            fs::remove_dir_all(&directory)?;
+            Ok(report.stages.iter().find(|stage| stage.name == "FILE COPY").unwrap().network)
+        };
+        // There are 48 blocks more of 1 MiB than of 4 MiB, and each has a descriptor and a head.
+        let (long, short) = (network("64 << 20")?, network("4 << 20")?);
+        assert!(short > long + 48 * 50, "{long} bytes for blocks of 4 MiB, {short} of 1 MiB");
+        Ok(())
+    });
+}
+
 /// The blocks are read while pages are written and tables come and go, by one task and by several, with the operating system's
 /// cache and without it.
 #[test]
