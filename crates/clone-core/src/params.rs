@@ -54,14 +54,15 @@ pub(crate) fn check_packet_limit<S: Session>(session: &S) -> Result<()> {
 /// Bytes of a block that is handed over as a file: a packet costs more there than what is in it.
 const HANDOVER_BLOCK: u32 = 4 << 20;
 
-/// The largest block to ask for, bytes; 0 if a packet may not be twice that long.
+/// The largest block to ask for, bytes; 0 if a packet may not be twice that long, or if there is a bandwidth limit: then short blocks
+/// make for an even flow.
 pub(crate) fn max_block<S: Session>(session: &S) -> u32 {
-    let limit = session
-        .configs(&["max_allowed_packet"])
-        .ok()
-        .and_then(|values| values.first()?.parse().ok());
-    let fits = limit.is_some_and(|limit: u64| limit >= 2 * u64::from(HANDOVER_BLOCK));
-    if fits { HANDOVER_BLOCK } else { 0 }
+    let settings = session.host().settings();
+    let is_limited = settings.max_data_bandwidth != 0 || settings.max_network_bandwidth != 0;
+    let values = session.configs(&["max_allowed_packet"]).unwrap_or_default();
+    let max_packet = values.first().and_then(|text| text.parse::<u64>().ok());
+    let fits = max_packet.is_some_and(|limit| limit >= 2 * u64::from(HANDOVER_BLOCK));
+    if fits && !is_limited { HANDOVER_BLOCK } else { 0 }
 }
 
 /// Sends all that the recipient has to check, in the order of the stock donor.
