@@ -167,11 +167,11 @@ struct Peer {
     is_within_host: bool,
 }
 
-/// Sends blocks of files.
+/// Sends blocks of files, and what tells of them.
 #[derive(Default)]
 pub(super) struct DirectWriter {
     peer: Option<Peer>,
-    /// What precedes the file's bytes is built here: a packet and the head of the next one.
+    /// Two packets are built here, or one and the beginning of the next.
     head: Vec<u8>,
     /// What is not sent inside the kernel.
     buffer: Vec<u8>,
@@ -209,24 +209,9 @@ impl DirectWriter {
         if packets.iter().any(|(len, _)| *len >= CONTINUED) {
             return Ok(false);
         }
-        let peer = match self.peer {
-            Some(peer) => peer,
-            None => {
-                let timeout = timeout(session, "net_write_timeout", 60);
-                if !Socket::new(socket, timeout).limit_send_file() {
-                    return Ok(false);
-                }
-                let is_within_host = clone_io::is_within_host(socket);
-                *self.peer.insert(Peer { timeout, is_within_host })
-            }
-        };
+        let Some(peer) = self.meet(session, socket) else { return Ok(false) };
         let socket = Socket::new(socket, peer.timeout);
-        self.head.clear();
-        for (len, payload) in packets {
-            let [low, middle, high, ..] = len.to_le_bytes();
-            self.head.extend_from_slice(&[low, middle, high, 0]);
-            self.head.extend_from_slice(payload);
-        }
+        self.put_together(packets);
         let (len, buffer) = (u64::from(len), &mut self.buffer);
         let sent = match is_block || peer.is_within_host {
             true => socket.send_file(&self.head, file, len, is_block, buffer),
@@ -234,25 +219,70 @@ impl DirectWriter {
         };
         match sent {
             Ok(()) => Ok(true),
-            Err(error) => {
+            Err(CopyError::Write(error)) => {
+                Err(TransferError::Link(self.fail(session, &socket, &error)))
+            }
+            Err(CopyError::Read(error)) => {
                 // The recipient waits for the rest of the packet, and can be told nothing.
                 socket.shut_down();
-                let (number, error) = match error {
-                    CopyError::Read(error) => {
-                        (number::ER_NET_ERROR_ON_WRITE, TransferError::File(error))
-                    }
-                    CopyError::Write(error) => {
-                        let number = match error.kind() {
-                            io::ErrorKind::TimedOut => number::ER_NET_WRITE_INTERRUPTED,
-                            _ => number::ER_NET_ERROR_ON_WRITE,
-                        };
-                        (number, TransferError::Link(raised(session, number)))
-                    }
-                };
-                self.broken = Some(number);
-                Err(error)
+                self.broken = Some(number::ER_NET_ERROR_ON_WRITE);
+                Err(TransferError::File(error))
             }
         }
+    }
+
+    /// See [`clone_core::session::DonorLink::send_both`]. False if packets are too long for that, and nothing was sent.
+    pub(super) fn send_both(
+        &mut self,
+        session: &MysqldSession,
+        socket: BorrowedFd<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Result<bool> {
+        self.check()?;
+        let packets = [(first.len(), first), (second.len(), second)];
+        if packets.iter().any(|(len, _)| *len >= CONTINUED) {
+            return Ok(false);
+        }
+        let Some(peer) = self.meet(session, socket) else { return Ok(false) };
+        self.put_together(packets);
+        let socket = Socket::new(socket, peer.timeout);
+        match socket.send(&self.head, false) {
+            Ok(()) => Ok(true),
+            Err(error) => Err(self.fail(session, &socket, &error)),
+        }
+    }
+
+    /// What is known of the connection; none if it is not made for this.
+    fn meet(&mut self, session: &MysqldSession, socket: BorrowedFd<'_>) -> Option<Peer> {
+        if self.peer.is_none() {
+            let timeout = timeout(session, "net_write_timeout", 60);
+            let is_limited = Socket::new(socket, timeout).limit_send_file();
+            let is_within_host = clone_io::is_within_host(socket);
+            self.peer = is_limited.then_some(Peer { timeout, is_within_host });
+        }
+        self.peer
+    }
+
+    /// Puts two packets into `head`: their lengths, and what there is of each.
+    fn put_together(&mut self, packets: [(usize, &[u8]); 2]) {
+        self.head.clear();
+        for (len, payload) in packets {
+            let [low, middle, high, ..] = len.to_le_bytes();
+            self.head.extend_from_slice(&[low, middle, high, 0]);
+            self.head.extend_from_slice(payload);
+        }
+    }
+
+    /// The connection has failed, perhaps in the middle of a packet: it is of no more use.
+    fn fail(&mut self, session: &MysqldSession, socket: &Socket<'_>, error: &io::Error) -> Error {
+        socket.shut_down();
+        let number = match error.kind() {
+            io::ErrorKind::TimedOut => number::ER_NET_WRITE_INTERRUPTED,
+            _ => number::ER_NET_ERROR_ON_WRITE,
+        };
+        self.broken = Some(number);
+        raised(session, number)
     }
 }
 

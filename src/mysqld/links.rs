@@ -106,6 +106,16 @@ impl DonorLink for DonorLinkOf<'_> {
         self.connection.send_response(secure, packet).map_err(Error::Raised)
     }
 
+    fn send_both(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<()> {
+        if let Some(socket) = self.connection.plain_socket()
+            && self.direct.send_both(self.session, socket, first, second)?
+        {
+            return Ok(());
+        }
+        self.send(false, first)?;
+        self.send(false, second)
+    }
+
     fn is_plain(&mut self) -> bool {
         self.connection.plain_socket().is_some()
     }

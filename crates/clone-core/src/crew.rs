@@ -14,30 +14,64 @@ pub(crate) struct Crew {
     tuner: Tuner,
     /// `clone_max_concurrency` when the clone began.
     max_threads: u32,
-    /// Bytes of the blocks that have shown a bound.
-    shown: u64,
+    evidence: Evidence,
 }
-
-/// So many bytes decide: `ib_buffer_pool` comes first, and goes through the cache where data does not.
-const DECISIVE: u64 = 1 << 20;
 
 /// What the speed of a clone on one machine depends on, as its blocks show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
+    /// Blocks come over a connection as they are: one task keeps a processor busy at each end.
+    Network,
     /// Blocks are packed: each processor may have a task.
     Processors,
-    /// Blocks are handed over, and copied past the cache. While the donor learns of one and tells of the next the disk is idle, unless
-    /// another task uses it.
+    /// Blocks are copied from disk to disk, past the cache, and that is all.
+    Disk,
+    /// So they are, and handed over. While the donor learns of one and tells of the next the disk is idle, unless another task uses it.
     Handover,
     /// The kernel copies blocks in its memory, or shares them. Tasks wait for their turn at a file there, so that one more than
     /// processors keeps these busy.
     Memory,
 }
 
+/// What blocks have shown so far.
+#[derive(Debug, Default)]
+struct Evidence {
+    bytes: [u64; 5],
+    is_decided: bool,
+}
+
+/// So many bytes decide. The first files are not like the others: `ib_buffer_pool` goes through the cache where data does not, and the
+/// system's tablespaces shrink to 1.7 MiB of zeros and dictionary where data may not shrink at all.
+const DECISIVE: u64 = 4 << 20;
+
+impl Evidence {
+    /// A block of `len` bytes, as it was moved, has shown `bound`. Gives the bound of most of them, once, when they are enough.
+    fn add(&mut self, bound: Bound, len: u64) -> Option<Bound> {
+        use Bound::{Disk, Handover, Memory, Network, Processors};
+        if self.is_decided {
+            return None;
+        }
+        let bytes = &mut self.bytes[bound as usize];
+        *bytes = bytes.saturating_add(len);
+        self.is_decided =
+            self.bytes.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)) >= DECISIVE;
+        let bounds = [Network, Processors, Disk, Handover, Memory];
+        bounds
+            .into_iter()
+            .max_by_key(|bound| self.bytes[*bound as usize])
+            .filter(|_| self.is_decided)
+    }
+}
+
 impl Crew {
     pub(crate) fn new(max_threads: u32) -> Self {
         let max_threads = max_threads.max(1);
-        Self { workers: Vec::new(), tuner: Tuner::new(), max_threads, shown: 0 }
+        Self {
+            workers: Vec::new(),
+            tuner: Tuner::new(),
+            max_threads,
+            evidence: Evidence::default(),
+        }
     }
 
     /// How many workers to start with: with auto-tuning a thread for each of the `processors`, so that it has less to find out (the
@@ -49,20 +83,17 @@ impl Crew {
         self.of_threads(settings, if share { processors / 2 } else { processors })
     }
 
-    /// How many workers to have after a block of `len` bytes has shown a bound. When that is decided, it is left to [`tune`](Self::tune).
+    /// How many workers to have after a block of `len` bytes, as it was moved, has shown a bound. Once that is decided, it is left to
+    /// [`tune`](Self::tune).
     pub(crate) fn suit<S: Session>(&mut self, session: &S, bound: Bound, len: u64) -> u32 {
-        let is_decided = |shown| shown >= DECISIVE;
-        let was_decided = is_decided(self.shown);
-        self.shown = self.shown.saturating_add(len);
-        if was_decided || !is_decided(self.shown) {
-            return self.workers();
-        }
+        let Some(bound) = self.evidence.add(bound, len) else { return self.workers() };
         let host = session.host();
         self.bound_workers(&host.settings(), host.processors(), bound)
     }
 
     fn bound_workers(&self, settings: &Settings, processors: u32, bound: Bound) -> u32 {
         let threads = match bound {
+            Bound::Network | Bound::Disk => return self.workers(),
             Bound::Processors | Bound::Handover => processors,
             Bound::Memory => processors.saturating_add(1),
         };
@@ -194,6 +225,18 @@ mod tests {
         };
         assert_eq!([1, 2, 8, 64].map(bound(Bound::Processors)), [0, 1, 7, 15]);
         assert_eq!([1, 2, 8, 64].map(bound(Bound::Memory)), [1, 2, 8, 15]);
+    }
+
+    #[test]
+    fn most_of_the_first_bytes_decide_once() {
+        let mut evidence = Evidence::default();
+        assert_eq!(evidence.add(Bound::Memory, 1_000_000), None);
+        assert_eq!(evidence.add(Bound::Disk, DECISIVE - 1_000_001), None);
+        assert_eq!(evidence.add(Bound::Memory, 1), Some(Bound::Disk));
+        assert_eq!(evidence.add(Bound::Memory, u64::MAX), None);
+        assert_eq!(Evidence::default().add(Bound::Handover, u64::MAX), Some(Bound::Handover));
+        assert_eq!(Crew::new(16).bound_workers(&settings(true, 0), 8, Bound::Network), 0);
+        assert_eq!(Crew::new(16).bound_workers(&settings(true, 0), 8, Bound::Disk), 0);
     }
 
     #[test]

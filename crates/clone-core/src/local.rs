@@ -371,9 +371,8 @@ impl<S: Session> Applier<'_, '_, S> {
             }
             Block::File(from, len) => {
                 let inside_kernel = self.is_for_kernel(view, from, to);
-                if inside_kernel {
-                    self.task.suit(Bound::Memory, u64::from(len));
-                }
+                let bound = if inside_kernel { Bound::Memory } else { Bound::Disk };
+                self.task.suit(bound, u64::from(len));
                 let Task { shared, buffer, .. } = &mut *self.task;
                 let copied = shared.files.copy(
                     from,

@@ -346,6 +346,12 @@ pub trait DonorLink {
     /// Sends one packet; with `secure` only over an encrypted connection (error 3872 otherwise). The packet may be overwritten.
     fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()>;
 
+    /// Sends packets one behind the other: at once, where the connection is made for that.
+    fn send_both(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<()> {
+        self.send(false, first)?;
+        self.send(false, second)
+    }
+
     /// Whether bytes cross the network as they are sent: without TLS and without the classic protocol's compression.
     fn is_plain(&mut self) -> bool;
 

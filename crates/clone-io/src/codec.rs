@@ -102,6 +102,9 @@ impl Packer {
         headroom: usize,
         tailroom: usize,
     ) -> Option<(Codec, &mut [u8])> {
+        if self.pass_over() {
+            return None;
+        }
         let is_worth_trying = self.is_worth_trying(block);
         let packed = is_worth_trying.then(|| self.compress(block, headroom, tailroom)).flatten();
         self.misses = if packed.is_some() { 0 } else { self.misses.saturating_add(1) };
@@ -109,10 +112,16 @@ impl Packer {
         Some((codec, &mut self.packed[..headroom + len + tailroom]))
     }
 
-    fn is_worth_trying(&mut self, block: &[u8]) -> bool {
-        if self.misses >= PATIENCE && !self.misses.is_multiple_of(PROBE) {
-            return false;
+    /// Passes over the next block, if it is not even worth a look: then it need not be given to [`pack`](Self::pack).
+    pub fn pass_over(&mut self) -> bool {
+        let passes_over = self.misses >= PATIENCE && !self.misses.is_multiple_of(PROBE);
+        if passes_over {
+            self.misses = self.misses.saturating_add(1);
         }
+        passes_over
+    }
+
+    fn is_worth_trying(&mut self, block: &[u8]) -> bool {
         // Data is mostly like the data before it.
         if self.misses == 0 || block.len() <= 2 * SAMPLE {
             return true;
@@ -241,6 +250,12 @@ mod tests {
             // Data that changes is noticed within a few blocks.
             let noticed = (0..PROBE).any(|_| packer.pack(&text, 0, 0).is_some());
             assert!(noticed, "level {level}");
+            // Also if those that are not worth a look are not shown to it.
+            assert!(!packer.pass_over());
+            (0..PATIENCE).for_each(|_| assert!(packer.pack(&noise, 0, 0).is_none()));
+            let passed_over = (0..PROBE).take_while(|_| packer.pass_over()).count();
+            assert!((1..PROBE as usize).contains(&passed_over), "{passed_over}");
+            assert!(packer.pack(&text, 0, 0).is_some());
         }
     }
 

@@ -124,7 +124,7 @@ fn lock(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
 /// Lets a task that is at work in the file finish its piece of it: InnoDB's have 64 MiB, which takes 30 ms in memory.
 fn lock_patiently(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
     const PATIENCE: Duration = Duration::from_millis(60);
-    const STEP: Duration = Duration::from_micros(200);
+    const STEP: Duration = Duration::from_micros(500);
     let task = thread::current().id();
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {

@@ -73,6 +73,11 @@ impl Buffers {
         self.packer.is_some() && self.giver.is_none()
     }
 
+    /// The next block is not worth packing, as little as those before it.
+    fn pass_over(&mut self) -> bool {
+        self.packer.as_mut().is_some_and(Packer::pass_over)
+    }
+
     /// How long blocks may be, bytes; 0 for as long as they would be without an agreement.
     pub(super) fn max_block(&self) -> u32 {
         self.max_block
@@ -191,11 +196,14 @@ impl<S: Session> Sender<'_, S> {
         if giver.give(file).is_err() {
             return Ok(None);
         }
-        if let Some(view) = view {
-            self.send_descriptor(view)?;
+        let mut head = Block::head(ResponseCode::Block as u8, BlockForm::File, len);
+        match view {
+            Some(view) => {
+                self.encode_descriptor(view);
+                self.link.send_both(&mut self.buffers.packet, &mut head)?;
+            }
+            None => self.link.send(false, &mut head)?,
         }
-        let code = ResponseCode::Block as u8;
-        self.link.send(false, &mut Block::head(code, BlockForm::File, len))?;
         let session = self.session;
         let waited = giver.wait(file, end, HANDOVER_LIMIT, &mut || session.is_killed());
         self.buffers.giver = Some(giver);
@@ -214,7 +222,7 @@ impl<S: Session> Sender<'_, S> {
 
     /// Sends the block past mysqld; false if that is not possible, and nothing has happened.
     fn send_directly(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
-        if self.buffers.packs() || view.is_secure {
+        if view.is_secure || (self.buffers.packs() && !self.buffers.pass_over()) {
             return Ok(false);
         }
         self.encode_descriptor(view);

@@ -124,7 +124,7 @@ pub(super) struct Intake {
     unpacker: Unpacker,
     /// Where a donor on this machine hands files over.
     pub(super) files: Option<FileTaker>,
-    /// What the last block has shown, and its bytes.
+    /// What the last block has shown, and its bytes as they were moved.
     pub(super) shown: Option<(Bound, u64)>,
 }
 
@@ -252,6 +252,7 @@ fn receive<'l, S: Session>(
     intake: &mut Intake,
 ) -> Result<Received<'l>> {
     let Intake { buffer, unpacker, files, shown } = intake;
+    *shown = None;
     let link = link.as_mut().ok_or(Error::Raised(number::ER_NET_READ_ERROR))?;
     let packet = link.receive(session, true, 0)?;
     let network_len = packet.network_len;
@@ -273,6 +274,7 @@ fn receive<'l, S: Session>(
     }
     let (form, checksum) = match block {
         None => {
+            *shown = Some((Bound::Network, network_len));
             let place = Place::Packet(&mut packet.data[1..]);
             return Ok(Received { place, network_len });
         }
@@ -297,9 +299,12 @@ fn receive<'l, S: Session>(
         BlockForm::Zstd => Some(Codec::Zstd),
     };
     let unpacked = match codec {
-        None => &*packed,
+        None => {
+            *shown = Some((Bound::Network, network_len));
+            &*packed
+        }
         Some(codec) => {
-            *shown = Some((Bound::Processors, len as u64));
+            *shown = Some((Bound::Processors, network_len));
             let unpacked = buffer.aligned(len);
             if unpacker.unpack(codec, packed, unpacked).is_err() {
                 return Err(damaged(session));
