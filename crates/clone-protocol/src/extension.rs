@@ -115,7 +115,8 @@ impl Offer {
             1 => Packing::Lz4,
             above => Packing::Zstd((above - 1).min(MAX_LEVEL)),
         };
-        let handover = reader.array().and_then(HandoverKey::new);
+        let Some(key) = reader.array() else { return Some(Self { packing, ..Self::default() }) };
+        let handover = HandoverKey::new(key);
         let max_block = reader.u32_le().unwrap_or(0);
         Some(Self { packing, handover, max_block })
     }
