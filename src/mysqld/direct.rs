@@ -167,6 +167,13 @@ struct Peer {
     is_within_host: bool,
 }
 
+/// A page may carry a tablespace's key.
+impl Drop for DirectWriter {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.buffer);
+    }
+}
+
 /// Sends blocks of files, and what tells of them.
 #[derive(Default)]
 pub(super) struct DirectWriter {

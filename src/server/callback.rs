@@ -90,8 +90,8 @@ impl<'a> CloneCallback<'a> {
         self
     }
 
-    /// Sets the size of the buffer that a local clone copies with when files are not cached, in bytes. InnoDB makes its
-    /// blocks as large.
+    /// Sets the size of the buffer that a block is copied with where no network is in between and files are not cached, in bytes. InnoDB
+    /// makes its blocks as large.
     pub(crate) fn client_buffer_size(mut self, bytes: u32) -> Self {
         self.raw.m_client_buff_size = bytes;
         self

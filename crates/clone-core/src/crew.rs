@@ -173,6 +173,8 @@ impl Crew {
             }
         }
         self.tuner.reset();
+        // If the clone goes on, its blocks may come another way.
+        self.evidence = Evidence::default();
     }
 
     fn workers(&self) -> u32 {

@@ -318,7 +318,9 @@ impl<S: Session> Serving<'_, S> {
                 commits_are_blocked: None,
                 buffers: &mut self.buffers,
             };
-            one.engine.copy(self.session, &one.locator, *task, max_block, index, &mut sender)?;
+            // Only InnoDB's blocks are known well enough.
+            let buffer_size = if is_innodb { max_block } else { 0 };
+            one.engine.copy(self.session, &one.locator, *task, buffer_size, index, &mut sender)?;
         }
         Ok(())
     }

@@ -34,6 +34,11 @@ pub(crate) struct Boundary {
 }
 
 impl Boundary {
+    /// Whether it comes after `other`: a state begins before it ends.
+    fn is_after(self, other: Self) -> bool {
+        (self.state, !self.is_start) > (other.state, !other.is_start)
+    }
+
     /// None for all other descriptors of InnoDB, and for an acknowledgement, or what looks like one to keep a connection alive.
     pub(crate) fn of(descriptor: &[u8]) -> Option<Self> {
         match Descriptor::parse(descriptor) {
@@ -94,6 +99,10 @@ impl Meeting {
     /// Notes it, and says whether there are others at all.
     fn arrive(&self, boundary: Boundary) -> bool {
         let mut attendance = self.attendance();
+        if attendance.boundary.is_some_and(|current| current.is_after(boundary)) {
+            // The others are farther: this task finds them there.
+            return false;
+        }
         if attendance.boundary != Some(boundary) {
             *attendance =
                 Attendance { boundary: Some(boundary), arrived: 0, workers: attendance.workers };
@@ -162,11 +171,13 @@ mod tests {
             assert!(meeting.arrive(NEXT));
             assert_eq!(meeting.is_complete(NEXT), is_complete);
         }
-        assert!(meeting.is_complete(END), "the others are farther");
+        assert!(!meeting.arrive(END), "the others are farther");
+        assert!(meeting.is_complete(NEXT), "and do not come again");
         // Who leaves is not waited for.
-        assert!(meeting.arrive(END));
-        assert!(!meeting.is_complete(END));
+        let last = Boundary { is_start: false, ..NEXT };
+        assert!(meeting.arrive(last));
+        assert!(!meeting.is_complete(last));
         drop((one, other));
-        assert!(meeting.is_complete(END));
+        assert!(meeting.is_complete(last));
     }
 }

@@ -198,8 +198,8 @@ pub trait Engine<S: Session>: Copy + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Donor: copies until the end of the clone, handing all data to `callbacks`. `buffer_size` (bytes) matters to local clones
-    /// with direct I/O, 0 otherwise.
+    /// Donor: copies until the end of the clone, handing all data to `callbacks`. `buffer_size` (bytes) is how long
+    /// InnoDB's blocks may be with direct I/O: in local clones, and where files are handed over; 0 otherwise.
     fn copy(
         &self,
         session: &S,

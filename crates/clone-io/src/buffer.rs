@@ -2,7 +2,7 @@
 
 //! A buffer that direct I/O accepts.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use memmap2::{Advice, MmapMut};
 use zeroize::Zeroize;
@@ -20,12 +20,14 @@ const HUGE_PAGE: usize = 2 << 20;
 #[derive(Debug, Default)]
 pub struct AlignedBuffer {
     memory: Memory,
+    /// What has been given out of it.
+    used: Range<usize>,
 }
 
 impl AlignedBuffer {
     /// An empty buffer; memory is taken at first use.
     pub const fn new() -> Self {
-        Self { memory: Memory::Heap(Vec::new()) }
+        Self { memory: Memory::Heap(Vec::new()), used: 0..0 }
     }
 
     /// `len` bytes whose first one is aligned. Their content is what the last user left.
@@ -44,18 +46,29 @@ impl AlignedBuffer {
         let wanted = len + 2 * alignment;
         if self.memory.len() < wanted {
             // The old content is of no use: it is not copied.
-            self.memory.zeroize();
+            self.wipe();
             self.memory = Memory::of(wanted);
         }
         let first = self.memory.as_ptr().align_offset(alignment);
         let start = if first >= headroom { first - headroom } else { first + alignment - headroom };
-        &mut self.memory[start..start + headroom + len]
+        let given = start..start + headroom + len;
+        self.used = match self.used.is_empty() {
+            true => given.clone(),
+            false => self.used.start.min(given.start)..self.used.end.max(given.end),
+        };
+        &mut self.memory[given]
+    }
+
+    /// Memory that was never given out is not touched, for then it would have to be there.
+    fn wipe(&mut self) {
+        let used = std::mem::replace(&mut self.used, 0..0);
+        self.memory[used].zeroize();
     }
 }
 
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        self.memory.zeroize();
+        self.wipe();
     }
 }
 

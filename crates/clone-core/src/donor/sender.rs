@@ -57,9 +57,10 @@ impl Buffers {
         // A recipient that cannot be reached is not where it seems to be.
         self.giver = key.and_then(|key| FileGiver::connect(key.bytes()).ok());
         self.has_met = false;
-        self.max_block = offer
-            .filter(|_| self.giver.is_some())
-            .map_or(0, |offer| offer.max_block.min(MAX_BLOCK));
+        // InnoDB takes the next power of two.
+        let power = |len: u32| len.min(MAX_BLOCK).checked_ilog2().map_or(0, |power| 1 << power);
+        let max_block = offer.filter(|_| self.giver.is_some()).map(|offer| offer.max_block);
+        self.max_block = max_block.map_or(0, power);
         let level = offer.and_then(|offer| offer.packing.level());
         self.sends_blocks = level.is_some() || (offer.is_some() && is_plain);
         let packer = level.map(Packer::new).transpose();
@@ -74,8 +75,8 @@ impl Buffers {
     }
 
     /// The next block is not worth packing, as little as those before it.
-    fn pass_over(&mut self) -> bool {
-        self.packer.as_mut().is_some_and(Packer::pass_over)
+    fn would_pass_over(&self) -> bool {
+        self.packer.as_ref().is_some_and(Packer::would_pass_over)
     }
 
     /// How long blocks may be, bytes; 0 for as long as they would be without an agreement.
@@ -222,17 +223,22 @@ impl<S: Session> Sender<'_, S> {
 
     /// Sends the block past mysqld; false if that is not possible, and nothing has happened.
     fn send_directly(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
-        if view.is_secure || (self.buffers.packs() && !self.buffers.pass_over()) {
+        if view.is_secure || (self.buffers.packs() && !self.buffers.would_pass_over()) {
             return Ok(false);
         }
         self.encode_descriptor(view);
         let is_block = self.buffers.sends_blocks;
-        self.link.send_file(&self.buffers.packet, file, len, is_block).map_err(
-            |error| match error {
-                TransferError::Link(error) => error,
-                TransferError::File(error) => Error::file(false, view.source_name, &error),
-            },
-        )
+        let sent =
+            self.link.send_file(&self.buffers.packet, file, len, is_block).map_err(|error| {
+                match error {
+                    TransferError::Link(error) => error,
+                    TransferError::File(error) => Error::file(false, view.source_name, &error),
+                }
+            })?;
+        if let Some(packer) = self.buffers.packer.as_mut().filter(|_| sent) {
+            packer.pass_over();
+        }
+        Ok(sent)
     }
 }
 
@@ -284,7 +290,9 @@ impl<S: Session> Sender<'_, S> {
     fn await_acknowledgement(&self, descriptor: &[u8]) {
         let (Some(clone), Some(boundary)) = (self.clone, Boundary::of(descriptor)) else { return };
         if !boundary.is_start {
-            wait_until(self.session, self.is_master, || clone.is_acknowledged(boundary.state));
+            let has_failed = || clone.point.as_ref().is_some_and(|point| point.failed().is_some());
+            let is_over = || clone.is_acknowledged(boundary.state) || has_failed();
+            wait_until(self.session, self.is_master, is_over);
         }
     }
 

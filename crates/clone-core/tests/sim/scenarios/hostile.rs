@@ -8,7 +8,8 @@ use std::time::Duration;
 use clone_core::session::{Link, LinkKind, Session};
 use clone_protocol::innodb::{DB_TYPE, Descriptor, Locator, SnapshotState, State};
 use clone_protocol::{
-    Ack, BLOCK_HEAD, Command, CommandCode, EngineLocator, Init, Response, ResponseCode, Version,
+    Ack, BLOCK_HEAD, BLOCK_TAIL, Command, CommandCode, EngineLocator, Init, Response, ResponseCode,
+    Version,
 };
 
 use crate::sim::faults::{Action, End, Event, Role, Step, Wire};
@@ -325,7 +326,10 @@ fn wrong_answers() {
     replace(DataDescriptor, |_| vec![vec![3, 1, 2, 3]]);
     // Data: too short, too long, something else.
     replace(Block, |wire| vec![[&[3], &wire.packet[BLOCK_HEAD..BLOCK_HEAD + 8]].concat()]);
-    replace(Block, |wire| vec![[&[3], &wire.packet[BLOCK_HEAD..], &[0]].concat()]);
+    replace(Block, |wire| {
+        let end = wire.packet.len() - BLOCK_TAIL;
+        vec![[&[3], &wire.packet[BLOCK_HEAD..end], &[0]].concat()]
+    });
     replace(Block, |_| vec![vec![99]]);
     replace(Data, |wire| vec![wire.packet[..9].to_vec()]);
     replace(Data, |wire| vec![[wire.packet, &[0]].concat()]);
