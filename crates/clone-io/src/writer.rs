@@ -5,8 +5,11 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+use rustix::thread::gettid;
 
 use crate::ahead::{begin_reading, begin_write_back};
 use crate::buffer::AlignedBuffer;
@@ -32,13 +35,14 @@ pub struct FileWriter {
     reflinks: OnceLock<bool>,
 }
 
-/// Who had a turn last, and until when.
+/// Who had a turn last, and until when. The standard library's number of a thread would leave a destructor with the server's threads, which
+/// run it when they end: the plugin may be gone by then.
 #[derive(Debug)]
-struct Turn(Option<(ThreadId, Instant)>);
+struct Turn(Option<(Pid, Instant)>);
 
 impl Turn {
     /// Whether no other task is at work: between two blocks it is away for a moment.
-    fn is_free_for(&self, task: ThreadId) -> bool {
+    fn is_free_for(&self, task: Pid) -> bool {
         const MOMENT: Duration = Duration::from_millis(1);
         self.0.is_none_or(|(last, until)| last == task || until.elapsed() >= MOMENT)
     }
@@ -125,7 +129,7 @@ fn lock(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
 fn lock_patiently(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
     const PATIENCE: Duration = Duration::from_millis(60);
     const STEP: Duration = Duration::from_micros(500);
-    let task = thread::current().id();
+    let task = gettid();
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Ok(turn) = turn.try_lock()
@@ -139,7 +143,7 @@ fn lock_patiently(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
 }
 
 fn end(mut turn: MutexGuard<'_, Turn>) {
-    turn.0 = Some((thread::current().id(), Instant::now()));
+    turn.0 = Some((gettid(), Instant::now()));
 }
 
 /// Bytes of a block that are worth a write of their own, and a wait. PAGE COPY writes single pages, of which neighbours come soon.
@@ -169,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_task_lets_another_one_get_ahead_but_not_for_ever() {
-        let own = thread::current().id();
-        let other = thread::spawn(|| thread::current().id()).join().unwrap();
+        let own = gettid();
+        let other = thread::spawn(gettid).join().unwrap();
         let waits = |last| {
             let turn = Mutex::new(Turn(last));
             let began = Instant::now();

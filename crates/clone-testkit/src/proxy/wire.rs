@@ -2,7 +2,7 @@
 
 //! Bytes to packets: `u24` little-endian length, `u8` sequence number, payload.
 
-use clone_protocol::{BLOCK_HEAD, BlockForm, ResponseCode};
+use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, BlockForm, ResponseCode};
 
 pub(super) const HEADER_LEN: usize = 4;
 
@@ -39,6 +39,8 @@ pub(super) struct Framer {
     buffer: Vec<u8>,
     /// Bytes of data that are still to come.
     data_left: usize,
+    /// Bytes of their checksum behind them.
+    tail_left: usize,
     /// The last packet is continued. Only payloads of 16 MiB are, and nothing of interest is that long.
     is_continued: bool,
 }
@@ -86,13 +88,19 @@ impl Framer {
             self.data_left -= data.len();
             return Some(Piece::Data(data));
         }
+        if self.tail_left > 0 {
+            let tail = self.take(self.tail_left.min(self.buffer.len()));
+            self.tail_left -= tail.len();
+            return Some(Piece::Raw(tail));
+        }
         let &[a, b, c, _] = self.buffer.first_chunk()?;
         let len = u32::from_le_bytes([a, b, c, 0]) as usize;
         let is_whole = !self.is_continued && len < CONTINUED;
         if framing == Framing::Responses && is_whole {
-            let head = self.data_head()?;
-            if head > 0 && len > head {
-                self.data_left = len - head;
+            let (head, tail) = self.around_data()?;
+            if head > 0 && len > head + tail {
+                self.data_left = len - head - tail;
+                self.tail_left = tail;
                 return Some(Piece::DataHead(self.take(HEADER_LEN + head)));
             }
         }
@@ -104,18 +112,20 @@ impl Framer {
         Some(if is_whole { Piece::Packet(packet) } else { Piece::Raw(packet) })
     }
 
-    /// Bytes between the header and data as they are, or data and its checksum; 0 if this is another packet, and `None` when more bytes must come first.
-    fn data_head(&self) -> Option<usize> {
+    /// Bytes between the header and data as they are, and behind the data; 0 if this is another packet, and `None` when more bytes must come
+    /// first.
+    fn around_data(&self) -> Option<(usize, usize)> {
         const DATA: u8 = ResponseCode::Data as u8;
         const BLOCK: u8 = ResponseCode::Block as u8;
         const RAW: u8 = BlockForm::Raw as u8;
         match (*self.buffer.get(HEADER_LEN)?, self.buffer.get(HEADER_LEN + 1)) {
-            (DATA, _) => Some(1),
+            (DATA, _) => Some((1, 0)),
             (BLOCK, None) => None,
             (BLOCK, Some(&RAW)) => {
-                (self.buffer.len() >= HEADER_LEN + BLOCK_HEAD).then_some(BLOCK_HEAD)
+                let is_here = self.buffer.len() >= HEADER_LEN + BLOCK_HEAD;
+                is_here.then_some((BLOCK_HEAD, BLOCK_TAIL))
             }
-            _ => Some(0),
+            _ => Some((0, 0)),
         }
     }
 
@@ -185,8 +195,8 @@ mod tests {
         let bytes = [raw.clone(), packed.clone()].concat();
         let head = Piece::DataHead(raw[..HEADER_LEN + BLOCK_HEAD].to_vec());
         let all = pieces(&bytes, bytes.len(), Framing::Responses);
-        let data = Piece::Data(b"data\x01\x02\x03\x04".to_vec());
-        assert_eq!(all, [head, data, Piece::Packet(packed)]);
+        let tail = Piece::Raw(b"\x01\x02\x03\x04".to_vec());
+        assert_eq!(all, [head, Piece::Data(b"data".to_vec()), tail, Piece::Packet(packed)]);
         for step in 1..bytes.len() {
             assert!(pieces(&bytes, step, Framing::Responses).contains(&all[0]));
         }
