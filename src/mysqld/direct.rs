@@ -167,13 +167,6 @@ struct Peer {
     is_within_host: bool,
 }
 
-/// A page may carry a tablespace's key.
-impl Drop for DirectWriter {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.buffer);
-    }
-}
-
 /// Sends blocks of files, and what tells of them.
 #[derive(Default)]
 pub(super) struct DirectWriter {
@@ -290,6 +283,13 @@ impl DirectWriter {
         };
         self.broken = Some(number);
         raised(session, number)
+    }
+}
+
+/// A page may carry a tablespace's key.
+impl Drop for DirectWriter {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.buffer);
     }
 }
 

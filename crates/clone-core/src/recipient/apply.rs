@@ -252,7 +252,6 @@ fn receive<'l, S: Session>(
     intake: &mut Intake,
 ) -> Result<Received<'l>> {
     let Intake { buffer, unpacker, files, shown } = intake;
-    *shown = None;
     let link = link.as_mut().ok_or(Error::Raised(number::ER_NET_READ_ERROR))?;
     let packet = link.receive(session, true, 0)?;
     let network_len = packet.network_len;
@@ -272,9 +271,14 @@ fn receive<'l, S: Session>(
         let text = "Wrong Clone RPC response, data length differs from its descriptor";
         return Err(Error::Protocol(text.to_owned()));
     }
+    *shown = match block {
+        // It shows when it is copied.
+        Some((BlockForm::File, _)) => None,
+        Some((BlockForm::Lz4 | BlockForm::Zstd, _)) => Some((Bound::Processors, network_len)),
+        Some((BlockForm::Raw, _)) | None => Some((Bound::Network, network_len)),
+    };
     let (form, checksum) = match block {
         None => {
-            *shown = Some((Bound::Network, network_len));
             let place = Place::Packet(&mut packet.data[1..]);
             return Ok(Received { place, network_len });
         }
@@ -299,12 +303,8 @@ fn receive<'l, S: Session>(
         BlockForm::Zstd => Some(Codec::Zstd),
     };
     let unpacked = match codec {
-        None => {
-            *shown = Some((Bound::Network, network_len));
-            &*packed
-        }
+        None => &*packed,
         Some(codec) => {
-            *shown = Some((Bound::Processors, network_len));
             let unpacked = buffer.aligned(len);
             if unpacker.unpack(codec, packed, unpacked).is_err() {
                 return Err(damaged(session));

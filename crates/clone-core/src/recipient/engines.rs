@@ -51,17 +51,15 @@ impl<S: Session> Task<'_, S> {
             return Err(Error::Protocol(text.to_owned()));
         }
         self.expected = Expected::default();
-        let mut boundary = None;
         if db_type == innodb::DB_TYPE {
             let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
             let checked = self.shared.stream.check_from(role, descriptor)?;
             self.expected = Expected { len: checked.data_len, holds_key: checked.key_in_data };
-            boundary = Boundary::of(descriptor);
+            if let Some(boundary) = Boundary::of(descriptor) {
+                self.shared.meeting.meet(self.session, self.is_master(), boundary);
+            }
         }
         let session = self.session;
-        if let Some(boundary) = boundary {
-            self.shared.meeting.meet(session, self.is_master(), boundary);
-        }
         let mut callbacks = Applier::new(self, locator_index);
         let outcome =
             engine.apply(session, &locator, task, locator_index, descriptor, &mut callbacks);
