@@ -314,7 +314,6 @@ impl<S: Session> Serving<'_, S> {
                 locator_index: u8::try_from(index).unwrap_or(u8::MAX),
                 clone: clone.filter(|_| is_innodb),
                 is_master: self.is_master,
-                point: point.filter(|_| is_innodb),
                 commits_are_blocked: None,
                 buffers: &mut self.buffers,
             };

@@ -127,14 +127,17 @@ pub(super) struct Sender<'a, S: Session> {
     /// InnoDB's tasks have this.
     pub(super) clone: Option<&'a DonorClone<S::Engine>>,
     pub(super) is_master: bool,
-    /// The master has this for InnoDB, if engines follow it.
-    pub(super) point: Option<&'a Point<S::Engine>>,
     /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
     pub(super) commits_are_blocked: Option<S::CommitBlock>,
     pub(super) buffers: &'a mut Buffers,
 }
 
-impl<S: Session> Sender<'_, S> {
+impl<'a, S: Session> Sender<'a, S> {
+    /// The master has this for InnoDB, if engines follow it.
+    fn point(&self) -> Option<&'a Point<S::Engine>> {
+        self.clone.filter(|_| self.is_master)?.point.as_ref()
+    }
+
     fn check_killed(&self) -> Result<()> {
         if self.session.is_killed() { Err(Error::Interrupted) } else { Ok(()) }
     }
@@ -257,7 +260,7 @@ const POLL: Duration = Duration::from_millis(10);
 impl<S: Session> Sender<'_, S> {
     /// Waits for the acknowledgement, has the other engines fix their point, and lets InnoDB go on to its own.
     fn come_to_the_point(&mut self) -> Result<()> {
-        let Some(point) = self.point else { return Ok(()) };
+        let Some(point) = self.point() else { return Ok(()) };
         let session = self.session;
         let mut last_sent = session.host().now();
         let acknowledged = loop {
@@ -297,7 +300,7 @@ impl<S: Session> Sender<'_, S> {
     }
 
     fn let_commits_go(&mut self) -> Result<()> {
-        let Some(point) = self.point else { return Ok(()) };
+        let Some(point) = self.point() else { return Ok(()) };
         point.let_commits_go(self.session, self.commits_are_blocked.take())
     }
 
@@ -329,7 +332,7 @@ impl<S: Session> Callbacks for Sender<'_, S> {
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
         self.check_killed()?;
-        let sign = self.point.and_then(|_| Sign::of(view.descriptor));
+        let sign = self.point().and_then(|_| Sign::of(view.descriptor));
         if sign == Some(Sign::RedoCopyBegins) {
             self.let_commits_go()?;
         }
