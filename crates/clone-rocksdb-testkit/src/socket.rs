@@ -27,6 +27,7 @@ use clone_engine::Error;
 use clone_engine::Mode;
 use clone_engine::Result;
 use clone_engine::StorageEngine;
+use clone_engine::Tasks;
 use clone_engine::View;
 use clone_engine::number;
 use clone_protocol::Ack;
@@ -146,11 +147,13 @@ impl Wire {
         Ok(&self.frame)
     }
 
+    /// A connection that breaks here has to be closed, not only shut down: a kernel that is not to receive any more but has no room
+    /// either never says so, and a donor that waits for room waits for a minute.
     fn read(&mut self, into: &mut [u8]) -> Result<()> {
         if let Some(budget) = &self.budget {
             let len = i64::try_from(into.len()).unwrap_or(i64::MAX);
             if budget.fetch_sub(len, Ordering::Relaxed) < len {
-                let _ = self.stream.shutdown(Shutdown::Both);
+                return Err(lost_reading());
             }
         }
         self.stream.read_exact(into).map_err(|_| lost_reading())
@@ -337,11 +340,10 @@ impl Pull {
         let mut restarts = 0;
         let outcome = loop {
             let round = Round { pull: self, client, locator: &locator, estimate: &estimate };
-            let outcome = round.run(&mut wire, budget);
-            match outcome {
+            match round.run(wire, budget) {
                 // As many as there are breaks, and some for those that came when nothing was left to break.
                 Err(error) if error.is_network() && restarts <= self.breaks.len() as u32 => {}
-                other => break other,
+                outcome => break outcome,
             }
             restarts += 1;
             budget = next_budget(&mut breaks);
@@ -350,9 +352,7 @@ impl Pull {
                 Err(error) => break Err(error),
             }
         };
-        if outcome.is_ok() {
-            let _ = wire.send_command(&Command::Exit);
-        }
+        let outcome = outcome.map(|mut wire| drop(wire.send_command(&Command::Exit)));
         let error = outcome.as_ref().err().map_or(0, Error::number);
         let ended = client.apply_end(&Alive, &locator, 0, error);
         let estimate = estimate.into_inner();
@@ -431,7 +431,8 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn run(&self, wire: &mut Wire, budget: Option<Arc<AtomicI64>>) -> Result<()> {
+    /// Gives the connection back if the clone is through.
+    fn run(&self, mut wire: Wire, budget: Option<Arc<AtomicI64>>) -> Result<Wire> {
         thread::scope(|scope| {
             let workers: Vec<_> = (1..self.pull.tasks)
                 .map(|_| {
@@ -439,14 +440,15 @@ impl Round<'_> {
                     scope.spawn(move || self.worker(budget))
                 })
                 .collect();
-            let mut outcome = self.execute(wire, 0);
+            // After an error it is closed before anything is waited for: see [`Wire::read`].
+            let mut outcome = self.execute(&mut wire, Tasks::MAIN).map(|()| wire);
             if let Err(error) = &outcome {
-                self.fail(wire, 0, error);
+                self.fail(Tasks::MAIN, error);
             }
             for worker in workers {
                 let worked = worker.join().unwrap_or_else(|_| Err(lost_reading()));
                 // The main task's comes first, and a network failure of a worker is one of the clone.
-                outcome = outcome.and(worked);
+                outcome = outcome.and_then(|wire| worked.map(|()| wire));
             }
             outcome
         })
@@ -465,7 +467,7 @@ impl Round<'_> {
             let outcome = self.execute(&mut wire, begun.task);
             match &outcome {
                 Ok(()) => drop(wire.send_command(&Command::Exit)),
-                Err(error) => self.fail(&wire, begun.task, error),
+                Err(error) => self.fail(begun.task, error),
             }
             outcome
         });
@@ -475,7 +477,7 @@ impl Round<'_> {
     }
 
     /// Tells the other tasks, and the donor, unless it was the donor that told.
-    fn fail(&self, wire: &Wire, task: u32, error: &Error) {
+    fn fail(&self, task: u32, error: &Error) {
         let _ = self.client.apply_error(&Alive, self.locator, task, error.number());
         if !error.is_network() && !matches!(error, Error::Donor { .. }) {
             let ack = Command::Ack(Ack {
@@ -489,7 +491,6 @@ impl Round<'_> {
                 let _ = auxiliary.send_command(&Command::Exit);
             }
         }
-        let _ = wire.stream.shutdown(Shutdown::Both);
     }
 
     fn execute(&self, wire: &mut Wire, task: u32) -> Result<()> {
