@@ -31,6 +31,9 @@ const HEADER: usize = 4;
 /// A packet of this length goes on in the next one.
 const CONTINUED: usize = 0xff_ffff;
 
+/// Bytes of a packet that are copied rather than sent by a call of their own.
+const SHORT: usize = 16 << 10;
+
 /// Reads the answer to EXECUTE.
 pub(super) struct DirectReader {
     timeout: Duration,
@@ -245,9 +248,15 @@ impl DirectWriter {
             return Ok(false);
         }
         let Some(peer) = self.meet(session, socket) else { return Ok(false) };
-        self.put_together(packets);
         let socket = Socket::new(socket, peer.timeout);
-        match socket.send(&self.head, false) {
+        let sent = if second.len() <= SHORT {
+            self.put_together(packets);
+            socket.send(&self.head, false)
+        } else {
+            self.put_together([packets[0], (second.len(), &[])]);
+            socket.send(&self.head, true).and_then(|()| socket.send(second, false))
+        };
+        match sent {
             Ok(()) => Ok(true),
             Err(error) => Err(self.fail(session, &socket, &error)),
         }

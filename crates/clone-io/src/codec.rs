@@ -1,46 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Blocks made smaller for the network, and their checksums.
+//! Blocks made smaller for the network.
 
 use std::io;
 
 use zeroize::Zeroize;
 
+use crate::sparse;
+
 /// How the bytes of a block are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
+    /// Without its zeros (`sparse.rs`).
+    Sparse,
     /// An LZ4 block without its length in front.
     Lz4,
-    /// One Zstandard frame.
+    /// Zstandard frames, one behind the other.
     Zstd,
-}
-
-/// CRC-32C (Castagnoli), as InnoDB uses it for its pages; with the processor's instruction where it has one.
-pub fn checksum(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
-}
-
-/// [`checksum`] of bytes that come piece by piece.
-#[derive(Debug)]
-pub struct Checksum(crc_fast::Digest);
-
-impl Default for Checksum {
-    fn default() -> Self {
-        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
-    }
-}
-
-impl Checksum {
-    /// More bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The checksum of all of them.
-    pub fn finish(&self) -> u32 {
-        // The library has one type for checksums of 32 and 64 bits.
-        self.0.finalize() as u32
-    }
 }
 
 /// What a packed block must be smaller than, as a part of the block, or the block is sent as it is.
@@ -51,6 +27,8 @@ impl Worth {
     /// Levels 0 and 1 are for speed: packing and unpacking takes as much time as a good network needs for several times the bytes, so
     /// that a fifth at least is to be saved. Rows that do not compress leave a tenth of their pages empty.
     const FAST: Self = Self(4, 5);
+    /// Leaving out zeros costs a look and a copy.
+    const SPARSE: Self = Self(7, 8);
     /// Higher levels say that the size matters: a sixteenth is as much as a frame and its unpacking are worth at all.
     const SMALL: Self = Self(15, 16);
 
@@ -59,8 +37,23 @@ impl Worth {
     }
 }
 
+/// Bytes that become one Zstandard frame at level 1. Its tables, and what it reads and writes, then stay in the nearest caches: a quarter
+/// less time than with a frame for 1 MiB, for a hundredth more bytes. Higher levels find more in a whole block.
+const FAST_FRAME: usize = 128 * 1024;
+
 /// Bytes that are tried first: a sample from the middle of the block.
 const SAMPLE: usize = 16 * 1024;
+
+/// How a task packs.
+enum Method {
+    Sparse,
+    Lz4,
+    Zstd {
+        compressor: zstd::bulk::Compressor<'static>,
+        /// Bytes of a block that become one frame.
+        frame: usize,
+    },
+}
 
 /// After so many blocks in a row that did not shrink, most are not even sampled.
 const PATIENCE: u32 = 4;
@@ -73,7 +66,7 @@ const PROBE: u32 = 8;
 /// A block that does not compress is given back as it is. Whether it does is seen in a sample, and after a row of blocks that did
 /// not it is not even asked for each: so data that cannot be compressed costs next to nothing.
 pub struct Packer {
-    zstd: Option<zstd::bulk::Compressor<'static>>,
+    method: Method,
     worth: Worth,
     packed: Vec<u8>,
     /// Blocks since the last one that shrank.
@@ -81,17 +74,22 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// With `level` 0 LZ4, above it Zstandard at that level.
+    /// With `level` 0 LZ4, above it Zstandard at that level; without a level only zeros are left out.
     ///
     /// # Errors
     /// No memory for the compressor.
-    pub fn new(level: u8) -> io::Result<Self> {
-        let zstd = match level {
-            0 => None,
-            level => Some(zstd::bulk::Compressor::new(i32::from(level))?),
+    pub fn new(level: Option<u8>) -> io::Result<Self> {
+        let zstd = |level: u8, frame| -> io::Result<Method> {
+            let compressor = zstd::bulk::Compressor::new(i32::from(level))?;
+            Ok(Method::Zstd { compressor, frame })
         };
-        let worth = if level > 1 { Worth::SMALL } else { Worth::FAST };
-        Ok(Self { zstd, worth, packed: Vec::new(), misses: 0 })
+        let (method, worth) = match level {
+            None => (Method::Sparse, Worth::SPARSE),
+            Some(0) => (Method::Lz4, Worth::FAST),
+            Some(1) => (zstd(1, FAST_FRAME)?, Worth::FAST),
+            Some(level) => (zstd(level, usize::MAX)?, Worth::SMALL),
+        };
+        Ok(Self { method, worth, packed: Vec::new(), misses: 0 })
     }
 
     /// The shorter form of `block`, with `headroom` bytes in front of it and `tailroom` bytes behind it that are the caller's; none if
@@ -120,8 +118,9 @@ impl Packer {
     }
 
     fn is_worth_trying(&mut self, block: &[u8]) -> bool {
-        // Data is mostly like the data before it.
-        if self.misses == 0 || block.len() <= 2 * SAMPLE {
+        // Data is mostly like the data before it, and zeros are found by a look in any case.
+        let is_cheap = matches!(self.method, Method::Sparse) || block.len() <= 2 * SAMPLE;
+        if self.misses == 0 || is_cheap {
             return true;
         }
         let middle = block.len() / 2;
@@ -136,10 +135,10 @@ impl Packer {
         tailroom: usize,
     ) -> Option<(Codec, usize)> {
         let limit = self.worth.limit(block.len());
-        let room = match self.zstd {
-            None => lz4_flex::block::get_maximum_output_size(block.len()),
-            // Shorter than the worst case: this compressor gives up by itself where it does not fit.
-            Some(_) => limit,
+        let room = match self.method {
+            Method::Lz4 => lz4_flex::block::get_maximum_output_size(block.len()),
+            // Shorter than the worst case: these give up by themselves where it does not fit.
+            Method::Sparse | Method::Zstd { .. } => limit,
         };
         let needed = headroom + room + tailroom;
         if self.packed.len() < needed {
@@ -147,9 +146,16 @@ impl Packer {
             self.packed.resize(needed, 0);
         }
         let place = &mut self.packed[headroom..headroom + room];
-        let (codec, len) = match &mut self.zstd {
-            None => (Codec::Lz4, lz4_flex::block::compress_into(block, place).ok()?),
-            Some(zstd) => (Codec::Zstd, zstd.compress_to_buffer(block, place).ok()?),
+        let (codec, len) = match &mut self.method {
+            Method::Sparse => (Codec::Sparse, sparse::pack(block, place, limit)?),
+            Method::Lz4 => (Codec::Lz4, lz4_flex::block::compress_into(block, place).ok()?),
+            Method::Zstd { compressor, frame } => {
+                let mut len = 0;
+                for part in block.chunks(*frame) {
+                    len += compressor.compress_to_buffer(part, &mut place[len..]).ok()?;
+                }
+                (Codec::Zstd, len)
+            }
         };
         (len < limit).then_some((codec, len))
     }
@@ -174,12 +180,17 @@ impl Unpacker {
         Self::default()
     }
 
-    /// Fills `block` from its packed form, which must have exactly this length when unpacked.
+    /// Fills `block` from its packed form, which must have exactly this length when unpacked. (For zeros that were left out the length
+    /// is the caller's word.)
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`]: the packed form is damaged, or of another length.
     pub fn unpack(&mut self, codec: Codec, packed: &[u8], block: &mut [u8]) -> io::Result<()> {
+        let damaged = || io::Error::from(io::ErrorKind::InvalidData);
         let len = match codec {
+            Codec::Sparse => {
+                sparse::unpack(packed, block).map(|()| block.len()).ok_or_else(damaged)?
+            }
             Codec::Lz4 => lz4_flex::block::decompress_into(packed, block)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
             Codec::Zstd => {
@@ -191,7 +202,7 @@ impl Unpacker {
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
             }
         };
-        if len == block.len() { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+        if len == block.len() { Ok(()) } else { Err(damaged()) }
     }
 }
 
@@ -218,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_unpacks_to_the_same() {
-        for level in [0, 1, 3, 19] {
+        for level in [None, Some(0), Some(1), Some(3), Some(19)] {
             let mut packer = Packer::new(level).unwrap();
             let mut unpacker = Unpacker::new();
             for len in [0, 1, 100, 16 << 10, 1 << 20] {
@@ -228,7 +239,7 @@ mod tests {
                     assert!(packed.len() < block.len());
                     let mut unpacked = vec![0xaa; len];
                     unpacker.unpack(codec, packed, &mut unpacked).unwrap();
-                    assert!(unpacked == block, "level {level}, {len} bytes");
+                    assert!(unpacked == block, "level {level:?}, {len} bytes");
                 }
             }
         }
@@ -237,7 +248,7 @@ mod tests {
     #[test]
     fn text_shrinks_and_noise_is_left_alone() {
         for (level, codec) in [(0, Codec::Lz4), (1, Codec::Zstd)] {
-            let mut packer = Packer::new(level).unwrap();
+            let mut packer = Packer::new(Some(level)).unwrap();
             let (text, noise) = (text(1 << 20), noise(1 << 20));
             let (used, packed) = packer.pack(&text, 0, 0).unwrap();
             assert_eq!(used, codec);
@@ -262,6 +273,24 @@ mod tests {
     }
 
     #[test]
+    fn zeros_are_left_out_without_a_level() {
+        let mut packer = Packer::new(None).unwrap();
+        let mut pages = noise(1 << 20);
+        assert!(packer.pack(&pages, 0, 0).is_none());
+        for page in pages.chunks_mut(16 << 10) {
+            page[4096..].fill(0);
+        }
+        let (codec, packed) = packer.pack(&pages, 6, 4).unwrap();
+        assert_eq!(codec, Codec::Sparse);
+        assert!(packed.len() < pages.len() / 3, "{}", packed.len());
+        // A sample would see nothing of these.
+        let mut pages = noise(1 << 20);
+        pages[800_000..].fill(0);
+        assert!(packer.pack(&noise(1 << 20), 0, 0).is_none());
+        assert!(packer.pack(&pages, 0, 0).is_some());
+    }
+
+    #[test]
     fn what_saves_little_is_packed_at_higher_levels_only() {
         // Two rows of noise in each page, as InnoDB would have them.
         let mut pages = noise(1 << 20);
@@ -269,15 +298,16 @@ mod tests {
             page[14_000..].fill(0);
         }
         for (level, is_packed) in [(0, false), (1, false), (2, true), (19, true)] {
-            let mut packer = Packer::new(level).unwrap();
+            let mut packer = Packer::new(Some(level)).unwrap();
             assert_eq!(packer.pack(&pages, 0, 0).is_some(), is_packed, "level {level}");
         }
     }
 
     #[test]
     fn damaged_blocks_are_refused() {
-        for level in [0, 1] {
-            let block = text(100_000);
+        for level in [None, Some(0), Some(1)] {
+            let mut block = text(100_000);
+            block[20_000..70_000].fill(0);
             let mut packer = Packer::new(level).unwrap();
             let (codec, packed) = packer.pack(&block, 0, 0).unwrap();
             let packed = &*packed;
@@ -291,17 +321,5 @@ mod tests {
             unpacker.unpack(codec, packed, &mut place).unwrap();
             assert!(place == block);
         }
-    }
-
-    #[test]
-    fn checksum_is_castagnoli() {
-        // RFC 3720, B.4.
-        assert_eq!(checksum(&[0; 32]), 0x8a91_36aa);
-        assert_eq!(checksum(&[0xff; 32]), 0x62a8_ab43);
-        let mut pieces = Checksum::default();
-        assert_eq!(pieces.finish(), 0);
-        let bytes = noise(10_000);
-        bytes.chunks(777).for_each(|piece| pieces.update(piece));
-        assert_eq!(pieces.finish(), checksum(&bytes));
     }
 }

@@ -10,16 +10,19 @@
 
 mod ahead;
 mod buffer;
+mod checksum;
 mod codec;
 mod copy;
 mod direct;
 mod file;
 mod handover;
 mod socket;
+mod sparse;
 mod writer;
 
 pub use buffer::{ALIGNMENT, AlignedBuffer};
-pub use codec::{Checksum, Codec, Packer, Unpacker, checksum};
+pub use checksum::{Checksum, checksum};
+pub use codec::{Codec, Packer, Unpacker};
 pub use copy::{CopyError, copy_file_to_file};
 pub use direct::lift_direct;
 pub use file::{end_of_block, read_exact, write_all};

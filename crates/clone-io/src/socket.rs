@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, getpeername, getsockname};
 
-use crate::codec::Checksum;
+use crate::checksum::Checksum;
 use crate::copy::CopyError;
 use crate::file::read_exact;
 

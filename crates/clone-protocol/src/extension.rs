@@ -143,17 +143,19 @@ pub enum BlockForm {
     Raw = 0,
     /// An LZ4 block.
     Lz4 = 1,
-    /// A Zstandard frame.
+    /// Zstandard frames, one behind the other.
     Zstd = 2,
     /// In the file that was handed over, from its current offset; none follow.
     File = 3,
+    /// Without the sectors that are all zeros (`clone-io/src/sparse.rs`).
+    Sparse = 4,
 }
 
 /// File data for the descriptor in the packet before, like DATA, with its checksum and perhaps packed. Behind the code:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
-/// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frame, 3 handed over |
+/// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frames, 3 handed over, 4 sparse |
 /// | 1 | `u32` | bytes when unpacked; what the descriptor announces |
 /// | 5 | | the bytes, packed or not; none if handed over |
 /// | last 4 bytes | `u32` | CRC-32C of the unpacked bytes; not there if handed over |
@@ -186,6 +188,7 @@ impl<'a> Block<'a> {
             Some(1) => BlockForm::Lz4,
             Some(2) => BlockForm::Zstd,
             Some(3) => BlockForm::File,
+            Some(4) => BlockForm::Sparse,
             _ => return Err(wrong()),
         };
         let len = reader.u32_le().ok_or_else(wrong)?;
@@ -198,7 +201,7 @@ impl<'a> Block<'a> {
         let is_whole = match form {
             BlockForm::Raw => u32::try_from(bytes.len()) == Ok(len),
             BlockForm::File => bytes.is_empty(),
-            BlockForm::Lz4 | BlockForm::Zstd => true,
+            BlockForm::Lz4 | BlockForm::Zstd | BlockForm::Sparse => true,
         };
         if !is_whole {
             return Err(wrong());
@@ -290,6 +293,10 @@ mod tests {
         assert_eq!(Block::tail(0x1234_5678)[..], packet[packet.len() - BLOCK_TAIL..]);
         let raw = b"\x20\x00\x03\x00\x00\x00abc\x00\x00\x00\x00";
         assert!(matches!(Response::parse(raw), Ok(Response::Block(Block { bytes: b"abc", .. }))));
+        let sparse = b"\x20\x04\x00\x02\x00\x00\x00\x04\x03\x02\x01";
+        let block =
+            Block { form: BlockForm::Sparse, len: 512, checksum: 0x0102_0304, bytes: b"\0" };
+        assert_eq!(Response::parse(sparse).unwrap(), Response::Block(block));
         let file = Block { form: BlockForm::File, len: 3, checksum: 0, bytes: b"" };
         let packet = b"\x20\x03\x03\x00\x00\x00";
         assert_eq!(Response::parse(packet).unwrap(), Response::Block(file));
@@ -305,7 +312,7 @@ mod tests {
             b"\x20\x00\x00\x00\x00\x00\x00\x00\x00",
             b"\x20\x02\x00\x00\x00\x00\x00\x00\x00",
             // A form that nobody knows, bytes or a checksum beside a file, and raw bytes that are not as many as they say.
-            b"\x20\x04\x03\x00\x00\x00abc\x00\x00\x00\x00",
+            b"\x20\x05\x03\x00\x00\x00abc\x00\x00\x00\x00",
             b"\x20\x03\x03\x00\x00\x00abc",
             b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00",
             b"\x20\x00\x04\x00\x00\x00abc\x00\x00\x00\x00",

@@ -5,8 +5,8 @@
 //! Three ways, the first that can be taken:
 //!
 //! * The recipient is on the same machine: the file itself is handed over, and the recipient copies the block.
-//! * As a [`Block`] with a checksum, packed if that helps: the recipient has offered to take it, and wants it packed or has no TLS,
-//!   which protects bytes better than a checksum.
+//! * As a [`Block`] with a checksum, which the recipient has offered to take: packed if it wants that, without its zeros if not, or as it
+//!   is. Over TLS, which protects bytes better than a checksum, only one that is shorter so.
 //! * As DATA, like the stock plugin.
 //!
 //! What is neither packed nor kept from the network by TLS goes from the file to the connection past mysqld, as a block or as DATA
@@ -34,10 +34,10 @@ pub(super) struct Buffers {
     packet: Vec<u8>,
     /// Data is read here, with room for what precedes and follows it in the packet.
     data: AlignedBuffer,
-    /// The recipient gets blocks, not DATA.
-    sends_blocks: bool,
-    /// There if it wants them packed.
+    /// There if the recipient takes blocks.
     packer: Option<Packer>,
+    /// What the packer makes no shorter is sent as a block, too, and not as DATA.
+    sums_all: bool,
     /// There if the recipient is on this machine and takes files over.
     giver: Option<FileGiver>,
     /// Files have been handed over, and the recipient could take them.
@@ -62,8 +62,8 @@ impl Buffers {
         let max_block = offer.filter(|_| self.giver.is_some()).map(|offer| offer.max_block);
         self.max_block = max_block.map_or(0, power);
         let level = offer.and_then(|offer| offer.packing.level());
-        self.sends_blocks = level.is_some() || (offer.is_some() && is_plain);
-        let packer = level.map(Packer::new).transpose();
+        self.sums_all = level.is_some() || (offer.is_some() && is_plain);
+        let packer = offer.map(|_| Packer::new(level)).transpose();
         self.packer =
             packer.map_err(|error| Error::Internal(format!("Clone compression: {error}")))?;
         Ok(())
@@ -86,17 +86,11 @@ impl Buffers {
 
     /// Room for `len` bytes of data; around it is what else [`pack`](Self::pack) needs.
     fn place(&mut self, len: usize) -> &mut [u8] {
-        let (head, tail) = if self.sends_blocks { (BLOCK_HEAD, BLOCK_TAIL) } else { (1, 0) };
-        &mut self.data.with_headroom(head, len + tail)[head..head + len]
+        &mut self.data.with_headroom(BLOCK_HEAD, len + BLOCK_TAIL)[BLOCK_HEAD..BLOCK_HEAD + len]
     }
 
-    /// The packet with the `len` bytes that were put into their [`place`](Self::place).
-    fn pack(&mut self, len: usize) -> Result<&mut [u8]> {
-        if !self.sends_blocks {
-            let packet = self.data.with_headroom(1, len);
-            packet[0] = ResponseCode::Data as u8;
-            return Ok(packet);
-        }
+    /// The packet of the descriptor, and the packet with the `len` bytes that were put into their [`place`](Self::place).
+    fn pack(&mut self, len: usize) -> Result<(&mut [u8], &mut [u8])> {
         let packs = self.packs();
         let packet = self.data.with_headroom(BLOCK_HEAD, len + BLOCK_TAIL);
         let data = &packet[BLOCK_HEAD..BLOCK_HEAD + len];
@@ -106,15 +100,21 @@ impl Buffers {
         let packer = self.packer.as_mut().filter(|_| packs);
         let packed = packer.and_then(|packer| packer.pack(data, BLOCK_HEAD, BLOCK_TAIL));
         let (form, packet) = match packed {
+            Some((Codec::Sparse, packed)) => (BlockForm::Sparse, packed),
             Some((Codec::Lz4, packed)) => (BlockForm::Lz4, packed),
             Some((Codec::Zstd, packed)) => (BlockForm::Zstd, packed),
-            None => (BlockForm::Raw, packet),
+            None if self.sums_all => (BlockForm::Raw, packet),
+            None => {
+                let packet = &mut packet[BLOCK_HEAD - 1..BLOCK_HEAD + len];
+                packet[0] = ResponseCode::Data as u8;
+                return Ok((&mut self.packet, packet));
+            }
         };
         let head = Block::head(ResponseCode::Block as u8, form, length);
         packet[..BLOCK_HEAD].copy_from_slice(&head);
         let end = packet.len() - BLOCK_TAIL;
         packet[end..].copy_from_slice(&tail);
-        Ok(packet)
+        Ok((&mut self.packet, packet))
     }
 }
 
@@ -158,6 +158,18 @@ impl<'a, S: Session> Sender<'a, S> {
             zeroize::Zeroize::zeroize(self.buffers.packet.as_mut_slice());
         }
         sent
+    }
+
+    /// Sends the descriptor, and the `len` bytes that were put into their [`place`](Buffers::place).
+    fn send_block(&mut self, view: &View<'_>, len: usize) -> Result<()> {
+        if view.is_secure {
+            self.send_descriptor(view)?;
+            let (_, packet) = self.buffers.pack(len)?;
+            return self.link.send(false, packet);
+        }
+        self.encode_descriptor(view);
+        let (descriptor, packet) = self.buffers.pack(len)?;
+        self.link.send_both(descriptor, packet)
     }
 
     /// Hands the file over for one block; false if that is not possible, and nothing has happened.
@@ -230,7 +242,7 @@ impl<'a, S: Session> Sender<'a, S> {
             return Ok(false);
         }
         self.encode_descriptor(view);
-        let is_block = self.buffers.sends_blocks;
+        let is_block = self.buffers.sums_all;
         let sent =
             self.link.send_file(&self.buffers.packet, file, len, is_block).map_err(|error| {
                 match error {
@@ -326,8 +338,7 @@ impl<S: Session> Callbacks for Sender<'_, S> {
         let len = len as usize;
         clone_io::read_exact(file, self.buffers.place(len))
             .map_err(|error| Error::file(false, view.source_name, &error))?;
-        self.send_descriptor(view)?;
-        self.link.send(false, self.buffers.pack(len)?)
+        self.send_block(view, len)
     }
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
@@ -336,16 +347,16 @@ impl<S: Session> Callbacks for Sender<'_, S> {
         if sign == Some(Sign::RedoCopyBegins) {
             self.let_commits_go()?;
         }
-        self.send_descriptor(view)?;
-        if sign == Some(Sign::PageCopyEnds) {
-            self.come_to_the_point()?;
-        }
         if data.is_empty() {
+            self.send_descriptor(view)?;
+            if sign == Some(Sign::PageCopyEnds) {
+                self.come_to_the_point()?;
+            }
             self.await_acknowledgement(view.descriptor);
             return Ok(());
         }
         self.buffers.place(data.len()).copy_from_slice(data);
-        self.link.send(false, self.buffers.pack(data.len())?)
+        self.send_block(view, data.len())
     }
 
     fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {

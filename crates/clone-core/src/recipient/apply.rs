@@ -275,7 +275,7 @@ fn receive<'l, S: Session>(
         // It shows when it is copied.
         Some((BlockForm::File, _)) => None,
         Some((BlockForm::Lz4 | BlockForm::Zstd, _)) => Some((Bound::Processors, network_len)),
-        Some((BlockForm::Raw, _)) | None => Some((Bound::Network, network_len)),
+        Some((BlockForm::Raw | BlockForm::Sparse, _)) | None => Some((Bound::Network, network_len)),
     };
     let (form, checksum) = match block {
         None => {
@@ -299,6 +299,7 @@ fn receive<'l, S: Session>(
     let packed = &mut packet.data[BLOCK_HEAD..end];
     let codec = match form {
         BlockForm::Raw | BlockForm::File => None,
+        BlockForm::Sparse => Some(Codec::Sparse),
         BlockForm::Lz4 => Some(Codec::Lz4),
         BlockForm::Zstd => Some(Codec::Zstd),
     };

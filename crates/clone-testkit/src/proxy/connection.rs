@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clone_protocol::{Command, Version};
+use clone_protocol::{Block, BlockForm, Command, Response, Version};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{
     set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size,
@@ -204,7 +204,12 @@ impl Connection {
             // A packet whose end will not come is forwarded as far as it goes.
             let piece = next.or_else(|| end.is_at_end.then(|| end.input.rest()).flatten())?;
             let (bytes, verdict) = match piece {
-                Piece::Packet(packet) => self.packet(from, packet),
+                Piece::Packet(packet) => {
+                    match packed_len(&packet).filter(|_| from == Side::Donor) {
+                        Some(len) => self.packed(packet, len),
+                        None => self.packet(from, packet),
+                    }
+                }
                 Piece::Data(data) => self.data(data),
                 Piece::DataHead(bytes) => (bytes, Verdict::Pass),
                 Piece::Raw(bytes) => {
@@ -266,6 +271,20 @@ impl Connection {
         (data, verdict)
     }
 
+    /// A block that is packed counts as the data in it, `len` bytes, and a part of these is the same part of the packet.
+    fn packed(&mut self, mut packet: Vec<u8>, len: usize) -> (Vec<u8>, Verdict) {
+        let Some(descriptor) = self.dialogue.data() else { return (packet, Verdict::Pass) };
+        let mut network = self.network.lock();
+        let (may_pass, verdict) = network.judge_data(self.id, &descriptor, len, true);
+        match verdict {
+            Verdict::Cut(_) => packet.truncate(packet.len() * may_pass / len.max(1)),
+            // It passes as a whole, later.
+            Verdict::Hold(_) => network.pass_data(self.id, &descriptor, len - may_pass),
+            Verdict::Pass => {}
+        }
+        (packet, verdict)
+    }
+
     fn end(&mut self, side: Side) -> &mut End {
         match side {
             Side::Recipient => &mut self.recipient,
@@ -278,6 +297,15 @@ impl Connection {
             Side::Recipient => Side::Donor,
             Side::Donor => Side::Recipient,
         })
+    }
+}
+
+/// The bytes of data in a block that is packed.
+fn packed_len(packet: &[u8]) -> Option<usize> {
+    match Response::parse(packet.get(HEADER_LEN..)?) {
+        Ok(Response::Block(Block { form: BlockForm::Raw | BlockForm::File, .. })) => None,
+        Ok(Response::Block(Block { len, .. })) => Some(len as usize),
+        _ => None,
     }
 }
 

@@ -241,6 +241,12 @@ impl State {
         (may_pass, verdict)
     }
 
+    /// So many bytes, the last of their packet, will pass whatever happens.
+    pub(super) fn pass_data(&mut self, id: u64, data: &Data, bytes: usize) {
+        let role = self.role(id);
+        self.traffic.add_data(role, data, bytes as u64, true);
+    }
+
     fn command(&mut self, id: u64, command: &Command<'_>) -> Option<Point> {
         match command {
             Command::Init(_) | Command::Reinit(_) => {

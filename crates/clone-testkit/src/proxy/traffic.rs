@@ -45,7 +45,7 @@ pub struct Traffic {
     pub worker_data: u64,
     /// Bytes of all kinds from the donor over TLS and compressed connections.
     pub opaque: u64,
-    /// Bytes of data by state, with those of blocks that a cut left incomplete.
+    /// Bytes of data by state, with those of blocks that a cut left incomplete; of packed blocks those in them.
     sent: BTreeMap<SnapshotState, u64>,
     /// The blocks that passed whole.
     blocks: BTreeMap<Block, Passed>,
