@@ -10,6 +10,8 @@
 //! Pages of compressed tables end in holes, a new table is mostly pages that were never used, and neither is worth a look at more than
 //! that.
 
+use std::ops::Range;
+
 /// Bytes that one bit stands for: a sector. Coarser ones miss most of what is free in InnoDB's pages, finer ones cost more than they find.
 const GRANULE: usize = 512;
 
@@ -33,12 +35,10 @@ pub(crate) fn pack(block: &[u8], place: &mut [u8], limit: usize) -> Option<usize
         return None;
     }
     let mut place = place.get_mut(..len - map.len())?;
-    for (index, granule) in block.chunks(GRANULE).enumerate() {
-        if is_there(map, index) {
-            let (here, rest) = place.split_at_mut(granule.len());
-            here.copy_from_slice(granule);
-            place = rest;
-        }
+    for (run, _) in runs(map, block.len()).filter(|(_, is_there)| *is_there) {
+        let (here, rest) = place.split_at_mut(run.len());
+        here.copy_from_slice(&block[run]);
+        place = rest;
     }
     Some(len)
 }
@@ -50,16 +50,30 @@ pub(crate) fn unpack(packed: &[u8], block: &mut [u8]) -> Option<()> {
     if (count..map.len() * 8).any(|index| is_there(map, index)) {
         return None;
     }
-    for (index, granule) in block.chunks_mut(GRANULE).enumerate() {
-        if is_there(map, index) {
-            let (here, rest) = packed.split_at_checked(granule.len())?;
-            granule.copy_from_slice(here);
+    for (run, is_there) in runs(map, block.len()) {
+        let place = &mut block[run];
+        if is_there {
+            let (here, rest) = packed.split_at_checked(place.len())?;
+            place.copy_from_slice(here);
             packed = rest;
         } else {
-            granule.fill(0);
+            place.fill(0);
         }
     }
     packed.is_empty().then_some(())
+}
+
+/// The parts of a block of `len` bytes that are there and those that are not, in turn: a few long copies instead of many short ones.
+fn runs(map: &[u8], len: usize) -> impl Iterator<Item = (Range<usize>, bool)> {
+    let count = len.div_ceil(GRANULE);
+    let mut begin = 0;
+    std::iter::from_fn(move || {
+        let kind = (begin < count).then(|| is_there(map, begin))?;
+        let end = (begin + 1..count).find(|index| is_there(map, *index) != kind).unwrap_or(count);
+        let run = begin * GRANULE..(end * GRANULE).min(len);
+        begin = end;
+        Some((run, kind))
+    })
 }
 
 fn is_there(map: &[u8], index: usize) -> bool {
