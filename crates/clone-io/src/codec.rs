@@ -112,6 +112,11 @@ impl Packer {
         self.misses >= PATIENCE && !self.misses.is_multiple_of(PROBE)
     }
 
+    /// Whether packing is no more than a look and a copy.
+    pub fn is_cheap(&self) -> bool {
+        matches!(self.method, Method::Sparse)
+    }
+
     /// A block has not been given to [`pack`](Self::pack).
     pub fn pass_over(&mut self) {
         self.misses = self.misses.saturating_add(1);
@@ -119,8 +124,7 @@ impl Packer {
 
     fn is_worth_trying(&mut self, block: &[u8]) -> bool {
         // Data is mostly like the data before it, and zeros are found by a look in any case.
-        let is_cheap = matches!(self.method, Method::Sparse) || block.len() <= 2 * SAMPLE;
-        if self.misses == 0 || is_cheap {
+        if self.misses == 0 || self.is_cheap() || block.len() <= 2 * SAMPLE {
             return true;
         }
         let middle = block.len() / 2;

@@ -46,6 +46,29 @@ pub fn write_all(file: BorrowedFd<'_>, mut data: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes all of `data` to `file` from `offset` on, and leaves the file's own offset alone.
+///
+/// # Errors
+/// As [`write_all`]'s.
+pub(crate) fn write_all_at(
+    file: BorrowedFd<'_>,
+    mut data: &[u8],
+    mut offset: u64,
+) -> io::Result<()> {
+    while !data.is_empty() {
+        match rustix::io::pwrite(file, data, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                data = &data[count..];
+                offset += count as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -77,6 +100,13 @@ mod tests {
         let mut all = String::new();
         file.read_to_string(&mut all).unwrap();
         assert_eq!(all, "01abc56789");
+
+        write_all_at(file.as_fd(), b"xyz", 8).unwrap();
+        assert_eq!(file.stream_position().unwrap(), 10);
+        file.rewind().unwrap();
+        all.clear();
+        file.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "01abc567xyz");
 
         let full = File::options().write(true).open("/dev/full").unwrap();
         let error = write_all(full.as_fd(), b"x").unwrap_err();

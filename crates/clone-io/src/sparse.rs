@@ -76,6 +76,19 @@ fn runs(map: &[u8], len: usize) -> impl Iterator<Item = (Range<usize>, bool)> {
     })
 }
 
+/// The parts of `data` in pieces of `step` bytes that are all zeros (false) and that are not (true), in turn.
+pub(crate) fn islands(data: &[u8], step: usize) -> impl Iterator<Item = (Range<usize>, bool)> {
+    let is_land = move |at: usize| !is_zero(&data[at..(at + step).min(data.len())]);
+    let mut begin = 0;
+    std::iter::from_fn(move || {
+        let kind = (begin < data.len()).then(|| is_land(begin))?;
+        let mut rest = (begin + step..data.len()).step_by(step);
+        let run = begin..rest.find(|at| is_land(*at) != kind).unwrap_or(data.len());
+        begin = run.end;
+        Some((run, kind))
+    })
+}
+
 fn is_there(map: &[u8], index: usize) -> bool {
     map[index / 8] & (1 << (index % 8)) != 0
 }
@@ -166,6 +179,15 @@ mod tests {
         assert_eq!(pack(&block, &mut place, len + 1), Some(len));
         assert_eq!(pack(&block, &mut place[..len - 1], len + 1), None, "no room");
         assert_eq!(pack(&block, &mut [], len + 1), None, "no room");
+    }
+
+    #[test]
+    fn islands_are_what_is_not_zero() {
+        let data = [0, 0, 0, 0, 5, 0, 0, 1, 0, 0, 7];
+        let found: Vec<_> = islands(&data, 2).collect();
+        assert_eq!(found, [(0..4, false), (4..8, true), (8..10, false), (10..11, true)]);
+        assert_eq!(islands(&[0; 3], 2).collect::<Vec<_>>(), [(0..3, false)]);
+        assert_eq!(islands(&[], 2).count(), 0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::FallocateFlags;
 use rustix::process::Pid;
 use rustix::thread::gettid;
 
@@ -15,7 +16,8 @@ use crate::ahead::{begin_reading, begin_write_back};
 use crate::buffer::AlignedBuffer;
 use crate::copy::{CopyError, copy_file_to_file};
 use crate::direct::{can_reflink, lift_direct};
-use crate::file::write_all;
+use crate::file::{write_all, write_all_at};
+use crate::sparse::islands;
 
 /// Files whose numbers differ by a multiple of this take turns with each other, for nothing.
 const TURNS: usize = 64;
@@ -71,9 +73,34 @@ impl FileWriter {
     /// # Errors
     /// As there.
     pub fn write_all(&self, to: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
-        let Some(turn) = self.turn_of(to) else { return write_all(to, data) };
+        self.write(to, data, write_all)
+    }
+
+    /// As [`write_all`](Self::write_all), a block that has many zeros. Behind the end of a file in the cache they need not be written:
+    /// there the block's space is allocated, which reads as zeros, and only pages that have something in them are written.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_sparse(&self, to: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
+        if lift_direct(to) {
+            return write_all(to, data);
+        }
+        self.write(to, data, |to, data| match end_if_allocated(to, data.len() as u64) {
+            Some(end) => write_pages(to, data, end),
+            None => write_all(to, data),
+        })
+    }
+
+    /// Has `write` write the data, in turn.
+    fn write(
+        &self,
+        to: BorrowedFd<'_>,
+        data: &[u8],
+        write: impl FnOnce(BorrowedFd<'_>, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(turn) = self.turn_of(to) else { return write(to, data) };
         let turn = lock(turn);
-        let written = write_all(to, data);
+        let written = write(to, data);
         end(turn);
         if data.len() as u64 >= LARGE {
             begin_write_back(to, data.len() as u64);
@@ -120,6 +147,26 @@ impl FileWriter {
     }
 }
 
+/// Allocates the block of `len` bytes at the file's current offset, and gives its end. None if the file has something there, or does not
+/// allocate: then nothing has happened.
+fn end_if_allocated(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
+    let (start, facts) = (rustix::fs::tell(file).ok()?, rustix::fs::fstat(file).ok()?);
+    let is_behind = u64::try_from(facts.st_size).is_ok_and(|size| size <= start);
+    let allocates = || rustix::fs::fallocate(file, FallocateFlags::empty(), start, len).is_ok();
+    (is_behind && len > 0 && allocates()).then_some(start + len)
+}
+
+/// Writes those pages of a block that ends at `end` which have something in them, and leaves the file's offset at the end.
+fn write_pages(file: BorrowedFd<'_>, data: &[u8], end: u64) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    let start = end - data.len() as u64;
+    for (pages, _) in islands(data, PAGE).filter(|(_, is_land)| *is_land) {
+        write_all_at(file, &data[pages.clone()], start + pages.start as u64)?;
+    }
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(end))?;
+    Ok(())
+}
+
 /// What a turn guards is in the kernel: a task that panicked leaves nothing wrong.
 fn lock(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
     turn.lock().unwrap_or_else(PoisonError::into_inner)
@@ -153,7 +200,9 @@ const LARGE: u64 = 256 << 10;
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use std::fs::File;
+    use std::io::{Seek, SeekFrom};
     use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -207,6 +256,41 @@ mod tests {
         writer.copy(from.as_fd(), to.as_fd(), len, true, &mut buffer, 1 << 16).unwrap();
         assert_eq!(rustix::fs::tell(&to).unwrap(), 4 + 2 * len);
         assert!(std::fs::read(&path).unwrap() == [b"head", &block[..], &block[..]].concat());
+    }
+
+    /// A block behind the end of a file, one over what is there, and one behind a gap.
+    #[test]
+    fn what_is_sparse_is_written_whole() {
+        let mut block = vec![0; 3 * 4096 + 700];
+        block[4096] = 1;
+        block[3 * 4096 + 699] = 2;
+        for parent in ["/dev/shm", "/var/tmp"] {
+            let Ok(directory) = tempfile::tempdir_in(parent) else { continue };
+            let path = directory.path().join("to");
+            let mut to =
+                File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+            let writer = FileWriter::default();
+            writer.write_sparse(to.as_fd(), &block).unwrap();
+            assert_eq!(to.stream_position().unwrap(), block.len() as u64, "{parent}");
+            assert!(std::fs::read(&path).unwrap() == block, "{parent}");
+            assert!(
+                to.metadata().unwrap().blocks() * 512 >= block.len() as u64,
+                "it has its space"
+            );
+
+            writer.write_all(to.as_fd(), &vec![7; block.len()]).unwrap();
+            to.seek(SeekFrom::Start(block.len() as u64 + 5)).unwrap();
+            writer.write_sparse(to.as_fd(), &block).unwrap();
+            to.seek(SeekFrom::Current(3)).unwrap();
+            writer.write_sparse(to.as_fd(), &block).unwrap();
+            let over = [&block[..], &[7; 5], &block, &[0; 3], &block].concat();
+            assert!(std::fs::read(&path).unwrap() == over, "{parent}");
+            writer.write_sparse(to.as_fd(), &[]).unwrap();
+            assert_eq!(to.metadata().unwrap().len(), over.len() as u64);
+        }
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let error = FileWriter::default().write_sparse(full.as_fd(), &block).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]

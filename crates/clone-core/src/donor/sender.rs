@@ -69,14 +69,26 @@ impl Buffers {
         Ok(())
     }
 
-    /// Blocks are packed if that helps. Between two processes of one machine nothing is gained by it.
-    fn packs(&self) -> bool {
-        self.packer.is_some() && self.giver.is_none()
+    /// Blocks of this length are packed if that helps. Between two processes of one machine nothing is gained by it, but that short
+    /// ones without their zeros are less work than handing a file over.
+    fn packs(&self, len: usize) -> bool {
+        let Some(packer) = &self.packer else { return false };
+        self.giver.is_none() || (len <= SHORT_BLOCK && packer.is_cheap())
     }
 
-    /// The next block is not worth packing, as little as those before it.
-    fn would_pass_over(&self) -> bool {
-        self.packer.as_ref().is_some_and(Packer::would_pass_over)
+    /// A block of this length is to be packed, unless it shows that it does not pay. Else it is not worth a look, as little as those
+    /// before it.
+    fn tries_to_pack(&self, len: usize) -> bool {
+        self.packs(len) && !self.packer.as_ref().is_some_and(Packer::would_pass_over)
+    }
+
+    /// A block of this length has not been looked at.
+    fn pass_over(&mut self, len: usize) {
+        if self.packs(len)
+            && let Some(packer) = &mut self.packer
+        {
+            packer.pass_over();
+        }
     }
 
     /// How long blocks may be, bytes; 0 for as long as they would be without an agreement.
@@ -91,7 +103,7 @@ impl Buffers {
 
     /// The packet of the descriptor, and the packet with the `len` bytes that were put into their [`place`](Self::place).
     fn pack(&mut self, len: usize) -> Result<(&mut [u8], &mut [u8])> {
-        let packs = self.packs();
+        let packs = self.packs(len);
         let packet = self.data.with_headroom(BLOCK_HEAD, len + BLOCK_TAIL);
         let data = &packet[BLOCK_HEAD..BLOCK_HEAD + len];
         let length = u32::try_from(len)
@@ -177,7 +189,9 @@ impl<'a, S: Session> Sender<'a, S> {
     /// It waits until the recipient has copied the block, for the engine counts on it that a block has been read when this is over:
     /// pages that change later are in PAGE COPY only as long as it tracks them.
     fn hand_over(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
-        if self.buffers.giver.is_none() || view.is_secure || !clone_io::is_read_only(file) {
+        let is_possible =
+            self.buffers.giver.is_some() && !view.is_secure && clone_io::is_read_only(file);
+        if !is_possible || self.buffers.tries_to_pack(len as usize) {
             return Ok(false);
         }
         let Some(end) = clone_io::end_of_block(file, u64::from(len)) else { return Ok(false) };
@@ -192,6 +206,7 @@ impl<'a, S: Session> Sender<'a, S> {
                 return Ok(false);
             }
         }
+        self.buffers.pass_over(len as usize);
         let taken = self.give(file, end, Some(view), len)?;
         if taken != Some(Taken::Copied) {
             // If the recipient refused it, it has failed. It reads on until it hears of the end, like after any block.
@@ -238,7 +253,7 @@ impl<'a, S: Session> Sender<'a, S> {
 
     /// Sends the block past mysqld; false if that is not possible, and nothing has happened.
     fn send_directly(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
-        if view.is_secure || (self.buffers.packs() && !self.buffers.would_pass_over()) {
+        if view.is_secure || self.buffers.tries_to_pack(len as usize) {
             return Ok(false);
         }
         self.encode_descriptor(view);
@@ -250,12 +265,16 @@ impl<'a, S: Session> Sender<'a, S> {
                     TransferError::File(error) => Error::file(false, view.source_name, &error),
                 }
             })?;
-        if let Some(packer) = self.buffers.packer.as_mut().filter(|_| sent) {
-            packer.pass_over();
+        if sent {
+            self.buffers.pass_over(len as usize);
         }
         Ok(sent)
     }
 }
+
+/// Bytes of a block for which handing its file over takes longer than what there is to copy, if most of it are zeros: a new table has
+/// 112 KiB.
+const SHORT_BLOCK: usize = 256 << 10;
 
 /// The longest block that a recipient may ask for, bytes.
 const MAX_BLOCK: u32 = 16 << 20;

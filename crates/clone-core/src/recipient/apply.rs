@@ -69,10 +69,11 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
             Place::File(from, len) => copy(view, shared, from, file, len, intake)?,
             place => {
                 let bytes = place.bytes(view, &mut intake.buffer, false)?;
-                shared
-                    .files
-                    .write_all(file, bytes)
-                    .map_err(|error| Error::file(true, view.destination_name, &error))?;
+                let written = match received.is_sparse {
+                    true => shared.files.write_sparse(file, bytes),
+                    false => shared.files.write_all(file, bytes),
+                };
+                written.map_err(|error| Error::file(true, view.destination_name, &error))?;
             }
         }
         shared.traffic.account(*session, len, network_len)
@@ -98,7 +99,7 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
         self.task.tune();
         let Task { session, shared, data, expected, intake, .. } = &mut *self.task;
         let outcome = receive(*session, shared, data, expected.len, intake).and_then(
-            |Received { place, network_len }| {
+            |Received { place, network_len, .. }| {
                 let bytes = place.bytes(view, &mut intake.buffer, expected.holds_key)?;
                 shared.traffic.account(*session, bytes.len() as u64, network_len)?;
                 Ok(bytes)
@@ -155,6 +156,8 @@ struct Received<'l> {
     place: Place<'l>,
     /// Bytes that crossed the network for it.
     network_len: u64,
+    /// It came without its zeros.
+    is_sparse: bool,
 }
 
 /// Where it is.
@@ -280,7 +283,7 @@ fn receive<'l, S: Session>(
     let (form, checksum) = match block {
         None => {
             let place = Place::Packet(&mut packet.data[1..]);
-            return Ok(Received { place, network_len });
+            return Ok(Received { place, network_len, is_sparse: false });
         }
         Some((BlockForm::File, _)) => {
             let file = files.as_mut().ok_or_else(unexpected)?.take(HANDOVER_LIMIT);
@@ -291,7 +294,8 @@ fn receive<'l, S: Session>(
                 session.host().log(Side::Client, &text);
                 lost(session)
             })?;
-            return Ok(Received { place: Place::File(file, len), network_len });
+            let place = Place::File(file, len);
+            return Ok(Received { place, network_len, is_sparse: false });
         }
         Some(other) => other,
     };
@@ -317,7 +321,7 @@ fn receive<'l, S: Session>(
         return Err(damaged(session));
     }
     let place = if codec.is_some() { Place::Buffer(len) } else { Place::Packet(packed) };
-    Ok(Received { place, network_len })
+    Ok(Received { place, network_len, is_sparse: codec == Some(Codec::Sparse) })
 }
 
 /// The most that a block of an unknown engine may be, bytes.
