@@ -65,7 +65,8 @@ fn either_side_can_do_without() {
             let directory = recipient.scratch("clone");
             let statement = Statement::instance(&donor).into_directory(&directory);
             let report = clone::run(&mut recipient, &statement)?;
-            assert!(report.network() >= report.data(), "{:?}", report.stages);
+            // Most of a new server are zeros, which do not cross it.
+            assert!(report.network() > report.data() / 8, "{:?}", report.stages);
             fs::remove_dir_all(&directory)?;
             let server = if side == 0 { &donor } else { &recipient };
             server.session()?.run("SET GLOBAL clone_file_handover = ON")?;
