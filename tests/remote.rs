@@ -57,7 +57,9 @@ fn replaces_data_exactly_under_writes() {
         for stage in &report.stages {
             assert_eq!((&*stage.state, stage.id), ("Completed", 1), "{stage:?}");
             assert!(stage.begin_time.is_some() && stage.elapsed.is_some(), "{stage:?}");
-            assert!(stage.network > 0 || stage.data == 0, "{stage:?}");
+            // Between two plugins of ours zeros do not cross it.
+            let least = if donor.plugin() == Plugin::Ours { stage.data / 8 } else { stage.data };
+            assert!(stage.network >= least, "{stage:?}");
         }
         assert!(report.data() > dataset::size(&mut donor.session()?)?);
 
@@ -246,6 +248,14 @@ fn compression_saves_network() {
 fn zeros_do_not_cross_the_network() {
     check(|| {
         let (donor, mut recipient) = fixture::pair()?;
+        let into = |recipient: &Mysqld, tls| {
+            let directory = recipient.scratch("clone");
+            (Statement::instance(&donor).into_directory(&directory).tls(tls), directory)
+        };
+        // What every server has.
+        let (statement, directory) = into(&recipient, Tls::Disabled);
+        let before = clone::run(&mut recipient, &statement)?;
+        fs::remove_dir_all(&directory)?;
         donor.session()?.run_all([
             "CREATE DATABASE hollow",
             "CREATE TABLE hollow.pages (id INT PRIMARY KEY, body BLOB) COMPRESSION = 'zlib'",
@@ -255,12 +265,13 @@ fn zeros_do_not_cross_the_network() {
             "FLUSH TABLES hollow.pages, hollow.small FOR EXPORT",
         ])?;
         for tls in [Tls::Disabled, Tls::Required] {
-            let directory = recipient.scratch("clone");
-            let statement = Statement::instance(&donor).into_directory(&directory).tls(tls);
+            let (statement, directory) = into(&recipient, tls);
             let report = clone::run(&mut recipient, &statement)?;
-            let (data, network) = (report.data(), report.network());
+            let data = report.data() - before.data();
+            let network = report.network() - before.network();
+            assert!(data > 20 << 20, "{data}");
             if donor.plugin() == Plugin::Ours {
-                assert!(network < data / 2, "{network} of {data} bytes over the network");
+                assert!(network < data / 3, "{network} of {data} bytes over the network");
             }
             let blocks = |directory: &Path| -> Result<u64> {
                 Ok(fs::metadata(directory.join("hollow/pages.ibd"))?.blocks())

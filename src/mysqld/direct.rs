@@ -299,6 +299,7 @@ impl DirectWriter {
 impl Drop for DirectWriter {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.buffer);
+        zeroize::Zeroize::zeroize(&mut self.head);
     }
 }
 

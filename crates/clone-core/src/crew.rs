@@ -20,7 +20,7 @@ pub(crate) struct Crew {
 /// What the speed of a clone on one machine depends on, as its blocks show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
-    /// Blocks come over a connection as they are: one task keeps a processor busy at each end.
+    /// Blocks come over a connection, not compressed: one task keeps a processor busy at each end.
     Network,
     /// Blocks are packed: each processor may have a task.
     Processors,

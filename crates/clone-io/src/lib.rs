@@ -24,7 +24,7 @@ pub use buffer::{ALIGNMENT, AlignedBuffer};
 pub use checksum::{Checksum, checksum};
 pub use codec::{Codec, Packer, Unpacker};
 pub use copy::{CopyError, copy_file_to_file};
-pub use direct::lift_direct;
+pub use direct::{is_copied_through_memory, lift_direct};
 pub use file::{end_of_block, read_exact, write_all};
 pub use handover::{FileGiver, FileTaker, Taken, TakenFile, is_read_only};
 pub use socket::{Socket, is_within_host};

@@ -15,6 +15,10 @@ use std::ops::Range;
 /// Bytes that one bit stands for: a sector. Coarser ones miss most of what is free in InnoDB's pages, finer ones cost more than they find.
 const GRANULE: usize = 512;
 
+/// A packed block has at least so much of the block, with zeros if need be. A recipient with a bandwidth limit takes as long for it as for the
+/// block, and the donor, who waits until there is room for the next one in the socket's megabytes, gives up after a minute.
+const LEAST: usize = 16;
+
 fn map_len(len: usize) -> usize {
     len.div_ceil(GRANULE).div_ceil(8)
 }
@@ -31,11 +35,21 @@ pub(crate) fn pack(block: &[u8], place: &mut [u8], limit: usize) -> Option<usize
             len += granule.len();
         }
     }
+    for (index, granule) in block.chunks(GRANULE).enumerate() {
+        if len >= block.len() / LEAST {
+            break;
+        }
+        if !is_there(map, index) {
+            map[index / 8] |= 1 << (index % 8);
+            len += granule.len();
+        }
+    }
     if len >= limit {
         return None;
     }
     let mut place = place.get_mut(..len - map.len())?;
-    for (run, _) in runs(map, block.len()).filter(|(_, is_there)| *is_there) {
+    let parts = runs(block.len(), GRANULE, |index| is_there(map, index));
+    for (run, _) in parts.filter(|(_, is_there)| *is_there) {
         let (here, rest) = place.split_at_mut(run.len());
         here.copy_from_slice(&block[run]);
         place = rest;
@@ -50,7 +64,7 @@ pub(crate) fn unpack(packed: &[u8], block: &mut [u8]) -> Option<()> {
     if (count..map.len() * 8).any(|index| is_there(map, index)) {
         return None;
     }
-    for (run, is_there) in runs(map, block.len()) {
+    for (run, is_there) in runs(block.len(), GRANULE, |index| is_there(map, index)) {
         let place = &mut block[run];
         if is_there {
             let (here, rest) = packed.split_at_checked(place.len())?;
@@ -63,30 +77,30 @@ pub(crate) fn unpack(packed: &[u8], block: &mut [u8]) -> Option<()> {
     packed.is_empty().then_some(())
 }
 
-/// The parts of a block of `len` bytes that are there and those that are not, in turn: a few long copies instead of many short ones.
-fn runs(map: &[u8], len: usize) -> impl Iterator<Item = (Range<usize>, bool)> {
-    let count = len.div_ceil(GRANULE);
+/// The parts of `len` bytes in pieces of `step` that are all of one kind, in turn, and which one.
+fn runs(
+    len: usize,
+    step: usize,
+    kind: impl Fn(usize) -> bool,
+) -> impl Iterator<Item = (Range<usize>, bool)> {
+    let count = len.div_ceil(step);
     let mut begin = 0;
     std::iter::from_fn(move || {
-        let kind = (begin < count).then(|| is_there(map, begin))?;
-        let end = (begin + 1..count).find(|index| is_there(map, *index) != kind).unwrap_or(count);
-        let run = begin * GRANULE..(end * GRANULE).min(len);
+        let one = (begin < count).then(|| kind(begin))?;
+        let end = (begin + 1..count).find(|index| kind(*index) != one).unwrap_or(count);
+        let run = begin * step..(end * step).min(len);
         begin = end;
-        Some((run, kind))
+        Some((run, one))
     })
 }
 
-/// The parts of `data` in pieces of `step` bytes that are all zeros (false) and that are not (true), in turn.
-pub(crate) fn islands(data: &[u8], step: usize) -> impl Iterator<Item = (Range<usize>, bool)> {
-    let is_land = move |at: usize| !is_zero(&data[at..(at + step).min(data.len())]);
-    let mut begin = 0;
-    std::iter::from_fn(move || {
-        let kind = (begin < data.len()).then(|| is_land(begin))?;
-        let mut rest = (begin + step..data.len()).step_by(step);
-        let run = begin..rest.find(|at| is_land(*at) != kind).unwrap_or(data.len());
-        begin = run.end;
-        Some((run, kind))
-    })
+/// The parts of `data`, in pieces of `step` bytes, that are not all zeros.
+pub(crate) fn islands(data: &[u8], step: usize) -> impl Iterator<Item = Range<usize>> {
+    let is_land = move |index: usize| {
+        let at = index * step;
+        !is_zero(&data[at..(at + step).min(data.len())])
+    };
+    runs(data.len(), step, is_land).filter_map(|(run, is_land)| is_land.then_some(run))
 }
 
 fn is_there(map: &[u8], index: usize) -> bool {
@@ -182,11 +196,24 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_every_block_is_sent() {
+        let mut block = vec![0; 64 * GRANULE];
+        let zeros = packed(&block);
+        assert_eq!(zeros.len(), 8 + 4 * GRANULE);
+        block[5 * GRANULE] = 1;
+        let one = packed(&block);
+        assert_eq!(one.len(), zeros.len());
+        let mut unpacked = vec![0xee; block.len()];
+        unpack(&one, &mut unpacked).unwrap();
+        assert!(unpacked == block);
+    }
+
+    #[test]
     fn islands_are_what_is_not_zero() {
         let data = [0, 0, 0, 0, 5, 0, 0, 1, 0, 0, 7];
-        let found: Vec<_> = islands(&data, 2).collect();
-        assert_eq!(found, [(0..4, false), (4..8, true), (8..10, false), (10..11, true)]);
-        assert_eq!(islands(&[0; 3], 2).collect::<Vec<_>>(), [(0..3, false)]);
+        assert_eq!(islands(&data, 2).collect::<Vec<_>>(), [4..8, 10..11]);
+        assert_eq!(islands(&[1, 0, 0, 4], 1).collect::<Vec<_>>(), [0..1, 3..4]);
+        assert_eq!(islands(&[0; 3], 2).count(), 0);
         assert_eq!(islands(&[], 2).count(), 0);
     }
 

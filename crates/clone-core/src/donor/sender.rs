@@ -4,7 +4,8 @@
 //!
 //! Three ways, the first that can be taken:
 //!
-//! * The recipient is on the same machine: the file itself is handed over, and the recipient copies the block.
+//! * The recipient is on the same machine: the file itself is handed over, and the recipient copies the block. But a short block that is
+//!   mostly zeros goes the next way.
 //! * As a [`Block`] with a checksum, which the recipient has offered to take: packed if it wants that, without its zeros if not, or as it
 //!   is. Over TLS, which protects bytes better than a checksum, only one that is shorter so.
 //! * As DATA, like the stock plugin.
@@ -70,10 +71,12 @@ impl Buffers {
     }
 
     /// Blocks of this length are packed if that helps. Between two processes of one machine nothing is gained by it, but that short
-    /// ones without their zeros are less work than handing a file over.
+    /// ones without their zeros are less work than handing a file over. Not with a bandwidth limit, though: the recipient takes as long for
+    /// a block as for what is in it, and while it takes those that wait in its socket, the next file could not be handed over.
     fn packs(&self, len: usize) -> bool {
         let Some(packer) = &self.packer else { return false };
-        self.giver.is_none() || (len <= SHORT_BLOCK && packer.is_cheap())
+        let is_better = len <= SHORT_BLOCK && packer.is_cheap() && self.max_block != 0;
+        self.giver.is_none() || is_better
     }
 
     /// A block of this length is to be packed, unless it shows that it does not pay. Else it is not worth a look, as little as those
@@ -108,19 +111,19 @@ impl Buffers {
         let data = &packet[BLOCK_HEAD..BLOCK_HEAD + len];
         let length = u32::try_from(len)
             .map_err(|_| Error::Internal("Clone data is longer than 4 GiB".to_owned()))?;
-        let tail = Block::tail(clone_io::checksum(data));
         let packer = self.packer.as_mut().filter(|_| packs);
         let packed = packer.and_then(|packer| packer.pack(data, BLOCK_HEAD, BLOCK_TAIL));
+        if packed.is_none() && !self.sums_all {
+            let packet = &mut packet[BLOCK_HEAD - 1..BLOCK_HEAD + len];
+            packet[0] = ResponseCode::Data as u8;
+            return Ok((&mut self.packet, packet));
+        }
+        let tail = Block::tail(clone_io::checksum(data));
         let (form, packet) = match packed {
             Some((Codec::Sparse, packed)) => (BlockForm::Sparse, packed),
             Some((Codec::Lz4, packed)) => (BlockForm::Lz4, packed),
             Some((Codec::Zstd, packed)) => (BlockForm::Zstd, packed),
-            None if self.sums_all => (BlockForm::Raw, packet),
-            None => {
-                let packet = &mut packet[BLOCK_HEAD - 1..BLOCK_HEAD + len];
-                packet[0] = ResponseCode::Data as u8;
-                return Ok((&mut self.packet, packet));
-            }
+            None => (BlockForm::Raw, packet),
         };
         let head = Block::head(ResponseCode::Block as u8, form, length);
         packet[..BLOCK_HEAD].copy_from_slice(&head);
@@ -191,7 +194,10 @@ impl<'a, S: Session> Sender<'a, S> {
     fn hand_over(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
         let is_possible =
             self.buffers.giver.is_some() && !view.is_secure && clone_io::is_read_only(file);
-        if !is_possible || self.buffers.tries_to_pack(len as usize) {
+        // What can be shared on the disk takes no space, however short it is.
+        let is_worth_a_look =
+            self.buffers.tries_to_pack(len as usize) && clone_io::is_copied_through_memory(file);
+        if !is_possible || is_worth_a_look {
             return Ok(false);
         }
         let Some(end) = clone_io::end_of_block(file, u64::from(len)) else { return Ok(false) };

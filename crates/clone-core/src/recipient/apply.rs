@@ -11,7 +11,7 @@ use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, CommandCode, Resp
 use zeroize::Zeroize;
 
 use super::Shared;
-use super::task::{Task, unexpected};
+use super::task::{Expected, Task, unexpected};
 use crate::crew::Bound;
 use crate::error::{Error, Result, number};
 use crate::session::{Callbacks, Host, Link, Session, Side, View};
@@ -62,7 +62,7 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
     fn write(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
         self.task.tune();
         let Task { session, shared, data, expected, intake, .. } = &mut *self.task;
-        let received = receive(*session, shared, data, expected.len, intake)?;
+        let received = receive(*session, shared, data, *expected, intake)?;
         let network_len = received.network_len;
         let len = received.len();
         match received.place {
@@ -98,7 +98,7 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
     fn apply_buffer(&mut self, view: &View<'_>) -> Result<&mut [u8]> {
         self.task.tune();
         let Task { session, shared, data, expected, intake, .. } = &mut *self.task;
-        let outcome = receive(*session, shared, data, expected.len, intake).and_then(
+        let outcome = receive(*session, shared, data, *expected, intake).and_then(
             |Received { place, network_len, .. }| {
                 let bytes = place.bytes(view, &mut intake.buffer, expected.holds_key)?;
                 shared.traffic.account(*session, bytes.len() as u64, network_len)?;
@@ -251,7 +251,7 @@ fn receive<'l, S: Session>(
     session: &S,
     shared: &Shared<S>,
     link: &'l mut Option<S::Link>,
-    expected: Option<u32>,
+    expected: Expected,
     intake: &mut Intake,
 ) -> Result<Received<'l>> {
     let Intake { buffer, unpacker, files, shown } = intake;
@@ -270,7 +270,7 @@ fn receive<'l, S: Session>(
     };
     // The engine seeks and accounts by its descriptor: more or fewer bytes would land where nobody expects them. And nothing is
     // allocated that the descriptor does not announce.
-    if expected.map_or(len > MAX_BLOCK, |expected| expected as usize != len) {
+    if expected.len.map_or(len > MAX_BLOCK, |expected| expected as usize != len) {
         let text = "Wrong Clone RPC response, data length differs from its descriptor";
         return Err(Error::Protocol(text.to_owned()));
     }
@@ -311,7 +311,11 @@ fn receive<'l, S: Session>(
         None => &*packed,
         Some(codec) => {
             let unpacked = buffer.aligned(len);
-            if unpacker.unpack(codec, packed, unpacked).is_err() {
+            let outcome = unpacker.unpack(codec, packed, unpacked);
+            if expected.holds_key {
+                packed.zeroize();
+            }
+            if outcome.is_err() {
                 return Err(damaged(session));
             }
             unpacked

@@ -278,9 +278,11 @@ impl Connection {
         let (may_pass, verdict) = network.judge_data(self.id, &descriptor, len, true);
         match verdict {
             Verdict::Cut(_) => packet.truncate(packet.len() * may_pass / len.max(1)),
-            // It passes as a whole, later.
-            Verdict::Hold(_) => network.pass_data(self.id, &descriptor, len - may_pass),
-            Verdict::Pass => {}
+            // It passes as a whole, later, and counts already.
+            Verdict::Hold(_) if may_pass < len => {
+                network.pass_data(self.id, &descriptor, len - may_pass);
+            }
+            Verdict::Hold(_) | Verdict::Pass => {}
         }
         (packet, verdict)
     }

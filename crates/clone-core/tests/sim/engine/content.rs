@@ -98,7 +98,7 @@ impl Content {
         for number in 1..=shape.files {
             // Some tables are empty, which is a file without chunks.
             let pages = if rng.chance(10) { 0 } else { rng.between(1, shape.pages) };
-            files.push(Tablespace::new(number, rng.bytes(pages * PAGE)));
+            files.push(Tablespace::new(number, written(&mut rng, pages)));
         }
         Self { shape, rng, files, redo: Vec::new(), changed: BTreeSet::new() }
     }
@@ -119,7 +119,7 @@ impl Content {
         }
         let number = self.files.len();
         let pages = self.rng.between(1, 8);
-        let bytes = self.rng.bytes(pages * PAGE);
+        let bytes = written(&mut self.rng, pages);
         self.files.push(Tablespace { is_new: true, ..Tablespace::new(number, bytes) });
         self.changed.extend((0..pages).map(|page| (number, page)));
     }
@@ -136,7 +136,7 @@ impl Content {
             return;
         }
         let page = self.rng.below(pages);
-        let bytes = self.rng.bytes(PAGE);
+        let bytes = written(&mut self.rng, 1);
         let tablespace = &mut self.files[file];
         tablespace.bytes[page * PAGE..][..PAGE].copy_from_slice(&bytes);
         if !tablespace.is_new {
@@ -236,6 +236,20 @@ impl Tablespace {
             is_new: false,
         }
     }
+}
+
+/// Pages: some are zeros, and most have only something at their beginning, so that blocks leave their zeros out and pages that had
+/// something become emptier.
+fn written(rng: &mut Rng, pages: usize) -> Vec<u8> {
+    let mut bytes = rng.bytes(pages * PAGE);
+    for page in bytes.chunks_mut(PAGE) {
+        match page[0] {
+            0..50 => page.fill(0),
+            50..200 => page[PAGE / 2..].fill(0),
+            200.. => {}
+        }
+    }
+    bytes
 }
 
 /// Where a recipient puts a data file.

@@ -61,7 +61,8 @@ fn progress_tells_of_every_byte() {
             let data: u64 = progress.rows().map(|(_, row)| row.data).sum();
             let network: u64 = progress.rows().map(|(_, row)| row.network).sum();
             assert_eq!(data, world.transfer());
-            assert!(network > data, "{network} on the network for {data}");
+            // The zeros of hollow pages stay where they are.
+            assert!((data / 4..data).contains(&network), "{network} on the network for {data}");
             for stage in [Stage::FileCopy, Stage::PageCopy, Stage::RedoCopy] {
                 let row = progress.stage(stage);
                 assert!(row.begin_us <= row.end_us && row.threads == 1, "{stage:?}: {row:?}");
