@@ -134,6 +134,7 @@ fuzz-smoke: ## every fuzz target for some seconds (FUZZ_SECONDS)
 
 .PHONY: bench
 bench: build server ## stock and ours beside each other: docs/performance.md, BENCH_* set sizes (a quarter of an hour or more)
+	mysql-test/setup.sh --bench
 	$(CARGO) build --release -p clone-testkit --bin bench
 	MYSQL_CLONE_SO=$(PLUGIN) BENCH_OUT=$${BENCH_OUT:-docs} $(TARGET)/release/bench
 

@@ -5,6 +5,7 @@
 #
 #   mysql-test/setup.sh          what `make test` needs
 #   mysql-test/setup.sh --fuzz   cargo-fuzz besides, for `make fuzz-smoke`
+#   mysql-test/setup.sh --bench  mkfs.xfs besides, for `make bench`
 #
 # Debian's packages take root or sudo. cargo-nextest and cargo-deny go to cargo's own bin directory, and are compiled
 # there: about 3 minutes each on two cores, once for a machine. The MySQL server is server.sh's business.
@@ -25,7 +26,7 @@ die() {
 #   procps        pkill, with which mtr.sh ends a run under sudo
 #   util-linux    flock, unshare
 # and shellcheck for the shell scripts.
-readonly PACKAGES=(g++ git libclang-dev librocksdb-dev procps shellcheck util-linux)
+PACKAGES=(g++ git libclang-dev librocksdb-dev procps shellcheck util-linux)
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then
@@ -73,7 +74,8 @@ fuzz=''
 case ${1-} in
 '') ;;
 --fuzz) fuzz=yes ;;
-*) die "usage: setup.sh [--fuzz]" ;;
+--bench) PACKAGES+=(xfsprogs) ;;
+*) die "usage: setup.sh [--fuzz | --bench]" ;;
 esac
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust first"
