@@ -7,8 +7,8 @@
 //! | one bit for each [`GRANULE`] of the block, the lowest bit of the first byte for the first; bits behind the last are 0 | 1: it is there, 0: it is all zeros |
 //! | the granules that are there, one behind the other; the last one of a block may be shorter | |
 //!
-//! Pages of compressed tables end in holes, a new table is mostly pages that were never used, and neither is worth a look at more than
-//! that.
+//! Pages of compressed tables end in holes, and a new table is mostly pages that were never used. A look at the bytes finds both, whatever
+//! the file system says of holes.
 
 use std::ops::Range;
 
