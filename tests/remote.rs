@@ -57,8 +57,8 @@ fn replaces_data_exactly_under_writes() {
         for stage in &report.stages {
             assert_eq!((&*stage.state, stage.id), ("Completed", 1), "{stage:?}");
             assert!(stage.begin_time.is_some() && stage.elapsed.is_some(), "{stage:?}");
-            // Between two plugins of ours zeros do not cross it.
-            let least = if donor.plugin() == Plugin::Ours { stage.data / 8 } else { stage.data };
+            // Between two plugins of ours zeros do not cross it, but a sixteenth of each block does.
+            let least = if donor.plugin() == Plugin::Ours { stage.data / 16 } else { stage.data };
             assert!(stage.network >= least, "{stage:?}");
         }
         assert!(report.data() > dataset::size(&mut donor.session()?)?);
