@@ -34,34 +34,28 @@ pub fn end_of_block(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
 ///
 /// # Errors
 /// The operating system's, or [`io::ErrorKind::WriteZero`].
-pub fn write_all(file: BorrowedFd<'_>, mut data: &[u8]) -> io::Result<()> {
-    while !data.is_empty() {
-        match rustix::io::write(file, data) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => data = &data[count..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+pub fn write_all(file: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
+    write_each(data, |rest, _| rustix::io::write(file, rest))
 }
 
 /// Writes all of `data` to `file` from `offset` on, and leaves the file's own offset alone.
 ///
 /// # Errors
 /// As [`write_all`]'s.
-pub(crate) fn write_all_at(
-    file: BorrowedFd<'_>,
-    mut data: &[u8],
-    mut offset: u64,
+pub(crate) fn write_all_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> io::Result<()> {
+    write_each(data, |rest, done| rustix::io::pwrite(file, rest, offset + done))
+}
+
+/// Calls `write` with what is left of `data`, and how many bytes of it are done, until all are.
+fn write_each(
+    data: &[u8],
+    write: impl Fn(&[u8], u64) -> rustix::io::Result<usize>,
 ) -> io::Result<()> {
-    while !data.is_empty() {
-        match rustix::io::pwrite(file, data, offset) {
+    let mut done = 0;
+    while done < data.len() {
+        match write(&data[done..], done as u64) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                data = &data[count..];
-                offset += count as u64;
-            }
+            Ok(count) => done += count,
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -82,23 +82,20 @@ impl FileWriter {
     /// # Errors
     /// As there.
     pub fn write_sparse(&self, to: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
-        if lift_direct(to) {
-            return write_all(to, data);
-        }
         self.write(to, data, |to, data| match end_if_allocated(to, data.len() as u64) {
             Some(end) => write_pages(to, data, end),
             None => write_all(to, data),
         })
     }
 
-    /// Has `write` write the data, in turn.
+    /// Has `write` write the data, in turn. Direct I/O, which needs no turn, takes them as they are.
     fn write(
         &self,
         to: BorrowedFd<'_>,
         data: &[u8],
         write: impl FnOnce(BorrowedFd<'_>, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let Some(turn) = self.turn_of(to) else { return write(to, data) };
+        let Some(turn) = self.turn_of(to) else { return write_all(to, data) };
         let turn = lock(turn);
         let written = write(to, data);
         end(turn);
