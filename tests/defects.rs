@@ -40,7 +40,7 @@ fn local_speed(server: &Mysqld, limit: u32) -> Result<f64> {
     session.run(Statement::local(&directory).to_string())?;
     fs::remove_dir_all(directory)?;
     let stages = clone::progress(&mut session)?;
-    let copy = stages.iter().find(|stage| stage.name == "FILE COPY").unwrap();
+    let copy = clone::file_copy(&stages);
     Ok(copy.data as f64 / copy.elapsed.unwrap().as_secs_f64() / f64::from(1 << 20))
 }
 

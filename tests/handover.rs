@@ -24,15 +24,9 @@ fn recipient(donor: &Mysqld) -> Result<Mysqld> {
     fixture::recipient_from(fixture::neighbour("recipient")?, donor)
 }
 
-/// What became of the donor's files. Pages and redo that are not in files yet cross the connection in later stages, and how much
-/// that is depends on what InnoDB has flushed by then.
-fn file_copy(stages: &[Stage]) -> &Stage {
-    stages.iter().find(|stage| stage.name == "FILE COPY").unwrap()
-}
-
-/// What has to be a file's is.
+/// What has to be a file's is: pages and redo that are not in files yet still cross the connection, in the stages after FILE COPY.
 fn assert_handed_over(stages: &[Stage]) {
-    let copy = file_copy(stages);
+    let copy = clone::file_copy(stages);
     assert!(copy.data > 0 && copy.network < copy.data / 20 + (64 << 10), "{copy:?}");
 }
 
@@ -101,7 +95,8 @@ fn short_blocks_are_sent_without_their_zeros() {
             "FLUSH TABLES small.t FOR EXPORT",
         ])?;
         let report = clone::run(&mut recipient, &statement)?;
-        let [before, after] = [before, report].map(|report| file_copy(&report.stages).network);
+        let [before, after] =
+            [before, report].map(|report| clone::file_copy(&report.stages).network);
         let network = after.saturating_sub(before) / TABLES;
         // A file that is handed over has its name and two messages.
         assert!(
@@ -127,7 +122,7 @@ fn blocks_are_as_long_as_the_recipient_would_take_them() {
             let report = clone::run(&mut recipient, &statement)?;
             assert_handed_over(&report.stages);
             fs::remove_dir_all(&directory)?;
-            Ok(file_copy(&report.stages).network)
+            Ok(clone::file_copy(&report.stages).network)
         };
         let mut both = || -> Result<_> { Ok([network("64 << 20")?, network("4 << 20")?]) };
         let before = both()?;

@@ -15,7 +15,7 @@ use crate::mysqld::Mysqld;
 use crate::sql::{Account, Session, SqlError, literal, server_error};
 use crate::wait::go_on;
 
-pub use monitor::{STAGES, Stage, Status, progress, status};
+pub use monitor::{STAGES, Stage, Status, file_copy, progress, status};
 
 /// `ER_RESTART_SERVER_FAILED`: the data is cloned, and no supervisor is there to start the server.
 const NO_SUPERVISOR: u16 = 3707;
