@@ -121,6 +121,10 @@ impl Host for MysqldHost {
         variables::restore_ddl_timeout(seconds, own);
     }
 
+    fn is_debug_server(&self) -> bool {
+        debug::is_debug_server()
+    }
+
     fn debug_keyword(&self, keyword: &str) -> bool {
         debug::debug_keyword(keyword)
     }

@@ -14,7 +14,7 @@ use clone_protocol::innodb;
 use crate::board::Begin;
 use crate::crew::{Bound, Crew};
 use crate::error::{Error, Result};
-use crate::meeting::{Boundary, Meeting};
+use crate::meeting::{self, Boundary, Meeting, Seat};
 use crate::point::{Point, Sign};
 use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
 use crate::storage::{Destination, Located, Source};
@@ -86,6 +86,8 @@ struct Task<'s, S: Session> {
     shared: Arc<Shared<S>>,
     /// The master has this; a worker does not.
     crew: Option<Crew>,
+    /// A worker has this while it is one of the destination's tasks in InnoDB.
+    seat: Option<Seat>,
     buffer: AlignedBuffer,
     /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
     commits_are_blocked: Option<S::CommitBlock>,
@@ -93,7 +95,14 @@ struct Task<'s, S: Session> {
 
 impl<'s, S: Session> Task<'s, S> {
     fn new(session: &'s S, shared: Arc<Shared<S>>, crew: Option<Crew>) -> Self {
-        Self { session, shared, crew, buffer: AlignedBuffer::new(), commits_are_blocked: None }
+        Self {
+            session,
+            shared,
+            crew,
+            seat: None,
+            buffer: AlignedBuffer::new(),
+            commits_are_blocked: None,
+        }
     }
 
     fn master(mut self, settings: Settings) -> Result<()> {
@@ -155,7 +164,7 @@ impl<'s, S: Session> Task<'s, S> {
         let directory = Some(shared.directory.as_str());
         match Destination::begin(session, &mut located, Mode::AddTask, directory) {
             Ok(destination) => {
-                let _seat = shared.meeting.join();
+                self.seat = Some(shared.meeting.join());
                 self.copy(source, destination)
             }
             Err(error) => {
@@ -166,11 +175,12 @@ impl<'s, S: Session> Task<'s, S> {
     }
 
     /// Copies until the end of the clone, and ends both sides.
-    fn copy(&mut self, source: Source<S::Engine>, destination: Destination) -> Result<()> {
+    fn copy(&mut self, source: Source<S::Engine>, mut destination: Destination) -> Result<()> {
         let session = self.session;
         let shared = Arc::clone(&self.shared);
         let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
-        let outcome = self.copy_each_engine(&source, &destination);
+        let outcome = self.copy_each_engine(&source, &mut destination);
+        self.seat = None;
         // Still there only if the clone has failed.
         self.commits_are_blocked = None;
         if let Err(error) = &outcome {
@@ -194,17 +204,17 @@ impl<'s, S: Session> Task<'s, S> {
     fn copy_each_engine(
         &mut self,
         source: &Source<S::Engine>,
-        destination: &Destination,
+        destination: &mut Destination,
     ) -> Result<()> {
         let session = self.session;
         let shared = Arc::clone(&self.shared);
         let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
         for (index, (from, task)) in source.located.iter().zip(&source.tasks).enumerate() {
-            let (Some(to), Some(&to_task)) = (located.get(index), destination.tasks.get(index))
-            else {
+            let Some(to) = located.get(index) else {
                 return Err(Error::Internal("Clone lost its destination".to_owned()));
             };
-            let mut copier = Copier { task: self, from, to, to_task, locator_index: index };
+            let destination = &mut *destination;
+            let mut copier = Copier { task: self, from, to, destination, locator_index: index };
             let size = shared.buffer_size;
             from.engine.copy(session, &from.locator, *task, size, index, &mut copier)?;
         }
@@ -246,7 +256,7 @@ struct Copier<'a, 's, S: Session> {
     task: &'a mut Task<'s, S>,
     from: &'a Located<S::Engine>,
     to: &'a Located<S::Engine>,
-    to_task: u32,
+    destination: &'a mut Destination,
     locator_index: usize,
 }
 
@@ -257,23 +267,37 @@ impl<S: Session> Copier<'_, '_, S> {
             return Err(Error::Interrupted);
         }
         let is_innodb = self.to.engine.db_type() == innodb::DB_TYPE;
-        if let Some(boundary) = Boundary::of(view.descriptor).filter(|_| is_innodb) {
-            self.task.shared.meeting.meet(session, self.task.crew.is_some(), boundary);
+        let Some(to_task) = self.destination.task(self.locator_index) else {
+            return match is_innodb && meeting::is_state(view.descriptor) {
+                true => Ok(()),
+                false => Err(Error::Internal("Clone lost its destination".to_owned())),
+            };
+        };
+        let boundary = Boundary::of(view.descriptor).filter(|_| is_innodb);
+        let is_master = self.task.crew.is_some();
+        if let Some(boundary) = boundary {
+            self.task.shared.meeting.meet(session, is_master, boundary);
         }
         let mut applier =
             Applier { task: self.task, from: self.from, source: *view, block, failure: None };
         let outcome = self.to.engine.apply(
             session,
             &self.to.locator,
-            self.to_task,
+            to_task,
             self.locator_index,
             view.descriptor,
             &mut applier,
         );
         match applier.failure {
-            Some(error) if outcome.is_ok() => Err(error),
-            _ => outcome,
+            Some(error) if outcome.is_ok() => return Err(error),
+            _ => outcome?,
         }
+        let may_leave = boundary.is_some_and(Boundary::lets_workers_leave) && !is_master;
+        if may_leave && !session.host().is_debug_server() {
+            self.destination.leave(session, self.to, self.locator_index)?;
+            self.task.seat = None;
+        }
+        Ok(())
     }
 }
 

@@ -66,6 +66,11 @@ pub trait Host: Send + Sync + 'static {
     /// recipient's value that counts.
     fn lend_ddl_timeout(&self, seconds: u32, begin: &mut dyn FnMut());
 
+    /// Whether this is a debug server, whose engines assert what release servers do not need.
+    fn is_debug_server(&self) -> bool {
+        false
+    }
+
     /// Whether a DBUG keyword of MySQL's debug tests is set. Always false on a release server.
     fn debug_keyword(&self, keyword: &str) -> bool {
         let _ = keyword;

@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 use super::apply::Applier;
 use super::task::{Expected, Storage, Task, locators_expected, unexpected};
 use crate::error::{Error, Result, number};
-use crate::meeting::Boundary;
+use crate::meeting::{self, Boundary};
 use crate::params;
 use crate::session::{Engine, Host, Mode, Session};
 use crate::storage::{Destination, Located};
@@ -38,10 +38,8 @@ impl<S: Session> Task<'_, S> {
         locator_index: usize,
         descriptor: &[u8],
     ) -> Result<()> {
-        let Storage::Active(Destination { tasks }) = &self.storage else {
-            return Err(unexpected());
-        };
-        let Some(&task) = tasks.get(locator_index) else { return Err(unexpected()) };
+        let Storage::Active(destination) = &self.storage else { return Err(unexpected()) };
+        let task = destination.task(locator_index);
         let Some(Located { engine, locator }) = self.shared.located().get(locator_index).cloned()
         else {
             return Err(unexpected());
@@ -51,19 +49,33 @@ impl<S: Session> Task<'_, S> {
             return Err(Error::Protocol(text.to_owned()));
         }
         self.expected = Expected::default();
+        let mut boundary = None;
         if db_type == innodb::DB_TYPE {
             let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
             let checked = self.shared.stream.check_from(role, descriptor)?;
             self.expected = Expected { len: checked.data_len, holds_key: checked.key_in_data };
-            if let Some(boundary) = Boundary::of(descriptor) {
-                self.shared.meeting.meet(self.session, self.is_master(), boundary);
-            }
+            boundary = Boundary::of(descriptor);
+        }
+        let Some(task) = task else {
+            return if meeting::is_state(descriptor) { Ok(()) } else { Err(unexpected()) };
+        };
+        if let Some(boundary) = boundary {
+            self.shared.meeting.meet(self.session, self.is_master(), boundary);
         }
         let session = self.session;
         let mut callbacks = Applier::new(self, locator_index);
         let outcome =
             engine.apply(session, &locator, task, locator_index, descriptor, &mut callbacks);
-        callbacks.finish(outcome)
+        callbacks.finish(outcome)?;
+        let may_leave = boundary.is_some_and(Boundary::lets_workers_leave) && !self.is_master();
+        if may_leave
+            && !session.host().is_debug_server()
+            && let Storage::Active(destination) = &mut self.storage
+        {
+            destination.leave(session, &Located { engine, locator }, locator_index)?;
+            self.seat = None;
+        }
+        Ok(())
     }
 
     /// The engines of the donor's locators, which must be ours in the same order.

@@ -15,6 +15,8 @@ pub(super) struct Sending {
     entries: Vec<Entry>,
     /// Bytes of which the recipient was not told.
     pub(super) estimate: u64,
+    /// What it was told may have been lost with a connection.
+    owes_estimate: bool,
 }
 
 #[derive(Clone)]
@@ -52,6 +54,12 @@ impl Sending {
         self.entries.push(Entry { name, bytes, applied, is_listed, status });
     }
 
+    /// What the recipient has to be told of, if it has.
+    pub(super) fn take_estimate(&mut self) -> Option<u64> {
+        let is_due = std::mem::take(&mut self.owes_estimate) || self.estimate != 0;
+        is_due.then(|| std::mem::take(&mut self.estimate))
+    }
+
     /// A file to send, with its number.
     pub(super) fn take(&mut self) -> Option<(usize, Entry)> {
         let at = self.entries.iter().position(Entry::is_due)?;
@@ -75,6 +83,7 @@ impl Sending {
             let is_sent = entry.applied == Some(entry.bytes.len());
             entry.status = if is_sent { Status::Sent } else { Status::Waiting };
         }
+        self.owes_estimate = true;
         if states.is_empty() {
             // Neither has it heard how much there is.
             self.estimate = self.entries.iter().map(|entry| entry.bytes.len() as u64).sum();

@@ -143,8 +143,8 @@ impl Snapshot {
             if session.handle.is_killed() {
                 return Err(Error::Interrupted);
             }
-            if state.files.estimate != 0 {
-                return Ok(Next::Estimate(std::mem::take(&mut state.files.estimate)));
+            if let Some(bytes) = state.files.take_estimate() {
+                return Ok(Next::Estimate(bytes));
             }
             match state.phase {
                 Phase::Initial => {

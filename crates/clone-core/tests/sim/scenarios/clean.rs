@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clone_core::progress::Stage;
 use clone_core::session::Host;
+use clone_protocol::innodb::SnapshotState;
 
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, Event, Step};
@@ -33,6 +34,27 @@ fn any_number_of_threads() {
                 assert_eq!(started, threads - 1, "workers");
             });
         }
+    }
+}
+
+/// InnoDB's workers would sleep while the master syncs all files, and longer than that.
+#[test]
+fn nobody_waits_for_files_to_be_synced() {
+    for threads in 1..=4 {
+        Setup::new(threads.into()).threads(threads).run(|world| {
+            let recipient = Arc::clone(&world.recipient);
+            let tasks = Arc::new(AtomicU32::new(0));
+            let seen = Arc::clone(&tasks);
+            world.interfere(move |event| {
+                if matches!(event, Event::Engine(Step::Follow(SnapshotState::Done))) {
+                    let balance = recipient.innodb.balance();
+                    seen.store(balance.begun - balance.ended, Ordering::Relaxed);
+                }
+                Action::Pass
+            });
+            world.clone_remote(Target::Directory("clone")).assert_ok();
+            assert_eq!(tasks.load(Ordering::Relaxed), 1, "the master, alone");
+        });
     }
 }
 
