@@ -6,7 +6,7 @@ use std::io;
 
 use zeroize::Zeroize;
 
-use crate::sparse;
+use crate::sparse::{self, Sparse};
 
 /// How the bytes of a block are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +193,8 @@ impl Unpacker {
         let damaged = || io::Error::from(io::ErrorKind::InvalidData);
         let len = match codec {
             Codec::Sparse => {
-                sparse::unpack(packed, block).map(|()| block.len()).ok_or_else(damaged)?
+                Sparse::parse(packed, block.len()).ok_or_else(damaged)?.unpack(block);
+                block.len()
             }
             Codec::Lz4 => lz4_flex::block::decompress_into(packed, block)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,

@@ -19,22 +19,25 @@ const SHARING: [u64; 4] = [0x5846_5342, 0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1];
 /// Takes `O_DIRECT` off a file in memory, where it means nothing: such a file *is* the cache. But with the flag the kernel copies
 /// pages before it hands them on, which without it it only refers to. Gives whether the file is still direct.
 pub fn lift_direct(file: BorrowedFd<'_>) -> bool {
+    lift_direct_if(file, || file_system(file) == Some(TMPFS))
+}
+
+fn lift_direct_if(file: BorrowedFd<'_>, is_in_memory: impl FnOnce() -> bool) -> bool {
     let Ok(flags) = rustix::fs::fcntl_getfl(file) else { return true };
-    if !flags.contains(OFlags::DIRECT) {
-        return false;
-    }
-    let is_memory = rustix::fs::fstatfs(file)
-        .is_ok_and(|facts| u64::try_from(facts.f_type).is_ok_and(|magic| magic == TMPFS));
-    !(is_memory && rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT).is_ok())
+    flags.contains(OFlags::DIRECT)
+        && !(is_in_memory() && rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT).is_ok())
+}
+
+/// The magic number of the file system.
+fn file_system(file: BorrowedFd<'_>) -> Option<u64> {
+    rustix::fs::fstatfs(file).ok().and_then(|facts| u64::try_from(facts.f_type).ok())
 }
 
 /// Whether a file's bytes can only be copied, and through memory: it is in memory or read through the cache, and on no file system whose
 /// files may share blocks.
 pub fn is_copied_through_memory(file: BorrowedFd<'_>) -> bool {
-    let shares = rustix::fs::fstatfs(file).map_or(true, |facts| {
-        u64::try_from(facts.f_type).is_ok_and(|magic| SHARING.contains(&magic))
-    });
-    !shares && !lift_direct(file)
+    file_system(file)
+        .is_some_and(|magic| !SHARING.contains(&magic) && !lift_direct_if(file, || magic == TMPFS))
 }
 
 /// Whether the blocks of `from` can be shared by files beside `to` instead of copied (`FICLONE`: XFS, btrfs). Found out with a file

@@ -2,7 +2,7 @@
 
 //! Whole reads and writes at a file's current offset.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
 /// Fills `buffer` from `file`.
@@ -35,27 +35,35 @@ pub fn end_of_block(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
 /// # Errors
 /// The operating system's, or [`io::ErrorKind::WriteZero`].
 pub fn write_all(file: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
-    write_each(data, |rest, _| rustix::io::write(file, rest))
+    let mut done = 0;
+    while done < data.len() {
+        match rustix::io::write(file, &data[done..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => done += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
-/// Writes all of `data` to `file` from `offset` on, and leaves the file's own offset alone.
+/// Writes all of `parts`, one behind the other, to `file` from `offset` on, and leaves the file's own offset alone. There are no more than an
+/// operating system takes, 1024.
 ///
 /// # Errors
 /// As [`write_all`]'s.
-pub(crate) fn write_all_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> io::Result<()> {
-    write_each(data, |rest, done| rustix::io::pwrite(file, rest, offset + done))
-}
-
-/// Calls `write` with what is left of `data`, and how many bytes of it are done, until all are.
-fn write_each(
-    data: &[u8],
-    write: impl Fn(&[u8], u64) -> rustix::io::Result<usize>,
+pub(crate) fn write_parts_at(
+    file: BorrowedFd<'_>,
+    mut parts: &mut [IoSlice<'_>],
+    mut offset: u64,
 ) -> io::Result<()> {
-    let mut done = 0;
-    while done < data.len() {
-        match write(&data[done..], done as u64) {
+    while !parts.is_empty() {
+        match rustix::io::pwritev(file, parts, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => done += count,
+            Ok(count) => {
+                IoSlice::advance_slices(&mut parts, count);
+                offset += count as u64;
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -95,7 +103,8 @@ mod tests {
         file.read_to_string(&mut all).unwrap();
         assert_eq!(all, "01abc56789");
 
-        write_all_at(file.as_fd(), b"xyz", 8).unwrap();
+        let mut parts = [b"x", &b""[..], b"yz"].map(IoSlice::new);
+        write_parts_at(file.as_fd(), &mut parts, 8).unwrap();
         assert_eq!(file.stream_position().unwrap(), 10);
         file.rewind().unwrap();
         all.clear();
@@ -104,6 +113,8 @@ mod tests {
 
         let full = File::options().write(true).open("/dev/full").unwrap();
         let error = write_all(full.as_fd(), b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let error = write_parts_at(full.as_fd(), &mut [IoSlice::new(b"x")], 0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -28,4 +28,5 @@ pub use direct::{is_copied_through_memory, lift_direct};
 pub use file::{end_of_block, read_exact, write_all};
 pub use handover::{FileGiver, FileTaker, Taken, TakenFile, is_read_only};
 pub use socket::{Socket, is_within_host};
+pub use sparse::Sparse;
 pub use writer::FileWriter;

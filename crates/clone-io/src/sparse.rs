@@ -10,10 +10,17 @@
 //! Pages of compressed tables end in holes, and a new table is mostly pages that were never used. A look at the bytes finds both, whatever
 //! the file system says of holes.
 
+use std::io::IoSlice;
 use std::ops::Range;
 
 /// Bytes that one bit stands for: a sector. Coarser ones miss most of what is free in InnoDB's pages, finer ones cost more than they find.
 const GRANULE: usize = 512;
+
+/// Bytes that one byte of the map stands for: a page of memory, and of most file systems.
+const PAGE: usize = 8 * GRANULE;
+
+/// What may be missing between two granules of neighbouring pages.
+static ZEROS: [u8; 2 * PAGE] = [0; 2 * PAGE];
 
 /// A packed block has at least so much of the block, with zeros if need be. A recipient with a bandwidth limit takes as long for it as for the
 /// block, and the donor, who waits until there is room for the next one in the socket's megabytes, gives up after a minute.
@@ -57,24 +64,101 @@ pub(crate) fn pack(block: &[u8], place: &mut [u8], limit: usize) -> Option<usize
     Some(len)
 }
 
-/// Fills `block` from its packed form; none if that is not one of a block of this length.
-pub(crate) fn unpack(packed: &[u8], block: &mut [u8]) -> Option<()> {
-    let count = block.len().div_ceil(GRANULE);
-    let (map, mut packed) = packed.split_at_checked(map_len(block.len()))?;
-    if (count..map.len() * 8).any(|index| is_there(map, index)) {
-        return None;
+/// A block without its zeros, whose map and granules fit together.
+#[derive(Clone, Copy, Debug)]
+pub struct Sparse<'a> {
+    map: &'a [u8],
+    granules: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Sparse<'a> {
+    /// None if it is not the packed form of a block of `len` bytes.
+    pub fn parse(packed: &'a [u8], len: usize) -> Option<Self> {
+        let (map, granules) = packed.split_at_checked(map_len(len))?;
+        let count = len.div_ceil(GRANULE);
+        let has_more = (count..map.len() * 8).any(|index| is_there(map, index));
+        let there: usize = map.iter().map(|bits| bits.count_ones() as usize).sum();
+        // The last one may be shorter.
+        let short = if count > 0 && is_there(map, count - 1) { count * GRANULE - len } else { 0 };
+        let fits = !has_more && there * GRANULE - short == granules.len();
+        fits.then_some(Self { map, granules, len })
     }
-    for (run, is_there) in runs(block.len(), GRANULE, |index| is_there(map, index)) {
-        let place = &mut block[run];
-        if is_there {
-            let (here, rest) = packed.split_at_checked(place.len())?;
-            place.copy_from_slice(here);
-            packed = rest;
-        } else {
-            place.fill(0);
+
+    /// Bytes of the block.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it is a block of no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Fills `block`, which has this length.
+    ///
+    /// # Panics
+    /// It has another one.
+    pub fn unpack(&self, block: &mut [u8]) {
+        assert_eq!(block.len(), self.len);
+        let mut granules = self.granules;
+        for (run, is_there) in self.runs(0..self.len) {
+            let place = &mut block[run];
+            if is_there {
+                place.copy_from_slice(take(&mut granules, place.len()));
+            } else {
+                place.fill(0);
+            }
         }
     }
-    packed.is_empty().then_some(())
+
+    /// Gives the parts of the block that are not all zeros, in whole pages as far as there are: where each begins, and its bytes. `give`
+    /// may take the bytes apart.
+    pub(crate) fn islands<E>(
+        &self,
+        mut give: impl FnMut(usize, &mut [IoSlice<'a>]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut granules = self.granules;
+        let mut parts = Vec::with_capacity(MAX_PARTS);
+        let has_any = |page: usize| self.map[page] != 0;
+        for (island, _) in runs(self.len, PAGE, has_any).filter(|(_, has_any)| *has_any) {
+            let (mut begin, mut end) = (island.start, island.start);
+            for (run, is_there) in self.runs(island) {
+                end = run.end;
+                parts.push(IoSlice::new(match is_there {
+                    true => take(&mut granules, run.len()),
+                    false => &ZEROS[..run.len()],
+                }));
+                if parts.len() == MAX_PARTS {
+                    give(begin, &mut parts)?;
+                    parts.clear();
+                    begin = end;
+                }
+            }
+            if begin < end {
+                give(begin, &mut parts)?;
+                parts.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs of granules in a part of the block that begins with one.
+    fn runs(&self, part: Range<usize>) -> impl Iterator<Item = (Range<usize>, bool)> + 'a {
+        let (map, start) = (self.map, part.start);
+        runs(part.len(), GRANULE, move |index| is_there(map, start / GRANULE + index))
+            .map(move |(run, is_there)| (run.start + start..run.end + start, is_there))
+    }
+}
+
+/// Parts of an island that are given at once; an operating system takes 1024.
+const MAX_PARTS: usize = 64;
+
+/// Takes `len` bytes from the front of `bytes`.
+fn take<'a>(bytes: &mut &'a [u8], len: usize) -> &'a [u8] {
+    let (here, rest) = bytes.split_at(len);
+    *bytes = rest;
+    here
 }
 
 /// The parts of `len` bytes in pieces of `step` that are all of one kind, in turn, and which one.
@@ -92,15 +176,6 @@ fn runs(
         begin = end;
         Some((run, one))
     })
-}
-
-/// The parts of `data`, in pieces of `step` bytes, that are not all zeros.
-pub(crate) fn islands(data: &[u8], step: usize) -> impl Iterator<Item = Range<usize>> {
-    let is_land = move |index: usize| {
-        let at = index * step;
-        !is_zero(&data[at..(at + step).min(data.len())])
-    };
-    runs(data.len(), step, is_land).filter_map(|(run, is_land)| is_land.then_some(run))
 }
 
 fn is_there(map: &[u8], index: usize) -> bool {
@@ -124,6 +199,27 @@ mod tests {
     /// The most bytes that a block of `len` takes.
     fn max_packed(len: usize) -> usize {
         map_len(len) + len
+    }
+
+    fn joined(parts: &[IoSlice<'_>]) -> Vec<u8> {
+        parts.iter().flat_map(|part| part.to_vec()).collect()
+    }
+
+    fn unpack(packed: &[u8], block: &mut [u8]) -> Option<()> {
+        let sparse = Sparse::parse(packed, block.len())?;
+        sparse.unpack(block);
+        // Written page by page it is the same.
+        let mut written = vec![0; block.len()];
+        let mut behind = 0;
+        let gave: Result<(), ()> = sparse.islands(|at, parts| {
+            assert!(at >= behind && at.is_multiple_of(GRANULE) && parts.len() <= MAX_PARTS);
+            let bytes = joined(parts);
+            written[at..at + bytes.len()].copy_from_slice(&bytes);
+            behind = at + bytes.len();
+            Ok(())
+        });
+        assert!(gave.is_ok() && written == *block);
+        Some(())
     }
 
     fn packed(block: &[u8]) -> Vec<u8> {
@@ -209,12 +305,47 @@ mod tests {
     }
 
     #[test]
-    fn islands_are_what_is_not_zero() {
-        let data = [0, 0, 0, 0, 5, 0, 0, 1, 0, 0, 7];
-        assert_eq!(islands(&data, 2).collect::<Vec<_>>(), [4..8, 10..11]);
-        assert_eq!(islands(&[1, 0, 0, 4], 1).collect::<Vec<_>>(), [0..1, 3..4]);
-        assert_eq!(islands(&[0; 3], 2).count(), 0);
-        assert_eq!(islands(&[], 2).count(), 0);
+    fn islands_are_whole_pages() {
+        let mut block = vec![0; 10 * PAGE + 700];
+        block[PAGE + GRANULE] = 1;
+        block[2 * PAGE] = 2;
+        block[5 * PAGE - 1] = 3;
+        block[10 * PAGE + 699] = 4;
+        // As if so little would do.
+        let mut packed = vec![0; 11];
+        for (at, bits) in [(1, 2), (2, 1), (4, 1 << 7), (10, 2)] {
+            packed[at] = bits;
+        }
+        for granule in [PAGE + GRANULE, 2 * PAGE, 5 * PAGE - GRANULE] {
+            packed.extend_from_slice(&block[granule..granule + GRANULE]);
+        }
+        packed.extend_from_slice(&block[10 * PAGE + GRANULE..]);
+        let mut islands = Vec::new();
+        let sparse = Sparse::parse(&packed, block.len()).unwrap();
+        let gave: Result<(), ()> = sparse.islands(|at, parts| {
+            islands.push((at, joined(parts).len()));
+            Ok(())
+        });
+        gave.unwrap();
+        assert_eq!(islands, [(PAGE, 2 * PAGE), (4 * PAGE, PAGE), (10 * PAGE, 700)]);
+        assert_eq!(sparse.islands(|_, _| Err(())), Err(()));
+    }
+
+    /// Every other granule is there: more parts than are given at once.
+    #[test]
+    fn long_islands_come_in_pieces() {
+        let mut block = vec![0; 20 * PAGE];
+        block.iter_mut().step_by(2 * GRANULE).for_each(|byte| *byte = 1);
+        let packed = packed(&block);
+        let mut unpacked = vec![0xee; block.len()];
+        unpack(&packed, &mut unpacked).unwrap();
+        assert!(unpacked == block);
+        let (mut pieces, sparse) = (0, Sparse::parse(&packed, block.len()).unwrap());
+        let gave: Result<(), ()> = sparse.islands(|_, _| {
+            pieces += 1;
+            Ok(())
+        });
+        assert_eq!((gave, pieces), (Ok(()), 160 / MAX_PARTS + 1));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::ahead::{begin_reading, begin_write_back};
 use crate::buffer::AlignedBuffer;
 use crate::copy::{CopyError, copy_file_to_file};
 use crate::direct::{can_reflink, lift_direct};
-use crate::file::{write_all, write_all_at};
-use crate::sparse::islands;
+use crate::file::{write_all, write_parts_at};
+use crate::sparse::Sparse;
 
 /// Files whose numbers differ by a multiple of this take turns with each other, for nothing.
 const TURNS: usize = 64;
@@ -73,36 +73,32 @@ impl FileWriter {
     /// # Errors
     /// As there.
     pub fn write_all(&self, to: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
-        self.write(to, data, write_all)
+        let Some(turn) = self.turn_of(to) else { return write_all(to, data) };
+        in_turn(turn, to, data.len(), || write_all(to, data))
     }
 
-    /// As [`write_all`](Self::write_all), a block that has many zeros. Behind the end of a file in the cache they need not be written:
-    /// there the block's space is allocated, which reads as zeros, and only pages that have something in them are written.
+    /// As [`write_all`](Self::write_all), a block that came without its zeros. Behind the end of a file in the cache they need not be
+    /// written: there the block's space is allocated, which reads as zeros, and only pages that have something in them are written.
+    /// Elsewhere it is unpacked into `buffer` first.
     ///
     /// # Errors
     /// As there.
-    pub fn write_sparse(&self, to: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
-        self.write(to, data, |to, data| match end_if_allocated(to, data.len() as u64) {
-            Some(end) => write_pages(to, data, end),
-            None => write_all(to, data),
-        })
-    }
-
-    /// Has `write` write the data, in turn. Direct I/O, which needs no turn, takes them as they are.
-    fn write(
+    pub fn write_sparse(
         &self,
         to: BorrowedFd<'_>,
-        data: &[u8],
-        write: impl FnOnce(BorrowedFd<'_>, &[u8]) -> io::Result<()>,
+        block: &Sparse<'_>,
+        buffer: &mut AlignedBuffer,
     ) -> io::Result<()> {
-        let Some(turn) = self.turn_of(to) else { return write_all(to, data) };
-        let turn = lock(turn);
-        let written = write(to, data);
-        end(turn);
-        if data.len() as u64 >= LARGE {
-            begin_write_back(to, data.len() as u64);
-        }
-        written
+        let mut write_unpacked = || {
+            let bytes = buffer.aligned(block.len());
+            block.unpack(bytes);
+            write_all(to, bytes)
+        };
+        let Some(turn) = self.turn_of(to) else { return write_unpacked() };
+        in_turn(turn, to, block.len(), || match end_if_allocated(to, block.len() as u64) {
+            Some(end) => write_islands(to, block, end),
+            None => write_unpacked(),
+        })
     }
 
     /// [`copy_file_to_file`], in turn.
@@ -127,10 +123,7 @@ impl FileWriter {
         }
         let turn = if is_large { lock_patiently(turn) } else { lock(turn) };
         let copied = copy();
-        end(turn);
-        if is_large {
-            begin_write_back(to, len);
-        }
+        end(turn, to, len);
         copied
     }
 
@@ -154,14 +147,24 @@ fn end_if_allocated(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
 }
 
 /// Writes those pages of a block that ends at `end` which have something in them, and leaves the file's offset at the end.
-fn write_pages(file: BorrowedFd<'_>, data: &[u8], end: u64) -> io::Result<()> {
-    const PAGE: usize = 4096;
-    let start = end - data.len() as u64;
-    for pages in islands(data, PAGE) {
-        write_all_at(file, &data[pages.clone()], start + pages.start as u64)?;
-    }
+fn write_islands(file: BorrowedFd<'_>, block: &Sparse<'_>, end: u64) -> io::Result<()> {
+    let start = end - block.len() as u64;
+    block.islands(|at, parts| write_parts_at(file, parts, start + at as u64))?;
     rustix::fs::seek(file, rustix::fs::SeekFrom::Start(end))?;
     Ok(())
+}
+
+/// Has a block of `len` bytes written in turn.
+fn in_turn(
+    turn: &Mutex<Turn>,
+    to: BorrowedFd<'_>,
+    len: usize,
+    write: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let turn = lock(turn);
+    let written = write();
+    end(turn, to, len as u64);
+    written
 }
 
 /// What a turn guards is in the kernel: a task that panicked leaves nothing wrong.
@@ -186,11 +189,18 @@ fn lock_patiently(turn: &Mutex<Turn>) -> MutexGuard<'_, Turn> {
     lock(turn)
 }
 
-fn end(mut turn: MutexGuard<'_, Turn>) {
+/// A block of `len` bytes has been written.
+fn end(mut turn: MutexGuard<'_, Turn>, to: BorrowedFd<'_>, len: u64) {
+    if len < LARGE {
+        return;
+    }
     turn.0 = Some((gettid(), Instant::now()));
+    drop(turn);
+    begin_write_back(to, len);
 }
 
-/// Bytes of a block that are worth a write of their own, and a wait. PAGE COPY writes single pages, of which neighbours come soon.
+/// Bytes of a block that are worth a write of their own, and a wait. PAGE COPY writes single pages, of which neighbours come soon, and small
+/// tables have one block.
 const LARGE: u64 = 256 << 10;
 
 #[cfg(test)]
@@ -211,7 +221,7 @@ mod tests {
         assert!(std::ptr::eq(turn, writer.turn_of(other.as_fd()).unwrap()));
         let guard = lock(turn);
         assert!(turn.try_lock().is_err());
-        end(guard);
+        drop(guard);
         writer.write_all(other.as_fd(), b"x").unwrap();
         assert_eq!(std::fs::read(file.path()).unwrap(), b"x");
     }
@@ -260,6 +270,12 @@ mod tests {
         let mut block = vec![0; 3 * 4096 + 700];
         block[4096] = 1;
         block[3 * 4096 + 699] = 2;
+        let mut packed = vec![0, 1, 0, 2];
+        packed.extend_from_slice(&block[4096..4096 + 512]);
+        packed.extend_from_slice(&block[3 * 4096 + 512..]);
+        let sparse = Sparse::parse(&packed, block.len()).unwrap();
+        let nothing = Sparse::parse(&[], 0).unwrap();
+        let mut buffer = AlignedBuffer::new();
         for parent in ["/dev/shm", "/var/tmp"] {
             let Ok(directory) = tempfile::tempdir_in(parent) else { continue };
             let path = directory.path().join("to");
@@ -270,22 +286,23 @@ mod tests {
             assert_eq!(end_if_allocated(to.as_fd(), len), Some(len), "{parent}");
             assert_eq!(end_if_allocated(to.as_fd(), len), None, "it has something there");
             to.set_len(0).unwrap();
-            writer.write_sparse(to.as_fd(), &block).unwrap();
+            writer.write_sparse(to.as_fd(), &sparse, &mut buffer).unwrap();
             assert_eq!(to.stream_position().unwrap(), block.len() as u64, "{parent}");
             assert!(std::fs::read(&path).unwrap() == block, "{parent}");
 
             writer.write_all(to.as_fd(), &vec![7; block.len()]).unwrap();
             to.seek(SeekFrom::Start(block.len() as u64 + 5)).unwrap();
-            writer.write_sparse(to.as_fd(), &block).unwrap();
+            writer.write_sparse(to.as_fd(), &sparse, &mut buffer).unwrap();
             to.seek(SeekFrom::Current(3)).unwrap();
-            writer.write_sparse(to.as_fd(), &block).unwrap();
+            writer.write_sparse(to.as_fd(), &sparse, &mut buffer).unwrap();
             let over = [&block[..], &[7; 5], &block, &[0; 3], &block].concat();
             assert!(std::fs::read(&path).unwrap() == over, "{parent}");
-            writer.write_sparse(to.as_fd(), &[]).unwrap();
+            writer.write_sparse(to.as_fd(), &nothing, &mut buffer).unwrap();
             assert_eq!(to.metadata().unwrap().len(), over.len() as u64);
         }
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let error = FileWriter::default().write_sparse(full.as_fd(), &block).unwrap_err();
+        let writer = FileWriter::default();
+        let error = writer.write_sparse(full.as_fd(), &sparse, &mut buffer).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 

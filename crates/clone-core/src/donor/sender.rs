@@ -118,17 +118,21 @@ impl Buffers {
             packet[0] = ResponseCode::Data as u8;
             return Ok((&mut self.packet, packet));
         }
-        let tail = Block::tail(clone_io::checksum(data));
-        let (form, packet) = match packed {
-            Some((Codec::Sparse, packed)) => (BlockForm::Sparse, packed),
-            Some((Codec::Lz4, packed)) => (BlockForm::Lz4, packed),
-            Some((Codec::Zstd, packed)) => (BlockForm::Zstd, packed),
-            None => (BlockForm::Raw, packet),
+        let sum = clone_io::checksum;
+        let (form, sum, packet) = match packed {
+            // Without a look at the zeros.
+            Some((Codec::Sparse, packed)) => {
+                let end = packed.len() - BLOCK_TAIL;
+                (BlockForm::Sparse, sum(&packed[BLOCK_HEAD..end]), packed)
+            }
+            Some((Codec::Lz4, packed)) => (BlockForm::Lz4, sum(data), packed),
+            Some((Codec::Zstd, packed)) => (BlockForm::Zstd, sum(data), packed),
+            None => (BlockForm::Raw, sum(data), packet),
         };
         let head = Block::head(ResponseCode::Block as u8, form, length);
         packet[..BLOCK_HEAD].copy_from_slice(&head);
         let end = packet.len() - BLOCK_TAIL;
-        packet[end..].copy_from_slice(&tail);
+        packet[end..].copy_from_slice(&Block::tail(sum));
         Ok((&mut self.packet, packet))
     }
 }
@@ -192,12 +196,13 @@ impl<'a, S: Session> Sender<'a, S> {
     /// It waits until the recipient has copied the block, for the engine counts on it that a block has been read when this is over:
     /// pages that change later are in PAGE COPY only as long as it tracks them.
     fn hand_over(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<bool> {
-        let is_possible =
-            self.buffers.giver.is_some() && !view.is_secure && clone_io::is_read_only(file);
+        if self.buffers.giver.is_none() || view.is_secure {
+            return Ok(false);
+        }
         // What can be shared on the disk takes no space, however short it is.
         let is_worth_a_look =
             self.buffers.tries_to_pack(len as usize) && clone_io::is_copied_through_memory(file);
-        if !is_possible || is_worth_a_look {
+        if is_worth_a_look || !clone_io::is_read_only(file) {
             return Ok(false);
         }
         let Some(end) = clone_io::end_of_block(file, u64::from(len)) else { return Ok(false) };

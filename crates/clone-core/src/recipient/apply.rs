@@ -2,11 +2,14 @@
 
 //! What a recipient's engine calls while it applies a descriptor.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clone_io::{ALIGNMENT, AlignedBuffer, Codec, CopyError, FileTaker, TakenFile, Unpacker};
+use clone_io::{
+    ALIGNMENT, AlignedBuffer, Codec, CopyError, FileTaker, Sparse, TakenFile, Unpacker,
+};
 use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, CommandCode, Response};
 use zeroize::Zeroize;
 
@@ -65,16 +68,12 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
         let received = receive(*session, shared, data, *expected, intake)?;
         let network_len = received.network_len;
         let len = received.len();
+        let failed = |error: io::Error| Error::file(true, view.destination_name, &error);
+        let (files, buffer) = (&shared.files, &mut intake.buffer);
         match received.place {
             Place::File(from, len) => copy(view, shared, from, file, len, intake)?,
-            place => {
-                let bytes = place.bytes(view, &mut intake.buffer, false)?;
-                let written = match received.is_sparse {
-                    true => shared.files.write_sparse(file, bytes),
-                    false => shared.files.write_all(file, bytes),
-                };
-                written.map_err(|error| Error::file(true, view.destination_name, &error))?;
-            }
+            Place::Sparse(block) => files.write_sparse(file, &block, buffer).map_err(failed)?,
+            place => files.write_all(file, place.bytes(view, buffer, false)?).map_err(failed)?,
         }
         shared.traffic.account(*session, len, network_len)
     }
@@ -156,14 +155,14 @@ struct Received<'l> {
     place: Place<'l>,
     /// Bytes that crossed the network for it.
     network_len: u64,
-    /// It came without its zeros.
-    is_sparse: bool,
 }
 
 /// Where it is.
 enum Place<'l> {
     /// In the connection's memory.
     Packet(&'l mut [u8]),
+    /// In the connection's memory, without its zeros.
+    Sparse(Sparse<'l>),
     /// So many bytes at the beginning of the task's buffer.
     Buffer(usize),
     /// So many bytes of a file that the donor has handed over.
@@ -175,6 +174,7 @@ impl Received<'_> {
     fn len(&self) -> u64 {
         (match &self.place {
             Place::Packet(bytes) => bytes.len(),
+            Place::Sparse(block) => block.len(),
             Place::Buffer(len) | Place::File(_, len) => *len,
         }) as u64
     }
@@ -190,6 +190,11 @@ impl<'l> Place<'l> {
     ) -> Result<&'l mut [u8]> {
         Ok(match self {
             Place::Buffer(len) => buffer.aligned(len),
+            Place::Sparse(block) => {
+                let bytes = buffer.aligned(block.len());
+                block.unpack(bytes);
+                bytes
+            }
             Place::File(file, len) => {
                 let bytes = buffer.aligned(len);
                 clone_io::read_exact(file.as_fd(), bytes)
@@ -283,7 +288,7 @@ fn receive<'l, S: Session>(
     let (form, checksum) = match block {
         None => {
             let place = Place::Packet(&mut packet.data[1..]);
-            return Ok(Received { place, network_len, is_sparse: false });
+            return Ok(Received { place, network_len });
         }
         Some((BlockForm::File, _)) => {
             let file = files.as_mut().ok_or_else(unexpected)?.take(HANDOVER_LIMIT);
@@ -295,15 +300,25 @@ fn receive<'l, S: Session>(
                 lost(session)
             })?;
             let place = Place::File(file, len);
-            return Ok(Received { place, network_len, is_sparse: false });
+            return Ok(Received { place, network_len });
         }
         Some(other) => other,
     };
     let end = packet.data.len() - BLOCK_TAIL;
     let packed = &mut packet.data[BLOCK_HEAD..end];
+    // The zeros of a sparse block are in no checksum.
+    let is_sparse = form == BlockForm::Sparse;
+    if is_sparse && clone_io::checksum(packed) != checksum {
+        return Err(damaged(session));
+    }
     let codec = match form {
-        BlockForm::Raw | BlockForm::File => None,
+        // It goes to its file as it came.
+        BlockForm::Sparse if !expected.holds_key => {
+            let block = Sparse::parse(packed, len).ok_or_else(|| damaged(session))?;
+            return Ok(Received { place: Place::Sparse(block), network_len });
+        }
         BlockForm::Sparse => Some(Codec::Sparse),
+        BlockForm::Raw | BlockForm::File => None,
         BlockForm::Lz4 => Some(Codec::Lz4),
         BlockForm::Zstd => Some(Codec::Zstd),
     };
@@ -321,11 +336,11 @@ fn receive<'l, S: Session>(
             unpacked
         }
     };
-    if clone_io::checksum(unpacked) != checksum {
+    if !is_sparse && clone_io::checksum(unpacked) != checksum {
         return Err(damaged(session));
     }
     let place = if codec.is_some() { Place::Buffer(len) } else { Place::Packet(packed) };
-    Ok(Received { place, network_len, is_sparse: codec == Some(Codec::Sparse) })
+    Ok(Received { place, network_len })
 }
 
 /// The most that a block of an unknown engine may be, bytes.
