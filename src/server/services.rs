@@ -177,7 +177,7 @@ impl Registry {
     }
 
     /// Where the program begins that the registry is in.
-    fn program(&self) -> Option<NonNull<c_void>> {
+    fn program(&self) -> Option<usize> {
         self.methods().acquire.and_then(|acquire| symbols::program_of(acquire as *const c_void))
     }
 

@@ -158,7 +158,7 @@ pub enum BlockForm {
 /// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frames, 3 handed over, 4 sparse |
 /// | 1 | `u32` | bytes when unpacked; what the descriptor announces |
 /// | 5 | | the bytes, packed or not; none if handed over |
-/// | last 4 bytes | `u32` | CRC-32C of the unpacked bytes; not there if handed over |
+/// | last 4 bytes | `u32` | CRC-32C of the unpacked bytes, of a sparse block of those in the packet; not there if handed over |
 ///
 /// The checksum comes last so that a donor can send the beginning of a block before it has read the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ pub struct Block<'a> {
     pub form: BlockForm,
     /// Bytes when unpacked.
     pub len: u32,
-    /// CRC-32C of the unpacked bytes; 0 if handed over.
+    /// CRC-32C of the unpacked bytes, or of `bytes` of a sparse block, whose zeros nobody looks at; 0 if handed over.
     pub checksum: u32,
     /// The bytes in the packet.
     pub bytes: &'a [u8],
