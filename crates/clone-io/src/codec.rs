@@ -27,7 +27,7 @@ impl Worth {
     /// Levels 0 and 1 are for speed: packing and unpacking takes as much time as a good network needs for several times the bytes, so
     /// that a fifth at least is to be saved. Rows that do not compress leave a tenth of their pages empty.
     const FAST: Self = Self(4, 5);
-    /// Leaving out zeros costs a look and two copies, as much as the network of one machine takes for a third of the bytes.
+    /// Leaving out zeros costs a look and a copy, about as much as the network of one machine takes for a third of the bytes.
     const SPARSE: Self = Self(2, 3);
     /// Higher levels say that the size matters: a sixteenth is as much as a frame and its unpacking are worth at all.
     const SMALL: Self = Self(15, 16);
