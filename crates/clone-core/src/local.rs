@@ -292,8 +292,7 @@ impl<S: Session> Copier<'_, '_, S> {
             Some(error) if outcome.is_ok() => return Err(error),
             _ => outcome?,
         }
-        let may_leave = boundary.is_some_and(Boundary::lets_workers_leave) && !is_master;
-        if may_leave && !session.host().is_debug_server() {
+        if meeting::leaves(session, is_master, boundary) {
             self.destination.leave(session, self.to, self.locator_index)?;
             self.task.seat = None;
         }

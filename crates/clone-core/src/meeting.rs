@@ -39,12 +39,6 @@ impl Boundary {
         (self.state, !self.is_start) > (other.state, !other.is_start)
     }
 
-    /// Whether a worker may leave InnoDB behind it: nothing is copied any more. For those that stay InnoDB's master does not go on, and
-    /// they sleep while it syncs all files, up to 100 ms longer than it takes. In debug servers InnoDB asserts that all stay.
-    pub(crate) fn lets_workers_leave(self) -> bool {
-        self.state == SnapshotState::RedoCopy && !self.is_start
-    }
-
     /// None for all other descriptors of InnoDB, and for an acknowledgement, or what looks like one to keep a connection alive.
     pub(crate) fn of(descriptor: &[u8]) -> Option<Self> {
         match Descriptor::parse(descriptor) {
@@ -59,6 +53,14 @@ impl Boundary {
 /// Whether InnoDB's descriptor is of a state: its beginning or its end, or to keep a connection alive.
 pub(crate) fn is_state(descriptor: &[u8]) -> bool {
     matches!(Descriptor::parse(descriptor), Ok(Descriptor::State(_)))
+}
+
+/// Whether a task of the recipient leaves InnoDB behind `boundary`: a worker does when nothing is left to copy. If it stayed, InnoDB's
+/// master would wait for it, and it would sleep while the master syncs all files, up to 100 ms longer than that takes. In debug servers
+/// InnoDB asserts that all stay.
+pub(crate) fn leaves<S: Session>(session: &S, is_master: bool, boundary: Option<Boundary>) -> bool {
+    const END: Boundary = Boundary { state: SnapshotState::RedoCopy, is_start: false };
+    boundary == Some(END) && !is_master && !session.host().is_debug_server()
 }
 
 /// Waits until `is_over`, but not for long. Then the master, which has to find the others where they go now, lets them go ahead.

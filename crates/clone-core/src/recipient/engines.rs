@@ -67,9 +67,7 @@ impl<S: Session> Task<'_, S> {
         let outcome =
             engine.apply(session, &locator, task, locator_index, descriptor, &mut callbacks);
         callbacks.finish(outcome)?;
-        let may_leave = boundary.is_some_and(Boundary::lets_workers_leave) && !self.is_master();
-        if may_leave
-            && !session.host().is_debug_server()
+        if meeting::leaves(session, self.is_master(), boundary)
             && let Storage::Active(destination) = &mut self.storage
         {
             destination.leave(session, &Located { engine, locator }, locator_index)?;
