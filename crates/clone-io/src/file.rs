@@ -34,12 +34,11 @@ pub fn end_of_block(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
 ///
 /// # Errors
 /// The operating system's, or [`io::ErrorKind::WriteZero`].
-pub fn write_all(file: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
-    let mut done = 0;
-    while done < data.len() {
-        match rustix::io::write(file, &data[done..]) {
+pub fn write_all(file: BorrowedFd<'_>, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match rustix::io::write(file, data) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => done += count,
+            Ok(count) => data = &data[count..],
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
