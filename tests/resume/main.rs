@@ -54,6 +54,31 @@ fn five_cuts_in_each_state_with_workers() {
     });
 }
 
+/// InnoDB is told of most files only when there is data for them, where a limit leaves time for that; and asks for none again.
+#[test]
+fn cuts_while_files_are_created() {
+    check(|| {
+        let mut peers = Peers::start(4)?;
+        peers.donor.session()?.run_all([
+            "CREATE TABLE shop.parts (id INT PRIMARY KEY, text VARCHAR(64)) PARTITION BY HASH (id) PARTITIONS 500",
+            "INSERT INTO shop.parts SELECT n, SHA2(n, 224) FROM shop.numbers",
+        ])?;
+        peers.recipient.session()?.run("SET GLOBAL clone_max_network_bandwidth = 5000")?;
+        let targets = [Target::All, Target::Worker, Target::Master];
+        let cuts =
+            [5, 40, 80, 110, 140, 150, 160, 170].into_iter().zip(targets.into_iter().cycle());
+        for (mib, target) in cuts {
+            let point = Point::Data { state: FileCopy, bytes: mib * MIB };
+            peers.proxy.at(point, Action::reset(target));
+        }
+        let (running, directory) = peers.begin()?;
+        running.finish().with_context(|| format!("left: {:?}", peers.proxy.pending()))?;
+        ensure!(peers.proxy.pending().is_empty(), "left: {:?}", peers.proxy.pending());
+        ensure!(peers.proxy.traffic().resumed >= 5, "{}", peers.proxy.traffic().resumed);
+        peers.verify(directory)
+    });
+}
+
 #[test]
 fn a_cut_in_each_state_of_a_stock_donor() {
     check(|| {

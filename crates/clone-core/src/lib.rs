@@ -15,12 +15,14 @@
 
 #![forbid(unsafe_code)]
 
+mod apply_order;
 pub mod board;
 pub mod compat;
 mod crew;
 pub mod donor;
 pub mod donor_list;
 pub mod error;
+mod file_list;
 pub mod local;
 mod meeting;
 pub mod meter;

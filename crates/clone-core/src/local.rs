@@ -9,12 +9,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
 use clone_io::{AlignedBuffer, CopyError, FileWriter};
-use clone_protocol::innodb;
+use clone_protocol::innodb::{self, Descriptor};
 
+use crate::apply_order::{ApplyOrder, Role, Turn};
 use crate::board::Begin;
 use crate::crew::{Bound, Crew};
 use crate::error::{Error, Result};
-use crate::meeting::{self, Boundary, Meeting, Seat};
+use crate::meeting::Seat;
 use crate::point::{Point, Sign};
 use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
 use crate::storage::{Destination, Located, Source};
@@ -31,7 +32,7 @@ pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
         buffer_size: buffer_size(&settings),
         clone: OnceLock::new(),
         files: FileWriter::default(),
-        meeting: Arc::default(),
+        order: ApplyOrder::default(),
         traffic: Traffic::new(),
     });
     let begin = Begin {
@@ -55,7 +56,7 @@ struct Shared<S: Session> {
     /// Set by the master before the first worker starts.
     clone: OnceLock<Sides<S>>,
     files: FileWriter,
-    meeting: Arc<Meeting>,
+    order: ApplyOrder,
     traffic: Traffic,
 }
 
@@ -164,7 +165,7 @@ impl<'s, S: Session> Task<'s, S> {
         let directory = Some(shared.directory.as_str());
         match Destination::begin(session, &mut located, Mode::AddTask, directory) {
             Ok(destination) => {
-                self.seat = Some(shared.meeting.join());
+                self.seat = Some(shared.order.join());
                 self.copy(source, destination)
             }
             Err(error) => {
@@ -266,35 +267,42 @@ impl<S: Session> Copier<'_, '_, S> {
         if session.is_killed() {
             return Err(Error::Interrupted);
         }
+        let shared = Arc::clone(&self.task.shared);
         let is_innodb = self.to.engine.db_type() == innodb::DB_TYPE;
+        let innodb = Descriptor::parse(view.descriptor).ok().filter(|_| is_innodb);
         let Some(to_task) = self.destination.task(self.locator_index) else {
-            return match is_innodb && meeting::is_state(view.descriptor) {
-                true => Ok(()),
-                false => Err(Error::Internal("Clone lost its destination".to_owned())),
+            return match innodb {
+                Some(Descriptor::State(_)) => Ok(()),
+                _ => Err(Error::Internal("Clone lost its destination".to_owned())),
             };
         };
-        let boundary = Boundary::of(view.descriptor).filter(|_| is_innodb);
-        let is_master = self.task.crew.is_some();
-        if let Some(boundary) = boundary {
-            self.task.shared.meeting.meet(session, is_master, boundary);
-        }
-        let mut applier =
-            Applier { task: self.task, from: self.from, source: *view, block, failure: None };
-        let outcome = self.to.engine.apply(
-            session,
-            &self.to.locator,
-            to_task,
-            self.locator_index,
-            view.descriptor,
-            &mut applier,
-        );
-        match applier.failure {
-            Some(error) if outcome.is_ok() => return Err(error),
-            _ => outcome?,
-        }
-        if meeting::leaves(session, is_master, boundary) {
-            self.destination.leave(session, self.to, self.locator_index)?;
-            self.task.seat = None;
+        let role = match self.task.crew {
+            Some(_) => Role::Master { creates_late: true },
+            None => Role::Worker,
+        };
+        let apply = |descriptor: &[u8]| {
+            let mut applier =
+                Applier { task: self.task, from: self.from, source: *view, block, failure: None };
+            let outcome = self.to.engine.apply(
+                session,
+                &self.to.locator,
+                to_task,
+                self.locator_index,
+                descriptor,
+                &mut applier,
+            );
+            match applier.failure {
+                Some(error) if outcome.is_ok() => Err(error),
+                _ => outcome,
+            }
+        };
+        let descriptor = view.descriptor;
+        match shared.order.apply(session, role, innodb.as_ref(), descriptor, apply)? {
+            Turn::GoOn => {}
+            Turn::Leave => {
+                self.destination.leave(session, self.to, self.locator_index)?;
+                self.task.seat = None;
+            }
         }
         Ok(())
     }

@@ -40,27 +40,14 @@ impl Boundary {
     }
 
     /// None for all other descriptors of InnoDB, and for an acknowledgement, or what looks like one to keep a connection alive.
-    pub(crate) fn of(descriptor: &[u8]) -> Option<Self> {
-        match Descriptor::parse(descriptor) {
-            Ok(Descriptor::State(State { state, start, ack: false, .. })) => {
-                Some(Self { state, is_start: start })
+    pub(crate) fn of(descriptor: &Descriptor<'_>) -> Option<Self> {
+        match descriptor {
+            Descriptor::State(State { state, start, ack: false, .. }) => {
+                Some(Self { state: *state, is_start: *start })
             }
             _ => None,
         }
     }
-}
-
-/// Whether InnoDB's descriptor is of a state: its beginning or its end, or to keep a connection alive.
-pub(crate) fn is_state(descriptor: &[u8]) -> bool {
-    matches!(Descriptor::parse(descriptor), Ok(Descriptor::State(_)))
-}
-
-/// Whether a task of the recipient leaves InnoDB behind `boundary`: a worker does when nothing is left to copy. If it stayed, InnoDB's
-/// master would wait for it, and it would sleep while the master syncs all files, up to 100 ms longer than that takes. In debug servers
-/// InnoDB asserts that all stay.
-pub(crate) fn leaves<S: Session>(session: &S, is_master: bool, boundary: Option<Boundary>) -> bool {
-    const END: Boundary = Boundary { state: SnapshotState::RedoCopy, is_start: false };
-    boundary == Some(END) && !is_master && !session.host().is_debug_server()
 }
 
 /// Waits until `is_over`, but not for long. Then the master, which has to find the others where they go now, lets them go ahead.
@@ -149,12 +136,6 @@ mod tests {
     const END: Boundary = Boundary { state: SnapshotState::FileCopy, is_start: false };
     const NEXT: Boundary = Boundary { state: SnapshotState::PageCopy, is_start: true };
 
-    fn encoded(state: State) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        Descriptor::State(state).encode(&mut bytes);
-        bytes
-    }
-
     #[test]
     fn boundaries_are_told_from_acknowledgements() {
         let (task, chunks, files, estimate, estimate_disk) = (0, 1, 1, 1000, 1000);
@@ -163,10 +144,9 @@ mod tests {
                 let state =
                     State { state, start, ack, task, chunks, files, estimate, estimate_disk };
                 let expected = Boundary { state: state.state, is_start: start };
-                assert_eq!(Boundary::of(&encoded(state)), (!ack).then_some(expected));
+                assert_eq!(Boundary::of(&Descriptor::State(state)), (!ack).then_some(expected));
             }
         }
-        assert_eq!(Boundary::of(b""), None);
     }
 
     #[test]

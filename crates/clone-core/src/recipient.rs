@@ -22,10 +22,10 @@ use clone_io::FileWriter;
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{CommandCode, Offer, Version};
 
+use crate::apply_order::ApplyOrder;
 use crate::board::Begin;
 use crate::crew::Crew;
 use crate::error::{Error, Result, number};
-use crate::meeting::Meeting;
 use crate::session::{Donor, Host, Link, LinkKind, Session, Side, log_step};
 use crate::storage::Located;
 use crate::traffic::{Traffic, sleep_until};
@@ -72,7 +72,7 @@ struct Shared<S: Session> {
     /// Whether files may be handed over. Not any more once that went wrong.
     takes_files: AtomicBool,
     files: FileWriter,
-    meeting: Arc<Meeting>,
+    order: ApplyOrder,
     /// What we would like of a donor that understands it.
     offer: Offer,
     /// Whether connections are compressed as the classic protocol does; the master finds out before the first one.
@@ -97,7 +97,7 @@ impl<S: Session> Shared<S> {
             traffic: Traffic::new(),
             takes_files: AtomicBool::new(settings.file_handover),
             files: FileWriter::default(),
-            meeting: Arc::default(),
+            order: ApplyOrder::default(),
             offer: probe::offer(&settings),
             compressed: OnceLock::new(),
         }

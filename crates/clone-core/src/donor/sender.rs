@@ -17,7 +17,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use clone_io::{AlignedBuffer, Codec, FileGiver, Packer, Taken};
-use clone_protocol::innodb::SnapshotState;
+use clone_protocol::innodb::{Descriptor, SnapshotState};
 use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, Offer, Response, ResponseCode};
 
 use super::clones::DonorClone;
@@ -333,7 +333,8 @@ impl<S: Session> Sender<'_, S> {
     /// At the end of a state, lets InnoDB go on when the recipient has acknowledged it: all tasks at once, so that none has to sleep
     /// there ([`meeting`](crate::meeting)).
     fn await_acknowledgement(&self, descriptor: &[u8]) {
-        let (Some(clone), Some(boundary)) = (self.clone, Boundary::of(descriptor)) else { return };
+        let boundary = Descriptor::parse(descriptor).ok().as_ref().and_then(Boundary::of);
+        let (Some(clone), Some(boundary)) = (self.clone, boundary) else { return };
         if !boundary.is_start {
             let has_failed = || clone.point.as_ref().is_some_and(|point| point.failed().is_some());
             let is_over = || clone.is_acknowledged(boundary.state) || has_failed();

@@ -2,14 +2,16 @@
 
 //! A task's part in the engines: it begins and ends there, and each descriptor that arrives goes there.
 
+use std::sync::Arc;
+
 use clone_protocol::EngineLocator;
-use clone_protocol::innodb::{self, StreamCheck, TaskRole};
+use clone_protocol::innodb::{self, Descriptor, StreamCheck, TaskRole};
 use zeroize::Zeroize;
 
 use super::apply::Applier;
-use super::task::{Expected, Storage, Task, locators_expected, unexpected};
+use super::task::{Expected, Master, Storage, Task, locators_expected, unexpected};
+use crate::apply_order::{Role, Turn};
 use crate::error::{Error, Result, number};
-use crate::meeting::{self, Boundary};
 use crate::params;
 use crate::session::{Engine, Host, Mode, Session};
 use crate::storage::{Destination, Located};
@@ -48,30 +50,40 @@ impl<S: Session> Task<'_, S> {
             let text = "Remote descriptor handlerton type mismatch";
             return Err(Error::Protocol(text.to_owned()));
         }
+        let (session, shared) = (self.session, Arc::clone(&self.shared));
+        let (role, sender) = match &self.master {
+            Some(Master { creates_late, .. }) => {
+                (Role::Master { creates_late: *creates_late }, TaskRole::Master)
+            }
+            None => (Role::Worker, TaskRole::Worker),
+        };
         self.expected = Expected::default();
-        let mut boundary = None;
+        let mut innodb = None;
         if db_type == innodb::DB_TYPE {
-            let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
-            let checked = self.shared.stream.check_from(role, descriptor)?;
+            let checked = shared.stream.check_from(sender, descriptor)?;
             self.expected = Expected { len: checked.data_len, holds_key: checked.key_in_data };
-            boundary = Boundary::of(descriptor);
+            innodb = Descriptor::parse(descriptor).ok();
         }
         let Some(task) = task else {
-            return if meeting::is_state(descriptor) { Ok(()) } else { Err(unexpected()) };
+            return match innodb {
+                Some(Descriptor::State(_)) => Ok(()),
+                _ => Err(unexpected()),
+            };
         };
-        if let Some(boundary) = boundary {
-            self.shared.meeting.meet(self.session, self.is_master(), boundary);
-        }
-        let session = self.session;
-        let mut callbacks = Applier::new(self, locator_index);
-        let outcome =
-            engine.apply(session, &locator, task, locator_index, descriptor, &mut callbacks);
-        callbacks.finish(outcome)?;
-        if meeting::leaves(session, self.is_master(), boundary)
-            && let Storage::Active(destination) = &mut self.storage
-        {
-            destination.leave(session, &Located { engine, locator }, locator_index)?;
-            self.seat = None;
+        let apply = |descriptor: &[u8]| {
+            let mut callbacks = Applier::new(self, locator_index);
+            let outcome =
+                engine.apply(session, &locator, task, locator_index, descriptor, &mut callbacks);
+            callbacks.finish(outcome)
+        };
+        match shared.order.apply(session, role, innodb.as_ref(), descriptor, apply)? {
+            Turn::GoOn => {}
+            Turn::Leave => {
+                if let Storage::Active(destination) = &mut self.storage {
+                    destination.leave(session, &Located { engine, locator }, locator_index)?;
+                }
+                self.seat = None;
+            }
         }
         Ok(())
     }
@@ -108,6 +120,10 @@ impl<S: Session> Task<'_, S> {
                 master.is_backup_locked = true;
             }
         }
+        let creates_late = self.creates_late();
+        if let Some(master) = &mut self.master {
+            master.creates_late = creates_late;
+        }
         self.next_stage(0);
         let directory = self.shared.directory.as_deref();
         let begun = Destination::begin(session, &mut located, Mode::Start, directory)?;
@@ -116,12 +132,21 @@ impl<S: Session> Task<'_, S> {
         Ok(())
     }
 
+    /// Whether there is something to do while files are created. A donor on this machine has use for the processors, unless it has to
+    /// wait for its turn: then the same work is done at the same time, for a sixth more of the processors' (`docs/performance.md`).
+    fn creates_late(&self) -> bool {
+        let settings = self.session.host().settings();
+        !self.is_within_host()
+            || settings.max_network_bandwidth > 0
+            || settings.max_data_bandwidth > 0
+    }
+
     /// After ATTACH: the engine waits until this recipient has reached the state that the donor's locator names.
     pub(super) fn join_clone(&mut self, mut located: Vec<Located<S::Engine>>) -> Result<()> {
         let directory = self.shared.directory.as_deref();
         let begun = Destination::begin(self.session, &mut located, Mode::AddTask, directory)?;
         self.storage = Storage::Active(begun);
-        self.seat = Some(self.shared.meeting.join());
+        self.seat = Some(self.shared.order.join());
         Ok(())
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Master {
     pub(super) crew: Crew,
     pub(super) parameters: Parameters,
     pub(super) is_backup_locked: bool,
+    /// Files are created when there is data for them.
+    pub(super) creates_late: bool,
 }
 
 /// How far the task is in the engines.
@@ -90,7 +92,12 @@ enum Event {
 
 impl<'s, S: Session> Task<'s, S> {
     pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>, crew: Crew) -> Self {
-        let master = Master { crew, parameters: Parameters::default(), is_backup_locked: false };
+        let master = Master {
+            crew,
+            parameters: Parameters::default(),
+            is_backup_locked: false,
+            creates_late: false,
+        };
         Self { master: Some(master), ..Self::worker(session, shared) }
     }
 

@@ -56,6 +56,8 @@ pub(crate) enum Step {
     Copy(SnapshotState),
     /// Donor: enters a state.
     Enter(SnapshotState),
+    /// Recipient: creates a data file.
+    Create,
     /// Recipient: applies a block.
     Write(SnapshotState),
     /// Recipient: enters a state.

@@ -37,6 +37,8 @@ pub(crate) struct NetworkShape {
     pub(crate) latency: Duration,
     /// Bytes that may be under way on a connection; one packet always may.
     pub(crate) window: usize,
+    /// Both servers are on one machine. Files are not handed over: that would be by sockets of this one.
+    pub(crate) is_within_host: bool,
 }
 
 struct Wires {

@@ -73,7 +73,11 @@ impl Setup {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             seed,
-            network: NetworkShape { latency: Duration::from_millis(2), window: 64 << 10 },
+            network: NetworkShape {
+                latency: Duration::from_millis(2),
+                window: 64 << 10,
+                is_within_host: false,
+            },
             content: ContentShape::default(),
             settings: default_settings(),
             follower: None,
@@ -123,7 +127,9 @@ impl World {
             host
         };
         let donor = server("donor", default_settings());
-        let recipient = server("recipient", setup.settings);
+        let mut settings = setup.settings;
+        settings.file_handover &= !setup.network.is_within_host;
+        let recipient = server("recipient", settings);
         donor.innodb.fill(setup.content);
         if setup.follower.is_some() {
             // While commits are blocked there is not much to wait for.

@@ -205,10 +205,7 @@ impl Destination {
                     self.start_state(session, task, &state, callbacks)
                 }
                 Descriptor::State(state) => self.end_state(session, task, state, callbacks),
-                Descriptor::FileMetadata(file) => {
-                    self.add_file(&file);
-                    Ok(())
-                }
+                Descriptor::FileMetadata(file) => self.add_file(session, &file),
                 Descriptor::Data(data) => self.write(session, task, &data, callbacks),
                 Descriptor::Locator(_) => panic!("a locator to apply"),
             }
@@ -269,7 +266,7 @@ impl Destination {
         callbacks.buffer(&View { descriptor: &descriptor, ..View::default() }, &[])
     }
 
-    fn add_file(&self, file: &FileMetadata<'_>) {
+    fn add_file(&self, session: &SimSession, file: &FileMetadata<'_>) -> Result<()> {
         let state = self.tasks.state();
         let is_ddl = Some(file.state) == state.next();
         assert!(is_ddl || file.state == state, "a file of {} in {state}", file.state);
@@ -279,11 +276,16 @@ impl Destination {
             files.redo[at].get_or_insert_with(|| {
                 create(redo_path(&self.directory, file.file_index), file.file_size)
             });
-            return;
+            return Ok(());
         }
         if files.data.get(at).is_some_and(Option::is_some) {
-            return;
+            return Ok(());
         }
+        drop(files);
+        session.host.innodb.step(session, Step::Create)?;
+        // Other tasks run meanwhile, and must not be given data for the file.
+        session.host.sim.pause();
+        let mut files = self.files.lock().unwrap();
         let name = std::str::from_utf8(file.name).unwrap();
         let path = create(data_path(&self.directory, name), file.file_size);
         if is_ddl {
@@ -295,6 +297,7 @@ impl Destination {
                 self.tasks.all_metadata_arrived();
             }
         }
+        Ok(())
     }
 
     fn write(

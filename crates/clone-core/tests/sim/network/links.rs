@@ -149,6 +149,10 @@ impl Link<SimSession> for SimLink {
         Ok(Packet { data: &mut self.packet, network_len })
     }
 
+    fn is_within_host(&self) -> bool {
+        self.network.shape.is_within_host
+    }
+
     fn kill(&mut self, other: &mut Self) -> Result<()> {
         if !self.network.is_ordinary_again(self.at) {
             return Err(Error::Raised(CR_SERVER_LOST));

@@ -18,7 +18,8 @@ use crate::sim::world::{Setup, Target};
 /// So much that it takes a while.
 fn slow(seed: u64) -> Setup {
     let mut setup = Setup::new(seed);
-    setup.network = NetworkShape { latency: Duration::from_millis(250), window: 1 };
+    setup.network =
+        NetworkShape { latency: Duration::from_millis(250), window: 1, ..setup.network };
     setup.content = ContentShape { files: 6, pages: 60, pages_in_block: 1, ..setup.content };
     setup
 }
@@ -34,6 +35,48 @@ fn any_number_of_threads() {
                 assert_eq!(started, threads - 1, "workers");
             });
         }
+    }
+}
+
+/// InnoDB's workers wait for all files, and the network with them, unless files come one by one. A donor on the same machine has use for
+/// the processors meanwhile, if nothing limits it.
+#[test]
+fn files_are_created_when_there_is_data_for_them() {
+    for (is_local, is_within_host, limit, creates_late) in [
+        (false, false, 0, true),
+        (false, true, 0, false),
+        (false, true, 100, true),
+        (true, true, 0, true),
+    ] {
+        let mut setup = Setup::new(7).threads(3);
+        setup.network.is_within_host = is_within_host;
+        setup.settings.max_network_bandwidth = limit;
+        setup.content.files = 20;
+        setup.run(move |world| {
+            let (created, before_data) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+            let (counted, first) = (Arc::clone(&created), Arc::clone(&before_data));
+            world.interfere(move |event| {
+                match event {
+                    Event::Engine(Step::Create) => drop(counted.fetch_add(1, Ordering::Relaxed)),
+                    Event::Engine(Step::Write(_)) if first.load(Ordering::Relaxed) == 0 => {
+                        first.store(counted.load(Ordering::Relaxed), Ordering::Relaxed);
+                    }
+                    _ => {}
+                }
+                Action::Pass
+            });
+            if is_local {
+                world.donor.set(|own| own.max_concurrency = 3);
+                world.clone_local("clone").assert_ok();
+            } else {
+                world.clone_remote(Target::Directory("clone")).assert_ok();
+            }
+            let [created, before_data] =
+                [created, before_data].map(|it| it.load(Ordering::Relaxed));
+            assert!(created > 20, "{created} of 21 files and those made by DDL");
+            // The last one, which lets workers in, and one for each of three tasks.
+            assert_eq!(before_data <= 4, creates_late, "{before_data} files before any data");
+        });
     }
 }
 

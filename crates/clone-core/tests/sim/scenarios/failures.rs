@@ -90,6 +90,29 @@ fn an_engine_that_cannot_write() {
     );
 }
 
+#[test]
+fn a_file_that_cannot_be_created() {
+    for (at, target) in
+        (0..21).zip([Target::Directory("clone"), Target::Server].into_iter().cycle())
+    {
+        let mut setup = Setup::new(at);
+        setup.content.files = 20;
+        setup.run(move |world| {
+            let mut created = 0;
+            world.interfere(move |event| {
+                let is_creation = matches!(event, Event::Engine(Step::Create));
+                created += u64::from(is_creation);
+                if is_creation && created == at + 1 { Action::Fail(1004) } else { Action::Pass }
+            });
+            let outcome = world.clone_remote(target);
+            assert!([1004, 1815].contains(&outcome.number().unwrap()), "{outcome:?}");
+            assert_over_soon(world, &outcome);
+            world.network.leave_alone();
+            world.clone_remote(Target::Directory("next")).assert_ok();
+        });
+    }
+}
+
 /// Group Replication reads the donor's number and text out of 3862.
 #[test]
 fn a_donor_that_cannot_read() {

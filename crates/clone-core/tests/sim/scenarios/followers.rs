@@ -24,7 +24,8 @@ fn setup(seed: u64) -> Setup {
 /// So much in the follower that it takes minutes.
 fn slow(seed: u64) -> Setup {
     let mut setup = setup(seed);
-    setup.network = NetworkShape { latency: Duration::from_millis(400), window: 1 };
+    setup.network =
+        NetworkShape { latency: Duration::from_millis(400), window: 1, ..setup.network };
     setup.follower =
         Some(FollowerShape { files: 300, size: 1000, compactions: 0, ..FollowerShape::default() });
     setup

@@ -96,6 +96,7 @@ fn random_setup(seed: u64, rng: &mut Rng) -> Setup {
     setup.network = NetworkShape {
         latency: Duration::from_millis([0, 1, 50, 400][rng.below(4)]),
         window: [1, 9_000, 100_000][rng.below(3)],
+        is_within_host: rng.chance(30),
     };
     setup.content = ContentShape {
         files: rng.between(0, 5),
@@ -232,6 +233,7 @@ impl Fault {
             (Kind::FollowerDiskFull, Event::Follower(of)) => *of == FollowerStep::Write,
             (Kind::Refuse(_), Event::Connect) | (Kind::NoThread, Event::Spawn) => true,
             (Kind::DiskFull | Kind::CannotWrite, Event::Engine(Step::Write(_)))
+            | (Kind::CannotWrite, Event::Engine(Step::Create))
             | (Kind::CannotRead, Event::Engine(Step::Copy(_)))
             | (Kind::CannotEnter, Event::Engine(Step::Enter(_)))
             | (Kind::NoSpace, Event::Engine(Step::Follow(_))) => true,

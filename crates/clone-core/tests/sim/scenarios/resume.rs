@@ -8,7 +8,7 @@ use clone_protocol::innodb::{Descriptor, SnapshotState};
 use clone_protocol::{BLOCK_HEAD, BlockForm, CommandCode, Response};
 
 use crate::sim::engine::ContentShape;
-use crate::sim::faults::{Action, End, Event, Role, Wire};
+use crate::sim::faults::{Action, End, Event, Role, Step, Wire};
 use crate::sim::world::{Setup, Target, World};
 
 /// Enough of everything that a few lost packets are a small part of it.
@@ -61,6 +61,27 @@ fn five_cuts_in_each_state_cost_little() {
                 );
             });
         }
+    }
+}
+
+/// InnoDB asks for no descriptions any more when it knows the last file, so that those it was not given must not be lost.
+#[test]
+fn a_cut_while_files_are_created() {
+    for seed in 0..120 {
+        let mut setup = Setup::new(seed).threads(4);
+        setup.content = ContentShape { files: 20, pages: 8, ..setup.content };
+        setup.run(move |world| {
+            let (mut created, mut cuts) = (0, [seed % 20, 3 + seed % 17].into_iter().peekable());
+            world.interfere(move |event| {
+                created += u64::from(matches!(event, Event::Engine(Step::Create)));
+                match cuts.next_if(|cut| created > *cut) {
+                    Some(_) => Action::CutAll,
+                    None => Action::Pass,
+                }
+            });
+            world.clone_remote(Target::Directory("clone")).assert_ok();
+            assert!(restarts(world) > 0);
+        });
     }
 }
 
@@ -315,7 +336,7 @@ fn the_last_error_counts() {
                 blocks += 1;
                 if blocks == 30 { Action::Cut } else { Action::Pass }
             }
-            Event::Engine(crate::sim::faults::Step::Write(_)) if has_restarted => Action::DiskFull,
+            Event::Engine(Step::Write(_)) if has_restarted => Action::DiskFull,
             _ => Action::Pass,
         });
         let outcome = world.clone_remote(Target::Directory("clone"));
