@@ -221,7 +221,8 @@ fn used(channel: Channel, packs: bool, traffic: &Traffic, report: &Report) -> Re
     ensure!(data > 0 && (network < data) == is_smaller, "{network} bytes for {data} of data");
     if channel == Channel::Plain {
         ensure!(traffic.data() == data, "{} bytes of data passed, not {data}", traffic.data());
-        ensure!(traffic.repeated() == 0, "{} bytes passed twice", traffic.repeated());
+        let (_, repeated) = traffic.network_and_repeated();
+        ensure!(repeated == 0, "{repeated} bytes passed twice");
     }
     Ok(())
 }

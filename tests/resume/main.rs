@@ -378,7 +378,7 @@ fn random_round(peers: &mut Peers, seed: u64) -> Result<()> {
     running.finish()?;
     let written = writers.stop()?;
     let traffic = peers.proxy.traffic();
-    let (sent, repeated) = (traffic.data(), traffic.repeated());
+    let (sent, repeated) = traffic.network_and_repeated();
     eprintln!("  {tasks} tasks, {written:?}");
     eprintln!("  resumed {} times, {repeated} of {sent} bytes sent twice", traffic.resumed);
 
@@ -478,7 +478,7 @@ fn cut_in_each_state(mut peers: Peers, cuts: &[Cut], destination: Destination) -
     let mut result = running.finish();
     let traffic = peers.proxy.traffic();
     for state in [FileCopy, PageCopy, RedoCopy] {
-        let (sent, repeated) = (traffic.data_in(state), traffic.repeated_in(state));
+        let (sent, repeated) = (traffic.network_in(state), traffic.repeated_in(state));
         eprintln!("{state}: {repeated} of {sent} bytes sent twice");
     }
     if destination == Destination::Own {
@@ -490,7 +490,7 @@ fn cut_in_each_state(mut peers: Peers, cuts: &[Cut], destination: Destination) -
     eprintln!("resumed {} times after {expected} cuts", traffic.resumed);
     // A cut of a single connection may be noticed only with the next one.
     ensure!((expected - 3..=expected).contains(&traffic.resumed), "{} times", traffic.resumed);
-    let (sent, repeated) = (traffic.data(), traffic.repeated());
+    let (sent, repeated) = traffic.network_and_repeated();
     ensure!(repeated * 10 <= sent - repeated, "{repeated} of {sent} bytes sent twice");
     match destination {
         Destination::Directory => peers.verify(directory),

@@ -260,7 +260,13 @@ impl Connection {
         let Some(descriptor) = self.dialogue.data() else { return (data, Verdict::Pass) };
         let is_last = !self.donor.input.has_data_left();
         let mut network = self.network.lock();
-        let (may_pass, verdict) = network.judge_data(self.id, &descriptor, data.len(), is_last);
+        let (may_pass, verdict) = network.judge_data(
+            self.id,
+            &descriptor,
+            descriptor.data_len.into(),
+            data.len(),
+            is_last,
+        );
         drop(network);
         let rest = data.split_off(may_pass.min(data.len()));
         if let Verdict::Hold(_) = verdict {
@@ -275,12 +281,13 @@ impl Connection {
     fn packed(&mut self, mut packet: Vec<u8>, len: usize) -> (Vec<u8>, Verdict) {
         let Some(descriptor) = self.dialogue.data() else { return (packet, Verdict::Pass) };
         let mut network = self.network.lock();
-        let (may_pass, verdict) = network.judge_data(self.id, &descriptor, len, true);
+        let network_len = packet.len() as u64;
+        let (may_pass, verdict) = network.judge_data(self.id, &descriptor, network_len, len, true);
         match verdict {
             Verdict::Cut(_) => packet.truncate(packet.len() * may_pass / len.max(1)),
             // It passes as a whole, later, and counts already.
             Verdict::Hold(_) if may_pass < len => {
-                network.pass_data(self.id, &descriptor, len - may_pass);
+                network.pass_data(self.id, &descriptor, network_len, len - may_pass);
             }
             Verdict::Hold(_) | Verdict::Pass => {}
         }

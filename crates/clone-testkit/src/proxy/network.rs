@@ -210,12 +210,13 @@ impl State {
         point.map_or(Verdict::Pass, |point| self.arrive(id, point))
     }
 
-    /// So many bytes of a DATA packet are at hand; `last` are its last ones. Returns how many of them may
-    /// pass, and what to do then.
+    /// So many bytes of a block, which has `network_len` of them on the network, are at hand; `last` are its last ones. Returns how many of
+    /// them may pass, and what to do then.
     pub(super) fn judge_data(
         &mut self,
         id: u64,
         data: &Data,
+        network_len: u64,
         bytes: usize,
         last: bool,
     ) -> (usize, Verdict) {
@@ -237,14 +238,15 @@ impl State {
             None => (bytes, Verdict::Pass),
         };
         let role = self.role(id);
-        self.traffic.add_data(role, data, may_pass as u64, last && may_pass == bytes);
+        let is_whole = last && may_pass == bytes;
+        self.traffic.add_data(role, data, network_len, may_pass as u64, is_whole);
         (may_pass, verdict)
     }
 
-    /// So many bytes, the last of their packet, will pass whatever happens.
-    pub(super) fn pass_data(&mut self, id: u64, data: &Data, bytes: usize) {
+    /// So many bytes, the last of their block, will pass whatever happens.
+    pub(super) fn pass_data(&mut self, id: u64, data: &Data, network_len: u64, bytes: usize) {
         let role = self.role(id);
-        self.traffic.add_data(role, data, bytes as u64, true);
+        self.traffic.add_data(role, data, network_len, bytes as u64, true);
     }
 
     fn command(&mut self, id: u64, command: &Command<'_>) -> Option<Point> {

@@ -47,6 +47,8 @@ pub struct Traffic {
     pub opaque: u64,
     /// Bytes of data by state, with those of blocks that a cut left incomplete; of packed blocks those in them.
     sent: BTreeMap<SnapshotState, u64>,
+    /// The same as they crossed the network: of packed blocks the bytes that they have there.
+    crossed: BTreeMap<SnapshotState, u64>,
     /// The blocks that passed whole.
     blocks: BTreeMap<Block, Passed>,
 }
@@ -69,6 +71,8 @@ pub struct Passed {
     pub chunk: u32,
     /// Bytes in it.
     pub len: u32,
+    /// Bytes that it had on the network.
+    pub network_len: u64,
     /// How often it passed whole.
     pub times: u32,
 }
@@ -84,15 +88,23 @@ impl Traffic {
         self.sent.get(&state).copied().unwrap_or_default()
     }
 
-    /// Bytes of data that were sent in vain or more than once.
-    pub fn repeated(&self) -> u64 {
-        self.data() - self.blocks.values().map(|block| u64::from(block.len)).sum::<u64>()
+    /// Bytes of blocks on the network in a state, with what was sent more than once.
+    pub fn network_in(&self, state: SnapshotState) -> u64 {
+        self.crossed.get(&state).copied().unwrap_or_default()
     }
 
-    /// As [`repeated`](Self::repeated), of a state.
+    /// Bytes of blocks that crossed the network in vain or more than once in a state.
     pub fn repeated_in(&self, state: SnapshotState) -> u64 {
         let blocks = self.blocks.iter().filter(|(block, _)| block.state == state);
-        self.data_in(state) - blocks.map(|(_, passed)| u64::from(passed.len)).sum::<u64>()
+        let once = blocks.map(|(_, passed)| passed.network_len).sum();
+        // A part of a packed block is rounded down.
+        self.network_in(state).saturating_sub(once)
+    }
+
+    /// [`network_in`](Self::network_in) and [`repeated_in`](Self::repeated_in), of all states.
+    pub fn network_and_repeated(&self) -> (u64, u64) {
+        let repeated = self.crossed.keys().map(|state| self.repeated_in(*state)).sum();
+        (self.crossed.values().sum(), repeated)
     }
 
     /// The blocks that passed whole.
@@ -114,9 +126,18 @@ impl Traffic {
         *count = count.saturating_add_signed(by);
     }
 
-    /// Some bytes of a block passed; `last` are its last ones.
-    pub(super) fn add_data(&mut self, role: Option<Role>, data: &Data, bytes: u64, last: bool) {
+    /// Some bytes of a block passed, which has `network_len` of them on the network; `last` are its last ones.
+    pub(super) fn add_data(
+        &mut self,
+        role: Option<Role>,
+        data: &Data,
+        network_len: u64,
+        bytes: u64,
+        last: bool,
+    ) {
         *self.sent.entry(data.state).or_default() += bytes;
+        *self.crossed.entry(data.state).or_default() +=
+            bytes * network_len / u64::from(data.data_len.max(1));
         if role == Some(Role::Worker) {
             self.worker_data += bytes;
         }
@@ -126,6 +147,7 @@ impl Traffic {
             let passed = self.blocks.entry(block).or_default();
             passed.chunk = data.chunk;
             passed.len = data.data_len;
+            passed.network_len = network_len;
             passed.times += 1;
         }
     }
