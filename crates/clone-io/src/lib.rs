@@ -19,6 +19,7 @@ mod handover;
 mod socket;
 mod sparse;
 mod writer;
+mod zeros;
 
 pub use buffer::{ALIGNMENT, AlignedBuffer};
 pub use checksum::{Checksum, checksum};

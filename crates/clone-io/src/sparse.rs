@@ -182,10 +182,10 @@ fn is_there(map: &[u8], index: usize) -> bool {
     map[index / 8] & (1 << (index % 8)) != 0
 }
 
-fn is_zero(granule: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     // Most that are not show it at once. The rest is one loop without a branch, which takes whole registers.
-    let begin = granule.first_chunk::<8>().is_none_or(|begin| u64::from_ne_bytes(*begin) == 0);
-    begin && granule.iter().fold(0, |all, byte| all | byte) == 0
+    let begin = bytes.first_chunk::<8>().is_none_or(|begin| u64::from_ne_bytes(*begin) == 0);
+    begin && bytes.iter().fold(0, |all, byte| all | byte) == 0
 }
 
 #[cfg(test)]

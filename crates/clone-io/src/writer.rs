@@ -8,16 +8,17 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::process::Pid;
 use rustix::thread::gettid;
 
 use crate::ahead::{begin_reading, begin_write_back};
 use crate::buffer::AlignedBuffer;
 use crate::copy::{CopyError, copy_file_to_file};
-use crate::direct::{can_reflink, lift_direct};
-use crate::file::{write_all, write_parts_at};
+use crate::direct::{can_reflink, is_copied_through_memory, lift_direct};
+use crate::file::{end_of_block, write_all, write_parts_at};
 use crate::sparse::Sparse;
+use crate::zeros::is_all_zeros;
 
 /// Files whose numbers differ by a multiple of this take turns with each other, for nothing.
 const TURNS: usize = 64;
@@ -101,7 +102,8 @@ impl FileWriter {
         })
     }
 
-    /// [`copy_file_to_file`], in turn.
+    /// [`copy_file_to_file`], in turn. What would be copied through memory, and is nothing but zeros, is allocated as in
+    /// [`write_sparse`](Self::write_sparse): InnoDB makes its files longer than they have to be, some MiB each.
     ///
     /// # Errors
     /// As there.
@@ -114,9 +116,15 @@ impl FileWriter {
         buffer: &mut AlignedBuffer,
         chunk: usize,
     ) -> Result<(), CopyError> {
-        let mut copy = || copy_file_to_file(from, to, len, inside_kernel, buffer, chunk);
-        let Some(turn) = self.turn_of(to) else { return copy() };
         let is_large = len >= LARGE;
+        let may_be_zeros = is_large && inside_kernel && is_copied_through_memory(from);
+        let mut copy = || {
+            if may_be_zeros && is_all_zeros(from, len, buffer) && pass_zeros(from, to, len)? {
+                return Ok(());
+            }
+            copy_file_to_file(from, to, len, inside_kernel, buffer, chunk)
+        };
+        let Some(turn) = self.turn_of(to) else { return copy() };
         if is_large {
             // The disk can read for the next ones while one writes.
             begin_reading(from, len);
@@ -146,11 +154,21 @@ fn end_if_allocated(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
     (is_behind && len > 0 && allocates()).then_some(start + len)
 }
 
+/// Moves both files past a block of `len` zeros, which is allocated at `to`. False if it has to be written, and neither has moved.
+fn pass_zeros(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -> Result<bool, CopyError> {
+    let Some(behind) = end_of_block(from, len) else { return Ok(false) };
+    let Some(end) = end_if_allocated(to, len) else { return Ok(false) };
+    let seek = |file, offset| rustix::fs::seek(file, SeekFrom::Start(offset)).map(drop);
+    seek(from, behind).map_err(|error| CopyError::Read(error.into()))?;
+    seek(to, end).map_err(|error| CopyError::Write(error.into()))?;
+    Ok(true)
+}
+
 /// Writes those pages of a block that ends at `end` which have something in them, and leaves the file's offset at the end.
 fn write_islands(file: BorrowedFd<'_>, block: &Sparse<'_>, end: u64) -> io::Result<()> {
     let start = end - block.len() as u64;
     block.islands(|at, parts| write_parts_at(file, parts, start + at as u64))?;
-    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(end))?;
+    rustix::fs::seek(file, SeekFrom::Start(end))?;
     Ok(())
 }
 
@@ -262,6 +280,35 @@ mod tests {
         writer.copy(from.as_fd(), to.as_fd(), len, true, &mut buffer, 1 << 16).unwrap();
         assert_eq!(rustix::fs::tell(&to).unwrap(), 4 + 2 * len);
         assert!(std::fs::read(&path).unwrap() == [b"head", &block[..], &block[..]].concat());
+    }
+
+    /// In memory what was allocated and not written is a hole to `lseek` until somebody reads it.
+    #[test]
+    fn zeros_are_allocated_and_not_copied() {
+        let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
+        let path = directory.path().join("to");
+        let len: usize = 1 << 20;
+        let blocks = [vec![1; len], vec![0; len], vec![0; len], vec![2; len]];
+        std::fs::write(directory.path().join("from"), blocks.concat()).unwrap();
+        let from = File::open(directory.path().join("from")).unwrap();
+        let to = File::create(&path).unwrap();
+        // The third is there already, and with something else in it.
+        let writer = FileWriter::default();
+        let mut buffer = AlignedBuffer::new();
+        let mut copy =
+            || writer.copy(from.as_fd(), to.as_fd(), len as u64, true, &mut buffer, len).unwrap();
+        copy();
+        copy();
+        let hole = rustix::fs::seek(&to, rustix::fs::SeekFrom::Hole(0)).unwrap();
+        assert_eq!(hole, len as u64);
+        rustix::fs::seek(&to, rustix::fs::SeekFrom::Start(2 * len as u64)).unwrap();
+        write_all(to.as_fd(), b"something").unwrap();
+        rustix::fs::seek(&to, rustix::fs::SeekFrom::Start(2 * len as u64)).unwrap();
+        copy();
+        copy();
+        assert!(std::fs::read(&path).unwrap() == blocks.concat());
+        let allocated = std::os::unix::fs::MetadataExt::blocks(&to.metadata().unwrap()) * 512;
+        assert_eq!(allocated, 4 * len as u64);
     }
 
     /// A block behind the end of a file, one over what is there, and one behind a gap.

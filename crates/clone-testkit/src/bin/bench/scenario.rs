@@ -82,7 +82,7 @@ const TLS_GOAL: (f64, f64) = (0.80, 0.80);
 const SMALL_GOAL: (f64, f64) = (0.70, 0.70);
 
 /// All lines. Those of one donor stand together.
-pub(crate) const SCENARIOS: [Scenario; 25] = [
+pub(crate) const SCENARIOS: [Scenario; 26] = [
     scenario("remote plain, tmpfs", Data::Text, Place::Tmpfs, PLAIN, PLAIN_GOAL),
     scenario("remote plain, tmpfs, by TCP", Data::Text, Place::Tmpfs, BY_TCP, PLAIN_GOAL),
     with_tasks(1, "by TCP, 1 task", Data::Text, Place::Tmpfs, BY_TCP),
@@ -107,6 +107,7 @@ pub(crate) const SCENARIOS: [Scenario; 25] = [
     scenario("remote compressed, random", Data::Random, Place::Tmpfs, COMPRESSED, (0.05, 0.05)),
     scenario("small tables", Data::Small, Place::Tmpfs, PLAIN, SMALL_GOAL),
     scenario("small tables, by TCP", Data::Small, Place::Tmpfs, BY_TCP, SMALL_GOAL),
+    scenario("small tables, local", Data::Small, Place::Tmpfs, Way::Local, (0.0, 0.0)),
     with_tasks(4, "one large table", Data::Large, Place::Tmpfs, PLAIN),
     with_tasks(4, "one large table, by TCP", Data::Large, Place::Tmpfs, BY_TCP),
     with_tasks(4, "holes, by TCP", Data::Holes, Place::Disk, BY_TCP),
