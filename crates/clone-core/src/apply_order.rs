@@ -13,7 +13,7 @@ use crate::meeting::{Boundary, Meeting, Seat};
 use crate::session::{Host, Session};
 
 /// What the tasks that apply one clone share of that.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct ApplyOrder {
     meeting: Arc<Meeting>,
     files: FileList,

@@ -22,10 +22,10 @@ use crate::error::{Error, Result};
 use crate::session::{Host, Session};
 
 /// The data files of one clone that InnoDB's recipient has not been told of. All tasks share it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct FileList(Mutex<Files>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Files {
     /// How many the donor has announced.
     total: u32,
@@ -40,7 +40,7 @@ struct Files {
 /// The most that descriptions may take here, bytes: about 100,000 files. InnoDB is given those beyond as they come.
 const LIMIT: usize = 16 << 20;
 
-/// How long to sleep while another task has the file created.
+/// How long to sleep while another task is having the file created.
 const STEP: Duration = Duration::from_micros(50);
 
 /// Which files have to be there before InnoDB is given a descriptor.
@@ -75,12 +75,12 @@ impl Need {
 enum Found<'a> {
     /// This file, to be created.
     File(Making<'a>),
-    /// Another task has it created at this moment.
+    /// Another task is having it created.
     InMaking,
     Nothing,
 }
 
-/// A file that this task has created; the description goes back if that fails.
+/// A file that this task has InnoDB create; the description goes back if that fails.
 struct Making<'a> {
     list: &'a FileList,
     index: u32,
