@@ -7,6 +7,7 @@
 //! * [`session`]: the traits through which everything outside is seen: server, session, storage engine, connections.
 //! * [`donor`], [`recipient`], [`local`]: the three roles. `storage` is their common view of the engines, `params` what peers
 //!   tell and check of each other, `crew` and `traffic` the threads of a clone and what they move.
+//! * `apply_order`, `file_list`, `meeting`: what happens around InnoDB's calls when a clone is applied.
 //! * [`point`]: how several engines come to one point.
 //! * [`meter`], [`tuner`], [`throttle`]: speed measured, the number of threads, and bandwidth limits. Time is passed in.
 //! * [`board`], [`status`], [`progress`], [`recovery`]: what the `performance_schema` tables show, and its files.

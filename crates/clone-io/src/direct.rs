@@ -13,8 +13,19 @@ use rustix::fs::{CWD, Mode, OFlags};
 /// `TMPFS_MAGIC`.
 const TMPFS: u64 = 0x0102_1994;
 
-/// `XFS_SUPER_MAGIC`, `BTRFS_SUPER_MAGIC`, `BCACHEFS_SUPER_MAGIC`, and that of OpenZFS.
-const SHARING: [u64; 4] = [0x5846_5342, 0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1];
+/// `XFS_SUPER_MAGIC`, `BTRFS_SUPER_MAGIC`, `BCACHEFS_SUPER_MAGIC`, that of OpenZFS, `OCFS2_SUPER_MAGIC`, `OVERLAYFS_SUPER_MAGIC` (for what is
+/// below), and, whose server may do it, `NFS_SUPER_MAGIC`, `CIFS_SUPER_MAGIC`, `SMB2_SUPER_MAGIC`.
+const SHARING: [u64; 9] = [
+    0x5846_5342,
+    0x9123_683e,
+    0xca45_1a4e,
+    0x2fc1_2fc1,
+    0x7461_636f,
+    0x794c_7630,
+    0x6969,
+    0xff53_4d42,
+    0xfe53_4d42,
+];
 
 /// Takes `O_DIRECT` off a file in memory, where it means nothing: such a file *is* the cache. But with the flag the kernel copies
 /// pages before it hands them on, which without it it only refers to. Gives whether the file is still direct.

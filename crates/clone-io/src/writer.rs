@@ -119,7 +119,11 @@ impl FileWriter {
         let is_large = len >= LARGE;
         let may_be_zeros = is_large && inside_kernel && is_copied_through_memory(from);
         let mut copy = || {
-            if may_be_zeros && is_all_zeros(from, len, buffer) && pass_zeros(from, to, len)? {
+            if may_be_zeros
+                && end_if_behind(to, len).is_some()
+                && is_all_zeros(from, len, buffer)
+                && pass_zeros(from, to, len)?
+            {
                 return Ok(());
             }
             copy_file_to_file(from, to, len, inside_kernel, buffer, chunk)
@@ -145,13 +149,17 @@ impl FileWriter {
     }
 }
 
-/// Allocates the block of `len` bytes at the file's current offset, and gives its end. None if the file has something there, or does not
-/// allocate: then all of the block has to be written.
-fn end_if_allocated(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
+/// Where the block of `len` bytes at the file's current offset ends; none if the file has something there.
+fn end_if_behind(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
     let (start, facts) = (rustix::fs::tell(file).ok()?, rustix::fs::fstat(file).ok()?);
     let is_behind = u64::try_from(facts.st_size).is_ok_and(|size| size <= start);
-    let allocates = || rustix::fs::fallocate(file, FallocateFlags::empty(), start, len).is_ok();
-    (is_behind && len > 0 && allocates()).then_some(start + len)
+    start.checked_add(len).filter(|_| is_behind && len > 0)
+}
+
+/// As [`end_if_behind`], and allocates the block. None if the file system does not: then all of it has to be written.
+fn end_if_allocated(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
+    let end = end_if_behind(file, len)?;
+    rustix::fs::fallocate(file, FallocateFlags::empty(), end - len, len).ok().map(|()| end)
 }
 
 /// Moves both files past a block of `len` zeros, which is allocated at `to`. False if it has to be written, and neither has moved.

@@ -16,7 +16,8 @@
 //! proxy.at(Point::Data { state: FileCopy, bytes: 5 << 20 }, Action::reset(Target::Master));
 //! // Clone from proxy.port() instead of the donor's ...
 //! assert_eq!(proxy.pending(), []);
-//! assert!(proxy.traffic().repeated() < proxy.traffic().data() / 10);
+//! let (network, repeated) = proxy.traffic().network_and_repeated();
+//! assert!(repeated < network / 10);
 //! # Ok(())
 //! # }
 //! ```

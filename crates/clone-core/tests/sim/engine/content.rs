@@ -100,6 +100,10 @@ impl Content {
             let pages = if rng.chance(10) { 0 } else { rng.between(1, shape.pages) };
             files.push(Tablespace::new(number, written(&mut rng, pages)));
         }
+        // The system tablespace, which has tables before it and behind it.
+        if let Some(system) = files.get_mut(2) {
+            (system.name, system.space_id) = ("ibdata1".to_owned(), 0);
+        }
         Self { shape, rng, files, redo: Vec::new(), changed: BTreeSet::new() }
     }
 

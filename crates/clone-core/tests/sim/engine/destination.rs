@@ -281,6 +281,9 @@ impl Destination {
         if files.data.get(at).is_some_and(Option::is_some) {
             return Ok(());
         }
+        // To name it InnoDB goes back to the first file of another tablespace.
+        let before = at.checked_sub(1).filter(|_| file.space_id == 0);
+        assert!(before.is_none_or(|before| files.data[before].is_some()), "SIGSEGV in InnoDB");
         drop(files);
         session.host.innodb.step(session, Step::Create)?;
         // Other tasks run meanwhile, and must not be given data for the file.
