@@ -16,10 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use clone_protocol::innodb::{Compression, Descriptor, FileMetadata, SnapshotState, State};
+use clone_protocol::innodb::{Compression, Descriptor, FileMetadata, SnapshotState};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::meeting::Boundary;
 use crate::session::{Host, Session};
 
 /// The data files of one clone that InnoDB's recipient has not been told of. All tasks share it.
@@ -43,6 +44,10 @@ const LIMIT: usize = 16 << 20;
 
 /// How long to sleep while another task is having the file created.
 const STEP: Duration = Duration::from_micros(50);
+
+/// Where the donor describes files, and where all of them are there.
+const BEGIN: Boundary = Boundary { state: SnapshotState::FileCopy, is_start: true };
+const END: Boundary = Boundary { is_start: false, ..BEGIN };
 
 /// The system tablespace (`TRX_SYS_SPACE`).
 const SYSTEM_SPACE: u32 = 0;
@@ -72,11 +77,7 @@ impl Need {
             Descriptor::FileMetadata(file) if file.state == SnapshotState::FileCopy => {
                 Self::File(file.file_index)
             }
-            Descriptor::State(State { state, start: false, ack: false, .. })
-                if *state == SnapshotState::FileCopy =>
-            {
-                Self::All
-            }
+            _ if Boundary::of(descriptor) == Some(END) => Self::All,
             _ => Self::Nothing,
         }
     }
@@ -102,9 +103,7 @@ impl FileList {
     /// Takes note of a descriptor that the master has received. True if it is kept here, and nothing is to be done with it now.
     pub(crate) fn keeps(&self, descriptor: &Descriptor<'_>, bytes: &[u8]) -> bool {
         match descriptor {
-            Descriptor::State(state)
-                if state.start && !state.ack && state.state == SnapshotState::FileCopy =>
-            {
+            Descriptor::State(state) if Boundary::of(descriptor) == Some(BEGIN) => {
                 *self.files() = Files { total: state.files, ..Files::default() };
                 false
             }
@@ -211,6 +210,8 @@ impl Drop for Making<'_> {
 
 #[cfg(test)]
 mod tests {
+    use clone_protocol::innodb::State;
+
     use super::*;
 
     fn file(file_index: u32) -> FileMetadata<'static> {

@@ -16,9 +16,9 @@ use crate::ahead::{begin_reading, begin_write_back};
 use crate::buffer::AlignedBuffer;
 use crate::copy::{CopyError, copy_file_to_file};
 use crate::direct::{can_reflink, is_copied_through_memory, lift_direct};
-use crate::file::{end_of_block, write_all, write_parts_at};
+use crate::file::{write_all, write_parts_at};
 use crate::sparse::Sparse;
-use crate::zeros::is_all_zeros;
+use crate::zeros::end_of_zeros;
 
 /// Files whose numbers differ by a multiple of this take turns with each other, for nothing.
 const TURNS: usize = 64;
@@ -119,11 +119,7 @@ impl FileWriter {
         let is_large = len >= LARGE;
         let may_be_zeros = is_large && inside_kernel && is_copied_through_memory(from);
         let mut copy = || {
-            if may_be_zeros
-                && end_if_behind(to, len).is_some()
-                && is_all_zeros(from, len, buffer)
-                && pass_zeros(from, to, len)?
-            {
+            if may_be_zeros && pass_zeros(from, to, len, buffer)? {
                 return Ok(());
             }
             copy_file_to_file(from, to, len, inside_kernel, buffer, chunk)
@@ -158,14 +154,27 @@ fn end_if_behind(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
 
 /// As [`end_if_behind`], and allocates the block. None if the file system does not: then all of it has to be written.
 fn end_if_allocated(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
-    let end = end_if_behind(file, len)?;
-    rustix::fs::fallocate(file, FallocateFlags::empty(), end - len, len).ok().map(|()| end)
+    end_if_behind(file, len).filter(|end| allocates(file, *end, len))
 }
 
-/// Moves both files past a block of `len` zeros, which is allocated at `to`. False if it has to be written, and neither has moved.
-fn pass_zeros(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -> Result<bool, CopyError> {
-    let Some(behind) = end_of_block(from, len) else { return Ok(false) };
-    let Some(end) = end_if_allocated(to, len) else { return Ok(false) };
+/// Allocates the `len` bytes before `end`, if the file system can.
+fn allocates(file: BorrowedFd<'_>, end: u64, len: u64) -> bool {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), end - len, len).is_ok()
+}
+
+/// Moves both files past a block of `len` bytes that are all zeros, which is allocated at `to`. False if it has something in it, or has to be
+/// written: then neither has moved.
+fn pass_zeros(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    len: u64,
+    buffer: &mut AlignedBuffer,
+) -> Result<bool, CopyError> {
+    let Some(end) = end_if_behind(to, len) else { return Ok(false) };
+    let Some(behind) = end_of_zeros(from, len, buffer) else { return Ok(false) };
+    if !allocates(to, end, len) {
+        return Ok(false);
+    }
     let seek = |file, offset| rustix::fs::seek(file, SeekFrom::Start(offset)).map(drop);
     seek(from, behind).map_err(|error| CopyError::Read(error.into()))?;
     seek(to, end).map_err(|error| CopyError::Write(error.into()))?;
@@ -300,7 +309,6 @@ mod tests {
         std::fs::write(directory.path().join("from"), blocks.concat()).unwrap();
         let from = File::open(directory.path().join("from")).unwrap();
         let to = File::create(&path).unwrap();
-        // The third is there already, and with something else in it.
         let writer = FileWriter::default();
         let mut buffer = AlignedBuffer::new();
         let mut copy =
@@ -309,6 +317,7 @@ mod tests {
         copy();
         let hole = rustix::fs::seek(&to, rustix::fs::SeekFrom::Hole(0)).unwrap();
         assert_eq!(hole, len as u64);
+        // Where the third comes there is something already.
         rustix::fs::seek(&to, rustix::fs::SeekFrom::Start(2 * len as u64)).unwrap();
         write_all(to.as_fd(), b"something").unwrap();
         rustix::fs::seek(&to, rustix::fs::SeekFrom::Start(2 * len as u64)).unwrap();

@@ -13,22 +13,27 @@ const BEGIN: usize = 4 << 10;
 /// Bytes to go on with, which fit into a near cache.
 const PIECE: usize = 64 << 10;
 
-/// Whether the `len` bytes from the file's current offset on, which stays where it is, are all zeros. Reads no farther than they are.
-pub(crate) fn is_all_zeros(file: BorrowedFd<'_>, len: u64, buffer: &mut AlignedBuffer) -> bool {
-    let Ok(begin) = rustix::fs::tell(file) else { return false };
+/// Where the `len` bytes from the file's current offset on end, if they are all zeros; the offset stays where it is. Reads no farther than they
+/// are.
+pub(crate) fn end_of_zeros(
+    file: BorrowedFd<'_>,
+    len: u64,
+    buffer: &mut AlignedBuffer,
+) -> Option<u64> {
+    let begin = rustix::fs::tell(file).ok()?;
     let mut done = 0;
     while done < len {
         let piece = if done == 0 { BEGIN } else { PIECE };
         let piece = buffer.aligned(piece.min(usize::try_from(len - done).unwrap_or(piece)));
         match rustix::io::pread(file, &mut *piece, begin + done) {
             // Behind the end of the file there is nothing.
-            Ok(0) => return false,
+            Ok(0) => return None,
             Ok(count) if is_zero(&piece[..count]) => done += count as u64,
             Err(rustix::io::Errno::INTR) => {}
-            Ok(_) | Err(_) => return false,
+            Ok(_) | Err(_) => return None,
         }
     }
-    true
+    begin.checked_add(len)
 }
 
 #[cfg(test)]
@@ -48,7 +53,11 @@ mod tests {
         let mut buffer = AlignedBuffer::new();
         file.set_len(1000 + LEN).unwrap();
         file.seek(SeekFrom::Start(1000)).unwrap();
-        let mut look = |file: &File, len| is_all_zeros(file.as_fd(), len, &mut buffer);
+        let mut look = |file: &File, len| {
+            let end = end_of_zeros(file.as_fd(), len, &mut buffer);
+            assert!(end.is_none_or(|end| end == 1000 + len));
+            end.is_some()
+        };
         assert!(look(&file, LEN));
         assert!(look(&file, 0));
         assert!(!look(&file, LEN + 1), "the file ends before");
