@@ -3,7 +3,6 @@
 //! mysqld as the clone logic sees it: the traits of [`clone_core::session`] over [`crate::server`].
 
 mod commit_block;
-mod direct;
 mod engine;
 mod errors;
 mod host;

@@ -27,17 +27,14 @@ pub(crate) fn raise(error: &Error) {
             needed: *required,
             current: u32::try_from(*actual).unwrap_or(u32::MAX),
         },
+        Error::OutOfMemory(bytes) => Raise::OutOfMemory { bytes: *bytes },
         Error::NotSupported(what) => Raise::NotSupportedYet(what),
-        Error::PacketsOutOfOrder => Raise::NetPacketsOutOfOrder,
+        Error::Network(error) => return raise_number(error.number()),
         Error::PluginMissing(name) => Raise::ClonePluginMatch(name),
         Error::Protocol(text) => Raise::CloneProtocol(text),
         Error::SystemConfig(text) => Raise::CloneSysConfig(text),
         Error::TooManyClones => Raise::TooManyConcurrentClones { allowed: 1 },
         Error::Raised(_) => return,
-        other => {
-            donor = other.to_string();
-            Raise::InternalError(&donor)
-        }
     };
     raise::raise(raised);
 }

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
-use clone_core::session::{Host, ReleaseFacts, Settings, Side, Work, WorkerKind};
+use clone_core::session::{Host, ReleaseFacts, Settings, Work, WorkerKind};
 
 use super::MysqldSession;
 use super::engine::MysqldEngine;
 use crate::guard;
 use crate::plugin::variables;
 use crate::server::debug;
-use crate::server::log::{Level, Trace, log};
 use crate::server::protocol;
 use crate::server::psi::Keys;
 use crate::server::services;
@@ -74,14 +73,6 @@ impl Host for MysqldHost {
         &self.donor_clones
     }
 
-    fn log(&self, side: Side, text: &str) {
-        let trace = match side {
-            Side::Client => Trace::Client,
-            Side::Server => Trace::Server,
-        };
-        log(Level::Information, trace, text);
-    }
-
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -119,10 +110,6 @@ impl Host for MysqldHost {
         let own = variables::swap_ddl_timeout(seconds);
         begin();
         variables::restore_ddl_timeout(seconds, own);
-    }
-
-    fn is_debug_server(&self) -> bool {
-        debug::is_debug_server()
     }
 
     fn debug_keyword(&self, keyword: &str) -> bool {

@@ -1,28 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Connections in COM_CLONE, over mysqld's `clone_protocol` service; and past it, where that saves copies ([`super::direct`]).
+//! Connections in COM_CLONE, over mysqld's `clone_protocol` service. On a plain connection the
+//! answer to EXECUTE goes past mysqld ([`PacketReader`], [`PacketWriter`]), which saves copies.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use clone_core::error::{Error, Result};
-use clone_core::session::{DonorLink, Link, Packet, TransferError};
+use clone_core::error::{Error, NetworkError, Result};
+use clone_core::session::{DonorLink, Link, Packet, Session, TransferError};
+use clone_io::{CopyError, PacketError, PacketReader, PacketWriter};
 use clone_protocol::{CommandCode, ResponseCode};
 
 use super::MysqldSession;
-use super::direct::{DirectReader, DirectWriter};
 use crate::server::connection::Connection;
 use crate::server::donor::DonorConnection;
 
 /// A recipient's connection to its donor.
 pub(crate) struct RecipientLink {
     connection: Connection,
-    /// While the answer to EXECUTE comes in, and the connection is plain.
-    direct: Option<DirectReader>,
+    /// While the answer to EXECUTE comes in over a plain connection.
+    reader: Option<PacketReader>,
+    /// The error after which the connection is of no more use.
+    broken: Option<Error>,
 }
 
 impl RecipientLink {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, direct: None }
+        Self { connection, reader: None, broken: None }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.broken.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -34,16 +42,19 @@ impl Link<MysqldSession> for RecipientLink {
         code: CommandCode,
         payload: &[u8],
     ) -> Result<()> {
-        if let Some(error) = self.direct.take().and_then(|direct| direct.error()) {
-            return Err(error);
-        }
+        self.check()?;
+        self.reader = None;
         self.connection
             .send_command(session.thd, is_data, code as u8, payload)
             .map_err(Error::Raised)?;
-        // The answer to the command before has been read to its end, and nothing comes unasked: so both the library's buffer
-        // and the network are empty up to what follows now.
+        // The answer to the previous command has been read to its end, and no packet comes unasked.
+        // So the client library's buffer and the network are empty up to the answer that follows.
         let is_plain = code == CommandCode::Execute && self.connection.plain_socket().is_some();
-        self.direct = is_plain.then(|| DirectReader::new(session));
+        self.reader = is_plain.then(|| {
+            let limit = variable(session, "max_allowed_packet", 64 << 20);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            PacketReader::new(timeout(session, "net_read_timeout", 30), limit)
+        });
         Ok(())
     }
 
@@ -53,11 +64,20 @@ impl Link<MysqldSession> for RecipientLink {
         is_data: bool,
         timeout_seconds: u32,
     ) -> Result<Packet<'_>> {
-        if self.direct.as_ref().is_some_and(DirectReader::is_over) {
-            self.direct = None;
-        }
-        if let (Some(direct), Some(socket)) = (&mut self.direct, self.connection.plain_socket()) {
-            return direct.receive(session, socket);
+        self.check()?;
+        if let (Some(reader), Some(socket)) = (&mut self.reader, self.connection.plain_socket()) {
+            if session.is_killed() {
+                return Err(Error::Interrupted);
+            }
+            return match reader.receive(socket) {
+                Ok(packet) => Ok(Packet { data: packet.data, network_len: packet.network_len }),
+                Err(error) => {
+                    let error = read_error(&error);
+                    session.raise(&error);
+                    self.broken = Some(Error::Raised(error.number()));
+                    Err(error)
+                }
+            };
         }
         let packet = self
             .connection
@@ -83,18 +103,42 @@ impl Link<MysqldSession> for RecipientLink {
 pub(crate) struct DonorLinkOf<'s> {
     session: &'s MysqldSession,
     connection: DonorConnection,
-    direct: DirectWriter,
+    writer: Option<PacketWriter>,
+    /// The error after which the connection is of no more use.
+    broken: Option<Error>,
 }
 
 impl<'s> DonorLinkOf<'s> {
     pub(crate) fn new(session: &'s MysqldSession, connection: DonorConnection) -> Self {
-        Self { session, connection, direct: DirectWriter::default() }
+        Self { session, connection, writer: None, broken: None }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    /// The writer and the socket of a plain connection that has not failed.
+    fn plain(&mut self) -> Result<Option<(&mut PacketWriter, BorrowedFd<'_>)>> {
+        self.check()?;
+        let Self { session, connection, writer, .. } = self;
+        let Some(socket) = connection.plain_socket() else { return Ok(None) };
+        let writer = writer
+            .get_or_insert_with(|| PacketWriter::new(timeout(session, "net_write_timeout", 60)));
+        Ok(Some((writer, socket)))
+    }
+
+    /// The connection has failed, perhaps in the middle of a packet.
+    fn fail(&mut self, error: NetworkError) -> Error {
+        let error = Error::Network(error);
+        self.session.raise(&error);
+        self.broken = Some(Error::Raised(error.number()));
+        error
     }
 }
 
 impl DonorLink for DonorLinkOf<'_> {
     fn receive(&mut self, payload: &mut Vec<u8>) -> Result<u8> {
-        self.direct.check()?;
+        self.check()?;
         let (code, bytes) = self.connection.next_command().map_err(Error::Raised)?;
         payload.clear();
         payload.extend_from_slice(bytes);
@@ -102,18 +146,23 @@ impl DonorLink for DonorLinkOf<'_> {
     }
 
     fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()> {
-        self.direct.check()?;
+        self.check()?;
         self.connection.send_response(secure, packet).map_err(Error::Raised)
     }
 
     fn send_both(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<()> {
-        if let Some(socket) = self.connection.plain_socket()
-            && self.direct.send_both(self.session, socket, first, second)?
-        {
-            return Ok(());
+        let sent = match self.plain()? {
+            Some((writer, socket)) => writer.send_pair(socket, first, second),
+            None => Ok(false),
+        };
+        match sent {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.send(false, first)?;
+                self.send(false, second)
+            }
+            Err(error) => Err(self.fail(NetworkError::of_write(&error))),
         }
-        self.send(false, first)?;
-        self.send(false, second)
     }
 
     fn is_plain(&mut self) -> bool {
@@ -127,16 +176,43 @@ impl DonorLink for DonorLinkOf<'_> {
         len: u32,
         is_block: bool,
     ) -> Result<bool, TransferError> {
-        match self.connection.plain_socket() {
-            Some(socket) => {
-                self.direct.send_file(self.session, socket, descriptor, file, len, is_block)
-            }
+        let sent = match self.plain().map_err(TransferError::Link)? {
+            Some((writer, socket)) => writer.send_file(socket, descriptor, file, len, is_block),
             None => Ok(false),
-        }
+        };
+        sent.map_err(|error| match error {
+            CopyError::Write(error) => {
+                TransferError::Link(self.fail(NetworkError::of_write(&error)))
+            }
+            CopyError::Read(error) => {
+                // The recipient waits for the rest of the packet: the connection is closed.
+                self.broken = Some(NetworkError::Write.into());
+                TransferError::File(error)
+            }
+        })
     }
 
     fn send_error(&mut self, fatal: bool) -> Result<()> {
-        let fatal = fatal || self.direct.check().is_err();
+        let fatal = fatal || self.broken.is_some();
         self.connection.send_error(ResponseCode::Error as u8, fatal).map_err(Error::Raised)
     }
+}
+
+fn read_error(error: &PacketError) -> Error {
+    Error::Network(match error {
+        PacketError::Io(error) => NetworkError::of_read(error),
+        PacketError::TooLarge => NetworkError::PacketTooLarge,
+        PacketError::OutOfOrder => NetworkError::PacketsOutOfOrder,
+    })
+}
+
+/// The variable, but at least so many seconds: as `clone_protocol_service.cc:set_read_timeout` and
+/// `set_write_timeout` have it.
+fn timeout(session: &MysqldSession, name: &str, least: u64) -> Duration {
+    Duration::from_secs(variable(session, name, least).max(least))
+}
+
+fn variable(session: &MysqldSession, name: &str, default: u64) -> u64 {
+    let value = session.configs(&[name]).ok().and_then(|mut values| values.pop());
+    value.and_then(|text| text.parse().ok()).unwrap_or(default)
 }

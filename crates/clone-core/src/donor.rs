@@ -6,7 +6,10 @@
 //! its auxiliary connection (ACK, EXIT). Which one this is shows by its commands.
 
 mod clones;
+mod file_channel;
+mod framer;
 mod sender;
+mod way;
 
 use std::sync::Arc;
 
@@ -15,13 +18,13 @@ use clone_protocol::{
     Response, Version, innodb,
 };
 
+use crate::consistency_point::{ConsistencyPoint, PointEvent};
 use crate::error::{Error, Result};
 use crate::params;
-use crate::point::{Point, Sign};
-use crate::session::{DonorLink, Engine, Host, Mode, Session, Side, log_step};
+use crate::session::{DonorLink, Engine, Host, Mode, SERVER, Session, log_step};
 use crate::storage::Source;
 use clones::DonorClone;
-use sender::{Buffers, Sender};
+use sender::{Output, Sender};
 
 pub use clones::DonorClones;
 
@@ -39,11 +42,11 @@ pub fn serve<S: Session>(session: &S, link: &mut dyn DonorLink) -> Result<()> {
         is_attaching: false,
         is_backup_locked: false,
         packet: Vec::new(),
-        buffers: Buffers::default(),
+        output: Output::default(),
     };
     let outcome = serving.run();
     serving.close(outcome.as_ref().err().map_or(0, Error::number));
-    log_step(session, Side::Server, "Exiting clone protocol", &outcome);
+    log_step(session, SERVER, "Exiting clone protocol", &outcome);
     outcome
 }
 
@@ -62,7 +65,7 @@ struct Serving<'a, S: Session> {
     is_backup_locked: bool,
     /// Packets other than data are built here.
     packet: Vec<u8>,
-    buffers: Buffers,
+    output: Output,
 }
 
 /// Whether the dialogue goes on after a command.
@@ -89,7 +92,7 @@ impl<S: Session> Serving<'_, S> {
                     self.packet.clear();
                     Response::Complete.encode(&mut self.packet);
                     let sent = self.link.send(false, &mut self.packet);
-                    log_step(self.session, Side::Server, "COM_RES_COMPLETE", &sent);
+                    log_step(self.session, SERVER, "COM_RES_COMPLETE", &sent);
                     sent?;
                     if next == Next::Exit {
                         return Ok(());
@@ -115,9 +118,9 @@ impl<S: Session> Serving<'_, S> {
         let kind = if fatal { "network " } else { " " };
         let outcome: Result<()> = Err(error.clone());
         let step = format!("Before sending COM_RES_ERROR: {kind}");
-        log_step(self.session, Side::Server, &step, &outcome);
+        log_step(self.session, SERVER, &step, &outcome);
         let sent = self.link.send_error(fatal);
-        log_step(self.session, Side::Server, "After sending COM_RES_ERROR", &sent);
+        log_step(self.session, SERVER, "After sending COM_RES_ERROR", &sent);
         if sent.is_ok() {
             self.close(error.number());
         }
@@ -157,7 +160,7 @@ impl<S: Session> Serving<'_, S> {
             Ok(command) => command,
             Err(error) => {
                 let outcome: Result<()> = Err(error.into());
-                log_step(self.session, Side::Server, "Invalid request", &outcome);
+                log_step(self.session, SERVER, "Invalid request", &outcome);
                 return outcome.map(|()| Next::Command);
             }
         };
@@ -178,7 +181,7 @@ impl<S: Session> Serving<'_, S> {
                 ("COM_EXIT: Storage End", self.answer_offer(payload))
             }
         };
-        log_step(self.session, Side::Server, step, &outcome);
+        log_step(self.session, SERVER, step, &outcome);
         outcome?;
         Ok(if code == CommandCode::Exit as u8 { Next::Exit } else { Next::Command })
     }
@@ -205,7 +208,7 @@ impl<S: Session> Serving<'_, S> {
             if block_ddl {
                 self.session.lock_backup(init.ddl_timeout)?;
                 self.is_backup_locked = true;
-                host.log(Side::Server, "Acquired backup lock");
+                log::info!(target: SERVER, "Acquired backup lock");
             }
         }
         // Before the old connection's part of the clone ends, and what is known of the clone with it.
@@ -258,7 +261,9 @@ impl<S: Session> Serving<'_, S> {
     /// A clone that has begun.
     fn new_clone(&self, ddl_timeout: u32) -> Option<Arc<DonorClone<S::Engine>>> {
         let source = self.source.as_ref()?;
-        let clone = Arc::new(DonorClone::new(Point::of(&source.located, ddl_timeout)));
+        // The recipient may not keep this server's writers waiting for longer than this server does.
+        let timeout = ddl_timeout.min(self.session.host().settings().ddl_timeout);
+        let clone = Arc::new(DonorClone { point: ConsistencyPoint::of(&source.located, timeout) });
         self.session.host().donor_clones().add(&source.innodb::<S>()?.locator, &clone);
         Some(clone)
     }
@@ -298,8 +303,8 @@ impl<S: Session> Serving<'_, S> {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
         };
         let hands_over = self.session.host().settings().file_handover;
-        self.buffers.agree(offer, hands_over, self.link.is_plain())?;
-        let max_block = self.buffers.max_block();
+        let packs = params::allows_packing(self.session);
+        self.output.agree(offer, hands_over, packs, self.link.is_plain())?;
         let clone = self.clone.as_deref();
         let point = clone.filter(|_| self.is_master).and_then(|clone| clone.point.as_ref());
         if let Some(point) = point {
@@ -314,12 +319,10 @@ impl<S: Session> Serving<'_, S> {
                 locator_index: u8::try_from(index).unwrap_or(u8::MAX),
                 clone: clone.filter(|_| is_innodb),
                 is_master: self.is_master,
-                commits_are_blocked: None,
-                buffers: &mut self.buffers,
+                commit_block: None,
+                output: &mut self.output,
             };
-            // Only InnoDB's blocks are known well enough.
-            let buffer_size = if is_innodb { max_block } else { 0 };
-            one.engine.copy(self.session, &one.locator, *task, buffer_size, index, &mut sender)?;
+            one.engine.copy(self.session, &one.locator, *task, 0, index, &mut sender)?;
         }
         Ok(())
     }
@@ -342,8 +345,8 @@ impl<S: Session> Serving<'_, S> {
         let is_innodb = engine.db_type() == innodb::DB_TYPE;
         let clone = self.session.host().donor_clones().find(locator).filter(|_| is_innodb);
         let point = clone.as_ref().and_then(|clone| clone.point.as_ref());
-        let lets_choose =
-            ack.error == 0 && Sign::of(ack.descriptor) == Some(Sign::PageCopyAcknowledged);
+        let lets_choose = ack.error == 0
+            && PointEvent::of(ack.descriptor) == Some(PointEvent::PageCopyAcknowledged);
         // In a session that was killed the clone ends.
         let lets_choose = lets_choose && !self.session.is_killed();
         if let Some(point) = point.filter(|_| lets_choose) {
@@ -352,21 +355,10 @@ impl<S: Session> Serving<'_, S> {
         }
         let outcome = engine.ack(self.session, locator, ack.error, ack.descriptor);
         let error = outcome.as_ref().map_or_else(Error::number, |()| ack.error.unsigned_abs());
-        if let (Some(clone), 0, Some(state)) = (&clone, error, acknowledged_state(ack.descriptor)) {
-            clone.acknowledge(state);
-        }
         if let Some(point) = point.filter(|_| error != 0) {
             point.fail(error);
         }
         outcome
-    }
-}
-
-/// The state whose end an acknowledgement of InnoDB's is for.
-fn acknowledged_state(descriptor: &[u8]) -> Option<innodb::SnapshotState> {
-    match innodb::Descriptor::parse(descriptor) {
-        Ok(innodb::Descriptor::State(state)) if state.ack => Some(state.state),
-        _ => None,
     }
 }
 

@@ -2,16 +2,17 @@
 
 //! One error for everything that can end a clone.
 //!
-//! MySQL reports an error by number and arguments; the text comes from its message catalogue in the session's language. So an
-//! [`Error`] carries number and arguments, and it is put into the session's diagnostics area once, at the door where it leaves
-//! this crate ([`Session::raise`](crate::session::Session::raise)). What the server or an engine has raised itself arrives as
-//! [`Error::Raised`] and is only passed on.
+//! MySQL reports an error by number and arguments. The text comes from MySQL's message catalogue in
+//! the session's language. So an [`Error`] carries number and arguments. It is put into the
+//! session's diagnostics area once, where it leaves this crate
+//! ([`Session::raise`](crate::session::Session::raise)). An error that the server or an engine has
+//! raised itself arrives as [`Error::Raised`] and is only passed on.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io;
 
 use clone_protocol::ProtocolError;
+use thiserror::Error as ThisError;
 
 /// MySQL's error numbers that the clone logic tells apart (`share/messages_to_clients.txt`).
 pub mod number {
@@ -33,6 +34,8 @@ pub mod number {
     pub const ER_NET_ERROR_ON_WRITE: u32 = 1160;
     /// Writing to the network timed out.
     pub const ER_NET_WRITE_INTERRUPTED: u32 = 1161;
+    /// No memory.
+    pub const ER_OUTOFMEMORY: u32 = 1037;
     /// A lock was not to be had in time.
     pub const ER_LOCK_WAIT_TIMEOUT: u32 = 1205;
     /// Not supported.
@@ -61,12 +64,13 @@ pub mod number {
 
 use number::*;
 
-/// Why a clone, or a step of it, failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+/// Why a clone, or a step of it, failed. The text is for logs: the user sees that of MySQL's
+/// catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum Error {
-    /// The donor reported this error (3862). The text "`<number> : <message>`" is parsed by Group Replication
-    /// (`sql/clone_handler.cc:get_donor_error`), so its form is fixed.
+    /// The donor reported this error (3862). Group Replication parses the text
+    /// "`<number> : <message>`" (`sql/clone_handler.cc:get_donor_error`), so its form is fixed.
+    #[error("{number} : {message}")]
     Donor {
         /// The donor's error number.
         number: i32,
@@ -74,6 +78,7 @@ pub enum Error {
         message: String,
     },
     /// Donor and recipient are of versions that cannot be cloned into each other (3864).
+    #[error("donor version {donor} does not match recipient version {recipient}")]
     DonorVersion {
         /// The donor's `version`.
         donor: String,
@@ -81,6 +86,7 @@ pub enum Error {
         recipient: String,
     },
     /// A file could not be read or written (1024, 1026).
+    #[error("{} '{name}': {}", if *.write { "write" } else { "read" }, os_error(*.errno))]
     File {
         /// True for a write.
         write: bool,
@@ -90,10 +96,16 @@ pub enum Error {
         errno: i32,
     },
     /// Something that must not happen (1815).
+    #[error("{0}")]
     Internal(String),
     /// KILL or shutdown (1317).
+    #[error("interrupted")]
     Interrupted,
+    /// The connection to the peer failed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// `max_allowed_packet` is too small (3957); both in bytes.
+    #[error("max_allowed_packet is {actual}, a clone needs {required}")]
     NetworkPacket {
         /// What a clone needs.
         required: u32,
@@ -101,19 +113,83 @@ pub enum Error {
         actual: u64,
     },
     /// Not supported here (1235).
+    #[error("not supported: {0}")]
     NotSupported(Cow<'static, str>),
-    /// The peer did not keep to the dialogue in time (1156).
-    PacketsOutOfOrder,
+    /// No memory (1037).
+    #[error("no memory for {0} bytes")]
+    OutOfMemory(usize),
     /// The recipient lacks a plugin of the donor (3870).
+    #[error("plugin {0} of the donor is missing")]
     PluginMissing(String),
     /// The peer broke the clone protocol (3863).
+    #[error("{0}")]
     Protocol(String),
     /// The server or an engine has already put this error into the session's diagnostics area.
+    #[error("error {0}")]
     Raised(u32),
     /// A system variable of the plugin forbids it (3869).
+    #[error("{0}")]
     SystemConfig(String),
     /// One clone at a time (3634).
+    #[error("another clone is running")]
     TooManyClones,
+}
+
+/// How the connection to the peer failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
+pub enum NetworkError {
+    /// A packet could not be read (1158). A block whose checksum differs counts as this.
+    #[error("reading from the network failed")]
+    Read,
+    /// The peer was silent for too long (1159).
+    #[error("reading from the network timed out")]
+    ReadTimeout,
+    /// A packet could not be written (1160).
+    #[error("writing to the network failed")]
+    Write,
+    /// The peer took nothing for too long (1161).
+    #[error("writing to the network timed out")]
+    WriteTimeout,
+    /// A packet above `max_allowed_packet` (1153).
+    #[error("packet is larger than max_allowed_packet")]
+    PacketTooLarge,
+    /// The peer did not keep to the dialogue (1156).
+    #[error("packets out of order")]
+    PacketsOutOfOrder,
+}
+
+impl NetworkError {
+    /// MySQL's number of this error.
+    pub fn number(self) -> u32 {
+        match self {
+            NetworkError::Read => ER_NET_READ_ERROR,
+            NetworkError::ReadTimeout => ER_NET_READ_INTERRUPTED,
+            NetworkError::Write => ER_NET_ERROR_ON_WRITE,
+            NetworkError::WriteTimeout => ER_NET_WRITE_INTERRUPTED,
+            NetworkError::PacketTooLarge => ER_NET_PACKET_TOO_LARGE,
+            NetworkError::PacketsOutOfOrder => ER_NET_PACKETS_OUT_OF_ORDER,
+        }
+    }
+
+    /// The error of a failed read.
+    pub fn of_read(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => NetworkError::ReadTimeout,
+            _ => NetworkError::Read,
+        }
+    }
+
+    /// The error of a failed write.
+    pub fn of_write(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => NetworkError::WriteTimeout,
+            _ => NetworkError::Write,
+        }
+    }
+}
+
+fn os_error(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
 }
 
 /// What an operation of this crate gives.
@@ -129,9 +205,10 @@ impl Error {
             Error::File { write: false, .. } => ER_ERROR_ON_READ,
             Error::Internal(_) => ER_INTERNAL_ERROR,
             Error::Interrupted => ER_QUERY_INTERRUPTED,
+            Error::Network(error) => error.number(),
             Error::NetworkPacket { .. } => ER_CLONE_NETWORK_PACKET,
             Error::NotSupported(_) => ER_NOT_SUPPORTED_YET,
-            Error::PacketsOutOfOrder => ER_NET_PACKETS_OUT_OF_ORDER,
+            Error::OutOfMemory(_) => ER_OUTOFMEMORY,
             Error::PluginMissing(_) => ER_CLONE_PLUGIN_MATCH,
             Error::Protocol(_) => ER_CLONE_PROTOCOL,
             Error::Raised(number) => *number,
@@ -176,36 +253,6 @@ impl From<ProtocolError> for Error {
     }
 }
 
-/// The arguments, for logs; MySQL's catalogue has the text that the user sees.
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Donor { number, message } => write!(f, "{number} : {message}"),
-            Error::DonorVersion { donor, recipient } => {
-                write!(f, "donor version {donor} does not match recipient version {recipient}")
-            }
-            Error::File { write, name, errno } => {
-                let verb = if *write { "write" } else { "read" };
-                write!(f, "{verb} '{name}': {}", io::Error::from_raw_os_error(*errno))
-            }
-            Error::Internal(text) | Error::Protocol(text) | Error::SystemConfig(text) => {
-                f.write_str(text)
-            }
-            Error::Interrupted => f.write_str("interrupted"),
-            Error::NetworkPacket { required, actual } => {
-                write!(f, "max_allowed_packet is {actual}, a clone needs {required}")
-            }
-            Error::NotSupported(what) => write!(f, "not supported: {what}"),
-            Error::PacketsOutOfOrder => f.write_str("packets out of order"),
-            Error::PluginMissing(name) => write!(f, "plugin {name} of the donor is missing"),
-            Error::Raised(number) => write!(f, "error {number}"),
-            Error::TooManyClones => f.write_str("another clone is running"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,8 +263,11 @@ mod tests {
             assert!(Error::Raised(number).is_network(), "{number}");
             assert!(Error::Raised(number).ends_connection(), "{number}");
         }
-        for error in [Error::PacketsOutOfOrder, Error::Protocol(String::new()), Error::Raised(1153)]
-        {
+        for network in [NetworkError::Read, NetworkError::WriteTimeout] {
+            assert!(Error::from(network).is_network(), "{network}");
+        }
+        let out_of_order = Error::Network(NetworkError::PacketsOutOfOrder);
+        for error in [out_of_order, Error::Protocol(String::new()), Error::Raised(1153)] {
             assert!(!error.is_network(), "{error}");
             assert!(error.ends_connection(), "{error}");
         }

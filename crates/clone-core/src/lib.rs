@@ -2,42 +2,39 @@
 
 //! Clone sessions of MySQL: the donor, the recipient and the local clone, without mysqld and without sockets.
 //!
-//! A map:
-//!
-//! * [`session`]: the traits through which everything outside is seen: server, session, storage engine, connections.
-//! * [`donor`], [`recipient`], [`local`]: the three roles. `storage` is their common view of the engines, `params` what peers
-//!   tell and check of each other, `crew` and `traffic` the threads of a clone and what they move.
-//! * `apply_order`, `file_list`, `meeting`: what happens around InnoDB's calls when a clone is applied.
-//! * [`point`]: how several engines come to one point.
-//! * [`meter`], [`tuner`], [`throttle`]: speed measured, the number of threads, and bandwidth limits. Time is passed in.
-//! * [`board`], [`status`], [`progress`], [`recovery`]: what the `performance_schema` tables show, and its files.
+//! * [`session`]: the traits of everything outside: server, session, storage engine, connections.
+//! * [`donor`], [`recipient`], [`local`]: the three roles. `donor/way.rs` decides how a block leaves the
+//!   donor, `sink.rs` how a block gets into its file. `storage` has a task's part in each engine,
+//!   `params` what peers tell and check of each other, `workers` the threads of a clone.
+//! * `consistency_point`: how all engines of a clone show one moment.
+//! * `traffic`, `meter`, `tuner`, [`throttle`]: speed measured, the number of threads, and bandwidth
+//!   limits. Time is passed in.
+//! * [`board`], [`status`], [`progress`]: what the `performance_schema` tables show, and their files.
 //! * [`donor_list`], [`compat`]: `clone_valid_donor_list`, and which versions may clone each other.
 //! * [`error`]: one error, with MySQL's numbers.
 
 #![forbid(unsafe_code)]
 
-mod apply_order;
 pub mod board;
 pub mod compat;
-mod crew;
+mod consistency_point;
 pub mod donor;
 pub mod donor_list;
 pub mod error;
-mod file_list;
 pub mod local;
-mod meeting;
 pub mod meter;
 mod params;
-pub mod point;
 pub mod progress;
 pub mod recipient;
-pub mod recovery;
+mod recovery;
 pub mod session;
+mod sink;
 pub mod status;
 mod storage;
 pub mod throttle;
 mod traffic;
-pub mod tuner;
+mod tuner;
+mod workers;
 
 use board::Begin;
 use error::{Error, Result};

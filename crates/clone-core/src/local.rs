@@ -2,24 +2,24 @@
 
 //! `CLONE LOCAL DATA DIRECTORY`: donor and recipient in one server.
 //!
-//! Each task is both sides at once: the engine copies, and inside its callback the same engine applies. Bytes go from file to
-//! file, inside the kernel where it can.
+//! Each task is both sides at once: the engine copies, and inside its callback the same engine
+//! applies. Bytes go from file to file, inside the kernel where it can.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use clone_io::{AlignedBuffer, CopyError, FileWriter};
-use clone_protocol::innodb::{self, Descriptor};
+use clone_io::{ALIGNMENT, AlignedBuffer, CopyError, FileWriter};
+use clone_protocol::innodb;
 
-use crate::apply_order::{ApplyOrder, Role, Turn};
 use crate::board::Begin;
-use crate::crew::{Bound, Crew};
+use crate::consistency_point::{ConsistencyPoint, PointEvent};
 use crate::error::{Error, Result};
-use crate::meeting::Seat;
-use crate::point::{Point, Sign};
 use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
+use crate::sink::{Origin, Sharing, Sink, TargetFile};
 use crate::storage::{Destination, Located, Source};
 use crate::traffic::Traffic;
+use crate::workers::Workers;
 
 /// Clones this server into `directory`.
 ///
@@ -32,7 +32,7 @@ pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
         buffer_size: buffer_size(&settings),
         clone: OnceLock::new(),
         files: FileWriter::default(),
-        order: ApplyOrder::default(),
+        sharing: Sharing::default(),
         traffic: Traffic::new(),
     });
     let begin = Begin {
@@ -42,10 +42,10 @@ pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
         now_us: session.host().unix_micros(),
     };
     crate::run_on_board(session, begin, || {
-        let crew = Crew::new(settings.max_concurrency);
-        crew.next_stage(session, 0);
+        let workers = Workers::new(settings.max_concurrency);
+        workers.next_stage(session, 0);
         let shared = Arc::clone(&shared);
-        Task::new(session, shared, Some(crew)).master(settings)
+        Task::new(session, shared, Some(workers)).master(settings)
     })
 }
 
@@ -56,12 +56,12 @@ struct Shared<S: Session> {
     /// Set by the master before the first worker starts.
     clone: OnceLock<Sides<S>>,
     files: FileWriter,
-    order: ApplyOrder,
+    sharing: Sharing,
     traffic: Traffic,
 }
 
 impl<S: Session> Shared<S> {
-    fn point(&self) -> Option<&Point<S::Engine>> {
+    fn point(&self) -> Option<&ConsistencyPoint<S::Engine>> {
         self.clone.get().and_then(|sides| sides.point.as_ref())
     }
 }
@@ -71,7 +71,7 @@ struct Sides<S: Session> {
     source: Vec<Located<S::Engine>>,
     destination: Vec<Located<S::Engine>>,
     /// There if engines follow InnoDB.
-    point: Option<Point<S::Engine>>,
+    point: Option<ConsistencyPoint<S::Engine>>,
 }
 
 /// All tasks together take at most this much buffer, bytes.
@@ -86,24 +86,15 @@ struct Task<'s, S: Session> {
     session: &'s S,
     shared: Arc<Shared<S>>,
     /// The master has this; a worker does not.
-    crew: Option<Crew>,
-    /// A worker has this while it is one of the destination's tasks in InnoDB.
-    seat: Option<Seat>,
+    workers: Option<Workers>,
     buffer: AlignedBuffer,
     /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
-    commits_are_blocked: Option<S::CommitBlock>,
+    commit_block: Option<S::CommitBlock>,
 }
 
 impl<'s, S: Session> Task<'s, S> {
-    fn new(session: &'s S, shared: Arc<Shared<S>>, crew: Option<Crew>) -> Self {
-        Self {
-            session,
-            shared,
-            crew,
-            seat: None,
-            buffer: AlignedBuffer::new(),
-            commits_are_blocked: None,
-        }
+    fn new(session: &'s S, shared: Arc<Shared<S>>, workers: Option<Workers>) -> Self {
+        Self { session, shared, workers, buffer: AlignedBuffer::new(), commit_block: None }
     }
 
     fn master(mut self, settings: Settings) -> Result<()> {
@@ -128,13 +119,13 @@ impl<'s, S: Session> Task<'s, S> {
                 return Err(error);
             }
         };
-        let point = Point::of(&source.located, settings.ddl_timeout);
+        let point = ConsistencyPoint::of(&source.located, settings.ddl_timeout);
         let sides = Sides { source: source.located.clone(), destination: located, point };
         let _ = self.shared.clone.set(sides);
         let initial = self
-            .crew
+            .workers
             .as_ref()
-            .map_or(0, |crew| crew.initial(&settings, session.host().processors(), true));
+            .map_or(0, |workers| workers.initial(&settings, session.host().processors()));
         self.grow(initial);
         self.copy(source, destination)
     }
@@ -164,10 +155,7 @@ impl<'s, S: Session> Task<'s, S> {
         let mut located = source.located.clone();
         let directory = Some(shared.directory.as_str());
         match Destination::begin(session, &mut located, Mode::AddTask, directory) {
-            Ok(destination) => {
-                self.seat = Some(shared.order.join());
-                self.copy(source, destination)
-            }
+            Ok(destination) => self.copy(source, destination),
             Err(error) => {
                 source.end(session, error.number());
                 Err(error)
@@ -181,19 +169,18 @@ impl<'s, S: Session> Task<'s, S> {
         let shared = Arc::clone(&self.shared);
         let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
         let outcome = self.copy_each_engine(&source, &mut destination);
-        self.seat = None;
         // Still there only if the clone has failed.
-        self.commits_are_blocked = None;
+        self.commit_block = None;
         if let Err(error) = &outcome {
             session.raise(error);
             // A worker may be waiting there for a state that will not come.
             destination.fail(session, located, error.number());
         }
-        if let Some(crew) = &mut self.crew {
-            crew.join(session);
+        if let Some(workers) = &mut self.workers {
+            workers.join();
             if located.len() > 1 {
                 // What was copied after InnoDB's last state has ended.
-                crew.finish_stage(session, &shared.traffic.meter);
+                workers.finish_stage(session, &shared.traffic.meter);
             }
         }
         let error = outcome.as_ref().err().map_or(0, Error::number);
@@ -223,8 +210,8 @@ impl<'s, S: Session> Task<'s, S> {
     }
 
     fn grow(&mut self, wanted: u32) {
-        let Some(crew) = &mut self.crew else { return };
-        crew.grow(self.session, WorkerKind::Local, wanted, || -> Work<S> {
+        let Some(workers) = &mut self.workers else { return };
+        workers.grow(self.session, WorkerKind::Local, wanted, || -> Work<S> {
             let shared = Arc::clone(&self.shared);
             Box::new(move |session| {
                 // A worker's error is in the engine by then, where the master finds it.
@@ -233,21 +220,14 @@ impl<'s, S: Session> Task<'s, S> {
         });
     }
 
-    fn let_commits_go(&mut self) -> Result<()> {
+    fn unblock_commits(&mut self) -> Result<()> {
         let Some(point) = self.shared.point() else { return Ok(()) };
-        point.let_commits_go(self.session, self.commits_are_blocked.take())
-    }
-
-    /// A block of so many bytes has shown a bound.
-    fn suit(&mut self, bound: Bound, len: u64) {
-        let Some(crew) = &mut self.crew else { return };
-        let wanted = crew.suit(self.session, bound, len);
-        self.grow(wanted);
+        point.unblock_commits(self.session, self.commit_block.take())
     }
 
     fn tune(&mut self) {
-        let Some(crew) = &mut self.crew else { return };
-        let wanted = crew.tune(self.session, &self.shared.traffic.meter);
+        let Some(workers) = &mut self.workers else { return };
+        let wanted = workers.tune(self.session, &self.shared.traffic.meter);
         self.grow(wanted);
     }
 }
@@ -267,44 +247,23 @@ impl<S: Session> Copier<'_, '_, S> {
         if session.is_killed() {
             return Err(Error::Interrupted);
         }
-        let shared = Arc::clone(&self.task.shared);
-        let is_innodb = self.to.engine.db_type() == innodb::DB_TYPE;
-        let innodb = Descriptor::parse(view.descriptor).ok().filter(|_| is_innodb);
         let Some(to_task) = self.destination.task(self.locator_index) else {
-            return match innodb {
-                Some(Descriptor::State(_)) => Ok(()),
-                _ => Err(Error::Internal("Clone lost its destination".to_owned())),
-            };
+            return Err(Error::Internal("Clone lost its destination".to_owned()));
         };
-        let role = match self.task.crew {
-            Some(_) => Role::Master { creates_late: true },
-            None => Role::Worker,
-        };
-        let apply = |descriptor: &[u8]| {
-            let mut applier =
-                Applier { task: self.task, from: self.from, source: *view, block, failure: None };
-            let outcome = self.to.engine.apply(
-                session,
-                &self.to.locator,
-                to_task,
-                self.locator_index,
-                descriptor,
-                &mut applier,
-            );
-            match applier.failure {
-                Some(error) if outcome.is_ok() => Err(error),
-                _ => outcome,
-            }
-        };
-        let descriptor = view.descriptor;
-        match shared.order.apply(session, role, innodb.as_ref(), descriptor, apply)? {
-            Turn::GoOn => {}
-            Turn::Leave => {
-                self.destination.leave(session, self.to, self.locator_index)?;
-                self.task.seat = None;
-            }
+        let mut applier =
+            Applier { task: self.task, from: self.from, source: *view, block, failure: None };
+        let outcome = self.to.engine.apply(
+            session,
+            &self.to.locator,
+            to_task,
+            self.locator_index,
+            view.descriptor,
+            &mut applier,
+        );
+        match applier.failure {
+            Some(error) if outcome.is_ok() => Err(error),
+            _ => outcome,
         }
-        Ok(())
     }
 }
 
@@ -314,11 +273,11 @@ impl<S: Session> Callbacks for Copier<'_, '_, S> {
     }
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
-        if self.task.crew.is_some()
+        if self.task.workers.is_some()
             && self.from.engine.db_type() == innodb::DB_TYPE
-            && Sign::of(view.descriptor) == Some(Sign::RedoCopyBegins)
+            && PointEvent::of(view.descriptor) == Some(PointEvent::RedoCopyBegins)
         {
-            self.task.let_commits_go()?;
+            self.task.unblock_commits()?;
         }
         self.apply(view, Block::Memory(data))
     }
@@ -370,80 +329,89 @@ impl<S: Session> Applier<'_, '_, S> {
 
     /// A state of the snapshot begins or ended.
     fn change_state(&mut self, view: &View<'_>) -> Result<()> {
-        let Task { session, shared, crew, commits_are_blocked, .. } = &mut *self.task;
-        let Some(crew) = crew else { return Ok(()) };
+        let Task { session, shared, workers, commit_block, .. } = &mut *self.task;
+        let Some(workers) = workers else { return Ok(()) };
         if let Some(estimate) = view.state_change {
-            crew.next_stage(*session, estimate);
+            workers.next_stage(*session, estimate);
             return Ok(());
         }
-        crew.finish_stage(*session, &shared.traffic.meter);
+        workers.finish_stage(*session, &shared.traffic.meter);
         let is_turn = self.from.engine.db_type() == innodb::DB_TYPE
-            && Sign::of(view.descriptor) == Some(Sign::PageCopyAcknowledged);
+            && PointEvent::of(view.descriptor) == Some(PointEvent::PageCopyAcknowledged);
         if let Some(point) = shared.point().filter(|_| is_turn) {
             let mut wait = || if session.is_killed() { Err(Error::Interrupted) } else { Ok(()) };
-            *commits_are_blocked = Some(point.fix(*session, &mut wait)?);
+            *commit_block = Some(point.fix(*session, &mut wait)?);
         }
         self.from.engine.ack(*session, &self.from.locator, 0, view.descriptor)
     }
 
     fn write(&mut self, view: &View<'_>, to: BorrowedFd<'_>) -> Result<()> {
         self.task.tune();
+        let sink = TargetFile::of(to).sink(self.origin(view));
+        let Task { shared, buffer, .. } = &mut *self.task;
         let write_error = |error| Error::file(true, view.destination_name, &error);
         match self.block {
+            Block::Memory(data) if sink == Sink::Write => {
+                shared.files.write_all(to, data).map_err(write_error)?;
+            }
             Block::Memory(data) => {
-                let bytes = if view.is_os_buffer_cached {
-                    data
-                } else {
-                    let aligned = self.task.buffer.aligned(data.len());
-                    aligned.copy_from_slice(data);
-                    aligned
-                };
-                self.task.shared.files.write_all(to, bytes).map_err(write_error)?;
+                let aligned = aligned(buffer, data.len())?;
+                aligned.copy_from_slice(data);
+                shared.files.write_all(to, aligned).map_err(write_error)?;
             }
             Block::File(from, len) => {
-                let inside_kernel = self.is_for_kernel(view, from, to);
-                let bound = if inside_kernel { Bound::Memory } else { Bound::Disk };
-                self.task.suit(bound, u64::from(len));
-                let Task { shared, buffer, .. } = &mut *self.task;
-                let copied = shared.files.copy(
-                    from,
-                    to,
-                    u64::from(len),
-                    inside_kernel,
-                    buffer,
-                    shared.buffer_size as usize,
-                );
-                copied.map_err(|error| match error {
-                    CopyError::Read(error) => Error::file(false, self.source.source_name, &error),
-                    CopyError::Write(error) => write_error(error),
-                })?;
+                let (len, piece) = (u64::from(len), shared.buffer_size as usize);
+                let inside_kernel = sink == Sink::Kernel;
+                shared.files.copy(from, to, len, inside_kernel, buffer, piece).map_err(
+                    |error| match error {
+                        CopyError::Read(error) => {
+                            Error::file(false, self.source.source_name, &error)
+                        }
+                        CopyError::Write(error) => write_error(error),
+                    },
+                )?;
             }
         }
-        self.account()
+        self.pace()
     }
 
-    fn is_for_kernel(&self, view: &View<'_>, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
-        if self.source.is_os_buffer_cached && view.is_os_buffer_cached {
-            return self.source.is_zero_copy || view.is_zero_copy;
+    /// The facts that decide how the block gets into its file.
+    fn origin(&self, view: &View<'_>) -> Origin {
+        match self.block {
+            Block::Memory(data) => {
+                Origin::Memory { is_aligned: data.as_ptr().addr().is_multiple_of(ALIGNMENT) }
+            }
+            Block::File(from, _) => {
+                let shared = &self.task.shared;
+                let is_cached = self.source.is_os_buffer_cached && view.is_os_buffer_cached;
+                Origin::File {
+                    is_direct: clone_io::is_direct(from),
+                    shares: shared.sharing.can_share(from, Path::new(&shared.directory)),
+                    allows_kernel: !is_cached || self.source.is_zero_copy || view.is_zero_copy,
+                }
+            }
         }
-        self.task.shared.files.suits_kernel(from, to)
     }
 
     /// Brings the block into memory that the engine may change.
     fn fill(&mut self) -> Result<()> {
         self.task.tune();
-        let bytes = self.task.buffer.aligned(self.block.len());
+        let bytes = aligned(&mut self.task.buffer, self.block.len())?;
         match self.block {
             Block::Memory(data) => bytes.copy_from_slice(data),
             Block::File(from, _) => clone_io::read_exact(from, bytes)
                 .map_err(|error| Error::file(false, self.source.source_name, &error))?,
         }
-        self.account()
+        self.pace()
     }
 
-    fn account(&self) -> Result<()> {
-        self.task.shared.traffic.account(self.task.session, self.block.len() as u64, 0)
+    fn pace(&self) -> Result<()> {
+        self.task.shared.traffic.pace(self.task.session, self.block.len() as u64, 0)
     }
+}
+
+fn aligned(buffer: &mut AlignedBuffer, len: usize) -> Result<&mut [u8]> {
+    buffer.aligned(len).map_err(|_| Error::OutOfMemory(len))
 }
 
 impl<S: Session> Callbacks for Applier<'_, '_, S> {
@@ -464,7 +432,7 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
     fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
         let outcome = self.fill();
         self.note(outcome)?;
-        Ok(self.task.buffer.aligned(self.block.len()))
+        aligned(&mut self.task.buffer, self.block.len())
     }
 
     fn add_estimate(&mut self, bytes: u64) {

@@ -25,6 +25,9 @@ const RECONNECT_TIMEOUT: &str = "clone_donor_timeout_after_network_failure";
 /// Minutes that a recipient tries to connect again if the donor did not say (before protocol V3).
 const DEFAULT_RECONNECT_MINUTES: u64 = 5;
 
+/// The maximum of `clone_donor_timeout_after_network_failure`, minutes.
+const MAX_RECONNECT_MINUTES: u64 = 30;
+
 /// The smallest `max_allowed_packet` for a clone, bytes: stock's `CLONE_MIN_NET_BLOCK`.
 const MIN_PACKET: u32 = 2 * 1024 * 1024;
 
@@ -51,18 +54,15 @@ pub(crate) fn check_packet_limit<S: Session>(session: &S) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of a block that is handed over as a file: a packet costs more there than what is in it.
-const HANDOVER_BLOCK: u32 = 4 << 20;
-
-/// The largest block to ask for, bytes; 0 if a packet may not be twice that long, or if there is a bandwidth limit: then short blocks
-/// make for an even flow.
-pub(crate) fn max_block<S: Session>(session: &S) -> u32 {
-    let settings = session.host().settings();
-    let is_limited = settings.max_data_bandwidth != 0 || settings.max_network_bandwidth != 0;
-    let values = session.configs(&["max_allowed_packet"]).unwrap_or_default();
-    let max_packet = values.first().and_then(|text| text.parse::<u64>().ok());
-    let fits = max_packet.is_some_and(|limit| limit >= 2 * u64::from(HANDOVER_BLOCK));
-    if fits && !is_limited { HANDOVER_BLOCK } else { 0 }
+/// Whether this donor packs blocks for a recipient that asks for that. Its administrator forbids
+/// compression with `protocol_compression_algorithms = uncompressed`.
+pub(crate) fn allows_packing<S: Session>(session: &S) -> bool {
+    if session.host().release().protocol == Version::V1 {
+        // These releases do not have the variable (it came with 8.0.18), and raise an error.
+        return true;
+    }
+    let values = session.configs(&["protocol_compression_algorithms"]).unwrap_or_default();
+    values.first().is_none_or(|value| !value.eq_ignore_ascii_case("uncompressed"))
 }
 
 /// Sends all that the recipient has to check, in the order of the stock donor.
@@ -108,23 +108,47 @@ pub(crate) struct Parameters {
     collations: Vec<String>,
     configs: Vec<(String, String)>,
     other: Vec<(String, String)>,
+    /// What the lists take, [`Self::ENTRY`] for each entry included.
+    bytes: usize,
     json: Option<String>,
 }
 
 impl Parameters {
-    /// Most names and values a donor may send; a server has some hundred.
-    const MAX_ENTRIES: usize = 65_536;
+    /// The most bytes of a name or a value. A server's plugin names have 64, its longest value of a
+    /// variable here a path's 4096.
+    const MAX_TEXT: usize = 64 << 10;
+
+    /// The most bytes of all names and values; a server sends some ten thousand.
+    const MAX_BYTES: usize = 16 << 20;
+
+    /// The bytes that an entry counts beside its text: what the vectors need for it.
+    const ENTRY: usize = 64;
 
     /// Takes a parameter packet; false if `response` is none.
     ///
     /// # Errors
-    /// More packets than any server has parameters.
+    /// A text is too long, or all of them together are.
     pub(crate) fn take<S: Session>(
         &mut self,
         session: &S,
         response: &Response<'_>,
     ) -> Result<bool> {
         let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let (name, value) = match *response {
+            Response::Plugin(name) | Response::Collation(name) => (name, ""),
+            Response::PluginV2 { name, library: value }
+            | Response::Config { name, value }
+            | Response::ConfigV3 { name, value }
+            | Response::ConfigV4 { name, value } => (name, value),
+            _ => return Ok(false),
+        };
+        // The JSON of ConfigV4 is limited when it is parsed.
+        let is_json = matches!(response, Response::ConfigV4 { .. });
+        let longest = if is_json { Self::MAX_BYTES } else { Self::MAX_TEXT };
+        self.bytes = self.bytes.saturating_add(name.len() + value.len() + Self::ENTRY);
+        if name.len().max(value.len()) > longest || self.bytes > Self::MAX_BYTES {
+            return Err(Error::Protocol("Wrong Clone RPC response: too many parameters".into()));
+        }
         match *response {
             Response::Plugin(name) => self.plugins.push((name.to_owned(), None)),
             Response::PluginV2 { name, library } => {
@@ -140,11 +164,6 @@ impl Parameters {
             Response::ConfigV3 { name, value } => self.other.push(owned(name, value)),
             Response::ConfigV4 { value, .. } => self.json = Some(value.to_owned()),
             _ => return Ok(false),
-        }
-        let lists =
-            [self.plugins.len(), self.collations.len(), self.configs.len(), self.other.len()];
-        if lists.into_iter().sum::<usize>() > Self::MAX_ENTRIES {
-            return Err(Error::Protocol("Wrong Clone RPC response: too many parameters".into()));
         }
         Ok(true)
     }
@@ -176,10 +195,12 @@ impl Parameters {
         outcome.map_err(|error| Error::Raised(error.number()))
     }
 
-    /// How long to try to connect again, minutes.
+    /// How long to try to connect again, minutes: the donor's variable, or its maximum if the donor
+    /// says more.
     pub(crate) fn reconnect_minutes(&self) -> u64 {
         let value = self.other.iter().find(|(name, _)| name == RECONNECT_TIMEOUT);
-        value.and_then(|(_, text)| text.parse().ok()).unwrap_or(DEFAULT_RECONNECT_MINUTES)
+        let minutes = value.and_then(|(_, text)| text.parse().ok());
+        minutes.unwrap_or(DEFAULT_RECONNECT_MINUTES).min(MAX_RECONNECT_MINUTES)
     }
 
     /// The donor's version: from the JSON packet (V4) or else from its variables. A donor that sends neither breaks the protocol;

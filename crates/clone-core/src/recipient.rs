@@ -8,12 +8,15 @@
 //!
 //! After a network failure the master connects again, up to the donor's time-out, and resumes where the engine's locator says.
 
+mod answer;
 mod apply;
+mod block;
 mod engines;
 mod probe;
 mod task;
 mod threads;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,13 +25,12 @@ use clone_io::FileWriter;
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{CommandCode, Offer, Version};
 
-use crate::apply_order::ApplyOrder;
 use crate::board::Begin;
-use crate::crew::Crew;
 use crate::error::{Error, Result, number};
-use crate::session::{Donor, Host, Link, LinkKind, Session, Side, log_step};
+use crate::session::{CLIENT, Donor, Host, Link, LinkKind, Session, log_step};
 use crate::storage::Located;
 use crate::traffic::{Traffic, sleep_until};
+use crate::workers::Workers;
 use task::{Storage, Task};
 
 /// Clones the instance `donor` into `directory`, or, without one, over the data of this server.
@@ -49,8 +51,8 @@ pub fn clone_instance<S: Session>(
         now_us: session.host().unix_micros(),
     };
     crate::run_on_board(session, begin, || {
-        let crew = Crew::new(session.host().settings().max_concurrency);
-        Task::master(session, Arc::clone(&shared), crew).run()
+        let workers = Workers::new(session.host().settings().max_concurrency);
+        Task::master(session, Arc::clone(&shared), workers).run()
     })
 }
 
@@ -69,10 +71,9 @@ struct Shared<S: Session> {
     located: Mutex<Vec<Located<S::Engine>>>,
     stream: StreamCheck,
     traffic: Traffic,
-    /// Whether files may be handed over. Not any more once that went wrong.
+    /// Whether the donor may hand files over. False once the first file could not be shared.
     takes_files: AtomicBool,
     files: FileWriter,
-    order: ApplyOrder,
     /// What we would like of a donor that understands it.
     offer: Offer,
     /// Whether connections are compressed as the classic protocol does; the master finds out before the first one.
@@ -97,7 +98,6 @@ impl<S: Session> Shared<S> {
             traffic: Traffic::new(),
             takes_files: AtomicBool::new(settings.file_handover),
             files: FileWriter::default(),
-            order: ApplyOrder::default(),
             offer: probe::offer(&settings),
             compressed: OnceLock::new(),
         }
@@ -106,6 +106,11 @@ impl<S: Session> Shared<S> {
     /// The clone replaces the data of this server, which restarts afterwards.
     fn replaces_server(&self) -> bool {
         self.directory.is_none()
+    }
+
+    /// Where the files of the clone go: the directory, or the server's working directory.
+    fn target(&self) -> &Path {
+        Path::new(self.directory.as_deref().unwrap_or("."))
     }
 
     /// A panic of another task does not make the list wrong: it is replaced as a whole.
@@ -225,7 +230,7 @@ impl<S: Session> Task<'_, S> {
             let attempted = host.now();
             let Err(error) = self.connect() else { return Ok(()) };
             attempts += 1;
-            host.log(Side::Client, &format!("Source re-connect failed: count: {attempts}"));
+            log::info!(target: CLIENT, "Source re-connect failed: count: {attempts}");
             if patience.is_zero() || host.now().saturating_sub(started) > patience {
                 return Err(error);
             }
@@ -247,7 +252,7 @@ impl<S: Session> Task<'_, S> {
     /// Says goodbye on both connections and closes them. After KILL the network error that it looked like is forgotten.
     fn disconnect(&mut self, outcome: &Result<()>, was_killed: bool) {
         // A donor may be waiting for a block of which this task has not heard.
-        self.intake.files = None;
+        self.receiver.close_files();
         if self.is_master() {
             let left = self.auxiliary_command(CommandCode::Exit, 0, &[]);
             self.log_outcome("Source ACK COM_EXIT", &left);
@@ -260,11 +265,11 @@ impl<S: Session> Task<'_, S> {
             {
                 let killed = auxiliary.kill(data);
                 abort = killed.is_err();
-                log_step(self.session, Side::Client, "Source Interrupt", &killed);
+                log_step(self.session, CLIENT, "Source Interrupt", &killed);
             }
             if let Some(auxiliary) = self.auxiliary.take() {
                 auxiliary.disconnect(None, abort, false);
-                self.log(&format!("Source ACK Disconnect : abort: {abort}"));
+                log::info!(target: CLIENT, "Source ACK Disconnect : abort: {abort}");
             }
         }
         let mut abort = matches!(outcome, Err(error) if ends_connection(error));
@@ -281,7 +286,7 @@ impl<S: Session> Task<'_, S> {
     fn disconnect_data(&mut self, step: &str, abort: bool, clear_error: bool) {
         if let Some(data) = self.data.take() {
             data.disconnect(Some(self.session), abort, clear_error);
-            self.log(&format!("{step} abort: {abort}"));
+            log::info!(target: CLIENT, "{step} abort: {abort}");
         }
     }
 
@@ -307,12 +312,12 @@ impl<S: Session> Task<'_, S> {
         if !self.shared.replaces_server() || seconds == 0 {
             return Ok(());
         }
-        self.log("Begin Delay after data drop");
-        self.log(&format!(
-            "Wait time remaining is {} minutes and {} seconds.",
-            seconds / 60,
-            seconds % 60
-        ));
+        log::info!(target: CLIENT, "Begin Delay after data drop");
+        let (minutes, rest) = (seconds / 60, seconds % 60);
+        log::info!(
+            target: CLIENT,
+            "Wait time remaining is {minutes} minutes and {rest} seconds."
+        );
         let end = host.now() + Duration::from_secs(seconds);
         let mut next_line = host.now() + Duration::from_secs(60);
         let mut outcome = Ok(());
@@ -322,18 +327,14 @@ impl<S: Session> Task<'_, S> {
             if outcome.is_ok() && !left.is_zero() {
                 next_line += Duration::from_secs(60);
                 let minutes = left.as_secs() / 60;
-                self.log(&format!("Wait time remaining is {minutes} minutes."));
+                log::info!(target: CLIENT, "Wait time remaining is {minutes} minutes.");
             }
         }
-        self.log("End Delay after data drop");
+        log::info!(target: CLIENT, "End Delay after data drop");
         outcome
     }
 
-    fn log(&self, text: &str) {
-        self.session.host().log(Side::Client, text);
-    }
-
     fn log_outcome(&self, step: &str, outcome: &Result<()>) {
-        log_step(self.session, Side::Client, step, outcome);
+        log_step(self.session, CLIENT, step, outcome);
     }
 }

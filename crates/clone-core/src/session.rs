@@ -40,9 +40,6 @@ pub trait Host: Send + Sync + 'static {
     /// What the `performance_schema` tables show.
     fn board(&self) -> &StatusBoard;
 
-    /// Writes one line at information level.
-    fn log(&self, side: Side, text: &str);
-
     /// Monotonic time since any fixed moment.
     fn now(&self) -> Duration;
 
@@ -65,11 +62,6 @@ pub trait Host: Send + Sync + 'static {
     /// Lets engines see `seconds` as `clone_ddl_timeout` while `begin` runs: InnoDB reads the variable by name, and it is the
     /// recipient's value that counts.
     fn lend_ddl_timeout(&self, seconds: u32, begin: &mut dyn FnMut());
-
-    /// Whether this is a debug server, whose engines assert what release servers do not need.
-    fn is_debug_server(&self) -> bool {
-        false
-    }
 
     /// Whether a DBUG keyword of MySQL's debug tests is set. Always false on a release server.
     fn debug_keyword(&self, keyword: &str) -> bool {
@@ -203,8 +195,8 @@ pub trait Engine<S: Session>: Copy + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Donor: copies until the end of the clone, handing all data to `callbacks`. `buffer_size` (bytes) is how long
-    /// InnoDB's blocks may be with direct I/O: in local clones, and where files are handed over; 0 otherwise.
+    /// Donor: copies until the end of the clone, handing all data to `callbacks`. `buffer_size` is the
+    /// length of InnoDB's blocks with direct I/O in a local clone, in bytes; 0 in a remote one.
     fn copy(
         &self,
         session: &S,
@@ -360,9 +352,9 @@ pub trait DonorLink {
     /// Whether bytes cross the network as they are sent: without TLS and without the classic protocol's compression.
     fn is_plain(&mut self) -> bool;
 
-    /// Sends the packet `descriptor` and behind it one with `len` bytes of `file` from its current offset, past the server's own ways: a
-    /// raw [`Block`](clone_protocol::Block) or DATA, which goes inside the kernel where that is faster. False if this connection or this
-    /// file is not made for that: then nothing was sent and read.
+    /// Sends the packet `descriptor`, and behind it one with `len` bytes of `file` from its current
+    /// offset, past the server's own functions: a raw [`Block`](clone_protocol::Block), or DATA.
+    /// False if this connection or this file is not made for that: then nothing was sent and read.
     ///
     /// # Errors
     /// The file's, or the connection's, which is closed in both cases.
@@ -436,14 +428,11 @@ pub struct Settings {
     pub compression_level: u8,
 }
 
-/// Which side of a clone speaks in the log: code 13272 (client) or 13273 (server).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The recipient, and the local clone.
-    Client,
-    /// The donor.
-    Server,
-}
+/// The `log` target of the recipient and of a local clone: MySQL's code 13272.
+pub const CLIENT: &str = "clone::client";
+
+/// The `log` target of the donor: MySQL's code 13273.
+pub const SERVER: &str = "clone::server";
 
 /// Which thread class of the performance schema a worker belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -496,17 +485,14 @@ pub struct PluginName {
     pub library: Option<String>,
 }
 
-/// The log line for a step: its name, and the error if it failed.
-pub(crate) fn log_step<S: Session, T>(session: &S, side: Side, step: &str, outcome: &Result<T>) {
-    let host = session.host();
+/// Logs a step of a clone, with the error if the step failed. `target` is [`CLIENT`] or [`SERVER`].
+pub(crate) fn log_step<S: Session, T>(session: &S, target: &str, step: &str, outcome: &Result<T>) {
     match outcome {
-        Ok(_) => host.log(side, step),
+        Ok(_) => log::info!(target: target, "{step}"),
         Err(error) => {
-            let text = match session.raised() {
-                Some((_, text)) => text,
-                None => error.to_string(),
-            };
-            host.log(side, &format!("{step}: error: {}: {text}", error.number()));
+            let raised = session.raised().map(|(_, text)| text);
+            let text = raised.unwrap_or_else(|| error.to_string());
+            log::info!(target: target, "{step}: error: {}: {text}", error.number());
         }
     }
 }

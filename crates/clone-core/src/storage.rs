@@ -101,10 +101,10 @@ impl<E> Source<E> {
     }
 }
 
-/// The destination side of a clone in this session: one task in each engine that it has not left.
+/// The destination side of a clone in this session: one task in each engine.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    tasks: Vec<Option<u32>>,
+    tasks: Vec<u32>,
 }
 
 impl Destination {
@@ -128,7 +128,7 @@ impl Destination {
                     if mode != Mode::AddTask {
                         one.locator = begun.locator;
                     }
-                    tasks.push(Some(begun.task));
+                    tasks.push(begun.task);
                 }
                 Err(error) => {
                     let begun = Destination { tasks };
@@ -155,31 +155,15 @@ impl Destination {
         Ok(())
     }
 
-    /// The task's number in the engine at `index` of the clone's; none if it has left it, or if there is no such engine.
+    /// The task's number in the engine at `index` of the clone's.
     pub(crate) fn task(&self, index: usize) -> Option<u32> {
-        self.tasks.get(index).copied().flatten()
-    }
-
-    /// Ends the task in the engine at `index`, before the others of the clone.
-    ///
-    /// # Errors
-    /// The engine's.
-    pub(crate) fn leave<S: Session>(
-        &mut self,
-        session: &S,
-        one: &Located<S::Engine>,
-        index: usize,
-    ) -> Result<()> {
-        match self.tasks.get_mut(index).and_then(Option::take) {
-            Some(task) => one.engine.apply_end(session, &one.locator, task, 0),
-            None => Ok(()),
-        }
+        self.tasks.get(index).copied()
     }
 
     /// Tells the other tasks of the clone that this one failed.
     pub(crate) fn fail<S: Session>(&self, session: &S, located: &[Located<S::Engine>], error: u32) {
-        for (one, task) in self.parts(located) {
-            let _ = one.engine.apply_error(session, &one.locator, task, error);
+        for (one, task) in located.iter().zip(&self.tasks) {
+            let _ = one.engine.apply_error(session, &one.locator, *task, error);
         }
     }
 
@@ -197,21 +181,13 @@ impl Destination {
         error: u32,
     ) -> Result<()> {
         let mut outcome = Ok(());
-        for (one, task) in self.parts(located).rev() {
+        for (one, task) in located.iter().zip(&self.tasks).rev() {
             let failed = outcome.as_ref().err().map_or(error, Error::number);
-            let ended = one.engine.apply_end(session, &one.locator, task, failed);
+            let ended = one.engine.apply_end(session, &one.locator, *task, failed);
             if failed == 0 {
                 outcome = ended;
             }
         }
         outcome
-    }
-
-    /// The engines that the task is in, and its number in each.
-    fn parts<'a, E>(
-        &'a self,
-        located: &'a [Located<E>],
-    ) -> impl DoubleEndedIterator<Item = (&'a Located<E>, u32)> {
-        located.iter().zip(&self.tasks).filter_map(|(one, task)| Some((one, (*task)?)))
     }
 }

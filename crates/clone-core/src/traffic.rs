@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What all tasks of a clone have transferred, and how fast they may go on.
+//! What all tasks of a clone have transferred, and how long they wait for the bandwidth limits.
 
 use std::time::Duration;
 
@@ -24,11 +24,12 @@ impl Traffic {
         Self { meter: Meter::new(), data: Throttle::new(), network: Throttle::new() }
     }
 
-    /// Counts a block of `data` bytes that came as `network` bytes, and waits as long as the bandwidth limits say.
+    /// Counts a block of `data` bytes that came as `network` bytes, and sleeps as long as the
+    /// bandwidth limits demand.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
-    pub(crate) fn account<S: Session>(&self, session: &S, data: u64, network: u64) -> Result<()> {
+    pub(crate) fn pace<S: Session>(&self, session: &S, data: u64, network: u64) -> Result<()> {
         let host = session.host();
         self.meter.add(data, network);
         let mut due = self.reserve(session, data, network);
@@ -40,8 +41,8 @@ impl Traffic {
             let before = host.now();
             host.sleep(due.min(SLICE));
             let left = due.saturating_sub(host.now().saturating_sub(before));
-            // Booking nothing tells how far the schedule is booked by now: a limit that was raised, or taken away, counts at
-            // once. And a wait that was cut to the longest one goes on where it has to.
+            // To reserve nothing tells how far the schedule is booked by now. So a limit that was
+            // raised or removed counts at once, and a wait that was cut to MAX_WAIT goes on.
             let booked = self.reserve(session, 0, 0);
             due = left.min(booked);
             if due.is_zero() && is_cut {

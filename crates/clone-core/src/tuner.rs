@@ -15,7 +15,7 @@ const WORKER_BANDWIDTH: u32 = 64;
 
 /// The bandwidth limits of a clone in MiB/s, 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// `clone_max_data_bandwidth`.
     pub data: u32,
     /// `clone_max_network_bandwidth`.
@@ -24,7 +24,7 @@ pub struct Limits {
 
 /// What [`Tuner::threads`] decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advice {
+pub(crate) struct Advice {
     /// Threads that the clone should run with, the master among them. Never fewer than it has.
     pub threads: u32,
     /// A line for the log, if there was something to decide.
@@ -35,7 +35,7 @@ pub struct Advice {
 /// 64 MiB/s each (`clone_client.cc:Client::limit_workers`).
 ///
 /// Zero is a fine answer: the master does the work then.
-pub fn initial_workers(max_workers: u32, limits: Limits) -> u32 {
+pub(crate) fn initial_workers(max_workers: u32, limits: Limits) -> u32 {
     [limits.data, limits.network]
         .into_iter()
         .filter(|limit| *limit != 0)
@@ -48,7 +48,7 @@ pub fn initial_workers(max_workers: u32, limits: Limits) -> u32 {
 /// that is expected at the target, a quarter more speed, or the search is over until the next state of the clone. Threads are
 /// never taken away.
 #[derive(Debug, Default)]
-pub struct Tuner {
+pub(crate) struct Tuner {
     /// Evaluations since the last decision.
     evaluations: u32,
     last: Speed,
@@ -88,18 +88,18 @@ struct Attempt {
 
 impl Tuner {
     /// A tuner at the beginning of a state.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Takes what the [`Meter`](crate::meter::Meter) measured.
-    pub fn observe(&mut self, sample: &Sample) {
+    pub(crate) fn observe(&mut self, sample: &Sample) {
         self.evaluations = self.evaluations.saturating_add(1);
         self.last = Speed { data: mib(sample.data_speed), network: mib(sample.network_speed) };
     }
 
     /// Whether a clone that runs with `current` threads, of at most `max`, should have more.
-    pub fn threads(&mut self, current: u32, max: u32, limits: &Limits) -> Advice {
+    pub(crate) fn threads(&mut self, current: u32, max: u32, limits: &Limits) -> Advice {
         let unchanged = Advice { threads: current, log: None };
         if self.evaluations < EVALUATIONS {
             return unchanged;
@@ -144,12 +144,12 @@ impl Tuner {
     }
 
     /// Begins anew, at the end of a state of the clone.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 
     /// Adds no more threads in this state, because no thread was to be had.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.search = Search::Done;
     }
 }

@@ -4,32 +4,25 @@
 
 use std::io;
 
+use clone_protocol::{BlockForm, Packing};
 use zeroize::Zeroize;
 
 use crate::sparse::{self, Sparse};
 
-/// How the bytes of a block are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codec {
-    /// Without its zeros (`sparse.rs`).
-    Sparse,
-    /// An LZ4 block without its length in front.
-    Lz4,
-    /// Zstandard frames, one behind the other.
-    Zstd,
-}
-
-/// What a packed block must be smaller than, as a part of the block, or the block is sent as it is.
+/// The part of a block's length that its packed form must stay below. Otherwise the block is sent as
+/// it is.
 #[derive(Clone, Copy)]
 struct Worth(usize, usize);
 
 impl Worth {
-    /// Levels 0 and 1 are for speed: packing and unpacking takes as much time as a good network needs for several times the bytes, so
-    /// that a fifth at least is to be saved. Rows that do not compress leave a tenth of their pages empty.
+    /// LZ4 and Zstandard's level 1 are for speed. Packing and unpacking take as long as a fast
+    /// network needs for several times the bytes: packing must save a fifth at least. (Rows that do
+    /// not compress leave a tenth of their pages empty.)
     const FAST: Self = Self(4, 5);
-    /// Leaving out zeros costs a look and a copy, about as much as the network of one machine takes for a third of the bytes.
+    /// Leaving out zeros costs a scan and a copy, about as much as loopback needs for a third of
+    /// the bytes.
     const SPARSE: Self = Self(2, 3);
-    /// Higher levels say that the size matters: a sixteenth is as much as a frame and its unpacking are worth at all.
+    /// At higher levels the user asked for size: accept a block that shrinks by 1/16 or more.
     const SMALL: Self = Self(15, 16);
 
     fn limit(self, len: usize) -> usize {
@@ -37,8 +30,9 @@ impl Worth {
     }
 }
 
-/// Bytes that become one Zstandard frame at level 1. Its tables, and what it reads and writes, then stay in the nearest caches: a quarter
-/// less time than with a frame for 1 MiB, for a hundredth more bytes. Higher levels find more in a whole block.
+/// Bytes that become one Zstandard frame at level 1. Zstandard's tables and the data then stay in
+/// the processor's nearest caches: a quarter less time than with a frame for 1 MiB, for a hundredth
+/// more bytes. Higher levels find more in a whole block.
 const FAST_FRAME: usize = 128 * 1024;
 
 /// Bytes that are tried first: a sample from the middle of the block.
@@ -55,16 +49,17 @@ enum Method {
     },
 }
 
-/// After so many blocks in a row that did not shrink, most are not even sampled.
-const PATIENCE: u32 = 4;
+/// After this many blocks in a row that did not shrink, most blocks are skipped.
+const MAX_MISSES: u32 = 4;
 
-/// Of those that are not sampled one in so many is, to see whether the data has changed.
+/// Of the blocks that could be skipped one in this many is tried: the data may have changed.
 const PROBE: u32 = 8;
 
-/// Compresses the blocks of one task.
+/// Packs the blocks of one task.
 ///
-/// A block that does not compress is given back as it is. Whether it does is seen in a sample, and after a row of blocks that did
-/// not it is not even asked for each: so data that cannot be compressed costs next to nothing.
+/// A block that does not shrink is sent as it is. A sample shows whether it would. After a row of
+/// blocks that did not shrink, the packer says for most blocks that they should be skipped
+/// ([`should_skip`](Self::should_skip)). So data that cannot be compressed costs next to nothing.
 pub struct Packer {
     method: Method,
     worth: Worth,
@@ -74,94 +69,90 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// With `level` 0 LZ4, above it Zstandard at that level; without a level only zeros are left out.
+    /// A packer of this kind. [`Packing::None`] only leaves out zeros.
     ///
     /// # Errors
     /// No memory for the compressor.
-    pub fn new(level: Option<u8>) -> io::Result<Self> {
+    pub fn new(packing: Packing) -> io::Result<Self> {
         let zstd = |level: u8, frame| -> io::Result<Method> {
             let compressor = zstd::bulk::Compressor::new(i32::from(level))?;
             Ok(Method::Zstd { compressor, frame })
         };
-        let (method, worth) = match level {
-            None => (Method::Sparse, Worth::SPARSE),
-            Some(0) => (Method::Lz4, Worth::FAST),
-            Some(1) => (zstd(1, FAST_FRAME)?, Worth::FAST),
-            Some(level) => (zstd(level, usize::MAX)?, Worth::SMALL),
+        let (method, worth) = match packing {
+            Packing::None => (Method::Sparse, Worth::SPARSE),
+            Packing::Lz4 => (Method::Lz4, Worth::FAST),
+            Packing::Zstd(1) => (zstd(1, FAST_FRAME)?, Worth::FAST),
+            Packing::Zstd(level) => (zstd(level, usize::MAX)?, Worth::SMALL),
         };
         Ok(Self { method, worth, packed: Vec::new(), misses: 0 })
     }
 
-    /// The shorter form of `block`, with `headroom` bytes in front of it and `tailroom` bytes behind it that are the caller's; none if
-    /// there is none. Valid until the next call.
-    pub fn pack(
-        &mut self,
-        block: &[u8],
-        headroom: usize,
-        tailroom: usize,
-    ) -> Option<(Codec, &mut [u8])> {
-        let is_worth_trying = !self.would_pass_over() && self.is_worth_trying(block);
+    /// The form that this packer makes.
+    pub fn form(&self) -> BlockForm {
+        match self.method {
+            Method::Sparse => BlockForm::Sparse,
+            Method::Lz4 => BlockForm::Lz4,
+            Method::Zstd { .. } => BlockForm::Zstd,
+        }
+    }
+
+    /// The packed form of `block`, with `headroom` bytes in front of it and `tailroom` bytes behind
+    /// it for the caller. None if the block does not shrink. Valid until the next call.
+    pub fn pack(&mut self, block: &[u8], headroom: usize, tailroom: usize) -> Option<&mut [u8]> {
+        let is_worth_trying = !self.should_skip() && self.is_worth_trying(block);
         let packed = is_worth_trying.then(|| self.compress(block, headroom, tailroom)).flatten();
         self.misses = if packed.is_some() { 0 } else { self.misses.saturating_add(1) };
-        let (codec, len) = packed?;
-        Some((codec, &mut self.packed[..headroom + len + tailroom]))
+        Some(&mut self.packed[..headroom + packed? + tailroom])
     }
 
-    /// Whether the next block is not even worth a look: then it may be [passed over](Self::pass_over).
-    pub fn would_pass_over(&self) -> bool {
-        self.misses >= PATIENCE && !self.misses.is_multiple_of(PROBE)
+    /// Whether the next block should be skipped, because recent blocks did not shrink.
+    pub fn should_skip(&self) -> bool {
+        self.misses >= MAX_MISSES && !self.misses.is_multiple_of(PROBE)
     }
 
-    /// Whether packing is no more than a look and a copy.
-    pub fn is_cheap(&self) -> bool {
-        matches!(self.method, Method::Sparse)
-    }
-
-    /// A block has not been given to [`pack`](Self::pack).
-    pub fn pass_over(&mut self) {
+    /// A block was sent without [`pack`](Self::pack).
+    pub fn skip(&mut self) {
         self.misses = self.misses.saturating_add(1);
     }
 
     fn is_worth_trying(&mut self, block: &[u8]) -> bool {
-        // Data is mostly like the data before it, and zeros are found by a look in any case.
-        if self.misses == 0 || self.is_cheap() || block.len() <= 2 * SAMPLE {
+        // Data is mostly like the data before it, and a scan for zeros needs no sample.
+        let is_scan = matches!(self.method, Method::Sparse);
+        if self.misses == 0 || is_scan || block.len() <= 2 * SAMPLE {
             return true;
         }
         let middle = block.len() / 2;
         self.compress(&block[middle - SAMPLE / 2..middle + SAMPLE / 2], 0, 0).is_some()
     }
 
-    /// Fills `packed` behind the headroom, and gives the length; none if that is not worth it.
-    fn compress(
-        &mut self,
-        block: &[u8],
-        headroom: usize,
-        tailroom: usize,
-    ) -> Option<(Codec, usize)> {
+    /// Fills `packed` behind the headroom, and gives the length. None if the block does not shrink
+    /// enough, or if there is no memory.
+    fn compress(&mut self, block: &[u8], headroom: usize, tailroom: usize) -> Option<usize> {
         let limit = self.worth.limit(block.len());
         let room = match self.method {
             Method::Lz4 => lz4_flex::block::get_maximum_output_size(block.len()),
-            // Shorter than the worst case: these give up by themselves where it does not fit.
+            // These give up by themselves where the packed form does not fit.
             Method::Sparse | Method::Zstd { .. } => limit,
         };
         let needed = headroom + room + tailroom;
         if self.packed.len() < needed {
             self.packed.zeroize();
+            self.packed.try_reserve(needed).ok()?;
             self.packed.resize(needed, 0);
         }
         let place = &mut self.packed[headroom..headroom + room];
-        let (codec, len) = match &mut self.method {
-            Method::Sparse => (Codec::Sparse, sparse::pack(block, place, limit)?),
-            Method::Lz4 => (Codec::Lz4, lz4_flex::block::compress_into(block, place).ok()?),
+        let len = match &mut self.method {
+            Method::Sparse => sparse::pack(block, place, limit)?,
+            Method::Lz4 => lz4_flex::block::compress_into(block, place).ok()?,
             Method::Zstd { compressor, frame } => {
                 let mut len = 0;
                 for part in block.chunks(*frame) {
                     len += compressor.compress_to_buffer(part, &mut place[len..]).ok()?;
                 }
-                (Codec::Zstd, len)
+                len
             }
         };
-        (len < limit).then_some((codec, len))
+        (len < limit).then_some(len)
     }
 }
 
@@ -184,26 +175,32 @@ impl Unpacker {
         Self::default()
     }
 
-    /// Fills `block` from its packed form, which must have exactly this length when unpacked. (For zeros that were left out the length
-    /// is the caller's word.)
+    /// Fills `block` from `bytes`, which are in this form and must have exactly the block's length
+    /// when unpacked. (A sparse block's length is the caller's word.)
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`]: the packed form is damaged, or of another length.
-    pub fn unpack(&mut self, codec: Codec, packed: &[u8], block: &mut [u8]) -> io::Result<()> {
+    /// [`io::ErrorKind::InvalidData`]: the bytes are damaged, of another length, or of a form that
+    /// has no bytes.
+    pub fn unpack(&mut self, form: BlockForm, bytes: &[u8], block: &mut [u8]) -> io::Result<()> {
         let damaged = || io::Error::from(io::ErrorKind::InvalidData);
-        let len = match codec {
-            Codec::Sparse => {
-                Sparse::parse(packed, block.len()).ok_or_else(damaged)?.unpack(block);
+        let len = match form {
+            BlockForm::Raw if bytes.len() == block.len() => {
+                block.copy_from_slice(bytes);
                 block.len()
             }
-            Codec::Lz4 => lz4_flex::block::decompress_into(packed, block)
+            BlockForm::Raw | BlockForm::File => return Err(damaged()),
+            BlockForm::Sparse => {
+                Sparse::parse(bytes, block.len()).ok_or_else(damaged)?.unpack(block);
+                block.len()
+            }
+            BlockForm::Lz4 => lz4_flex::block::decompress_into(bytes, block)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
-            Codec::Zstd => {
+            BlockForm::Zstd => {
                 let zstd = match &mut self.zstd {
                     Some(zstd) => zstd,
                     none => none.insert(zstd::bulk::Decompressor::new()?),
                 };
-                zstd.decompress_to_buffer(packed, block)
+                zstd.decompress_to_buffer(bytes, block)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
             }
         };
@@ -215,6 +212,10 @@ impl Unpacker {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+
+    fn packer(level: Option<u8>) -> Packer {
+        Packer::new(Packing::of_level(level)).unwrap()
+    }
 
     fn text(len: usize) -> Vec<u8> {
         (0u32..).flat_map(|n| format!("row {n} of a table; ").into_bytes()).take(len).collect()
@@ -235,15 +236,16 @@ mod tests {
     #[test]
     fn what_is_packed_unpacks_to_the_same() {
         for level in [None, Some(0), Some(1), Some(3), Some(19)] {
-            let mut packer = Packer::new(level).unwrap();
+            let mut packer = packer(level);
             let mut unpacker = Unpacker::new();
             for len in [0, 1, 100, 16 << 10, 1 << 20] {
                 for block in [text(len), noise(len), vec![0; len]] {
-                    let Some((codec, packed)) = packer.pack(&block, 5, 3) else { continue };
+                    let form = packer.form();
+                    let Some(packed) = packer.pack(&block, 5, 3) else { continue };
                     let packed = &packed[5..packed.len() - 3];
                     assert!(packed.len() < block.len());
                     let mut unpacked = vec![0xaa; len];
-                    unpacker.unpack(codec, packed, &mut unpacked).unwrap();
+                    unpacker.unpack(form, packed, &mut unpacked).unwrap();
                     assert!(unpacked == block, "level {level:?}, {len} bytes");
                 }
             }
@@ -252,11 +254,11 @@ mod tests {
 
     #[test]
     fn text_shrinks_and_noise_is_left_alone() {
-        for (level, codec) in [(0, Codec::Lz4), (1, Codec::Zstd)] {
-            let mut packer = Packer::new(Some(level)).unwrap();
+        for (level, form) in [(0, BlockForm::Lz4), (1, BlockForm::Zstd)] {
+            let mut packer = packer(Some(level));
+            assert_eq!(packer.form(), form);
             let (text, noise) = (text(1 << 20), noise(1 << 20));
-            let (used, packed) = packer.pack(&text, 0, 0).unwrap();
-            assert_eq!(used, codec);
+            let packed = packer.pack(&text, 0, 0).unwrap();
             assert!(packed.len() < text.len() / 3, "{}", packed.len());
             for _ in 0..20 {
                 assert!(packer.pack(&noise, 0, 0).is_none());
@@ -264,29 +266,29 @@ mod tests {
             // Data that changes is noticed within a few blocks.
             let noticed = (0..PROBE).any(|_| packer.pack(&text, 0, 0).is_some());
             assert!(noticed, "level {level}");
-            // Also if those that are not worth a look are not shown to it.
-            assert!(!packer.would_pass_over());
-            (0..PATIENCE).for_each(|_| assert!(packer.pack(&noise, 0, 0).is_none()));
-            let mut passed_over = 0;
-            while packer.would_pass_over() {
-                packer.pass_over();
-                passed_over += 1;
+            // Also if the caller skips blocks.
+            assert!(!packer.should_skip());
+            (0..MAX_MISSES).for_each(|_| assert!(packer.pack(&noise, 0, 0).is_none()));
+            let mut skipped = 0;
+            while packer.should_skip() {
+                packer.skip();
+                skipped += 1;
             }
-            assert_eq!(passed_over, PROBE - PATIENCE);
+            assert_eq!(skipped, PROBE - MAX_MISSES);
             assert!(packer.pack(&text, 0, 0).is_some());
         }
     }
 
     #[test]
     fn zeros_are_left_out_without_a_level() {
-        let mut packer = Packer::new(None).unwrap();
+        let mut packer = packer(None);
         let mut pages = noise(1 << 20);
         assert!(packer.pack(&pages, 0, 0).is_none());
         for page in pages.chunks_mut(16 << 10) {
             page[4096..].fill(0);
         }
-        let (codec, packed) = packer.pack(&pages, 6, 4).unwrap();
-        assert_eq!(codec, Codec::Sparse);
+        assert_eq!(packer.form(), BlockForm::Sparse);
+        let packed = packer.pack(&pages, 6, 4).unwrap();
         assert!(packed.len() < pages.len() / 3, "{}", packed.len());
         // A sample would see nothing of these.
         let mut pages = noise(1 << 20);
@@ -303,7 +305,7 @@ mod tests {
             page[14_000..].fill(0);
         }
         for (level, is_packed) in [(0, false), (1, false), (2, true), (19, true)] {
-            let mut packer = Packer::new(Some(level)).unwrap();
+            let mut packer = packer(Some(level));
             assert_eq!(packer.pack(&pages, 0, 0).is_some(), is_packed, "level {level}");
         }
     }
@@ -313,17 +315,20 @@ mod tests {
         for level in [None, Some(0), Some(1)] {
             let mut block = text(100_000);
             block[20_000..70_000].fill(0);
-            let mut packer = Packer::new(level).unwrap();
-            let (codec, packed) = packer.pack(&block, 0, 0).unwrap();
+            let mut packer = packer(level);
+            let form = packer.form();
+            let packed = packer.pack(&block, 0, 0).unwrap();
             let packed = &*packed;
             let mut unpacker = Unpacker::new();
             let mut place = vec![0; block.len()];
-            assert!(unpacker.unpack(codec, &packed[..packed.len() - 1], &mut place).is_err());
-            assert!(unpacker.unpack(codec, packed, &mut place[1..]).is_err());
-            assert!(unpacker.unpack(codec, packed, &mut vec![0; block.len() + 1]).is_err());
-            assert!(unpacker.unpack(codec, &[], &mut place).is_err());
-            // It is still of use afterwards.
-            unpacker.unpack(codec, packed, &mut place).unwrap();
+            assert!(unpacker.unpack(form, &packed[..packed.len() - 1], &mut place).is_err());
+            assert!(unpacker.unpack(form, packed, &mut place[1..]).is_err());
+            assert!(unpacker.unpack(form, packed, &mut vec![0; block.len() + 1]).is_err());
+            assert!(unpacker.unpack(form, &[], &mut place).is_err());
+            assert!(unpacker.unpack(BlockForm::File, &[], &mut place).is_err());
+            assert!(unpacker.unpack(BlockForm::Raw, packed, &mut place).is_err());
+            // The unpacker is still of use afterwards.
+            unpacker.unpack(form, packed, &mut place).unwrap();
             assert!(place == block);
         }
     }

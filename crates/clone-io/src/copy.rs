@@ -59,7 +59,8 @@ pub fn copy_file_to_file(
         }
     }
     while left > 0 {
-        let part = buffer.aligned(chunk.max(1).min(usize::try_from(left).unwrap_or(usize::MAX)));
+        let part = chunk.max(1).min(usize::try_from(left).unwrap_or(usize::MAX));
+        let part = buffer.aligned(part).map_err(CopyError::Read)?;
         read_exact(from, part).map_err(CopyError::Read)?;
         write_all(to, part).map_err(CopyError::Write)?;
         left -= part.len() as u64;

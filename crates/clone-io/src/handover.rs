@@ -278,12 +278,6 @@ impl FileGiver {
     }
 }
 
-/// Whether a file can be read and not written. What is handed over should be: nobody shall write to it by mistake.
-pub fn is_read_only(file: BorrowedFd<'_>) -> bool {
-    use rustix::fs::OFlags;
-    rustix::fs::fcntl_getfl(file).is_ok_and(|flags| (flags & OFlags::RWMODE) == OFlags::RDONLY)
-}
-
 fn socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
@@ -454,7 +448,7 @@ mod tests {
     #[test]
     fn only_files_that_cannot_be_written_are_read_only() {
         let named = tempfile::NamedTempFile::new().unwrap();
-        assert!(!is_read_only(named.as_file().as_fd()));
-        assert!(is_read_only(File::open(named.path()).unwrap().as_fd()));
+        assert!(!crate::is_read_only(named.as_file().as_fd()));
+        assert!(crate::is_read_only(File::open(named.path()).unwrap().as_fd()));
     }
 }

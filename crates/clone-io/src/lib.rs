@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The copy paths of a clone: file to buffer, buffer to file, file to file, and open files to another process.
+//! System calls of a clone: file to buffer, buffer to file, file to file, packets over a socket,
+//! codecs, and open files to another process.
 //!
-//! All of them work from the current offset of the files, because that is how an engine hands them over (it has sought them), and
-//! all of them move exactly the asked number of bytes or fail. What the kernel can do without a copy through user space is probed
-//! once and remembered ([`copy_file_to_file`]).
+//! Functions that read and write files work from the files' current offset, because an engine hands
+//! files over like that. They move exactly the asked number of bytes or fail.
 
 #![deny(unsafe_code)]
 
@@ -13,21 +13,22 @@ mod buffer;
 mod checksum;
 mod codec;
 mod copy;
-mod direct;
 mod file;
+mod file_facts;
 mod handover;
+mod packet;
 mod socket;
 mod sparse;
 mod writer;
-mod zeros;
 
 pub use buffer::{ALIGNMENT, AlignedBuffer};
 pub use checksum::{Checksum, checksum};
-pub use codec::{Codec, Packer, Unpacker};
+pub use codec::{Packer, Unpacker};
 pub use copy::{CopyError, copy_file_to_file};
-pub use direct::{is_copied_through_memory, lift_direct};
 pub use file::{end_of_block, read_exact, write_all};
-pub use handover::{FileGiver, FileTaker, Taken, TakenFile, is_read_only};
-pub use socket::{Socket, is_within_host};
+pub use file_facts::{can_share_blocks, is_direct, is_read_only, may_share_blocks};
+pub use handover::{FileGiver, FileTaker, Taken, TakenFile};
+pub use packet::{PacketError, PacketReader, PacketWriter, ReceivedPacket};
+pub use socket::is_within_host;
 pub use sparse::Sparse;
-pub use writer::FileWriter;
+pub use writer::{FileWriter, extends};

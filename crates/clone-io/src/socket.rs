@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A connected TCP socket without TLS, and the way from files to it that needs no buffer of ours.
+//! A connected TCP socket without TLS: whole reads and writes, and files sent through one buffer.
 //!
-//! Whoever owns the socket goes on using it: nothing is read beyond what was asked for, and nothing of it is changed. Each wait
-//! for the peer has a limit.
+//! The owner of the socket goes on using it. So nothing is read beyond what was asked for, and no
+//! option of the socket is changed. Each wait for the peer has a limit.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use clone_protocol::{BLOCK_TAIL, Block};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, getpeername, getsockname};
 
 use crate::checksum::Checksum;
@@ -21,7 +21,7 @@ use crate::file::read_exact;
 
 /// The socket.
 #[derive(Clone, Copy, Debug)]
-pub struct Socket<'fd> {
+pub(crate) struct Socket<'fd> {
     fd: BorrowedFd<'fd>,
     /// Longest wait until the peer sends, or takes, something.
     timeout: Duration,
@@ -29,14 +29,8 @@ pub struct Socket<'fd> {
 
 impl<'fd> Socket<'fd> {
     /// A socket, and the longest wait until its peer sends or takes something.
-    pub fn new(fd: BorrowedFd<'fd>, timeout: Duration) -> Self {
+    pub(crate) fn new(fd: BorrowedFd<'fd>, timeout: Duration) -> Self {
         Self { fd, timeout }
-    }
-
-    /// Lets [`Socket::send_file_inside_kernel`] wait no longer than the time-out on a socket that blocks, where the call has no flag for that.
-    /// False if that cannot be had.
-    pub fn limit_send_file(&self) -> bool {
-        set_socket_timeout(self.fd, Timeout::Send, Some(self.timeout)).is_ok()
     }
 
     /// Fills `buffer`.
@@ -44,7 +38,7 @@ impl<'fd> Socket<'fd> {
     /// # Errors
     /// The operating system's; [`io::ErrorKind::UnexpectedEof`] when the peer has closed the connection,
     /// [`io::ErrorKind::TimedOut`].
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
         while filled < buffer.len() {
             match rustix::net::recv(self.fd, &mut buffer[filled..], RecvFlags::DONTWAIT) {
@@ -62,7 +56,7 @@ impl<'fd> Socket<'fd> {
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::TimedOut`].
-    pub fn send(&self, mut data: &[u8], more: bool) -> io::Result<()> {
+    pub(crate) fn send(&self, mut data: &[u8], more: bool) -> io::Result<()> {
         let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         flags.set(SendFlags::MORE, more);
         while !data.is_empty() {
@@ -76,41 +70,14 @@ impl<'fd> Socket<'fd> {
         Ok(())
     }
 
-    /// Sends `head` and then `len` bytes of `file` from its current offset, inside the kernel; what the kernel does not send so goes through
-    /// `buffer`, which gets a length if it has none.
+    /// Sends `head`, then `len` bytes of `file` from its current offset, and with `sums` the tail of a
+    /// [`Block`] with their [`checksum`](crate::checksum). The bytes go through `buffer`, which stays
+    /// in the processor's cache. A short file leaves in one call.
     ///
     /// # Errors
-    /// [`CopyError::Read`] for the file, [`CopyError::Write`] for the connection. In both cases the peer waits for bytes that do
-    /// not come: the connection is of no more use.
-    pub fn send_file_inside_kernel(
-        &self,
-        head: &[u8],
-        file: BorrowedFd<'_>,
-        len: u64,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), CopyError> {
-        self.send(head, true).map_err(CopyError::Write)?;
-        let mut left = len;
-        while left > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_CALL);
-            match rustix::fs::sendfile(self.fd, file, None, part) {
-                Ok(0) => break,
-                Ok(count) => left -= count as u64,
-                Err(Errno::AGAIN) => self.wait(PollFlags::OUT).map_err(CopyError::Write)?,
-                Err(Errno::INTR) => {}
-                // Which side is at fault shows when a buffer is between them.
-                Err(_) => break,
-            }
-        }
-        if left == 0 { Ok(()) } else { self.send_file(&[], file, left, false, buffer) }
-    }
-
-    /// Sends `head`, `len` bytes of `file` from its current offset, and with `sums` their [`checksum`](crate::checksum) as a little-endian
-    /// `u32`: through `buffer`, which gets a length if it has none. All of a short file leaves in one call.
-    ///
-    /// # Errors
-    /// As [`send_file_inside_kernel`](Self::send_file_inside_kernel)'s.
-    pub fn send_file(
+    /// [`CopyError::Read`] for the file, [`CopyError::Write`] for the connection. In both cases the
+    /// peer waits for bytes that do not come: the connection is of no more use.
+    pub(crate) fn send_file(
         &self,
         head: &[u8],
         file: BorrowedFd<'_>,
@@ -119,8 +86,9 @@ impl<'fd> Socket<'fd> {
         buffer: &mut Vec<u8>,
     ) -> Result<(), CopyError> {
         let mut checksum = Checksum::default();
-        let room = head.len() + BUFFER + size_of::<u32>();
+        let room = head.len() + BUFFER + BLOCK_TAIL;
         if buffer.len() < room {
+            buffer.try_reserve(room).map_err(|error| CopyError::Read(error.into()))?;
             buffer.resize(room, 0);
         }
         buffer[..head.len()].copy_from_slice(head);
@@ -137,8 +105,8 @@ impl<'fd> Socket<'fd> {
             }
             let is_last = left == 0;
             if is_last && sums {
-                let end = filled + size_of::<u32>();
-                buffer[filled..end].copy_from_slice(&checksum.finish().to_le_bytes());
+                let end = filled + BLOCK_TAIL;
+                buffer[filled..end].copy_from_slice(&Block::tail(checksum.finish()));
                 filled = end;
             }
             self.send(&buffer[..filled], !is_last).map_err(CopyError::Write)?;
@@ -150,7 +118,7 @@ impl<'fd> Socket<'fd> {
     }
 
     /// Ends the connection in both directions, for a peer that cannot be told what went wrong.
-    pub fn shut_down(&self) {
+    pub(crate) fn shut_down(&self) {
         // It may be closed already.
         let _ = rustix::net::shutdown(self.fd, Shutdown::Both);
     }
@@ -172,8 +140,8 @@ impl<'fd> Socket<'fd> {
     }
 }
 
-/// Whether the peer of a connected TCP socket is on this machine, so that both ends share its processors: it has this end's address, or
-/// one of loopback.
+/// Whether the peer of a connected TCP socket is on this machine: the peer has this end's address, or
+/// a loopback address.
 pub fn is_within_host(socket: BorrowedFd<'_>) -> bool {
     let own = getsockname(socket).ok();
     let peer = getpeername(socket).ok().flatten();
@@ -184,10 +152,8 @@ pub fn is_within_host(socket: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// One call moves at most this much, so that KILL is seen and time is counted between two.
-const MAX_CALL: usize = 16 << 20;
-
-/// Bytes that are read and sent at once. They shall still be in the processor's cache when they are sent, and a call is to be worth it.
+/// Bytes that are read and sent at once: few enough to stay in the processor's cache, and enough to
+/// be worth a system call.
 const BUFFER: usize = 256 << 10;
 
 #[cfg(test)]
@@ -221,36 +187,29 @@ mod tests {
 
     #[test]
     fn a_file_goes_over_a_connection_between_packets() {
-        for inside_kernel in [true, false] {
-            let data = pattern(5 << 20);
-            let (one, other) = pair();
-            let mut from = tempfile::tempfile().unwrap();
-            from.write_all(&data).unwrap();
-            from.seek(SeekFrom::Start(100)).unwrap();
-            let len = data.len() - 300;
-            let sender = thread::spawn(move || {
-                let socket = socket(&one, LIMIT);
-                let file = from.as_fd();
-                let (len, buffer) = (len as u64, &mut Vec::new());
-                let sent = match inside_kernel {
-                    true => socket.send_file_inside_kernel(b"head", file, len, buffer),
-                    false => socket.send_file(b"head", file, len, false, buffer),
-                };
-                sent.unwrap();
-                socket.send(b"tail", false).unwrap();
-                assert_eq!(from.stream_position().unwrap(), 100 + len);
-            });
-            let socket = socket(&other, LIMIT);
-            let mut four = [0; 4];
-            socket.receive(&mut four).unwrap();
-            assert_eq!(&four, b"head");
-            let mut copied = vec![0; len];
-            socket.receive(&mut copied).unwrap();
-            socket.receive(&mut four).unwrap();
-            assert_eq!(&four, b"tail");
-            sender.join().unwrap();
-            assert!(copied == data[100..100 + len]);
-        }
+        let data = pattern(5 << 20);
+        let (one, other) = pair();
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(&data).unwrap();
+        from.seek(SeekFrom::Start(100)).unwrap();
+        let len = data.len() - 300;
+        let sender = thread::spawn(move || {
+            let socket = socket(&one, LIMIT);
+            let file = from.as_fd();
+            socket.send_file(b"head", file, len as u64, false, &mut Vec::new()).unwrap();
+            socket.send(b"tail", false).unwrap();
+            assert_eq!(from.stream_position().unwrap(), 100 + len as u64);
+        });
+        let socket = socket(&other, LIMIT);
+        let mut four = [0; 4];
+        socket.receive(&mut four).unwrap();
+        assert_eq!(&four, b"head");
+        let mut copied = vec![0; len];
+        socket.receive(&mut copied).unwrap();
+        socket.receive(&mut four).unwrap();
+        assert_eq!(&four, b"tail");
+        sender.join().unwrap();
+        assert!(copied == data[100..100 + len]);
     }
 
     #[test]
@@ -311,27 +270,7 @@ mod tests {
         let (one, _other) = pair();
         let short = tempfile::tempfile().unwrap();
         let socket = socket(&one, LIMIT);
-        for sent in [
-            socket.send_file_inside_kernel(b"", short.as_fd(), 10, &mut Vec::new()),
-            socket.send_file(b"", short.as_fd(), 10, true, &mut Vec::new()),
-        ] {
-            assert!(matches!(sent, Err(CopyError::Read(_))), "{sent:?}");
-        }
-    }
-
-    #[test]
-    fn a_socket_that_blocks_does_not_block_for_ever() {
-        let (one, _other) = pair();
-        one.set_nonblocking(false).unwrap();
-        let impatient = socket(&one, Duration::from_millis(50));
-        assert!(impatient.limit_send_file());
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(64 << 20).unwrap();
-        let Err(CopyError::Write(error)) =
-            impatient.send_file_inside_kernel(b"", file.as_fd(), 64 << 20, &mut Vec::new())
-        else {
-            panic!("somebody has taken 64 MiB")
-        };
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let sent = socket.send_file(b"", short.as_fd(), 10, true, &mut Vec::new());
+        assert!(matches!(sent, Err(CopyError::Read(_))), "{sent:?}");
     }
 }

@@ -22,8 +22,12 @@ const PAGE: usize = 8 * GRANULE;
 /// What may be missing between two granules of neighbouring pages.
 static ZEROS: [u8; 2 * PAGE] = [0; 2 * PAGE];
 
-/// A packed block has at least so much of the block, with zeros if need be. A recipient with a bandwidth limit takes as long for it as for the
-/// block, and the donor, who waits until there is room for the next one in the socket's megabytes, gives up after a minute.
+/// A packed block has at least this part of the block's length, filled up with zeros if necessary.
+///
+/// A recipient with a bandwidth limit waits for each block as long as the unpacked bytes take. The
+/// socket's buffer holds some MiB: blocks that are much shorter would let a donor run far ahead,
+/// and then wait for longer than `net_write_timeout`. A recipient refuses shorter blocks, so that a
+/// few bytes from the network cannot allocate thousands of times as much on the disk.
 const LEAST: usize = 16;
 
 fn map_len(len: usize) -> usize {
@@ -73,8 +77,13 @@ pub struct Sparse<'a> {
 }
 
 impl<'a> Sparse<'a> {
-    /// None if it is not the packed form of a block of `len` bytes.
+    /// None if `packed` is not the packed form of a block of `len` bytes.
     pub fn parse(packed: &'a [u8], len: usize) -> Option<Self> {
+        if packed.len() < len / LEAST { None } else { Self::fit(packed, len) }
+    }
+
+    /// The same, without the least length.
+    fn fit(packed: &'a [u8], len: usize) -> Option<Self> {
         let (map, granules) = packed.split_at_checked(map_len(len))?;
         let count = len.div_ceil(GRANULE);
         let has_more = (count..map.len() * 8).any(|index| is_there(map, index));
@@ -311,7 +320,6 @@ mod tests {
         block[2 * PAGE] = 2;
         block[5 * PAGE - 1] = 3;
         block[10 * PAGE + 699] = 4;
-        // As if so little would do.
         let mut packed = vec![0; 11];
         for (at, bits) in [(1, 2), (2, 1), (4, 1 << 7), (10, 2)] {
             packed[at] = bits;
@@ -321,7 +329,8 @@ mod tests {
         }
         packed.extend_from_slice(&block[10 * PAGE + GRANULE..]);
         let mut islands = Vec::new();
-        let sparse = Sparse::parse(&packed, block.len()).unwrap();
+        assert!(Sparse::parse(&packed, block.len()).is_none(), "shorter than a donor makes it");
+        let sparse = Sparse::fit(&packed, block.len()).unwrap();
         let gave: Result<(), ()> = sparse.islands(|at, parts| {
             islands.push((at, joined(parts).len()));
             Ok(())

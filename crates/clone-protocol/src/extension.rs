@@ -1,52 +1,90 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What two peers of this project say to each other beyond the stock plugin's protocol.
+//! The extensions of COM_CLONE that two peers of this project use between each other.
 //!
-//! A recipient puts an [`Offer`] behind EXECUTE. A stock donor never looks there (`clone_server.cc:parse_command_buffer` uses no
-//! byte behind COM_EXECUTE and COM_EXIT), and a recipient that offers nothing is sent nothing new: so a stock peer never sees any
-//! of this. A donor that understands the offer may send [`Block`]s in place of DATA.
+//! A recipient puts an [`Offer`] behind EXECUTE. A stock donor ignores these bytes
+//! (`clone_server.cc:parse_command_buffer` reads nothing behind COM_EXECUTE and COM_EXIT). A donor
+//! that understands the offer may send a [`Block`] in place of DATA. A recipient that offers
+//! nothing gets nothing new. So a stock peer never sees an extension.
 
 use std::fmt;
 
-use crate::ProtocolError;
 use crate::wire::Reader;
+use crate::{ProtocolError, ResponseCode};
 
 /// The first bytes of an offer.
 const MAGIC: &[u8; 8] = b"clone-rs";
 
-/// The form of what follows them.
-const FORMAT: u8 = 1;
+/// The layout of the bytes behind [`MAGIC`]. Peers with different formats talk like stock peers.
+///
+/// Format 1 had a maximum block length in place of the accepted forms, and a checksum over the
+/// unpacked bytes.
+const FORMAT: u8 = 2;
 
-/// The CONFIG_V3 with which a donor answers an offer behind EXIT: its value is the formats of [`Offer`] that it understands.
+/// The CONFIG_V3 with which a donor answers an offer behind EXIT. Its value is the format of
+/// [`Offer`] that the donor understands.
 pub const EXTENSION_CONFIG: &str = "clone_rs_offer";
 
 /// The value of [`EXTENSION_CONFIG`] today.
-pub const EXTENSION_VALUE: &str = "1";
+pub const EXTENSION_VALUE: &str = "2";
 
-/// What a recipient would like, 46 bytes behind the code of EXECUTE or EXIT:
+/// The most bytes that a block may have when it is unpacked: 16 MiB.
+///
+/// InnoDB's blocks have 64 pages, which is at most 4 MiB. A peer that announces more is refused
+/// before memory is asked for.
+pub const MAX_BLOCK: u32 = 16 << 20;
+
+/// What a recipient accepts and asks for, 46 bytes behind the code of EXECUTE or EXIT:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
 /// | 0 | 8 bytes | `clone-rs` |
-/// | 8 | `u8` | format, 1 |
-/// | 9 | `u8` | 0: blocks as they are; 1: LZ4; 2 and above: Zstandard at this level less 1 |
-/// | 10 | 32 bytes | where files can be handed over ([`HandoverKey`]); zeros, or nothing at all: nowhere |
-/// | 42 | `u32` | bytes of a block that it takes at most, should a file not be handed over; 0 or nothing: what engines send by themselves |
+/// | 8 | `u8` | format, 2 |
+/// | 9 | `u8` | packing. 0: none; 1: LZ4; 2 and above: Zstandard at this level less 1 |
+/// | 10 | `u32` | the accepted forms of a block, one bit for each [`BlockForm`] ([`Forms`]) |
+/// | 14 | 32 bytes | the socket for handed-over files ([`HandoverKey`]); zeros: none |
 ///
-/// Bytes behind it are ignored: they are for a later release.
+/// A reader ignores bytes behind the last field: a later release may use them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// How blocks should be packed.
+    /// How the donor should pack blocks.
     pub packing: Packing,
-    /// Where a donor on the same machine can hand over open files instead of sending what is in them.
+    /// The forms in which the recipient accepts a block. A donor sends no other form.
+    pub accepts: Forms,
+    /// Where a donor on the same machine can hand over open files instead of sending their data.
     pub handover: Option<HandoverKey>,
-    /// Blocks of files that are handed over may have so many bytes: as many as fit in a packet, should one have to be sent. With 0 they are
-    /// as long as they would be without.
-    pub max_block: u32,
 }
 
-/// Where a recipient takes files over: 32 random bytes, not all of them zero. The first 16 name its socket, and the others prove to it
-/// that it is the donor who connects.
+/// A set of [`BlockForm`]s. Unknown bits are kept out, so that an old build ignores new forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forms(u32);
+
+impl Forms {
+    /// The set with these bits; bit n is the form with number n.
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits & Self::default().0)
+    }
+
+    /// One bit for each form.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether `form` is in the set.
+    pub fn contains(self, form: BlockForm) -> bool {
+        self.0 & form.bit() != 0
+    }
+}
+
+/// All forms that this build knows.
+impl Default for Forms {
+    fn default() -> Self {
+        Self(BlockForm::ALL.iter().fold(0, |bits, form| bits | form.bit()))
+    }
+}
+
+/// The socket where a recipient receives files: 32 random bytes, not all of them zero. The first
+/// 16 bytes name the socket. The last 16 are a secret with which the donor identifies itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HandoverKey([u8; 32]);
 
@@ -68,7 +106,7 @@ impl fmt::Debug for HandoverKey {
     }
 }
 
-/// How a recipient would like blocks to be packed.
+/// How a donor packs blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
     /// Not at all.
@@ -84,7 +122,8 @@ pub enum Packing {
 const MAX_LEVEL: u8 = 22;
 
 impl Packing {
-    /// How to pack at a level of `clone_compression_level`: 0 is LZ4, above it Zstandard's level. Without a level: not at all.
+    /// The packing of a `clone_compression_level`: 0 is LZ4, 1 and above are Zstandard's level.
+    /// Without a level blocks are not packed.
     pub fn of_level(level: Option<u8>) -> Self {
         match level {
             None => Packing::None,
@@ -104,7 +143,8 @@ impl Packing {
 }
 
 impl Offer {
-    /// The offer in a payload of EXECUTE or EXIT; none if there is none that is understood, which is no error.
+    /// The offer in a payload of EXECUTE or EXIT. None if there is no offer, or one of another
+    /// format: that is no error.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(payload);
         if reader.chunk() != Some(MAGIC) || reader.u8() != Some(FORMAT) {
@@ -115,13 +155,12 @@ impl Offer {
             1 => Packing::Lz4,
             above => Packing::Zstd((above - 1).min(MAX_LEVEL)),
         };
-        let Some(key) = reader.array() else { return Some(Self { packing, ..Self::default() }) };
-        let handover = HandoverKey::new(key);
-        let max_block = reader.u32_le().unwrap_or(0);
-        Some(Self { packing, handover, max_block })
+        let accepts = Forms::from_bits(reader.u32_le()?);
+        let handover = HandoverKey::new(reader.array()?);
+        Some(Self { packing, accepts, handover })
     }
 
-    /// Puts the offer behind what is in `out`.
+    /// Appends the offer to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC);
         let packing = match self.packing {
@@ -130,68 +169,79 @@ impl Offer {
             Packing::Zstd(level) => level.clamp(1, MAX_LEVEL) + 1,
         };
         out.extend_from_slice(&[FORMAT, packing]);
+        out.extend_from_slice(&self.accepts.bits().to_le_bytes());
         out.extend_from_slice(&self.handover.map_or([0; 32], HandoverKey::bytes));
-        out.extend_from_slice(&self.max_block.to_le_bytes());
     }
 }
 
-/// The form of a block's bytes.
+/// The form of a block's bytes in its packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum BlockForm {
-    /// As they are.
+    /// The bytes themselves.
     Raw = 0,
     /// An LZ4 block.
     Lz4 = 1,
     /// Zstandard frames, one behind the other.
     Zstd = 2,
-    /// In the file that was handed over, from its current offset; none follow.
+    /// No bytes: the block is in the file that the donor has handed over, from the file's current
+    /// offset on.
     File = 3,
     /// Without the sectors that are all zeros (`clone-io/src/sparse.rs`).
     Sparse = 4,
 }
 
-/// File data for the descriptor in the packet before, like DATA, with its checksum and perhaps packed. Behind the code:
+impl BlockForm {
+    /// All forms.
+    pub const ALL: [Self; 5] = [Self::Raw, Self::Lz4, Self::Zstd, Self::File, Self::Sparse];
+
+    fn from_wire(form: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| *one as u8 == form)
+    }
+
+    /// Its bit in [`Forms`].
+    fn bit(self) -> u32 {
+        1 << self as u8
+    }
+}
+
+/// File data for the descriptor in the packet before, like DATA, with a checksum and perhaps
+/// packed. Behind the code of the response:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
 /// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frames, 3 handed over, 4 sparse |
-/// | 1 | `u32` | bytes when unpacked; what the descriptor announces |
-/// | 5 | | the bytes, packed or not; none if handed over |
-/// | last 4 bytes | `u32` | CRC-32C of the unpacked bytes, of a sparse block of those in the packet; not there if handed over |
+/// | 1 | `u32` | bytes when unpacked, at most [`MAX_BLOCK`]; the descriptor announces the same |
+/// | 5 | | the bytes in this form; none if handed over |
+/// | last 4 bytes | `u32` | CRC-32C of these bytes; absent if handed over |
 ///
-/// The checksum comes last so that a donor can send the beginning of a block before it has read the end.
+/// The checksum covers what crossed the network, so that a recipient checks it before a codec sees
+/// the bytes. It comes last so that a donor can send the beginning of a block before it has read
+/// the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block<'a> {
-    /// Of the bytes in the packet.
+    /// The form of `bytes`.
     pub form: BlockForm,
     /// Bytes when unpacked.
     pub len: u32,
-    /// CRC-32C of the unpacked bytes, or of `bytes` of a sparse block, whose zeros nobody looks at; 0 if handed over.
+    /// CRC-32C of `bytes`; 0 if handed over.
     pub checksum: u32,
-    /// The bytes in the packet.
+    /// The bytes in the packet, between [`BLOCK_HEAD`] and [`BLOCK_TAIL`].
     pub bytes: &'a [u8],
 }
 
-/// Bytes in front of a block's, with the code of the response.
+/// Bytes in front of a block's bytes, with the code of the response.
 pub const BLOCK_HEAD: usize = 6;
 
-/// Bytes behind a block's: the checksum.
+/// Bytes behind a block's bytes: the checksum.
 pub const BLOCK_TAIL: usize = 4;
 
 impl<'a> Block<'a> {
     /// Parses what follows the code.
     pub(crate) fn parse(mut reader: Reader<'a>) -> Result<Self, ProtocolError> {
         let wrong = || ProtocolError::new("Wrong Clone RPC response: Invalid block");
-        let form = match reader.u8() {
-            Some(0) => BlockForm::Raw,
-            Some(1) => BlockForm::Lz4,
-            Some(2) => BlockForm::Zstd,
-            Some(3) => BlockForm::File,
-            Some(4) => BlockForm::Sparse,
-            _ => return Err(wrong()),
-        };
-        let len = reader.u32_le().ok_or_else(wrong)?;
+        let form = reader.u8().and_then(BlockForm::from_wire).ok_or_else(wrong)?;
+        let len = reader.u32_le().filter(|len| *len <= MAX_BLOCK).ok_or_else(wrong)?;
         let rest = reader.rest();
         let (bytes, checksum) = match rest.split_last_chunk::<BLOCK_TAIL>() {
             Some((bytes, tail)) if form != BlockForm::File => (bytes, u32::from_le_bytes(*tail)),
@@ -209,18 +259,35 @@ impl<'a> Block<'a> {
         Ok(Self { form, len, checksum, bytes })
     }
 
-    /// What stands in front of the bytes, the code of the response first: so that a donor can put it there without a copy.
-    pub fn head(code: u8, form: BlockForm, len: u32) -> [u8; BLOCK_HEAD] {
+    /// The bytes in front of the block's bytes, the code of the response first.
+    pub fn head(form: BlockForm, len: u32) -> [u8; BLOCK_HEAD] {
         let mut head = [0; BLOCK_HEAD];
-        head[0] = code;
+        head[0] = ResponseCode::Block as u8;
         head[1] = form as u8;
         head[2..].copy_from_slice(&len.to_le_bytes());
         head
     }
 
-    /// What stands behind the bytes.
+    /// The bytes behind the block's bytes.
     pub fn tail(checksum: u32) -> [u8; BLOCK_TAIL] {
         checksum.to_le_bytes()
+    }
+
+    /// Completes a packet whose bytes are in place: writes head and tail around them. `len` is the
+    /// block's length when unpacked, `checksum` gives the CRC-32C of bytes.
+    ///
+    /// # Panics
+    /// The packet is shorter than [`BLOCK_HEAD`] and [`BLOCK_TAIL`] together.
+    pub fn frame(packet: &mut [u8], form: BlockForm, len: u32, checksum: impl Fn(&[u8]) -> u32) {
+        let end = packet.len() - BLOCK_TAIL;
+        packet[..BLOCK_HEAD].copy_from_slice(&Self::head(form, len));
+        let sum = checksum(&packet[BLOCK_HEAD..end]);
+        packet[end..].copy_from_slice(&Self::tail(sum));
+    }
+
+    /// The range of a block's bytes in its packet of `packet_len` bytes, which has been parsed.
+    pub fn range(packet_len: usize) -> std::ops::Range<usize> {
+        BLOCK_HEAD..packet_len.saturating_sub(BLOCK_TAIL).max(BLOCK_HEAD)
     }
 }
 
@@ -228,7 +295,7 @@ impl<'a> Block<'a> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::{Response, ResponseCode};
+    use crate::Response;
 
     #[test]
     fn offers_byte_by_byte() {
@@ -236,28 +303,30 @@ mod tests {
             [(Packing::None, 0), (Packing::Lz4, 1), (Packing::Zstd(1), 2), (Packing::Zstd(22), 23)]
         {
             for handover in [None, HandoverKey::new(*b"0123456789abcdef0123456789ABCDEF")] {
-                let offer = Offer { packing, handover, max_block: 0x0102_0304 };
+                let offer = Offer { packing, accepts: Forms::default(), handover };
                 let mut bytes = Vec::new();
                 offer.encode(&mut bytes);
-                let id = handover.map_or([0; 32], HandoverKey::bytes);
-                assert_eq!(
-                    bytes,
-                    [b"clone-rs".as_slice(), &[1, last], &id, &[4, 3, 2, 1]].concat()
-                );
+                let key = handover.map_or([0; 32], HandoverKey::bytes);
+                let forms = [0b1_1111, 0, 0, 0];
+                assert_eq!(bytes, [b"clone-rs".as_slice(), &[2, last], &forms, &key].concat());
                 assert_eq!(Offer::parse(&bytes), Some(offer));
-                // A later release may say more, an earlier one said less.
+                assert_eq!(Offer::parse(&bytes[..bytes.len() - 1]), None);
                 bytes.push(7);
-                assert_eq!(Offer::parse(&bytes), Some(offer));
-                let earlier = Offer { max_block: 0, ..offer };
-                assert_eq!(Offer::parse(&bytes[..42]), Some(earlier));
-                assert_eq!(Offer::parse(&bytes[..45]), Some(earlier));
-                let earlier = Offer { handover: None, ..earlier };
-                assert_eq!(Offer::parse(&bytes[..10]), Some(earlier));
-                assert_eq!(Offer::parse(&bytes[..41]), Some(earlier));
+                assert_eq!(Offer::parse(&bytes), Some(offer), "a later release says more");
             }
         }
-        let high = Offer::parse(b"clone-rs\x01\xff").unwrap();
-        assert_eq!(high.packing, Packing::Zstd(22));
+        let high = [b"clone-rs\x02\xff".as_slice(), &[0; 36]].concat();
+        assert_eq!(Offer::parse(&high).unwrap().packing, Packing::Zstd(22));
+    }
+
+    #[test]
+    fn only_accepted_forms_are_in_an_offer() {
+        let all = Forms::default();
+        assert!(BlockForm::ALL.iter().all(|form| all.contains(*form)));
+        assert_eq!(Forms::from_bits(u32::MAX), all, "forms of a later release are unknown");
+        let some = Forms::from_bits(0b1_0001);
+        assert!(some.contains(BlockForm::Raw) && some.contains(BlockForm::Sparse));
+        assert!(!some.contains(BlockForm::Lz4));
     }
 
     #[test]
@@ -276,7 +345,7 @@ mod tests {
     #[test]
     fn what_is_no_offer_is_none() {
         for bytes in
-            [&b""[..], b"clone-rs", b"clone-rs\x01", b"clone-rs\x02\x00", b"CLONE-RS\x01\x00"]
+            [&b""[..], b"clone-rs", b"clone-rs\x02", b"clone-rs\x01\x00", b"CLONE-RS\x02\x00"]
         {
             assert_eq!(Offer::parse(bytes), None, "{bytes:?}");
         }
@@ -288,9 +357,13 @@ mod tests {
         let block =
             Block { form: BlockForm::Zstd, len: 1 << 20, checksum: 0x1234_5678, bytes: b"packed" };
         assert_eq!(Response::parse(packet).unwrap(), Response::Block(block));
-        let head = Block::head(ResponseCode::Block as u8, BlockForm::Zstd, 1 << 20);
-        assert_eq!(head[..], packet[..BLOCK_HEAD]);
-        assert_eq!(Block::tail(0x1234_5678)[..], packet[packet.len() - BLOCK_TAIL..]);
+        let mut framed = [&[0; BLOCK_HEAD][..], b"packed", &[0; BLOCK_TAIL]].concat();
+        assert_eq!(Block::range(framed.len()), BLOCK_HEAD..BLOCK_HEAD + 6);
+        Block::frame(&mut framed, BlockForm::Zstd, 1 << 20, |bytes| {
+            assert_eq!(bytes, b"packed");
+            0x1234_5678
+        });
+        assert_eq!(framed, packet);
         let raw = b"\x20\x00\x03\x00\x00\x00abc\x00\x00\x00\x00";
         assert!(matches!(Response::parse(raw), Ok(Response::Block(Block { bytes: b"abc", .. }))));
         let sparse = b"\x20\x04\x00\x02\x00\x00\x00\x04\x03\x02\x01";
@@ -311,6 +384,9 @@ mod tests {
             // Not even a checksum.
             b"\x20\x00\x00\x00\x00\x00\x00\x00\x00",
             b"\x20\x02\x00\x00\x00\x00\x00\x00\x00",
+            // Longer than a block may be.
+            b"\x20\x02\x01\x00\x00\x01packed\x00\x00\x00\x00",
+            b"\x20\x04\xff\xff\xff\xff\x00\x00\x00\x00",
             // A form that nobody knows, bytes or a checksum beside a file, and raw bytes that are not as many as they say.
             b"\x20\x05\x03\x00\x00\x00abc\x00\x00\x00\x00",
             b"\x20\x03\x03\x00\x00\x00abc",

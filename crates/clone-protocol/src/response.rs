@@ -181,8 +181,7 @@ impl<'a> Response<'a> {
             Self::Data(data) => out.extend_from_slice(data),
             Self::Block(Block { form, len, checksum, bytes }) => {
                 out.clear();
-                let code = ResponseCode::Block as u8;
-                out.extend_from_slice(&Block::head(code, *form, *len));
+                out.extend_from_slice(&Block::head(*form, *len));
                 out.extend_from_slice(bytes);
                 if *form != BlockForm::File {
                     out.extend_from_slice(&Block::tail(*checksum));

@@ -3,40 +3,17 @@
 //! What the connections of one clone share at its donor.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use clone_protocol::innodb::{Locator, SnapshotState};
+use clone_protocol::innodb::Locator;
 
-use crate::point::Point;
+use crate::consistency_point::ConsistencyPoint;
 
 /// A clone that this server gives. It outlives connections.
 #[derive(Debug)]
 pub(crate) struct DonorClone<E> {
     /// There if engines follow InnoDB.
-    pub(crate) point: Option<Point<E>>,
-    /// The last state of which InnoDB has got the acknowledgement.
-    acknowledged: Mutex<SnapshotState>,
-}
-
-impl<E> DonorClone<E> {
-    pub(crate) fn new(point: Option<Point<E>>) -> Self {
-        Self { point, acknowledged: Mutex::new(SnapshotState::None) }
-    }
-
-    /// InnoDB has got an acknowledgement of the recipient.
-    pub(crate) fn acknowledge(&self, state: SnapshotState) {
-        let mut acknowledged = self.acknowledged();
-        *acknowledged = state.max(*acknowledged);
-    }
-
-    /// Whether InnoDB has got the acknowledgement of this state's end.
-    pub(crate) fn is_acknowledged(&self, state: SnapshotState) -> bool {
-        *self.acknowledged() >= state
-    }
-
-    fn acknowledged(&self) -> MutexGuard<'_, SnapshotState> {
-        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    pub(crate) point: Option<ConsistencyPoint<E>>,
 }
 
 /// All clones that a server gives. Acknowledgements come in other sessions than their clones'.
@@ -72,12 +49,12 @@ impl<E> DonorClones<E> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use clone_protocol::innodb::Descriptor;
+    use clone_protocol::innodb::{Descriptor, SnapshotState};
 
     use super::*;
 
     fn clone() -> DonorClone<()> {
-        DonorClone::new(None)
+        DonorClone { point: None }
     }
 
     fn locator(clone_id: u64) -> Vec<u8> {
@@ -110,17 +87,5 @@ mod tests {
         assert!(clones.find(b"no locator").is_none());
         clones.add(&locator(7), &other);
         assert_eq!(clones.running.lock().unwrap().len(), 2, "what has ended is forgotten");
-    }
-
-    #[test]
-    fn acknowledgements_count_for_the_states_before() {
-        let clone = clone();
-        assert!(!clone.is_acknowledged(SnapshotState::Init));
-        clone.acknowledge(SnapshotState::PageCopy);
-        // A recipient that has come back may be slow to say what is known.
-        clone.acknowledge(SnapshotState::FileCopy);
-        assert!(clone.is_acknowledged(SnapshotState::FileCopy));
-        assert!(clone.is_acknowledged(SnapshotState::PageCopy));
-        assert!(!clone.is_acknowledged(SnapshotState::RedoCopy));
     }
 }

@@ -2,15 +2,14 @@
 
 //! A task's part in the engines: it begins and ends there, and each descriptor that arrives goes there.
 
-use std::sync::Arc;
-
 use clone_protocol::EngineLocator;
-use clone_protocol::innodb::{self, Descriptor, StreamCheck, TaskRole};
+use clone_protocol::innodb::{self, StreamCheck, TaskRole};
 use zeroize::Zeroize;
 
+use super::answer::{locators_expected, unexpected};
 use super::apply::Applier;
-use super::task::{Expected, Master, Storage, Task, locators_expected, unexpected};
-use crate::apply_order::{Role, Turn};
+use super::block::Expected;
+use super::task::{Storage, Task};
 use crate::error::{Error, Result, number};
 use crate::params;
 use crate::session::{Engine, Host, Mode, Session};
@@ -50,42 +49,18 @@ impl<S: Session> Task<'_, S> {
             let text = "Remote descriptor handlerton type mismatch";
             return Err(Error::Protocol(text.to_owned()));
         }
-        let (session, shared) = (self.session, Arc::clone(&self.shared));
-        let (role, sender) = match &self.master {
-            Some(Master { creates_late, .. }) => {
-                (Role::Master { creates_late: *creates_late }, TaskRole::Master)
-            }
-            None => (Role::Worker, TaskRole::Worker),
-        };
+        let Some(task) = task else { return Err(unexpected()) };
         self.expected = Expected::default();
-        let mut innodb = None;
         if db_type == innodb::DB_TYPE {
-            let checked = shared.stream.check_from(sender, descriptor)?;
+            let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
+            let checked = self.shared.stream.check_from(role, descriptor)?;
             self.expected = Expected { len: checked.data_len, holds_key: checked.key_in_data };
-            innodb = Descriptor::parse(descriptor).ok();
         }
-        let Some(task) = task else {
-            return match innodb {
-                Some(Descriptor::State(_)) => Ok(()),
-                _ => Err(unexpected()),
-            };
-        };
-        let apply = |descriptor: &[u8]| {
-            let mut callbacks = Applier::new(self, locator_index);
-            let outcome =
-                engine.apply(session, &locator, task, locator_index, descriptor, &mut callbacks);
-            callbacks.finish(outcome)
-        };
-        match shared.order.apply(session, role, innodb.as_ref(), descriptor, apply)? {
-            Turn::GoOn => {}
-            Turn::Leave => {
-                if let Storage::Active(destination) = &mut self.storage {
-                    destination.leave(session, &Located { engine, locator }, locator_index)?;
-                }
-                self.seat = None;
-            }
-        }
-        Ok(())
+        let session = self.session;
+        let mut applier = Applier::new(self, locator_index);
+        let applied =
+            engine.apply(session, &locator, task, locator_index, descriptor, &mut applier);
+        applier.finish(applied)
     }
 
     /// The engines of the donor's locators, which must be ours in the same order.
@@ -120,10 +95,6 @@ impl<S: Session> Task<'_, S> {
                 master.is_backup_locked = true;
             }
         }
-        let creates_late = self.creates_late();
-        if let Some(master) = &mut self.master {
-            master.creates_late = creates_late;
-        }
         self.next_stage(0);
         let directory = self.shared.directory.as_deref();
         let begun = Destination::begin(session, &mut located, Mode::Start, directory)?;
@@ -132,24 +103,11 @@ impl<S: Session> Task<'_, S> {
         Ok(())
     }
 
-    /// Whether there is something to do while files are created. A donor on this machine has use for the processors, unless it has to
-    /// wait for a limit: there the clone takes as long, and a sixth to a quarter more of the processors (`docs/performance.md`).
-    fn creates_late(&self) -> bool {
-        /// What a network of one Gbit/s carries, MiB/s.
-        const SLOW: u32 = 128;
-        let settings = self.session.host().settings();
-        let is_slow = |limit| (1..=SLOW).contains(&limit);
-        !self.is_within_host()
-            || is_slow(settings.max_network_bandwidth)
-            || is_slow(settings.max_data_bandwidth)
-    }
-
     /// After ATTACH: the engine waits until this recipient has reached the state that the donor's locator names.
     pub(super) fn join_clone(&mut self, mut located: Vec<Located<S::Engine>>) -> Result<()> {
         let directory = self.shared.directory.as_deref();
         let begun = Destination::begin(self.session, &mut located, Mode::AddTask, directory)?;
         self.storage = Storage::Active(begun);
-        self.seat = Some(self.shared.order.join());
         Ok(())
     }
 
@@ -163,7 +121,6 @@ impl<S: Session> Task<'_, S> {
 
     /// Ends the task in the engines, with `error` or 0.
     pub(super) fn end_storage(&mut self, error: u32) -> Result<()> {
-        self.seat = None;
         match std::mem::replace(&mut self.storage, Storage::None) {
             Storage::None => Ok(()),
             Storage::Version(destination) | Storage::Active(destination) => {

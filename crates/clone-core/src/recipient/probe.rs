@@ -12,7 +12,8 @@
 
 use clone_protocol::{CommandCode, EXTENSION_CONFIG, Offer, Packing, Response, innodb};
 
-use super::task::{Task, donor_error, unexpected};
+use super::answer::{donor_error, unexpected};
+use super::task::Task;
 use crate::error::{Error, Result};
 use crate::session::{Engine, Link, LinkKind, Session, Settings};
 

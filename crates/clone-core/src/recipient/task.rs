@@ -6,22 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clone_io::FileTaker;
 use clone_protocol::innodb::{self, StreamCheck};
 use clone_protocol::{
-    Ack, Block, BlockForm, Command, CommandCode, EngineLocator, HandoverKey, Init, MAX_ENGINES,
-    Offer, Response, Version,
+    Ack, Block, BlockForm, Command, CommandCode, EngineLocator, Init, MAX_ENGINES, Offer, Response,
+    Version,
 };
 use zeroize::Zeroize;
 
-use super::apply::Intake;
+use super::answer::{donor_error, locators_expected, unexpected};
+use super::block::{BlockReceiver, Expected};
 use super::{Shared, ends_connection};
-use crate::crew::Crew;
-use crate::error::{Error, Result, number};
-use crate::meeting::Seat;
-use crate::params::{self, Parameters};
-use crate::session::{Engine, Host, Link, Mode, Session};
+use crate::error::{Error, NetworkError, Result, number};
+use crate::params::Parameters;
+use crate::session::{CLIENT, Engine, Host, Link, Mode, Session};
 use crate::storage::{Destination, Located};
+use crate::workers::Workers;
 
 /// Seconds that the donor gets for INIT beyond the lock wait: it loads tablespaces and looks through all tables.
 const INIT_TIMEOUT_SECONDS: u32 = 300;
@@ -38,23 +37,19 @@ pub(super) struct Task<'s, S: Session> {
     pub(super) data: Option<S::Link>,
     pub(super) auxiliary: Option<S::Link>,
     pub(super) storage: Storage,
-    /// A worker has this while it is one of InnoDB's tasks.
-    pub(super) seat: Option<Seat>,
     /// The descriptor at hand: a copy, because the data that belongs to it overwrites the packet.
     pub(super) descriptor: Vec<u8>,
-    /// What is known of the DATA packet that belongs to the descriptor at hand.
+    /// What is known of the data that belongs to the descriptor at hand.
     pub(super) expected: Expected,
-    pub(super) intake: Intake,
+    pub(super) receiver: BlockReceiver,
     payload: Vec<u8>,
 }
 
 /// What only the master has: workers, the donor's parameters, and the session's lock.
 pub(super) struct Master {
-    pub(super) crew: Crew,
+    pub(super) workers: Workers,
     pub(super) parameters: Parameters,
     pub(super) is_backup_locked: bool,
-    /// Files are created when there is data for them.
-    pub(super) creates_late: bool,
 }
 
 /// How far the task is in the engines.
@@ -66,15 +61,6 @@ pub(super) enum Storage {
     Active(Destination),
 }
 
-/// What is known of a DATA packet before it comes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Expected {
-    /// Bytes behind the code, where the engine's descriptors are known.
-    pub(super) len: Option<u32>,
-    /// There may be a key in clear in it.
-    pub(super) holds_key: bool,
-}
-
 /// What a packet of the donor asks for; data has been copied out of it.
 enum Event {
     Parameter,
@@ -84,20 +70,24 @@ enum Event {
         locator_index: usize,
     },
     Data,
-    /// The donor would like to know whether files arrive.
-    FileAhead,
+    /// The donor asks whether its files can be shared.
+    FileTrial,
     Complete,
     Error(Error),
 }
 
+/// Which packets are looked at.
+#[derive(Clone, Copy)]
+struct Takes {
+    /// The task has failed, and only waits for the end of the stream.
+    nothing: bool,
+    /// The donor answers INIT: its parameters may come.
+    parameters: bool,
+}
+
 impl<'s, S: Session> Task<'s, S> {
-    pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>, crew: Crew) -> Self {
-        let master = Master {
-            crew,
-            parameters: Parameters::default(),
-            is_backup_locked: false,
-            creates_late: false,
-        };
+    pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>, workers: Workers) -> Self {
+        let master = Master { workers, parameters: Parameters::default(), is_backup_locked: false };
         Self { master: Some(master), ..Self::worker(session, shared) }
     }
 
@@ -109,10 +99,9 @@ impl<'s, S: Session> Task<'s, S> {
             data: None,
             auxiliary: None,
             storage: Storage::None,
-            seat: None,
             descriptor: Vec::new(),
             expected: Expected::default(),
-            intake: Intake::default(),
+            receiver: BlockReceiver::default(),
             payload: Vec::new(),
         }
     }
@@ -172,7 +161,7 @@ impl<'s, S: Session> Task<'s, S> {
             let Ok(locator) = self.wire_locator(index) else { continue };
             let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
             if let Err(error) = told {
-                self.log(&format!("Source ACK of local issue failed: {error}"));
+                log::warn!(target: CLIENT, "Source ACK of local issue failed: {error}");
             }
         }
     }
@@ -189,7 +178,7 @@ impl<'s, S: Session> Task<'s, S> {
     fn send_auxiliary(&mut self, command: &Command<'_>) -> Result<()> {
         let session = self.session;
         let Some(link) = &mut self.auxiliary else {
-            return Err(Error::Raised(number::ER_NET_ERROR_ON_WRITE));
+            return Err(NetworkError::Write.into());
         };
         command.encode_payload(&mut self.payload);
         link.send(session, false, command.code(), &self.payload)?;
@@ -279,23 +268,23 @@ impl<'s, S: Session> Task<'s, S> {
         command.encode_payload(payload);
         if matches!(command, Command::Execute) {
             let takes_files = self.shared.takes_files.load(Ordering::Relaxed);
-            // Where nothing can be handed over the clone goes on without.
-            self.intake.files =
-                (takes_files && self.is_within_host()).then(|| FileTaker::listen().ok()).flatten();
-            let handover =
-                self.intake.files.as_ref().and_then(|files| HandoverKey::new(files.key()));
-            let max_block = handover.map_or(0, |_| params::max_block(session));
-            Offer { handover, max_block, ..self.shared.offer }.encode(payload);
+            let handover = match takes_files && self.is_within_host() {
+                true => self.receiver.listen_for_files(),
+                false => None,
+            };
+            Offer { handover, ..self.shared.offer }.encode(payload);
         }
         self.data_link()?.send(session, true, command.code(), payload)?;
         let timeout = match command {
             Command::Init(init) => init.ddl_timeout.saturating_add(INIT_TIMEOUT_SECONDS),
             _ => 0,
         };
+        let takes_parameters = matches!(command, Command::Init(_));
         let mut located = None;
         let mut failure: Option<(Error, Duration)> = None;
         loop {
-            let received = self.receive(timeout, failure.is_some());
+            let takes = Takes { nothing: failure.is_some(), parameters: takes_parameters };
+            let received = self.receive(timeout, takes);
             if let Some((first, since)) = &failure {
                 match received {
                     // Its end; or the connection broke meanwhile, which is not the reason of the failure.
@@ -306,9 +295,12 @@ impl<'s, S: Session> Task<'s, S> {
                         return Err(first.clone());
                     }
                     Ok(_) if session.host().now().saturating_sub(*since) > DRAIN_TIMEOUT => {
-                        let step = "No error from remote in 30 sec after local issue";
-                        self.log_outcome(step, &Err(first.clone()));
-                        return Err(Error::PacketsOutOfOrder);
+                        log::warn!(
+                            target: CLIENT,
+                            "No error from remote in 30 sec after local issue: error: {}: {first}",
+                            first.number()
+                        );
+                        return Err(NetworkError::PacketsOutOfOrder.into());
                     }
                     Ok(_) => continue,
                 }
@@ -331,7 +323,9 @@ impl<'s, S: Session> Task<'s, S> {
                 Ok(Event::Descriptor { db_type, locator_index }) => {
                     self.apply(db_type, locator_index)
                 }
-                Ok(Event::FileAhead) => self.intake.meet_giver(session, &self.shared),
+                Ok(Event::FileTrial) => {
+                    self.receiver.try_sharing(self.shared.target(), &self.shared.takes_files)
+                }
                 Ok(Event::Data) => Err(unexpected()),
             };
             if let Err(error) = outcome {
@@ -341,18 +335,18 @@ impl<'s, S: Session> Task<'s, S> {
                     return Err(error);
                 }
                 self.log_outcome("Wait for remote after local issue", &Err(error.clone()));
-                // The donor is not to wait for blocks that nobody copies.
-                self.intake.files = None;
+                // The donor need not wait for blocks that nobody copies.
+                self.receiver.close_files();
                 failure = Some((error, session.host().now()));
             }
         }
     }
 
-    /// Reads one packet and copies out of it what outlives it. While the end of the stream is awaited nothing is looked at.
-    fn receive(&mut self, timeout: u32, drains: bool) -> Result<Event> {
+    /// Reads one packet and copies out of it what outlives the packet.
+    fn receive(&mut self, timeout: u32, takes: Takes) -> Result<Event> {
         let session = self.session;
         let Some(link) = &mut self.data else {
-            return Err(Error::Raised(number::ER_NET_READ_ERROR));
+            return Err(NetworkError::Read.into());
         };
         let packet = link.receive(session, true, timeout)?;
         // Data packets count with their data, in the callback that takes them.
@@ -360,15 +354,16 @@ impl<'s, S: Session> Task<'s, S> {
         let event = match Response::parse(packet.data)? {
             Response::Complete => return Ok(Event::Complete),
             Response::Error { number, message } => Event::Error(donor_error(number, message)),
-            Response::Block(Block { form: BlockForm::File, len: 0, .. }) => Event::FileAhead,
+            Response::Block(Block { form: BlockForm::File, len: 0, .. }) => Event::FileTrial,
             Response::Data(_) | Response::Block(_) => Event::Data,
-            _ if drains => Event::Parameter,
+            _ if takes.nothing => Event::Parameter,
             Response::Locators { version, locators } => Event::Locators(version, locators),
             Response::DataDescriptor { db_type, locator_index, descriptor } => {
                 self.descriptor.clear();
                 self.descriptor.extend_from_slice(descriptor);
                 Event::Descriptor { db_type, locator_index: usize::from(locator_index) }
             }
+            _ if !takes.parameters => return Err(unexpected()),
             parameter => {
                 if let Some(master) = &mut self.master {
                     master.parameters.take(session, &parameter)?;
@@ -410,18 +405,6 @@ impl<'s, S: Session> Task<'s, S> {
     }
 
     fn data_link(&mut self) -> Result<&mut S::Link> {
-        self.data.as_mut().ok_or(Error::Raised(number::ER_NET_ERROR_ON_WRITE))
+        self.data.as_mut().ok_or(Error::Network(NetworkError::Write))
     }
-}
-
-pub(super) fn donor_error(number: i32, message: &[u8]) -> Error {
-    Error::Donor { number, message: String::from_utf8_lossy(message).into_owned() }
-}
-
-pub(super) fn unexpected() -> Error {
-    Error::Protocol("Wrong Clone RPC response".to_owned())
-}
-
-pub(super) fn locators_expected() -> Error {
-    Error::Protocol("Wrong Clone RPC response length for COM_RES_LOCS".to_owned())
 }

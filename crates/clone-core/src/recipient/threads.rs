@@ -8,12 +8,11 @@ use super::task::{Master, Task};
 use crate::session::{Host, Session, Work, WorkerKind};
 
 impl<S: Session> Task<'_, S> {
-    /// The workers that need not wait for a measurement.
+    /// Starts the workers that the clone begins with.
     pub(super) fn spawn_initial_workers(&mut self) {
         let host = self.session.host();
         let (settings, processors) = (host.settings(), host.processors());
-        let shares = self.is_within_host() && !self.is_compressed();
-        let initial = |master: &Master| master.crew.initial(&settings, processors, shares);
+        let initial = |master: &Master| master.workers.initial(&settings, processors);
         let wanted = self.master.as_ref().map_or(0, initial);
         self.grow(wanted);
     }
@@ -21,16 +20,13 @@ impl<S: Session> Task<'_, S> {
     /// Before each block: more workers, if they have helped so far.
     pub(super) fn tune(&mut self) {
         let Some(master) = &mut self.master else { return };
-        let mut wanted = master.crew.tune(self.session, &self.shared.traffic.meter);
-        if let Some((bound, len)) = self.intake.shown.take() {
-            wanted = wanted.max(master.crew.suit(self.session, bound, len));
-        }
+        let wanted = master.workers.tune(self.session, &self.shared.traffic.meter);
         self.grow(wanted);
     }
 
     fn grow(&mut self, wanted: u32) {
         let Some(master) = &mut self.master else { return };
-        master.crew.grow(self.session, WorkerKind::Client, wanted, || -> Work<S> {
+        master.workers.grow(self.session, WorkerKind::Client, wanted, || -> Work<S> {
             let shared = Arc::clone(&self.shared);
             // A worker's error is in the engine by then, where the master finds it.
             Box::new(move |session| drop(Task::worker(session, shared).run()))
@@ -40,21 +36,21 @@ impl<S: Session> Task<'_, S> {
     /// A stage begins; `estimate` is in bytes.
     pub(super) fn next_stage(&self, estimate: u64) {
         if let Some(master) = &self.master {
-            master.crew.next_stage(self.session, estimate);
+            master.workers.next_stage(self.session, estimate);
         }
     }
 
     /// A stage has ended.
     pub(super) fn finish_stage(&mut self) {
         if let Some(master) = &mut self.master {
-            master.crew.finish_stage(self.session, &self.shared.traffic.meter);
+            master.workers.finish_stage(self.session, &self.shared.traffic.meter);
         }
     }
 
     /// Waits for all workers.
     pub(super) fn join_workers(&mut self) {
         if let Some(master) = &mut self.master {
-            master.crew.join(self.session);
+            master.workers.join();
         }
     }
 }

@@ -8,6 +8,7 @@ mod engine;
 mod engines;
 mod faults;
 mod follower;
+mod log;
 mod network;
 mod rng;
 mod scenarios;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
-use clone_core::session::{Host, PluginName, ReleaseFacts, Settings, Side, Work, WorkerKind};
+use clone_core::session::{Host, PluginName, ReleaseFacts, Settings, Work, WorkerKind};
 
 use super::commits::Commits;
 use super::engine::Innodb;
@@ -119,6 +119,13 @@ impl SimHost {
         self.facts.lock().unwrap()
     }
 
+    /// Writes a line to the log.
+    pub(super) fn log(&self, target: &str, text: &str) {
+        self.sim.pause();
+        self.network.trace(|| format!("{} {target}: {text}", self.name));
+        self.log.lock().unwrap().push(text.to_owned());
+    }
+
     /// All lines of the log so far.
     pub(crate) fn log_lines(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
@@ -212,12 +219,6 @@ impl Host for SimHost {
         &self.donor_clones
     }
 
-    fn log(&self, side: Side, text: &str) {
-        self.sim.pause();
-        self.network.trace(|| format!("{} {side:?}: {text}", self.name));
-        self.log.lock().unwrap().push(text.to_owned());
-    }
-
     fn now(&self) -> Duration {
         self.sim.now()
     }
@@ -261,6 +262,7 @@ impl Default for Facts {
             ("collation_server", "utf8mb4_0900_ai_ci"),
             ("innodb_page_size", "16384"),
             ("max_allowed_packet", "67108864"),
+            ("protocol_compression_algorithms", "zlib,zstd,uncompressed"),
             ("clone_donor_timeout_after_network_failure", "5"),
         ];
         let plugin = |name: &str, library: Option<&str>| PluginName {

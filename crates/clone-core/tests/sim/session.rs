@@ -62,6 +62,7 @@ impl SimSession {
 
     /// A session of the server itself, or of a connection in clone mode.
     pub(crate) fn worker(host: &Arc<SimHost>) -> Self {
+        super::log::session_begins(host);
         Self { host: Arc::clone(host), handle: host.register(), diagnostics: RefCell::default() }
     }
 
@@ -98,6 +99,7 @@ impl SimSession {
 
 impl Drop for SimSession {
     fn drop(&mut self) {
+        super::log::session_ends();
         self.host.unregister(self.handle.id);
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use clone_core::progress::Stage;
 use clone_core::session::Host;
-use clone_protocol::innodb::SnapshotState;
 
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, Event, Step};
@@ -35,70 +34,6 @@ fn any_number_of_threads() {
                 assert_eq!(started, threads - 1, "workers");
             });
         }
-    }
-}
-
-/// InnoDB's workers wait for all files, and the network with them, unless files come one by one. A donor on the same machine has use for
-/// the processors meanwhile, if nothing limits it.
-#[test]
-fn files_are_created_when_there_is_data_for_them() {
-    for (is_local, is_within_host, limit, creates_late) in [
-        (false, false, 0, true),
-        (false, true, 0, false),
-        (false, true, 100, true),
-        (true, true, 0, true),
-    ] {
-        let mut setup = Setup::new(7).threads(3);
-        setup.network.is_within_host = is_within_host;
-        setup.settings.max_network_bandwidth = limit;
-        setup.content.files = 20;
-        setup.run(move |world| {
-            let (created, before_data) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-            let (counted, first) = (Arc::clone(&created), Arc::clone(&before_data));
-            world.interfere(move |event| {
-                match event {
-                    Event::Engine(Step::Create) => drop(counted.fetch_add(1, Ordering::Relaxed)),
-                    Event::Engine(Step::Write(_)) if first.load(Ordering::Relaxed) == 0 => {
-                        first.store(counted.load(Ordering::Relaxed), Ordering::Relaxed);
-                    }
-                    _ => {}
-                }
-                Action::Pass
-            });
-            if is_local {
-                world.donor.set(|own| own.max_concurrency = 3);
-                world.clone_local("clone").assert_ok();
-            } else {
-                world.clone_remote(Target::Directory("clone")).assert_ok();
-            }
-            let [created, before_data] =
-                [created, before_data].map(|it| it.load(Ordering::Relaxed));
-            assert!(created > 20, "{created} of 21 files and those made by DDL");
-            // The buffer pool's, the system tablespace and the one before it, the last one, which lets workers in, and one for each of
-            // three tasks.
-            assert_eq!(before_data <= 7, creates_late, "{before_data} files before any data");
-        });
-    }
-}
-
-/// InnoDB's workers would sleep while the master syncs all files, and longer than that.
-#[test]
-fn nobody_waits_for_files_to_be_synced() {
-    for threads in 1..=4 {
-        Setup::new(threads.into()).threads(threads).run(|world| {
-            let recipient = Arc::clone(&world.recipient);
-            let tasks = Arc::new(AtomicU32::new(0));
-            let seen = Arc::clone(&tasks);
-            world.interfere(move |event| {
-                if matches!(event, Event::Engine(Step::Follow(SnapshotState::Done))) {
-                    let balance = recipient.innodb.balance();
-                    seen.store(balance.begun - balance.ended, Ordering::Relaxed);
-                }
-                Action::Pass
-            });
-            world.clone_remote(Target::Directory("clone")).assert_ok();
-            assert_eq!(tasks.load(Ordering::Relaxed), 1, "the master, alone");
-        });
     }
 }
 

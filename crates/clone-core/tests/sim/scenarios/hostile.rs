@@ -315,10 +315,12 @@ fn wrong_answers() {
     replace(Locators, |wire| vec![[&wire.packet[..5], &[13], &wire.packet[6..]].concat()]);
     replace(Locators, |wire| vec![[wire.packet, &wire.packet[5..]].concat()]);
     replace(Locators, |_| vec![vec![1, 0, 1, 0, 0, 12, 0, 0, 0, 0]]);
-    // Parameters: cut short, no text, too many.
+    // Parameters: cut short, no text, too long, too many, at the wrong time.
     replace(Collation, |wire| vec![wire.packet[..4].to_vec()]);
     replace(Config, |_| vec![vec![5, 1, 0, 0, 0, 0xff, 0, 0, 0, 0]]);
-    replace(Collation, |wire| vec![wire.packet.to_vec(); 70_000]);
+    replace(Collation, |_| vec![collation(70_000)]);
+    replace(Collation, |_| vec![collation(60_000); 300]);
+    replace(DataDescriptor, |_| vec![collation(10)]);
     // Descriptors: of another engine, for another place, none, data before the files.
     replace(DataDescriptor, |wire| vec![[&[2, 42], &wire.packet[2..]].concat()]);
     replace(DataDescriptor, |wire| vec![[&[2, 12, 9], &wire.packet[3..]].concat()]);
@@ -339,6 +341,11 @@ fn wrong_answers() {
     replace(Block, |wire| vec![[&[32, 0], &wire.packet[2..], &[0]].concat()]);
     replace(Block, |wire| vec![[&[32, 9], &wire.packet[2..]].concat()]);
     replace(Block, |wire| vec![[&[32, 2, 0xff, 0xff, 0xff, 0xff], &wire.packet[6..]].concat()]);
+}
+
+/// The name of a collation with so many bytes.
+fn collation(len: u32) -> Vec<u8> {
+    [&[ResponseCode::Collation as u8][..], &len.to_le_bytes(), &vec![b'c'; len as usize]].concat()
 }
 
 /// A recipient that is gone while the donor waits for its next command.

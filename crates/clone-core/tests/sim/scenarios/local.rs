@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clone_core::session::Host;
-use clone_protocol::innodb::SnapshotState;
 
 use crate::sim::faults::{Action, Event, Step};
 use crate::sim::world::{Setup, World};
@@ -32,11 +31,6 @@ fn with_any_number_of_threads() {
             world.interfere(move |event| {
                 if matches!(event, Event::Engine(Step::Copy(_))) {
                     assert_eq!(donor.backup_lock_holders().len(), 1);
-                }
-                if matches!(event, Event::Engine(Step::Follow(SnapshotState::Done))) {
-                    // Nobody but the master waits until the files are synced; the source's tasks may be there yet.
-                    let balance = donor.innodb.balance();
-                    assert!(balance.begun - balance.ended <= threads + 1, "{balance:?}");
                 }
                 Action::Pass
             });

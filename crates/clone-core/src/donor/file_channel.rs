@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Open files for a recipient on the same machine, which shares their blocks on the disk.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use clone_io::{FileGiver, Taken};
+use clone_protocol::HandoverKey;
+
+/// How long a recipient may take for a block that was handed over. Its bandwidth limits are in that.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The donor's end of the hand-over of one connection.
+#[derive(Debug)]
+pub(super) enum FileChannel {
+    /// No files are handed over, or not any more.
+    Closed,
+    /// Connected. Whether the recipient can share blocks is not known yet.
+    Untried(FileGiver),
+    /// The recipient shares blocks.
+    Open(FileGiver),
+}
+
+/// How handing over one block ended.
+#[derive(Debug)]
+pub(super) enum HandedOver {
+    /// The recipient has the block.
+    Copied,
+    /// The recipient got the file and refused the block. It has failed, or does so now: the
+    /// donor goes on, and hears of the end like after any block.
+    Refused,
+    /// KILL.
+    Stopped,
+}
+
+impl FileChannel {
+    /// Connects to the recipient of this key. A recipient that cannot be reached gets no files.
+    pub(super) fn connect(key: Option<HandoverKey>) -> Self {
+        let giver = key.and_then(|key| FileGiver::connect(key.bytes()).ok());
+        giver.map_or(Self::Closed, Self::Untried)
+    }
+
+    /// Whether files may be handed over.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self, Self::Closed)
+    }
+
+    /// Whether it is still to be found out if the recipient can share blocks.
+    pub(super) fn is_untried(&self) -> bool {
+        matches!(self, Self::Untried(_))
+    }
+
+    /// No more files are handed over.
+    pub(super) fn close(&mut self) {
+        *self = Self::Closed;
+    }
+
+    /// The recipient has answered the trial: it can share blocks.
+    pub(super) fn accept(&mut self) {
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Untried(giver) | Self::Open(giver) => Self::Open(giver),
+            Self::Closed => Self::Closed,
+        };
+    }
+
+    /// Sends the open file. False if that is not possible: then the recipient has got nothing.
+    pub(super) fn give(&self, file: BorrowedFd<'_>) -> bool {
+        match self {
+            Self::Closed => false,
+            Self::Untried(giver) | Self::Open(giver) => giver.give(file).is_ok(),
+        }
+    }
+
+    /// Waits until the recipient has copied the block of `file` that ends at `end`.
+    ///
+    /// # Errors
+    /// The recipient took too long, or says what is not true.
+    pub(super) fn wait(
+        &self,
+        file: BorrowedFd<'_>,
+        end: u64,
+        is_killed: &mut dyn FnMut() -> bool,
+    ) -> std::io::Result<HandedOver> {
+        let giver = match self {
+            Self::Closed => return Ok(HandedOver::Refused),
+            Self::Untried(giver) | Self::Open(giver) => giver,
+        };
+        Ok(match giver.wait(file, end, LIMIT, is_killed)? {
+            Taken::Copied => HandedOver::Copied,
+            Taken::Refused => HandedOver::Refused,
+            Taken::Stopped => HandedOver::Stopped,
+        })
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The way in which one block of a file leaves the donor. `docs/design.md` shows the same table.
+
+/// How one block leaves the donor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The open file goes to the recipient on the same machine, which shares the block on the disk.
+    Share,
+    /// From the file to the socket, past mysqld: a raw block with a checksum, or DATA.
+    Stream { checksum: bool },
+    /// Through memory in a packet of mysqld's.
+    Packet { pack: bool, unpacked: Unpacked },
+}
+
+/// The packet of a block that is not packed, or does not shrink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unpacked {
+    /// DATA, as the stock plugin sends it.
+    Data,
+    /// A raw block, with a checksum.
+    Raw,
+}
+
+/// What is fixed for a connection when EXECUTE arrives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// The recipient takes open files, and can share their blocks.
+    pub(super) shares: bool,
+    /// The recipient takes blocks in a packed form.
+    pub(super) packs: bool,
+    /// The recipient takes raw blocks.
+    pub(super) takes_raw: bool,
+    /// Bytes cross the network as they are sent: no TLS, and no compression of the classic
+    /// protocol.
+    pub(super) is_plain: bool,
+}
+
+/// What is known of one block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct BlockFacts {
+    /// The block's descriptor may carry a key, which needs TLS.
+    pub(super) is_secure: bool,
+    /// The file system may share blocks, the donor cannot write through this open file, and the
+    /// file does not end before the block.
+    pub(super) may_share: bool,
+    /// The packer says that recent blocks did not shrink.
+    pub(super) should_skip: bool,
+}
+
+impl Terms {
+    /// The way of a block with these facts.
+    ///
+    /// TLS protects the bytes better than a checksum does: a raw block is for plain connections.
+    pub(super) fn way(self, block: BlockFacts) -> Way {
+        let checksum = self.takes_raw && self.is_plain;
+        if self.shares && block.may_share && !block.is_secure {
+            return Way::Share;
+        }
+        let pack = self.packs && !block.should_skip;
+        if self.is_plain && !pack && !block.is_secure {
+            return Way::Stream { checksum };
+        }
+        Way::Packet { pack, unpacked: self.unpacked() }
+    }
+
+    /// The packet of bytes that are in memory already, and are not packed.
+    pub(super) fn unpacked(self) -> Unpacked {
+        if self.takes_raw && self.is_plain { Unpacked::Raw } else { Unpacked::Data }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls `check` with each of the 128 combinations.
+    fn each(mut check: impl FnMut(Terms, BlockFacts, Way)) {
+        for bits in 0..1 << 7 {
+            let bit = |at: u8| bits & (1 << at) != 0;
+            let terms =
+                Terms { shares: bit(0), packs: bit(1), takes_raw: bit(2), is_plain: bit(3) };
+            let block = BlockFacts { is_secure: bit(4), may_share: bit(5), should_skip: bit(6) };
+            check(terms, block, terms.way(block));
+        }
+    }
+
+    /// The table of docs/design.md, from top to bottom: the first row that fits decides.
+    #[test]
+    fn the_whole_matrix() {
+        let mut counts = [0; 6];
+        each(|terms, block, way| {
+            use Unpacked::{Data, Raw};
+            let Terms { shares, packs, takes_raw, is_plain } = terms;
+            let BlockFacts { is_secure, may_share, should_skip } = block;
+            let unpacked = if takes_raw && is_plain { Raw } else { Data };
+            let (row, expected) = match (is_secure, shares && may_share, packs && !should_skip) {
+                (true, _, pack) => (0, Way::Packet { pack, unpacked }),
+                (false, true, _) => (1, Way::Share),
+                (false, false, true) => (2, Way::Packet { pack: true, unpacked }),
+                (false, false, false) if is_plain && takes_raw => {
+                    (3, Way::Stream { checksum: true })
+                }
+                (false, false, false) if is_plain => (4, Way::Stream { checksum: false }),
+                (false, false, false) => (5, Way::Packet { pack: false, unpacked: Data }),
+            };
+            assert_eq!(way, expected, "{terms:?} {block:?}");
+            counts[row] += 1;
+        });
+        assert_eq!(counts, [64, 16, 12, 9, 9, 18]);
+    }
+
+    #[test]
+    fn a_key_never_leaves_mysqlds_connection() {
+        each(|_, block, way| {
+            assert!(!block.is_secure || matches!(way, Way::Packet { .. }));
+        });
+    }
+
+    #[test]
+    fn a_stock_recipient_gets_data_only() {
+        each(|terms, _, way| {
+            if !terms.shares && !terms.packs && !terms.takes_raw {
+                let data = Way::Packet { pack: false, unpacked: Unpacked::Data };
+                assert!([data, Way::Stream { checksum: false }].contains(&way), "{way:?}");
+            }
+        });
+    }
+}

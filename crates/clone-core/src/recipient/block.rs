@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The data behind a descriptor: received, checked, unpacked, and written to the engine's file.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clone_io::{
+    ALIGNMENT, AlignedBuffer, CopyError, FileTaker, FileWriter, Sparse, TakenFile, Unpacker,
+    checksum,
+};
+use clone_protocol::{Block, BlockForm, HandoverKey, Response};
+use zeroize::Zeroize;
+
+use super::answer::unexpected;
+use crate::error::{Error, NetworkError, Result};
+use crate::session::{CLIENT, Packet, View};
+use crate::sink::{Origin, Sink, TargetFile};
+
+/// What is known of a data packet before the packet comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Expected {
+    /// Bytes of data, where the engine's descriptors are known.
+    pub(super) len: Option<u32>,
+    /// There may be a key in clear in the data.
+    pub(super) holds_key: bool,
+}
+
+/// Takes in the data of one task.
+#[derive(Default)]
+pub(super) struct BlockReceiver {
+    /// Blocks are unpacked here, and direct I/O is fed from here.
+    buffer: AlignedBuffer,
+    unpacker: Unpacker,
+    /// The socket where a donor on this machine hands over files.
+    files: Option<FileTaker>,
+}
+
+/// How long to wait for a file whose block has been announced; the donor sends the file first.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bytes of a file that was handed over that are copied at once where its blocks cannot be shared.
+const PIECE: usize = 1 << 20;
+
+/// The data of a descriptor, checked.
+pub(super) struct Received<'l> {
+    place: Place<'l>,
+    /// Bytes of data.
+    pub(super) len: u64,
+    /// Bytes that crossed the network for it.
+    pub(super) network_len: u64,
+}
+
+/// Where the data is.
+enum Place<'l> {
+    /// In the connection's memory.
+    Packet(&'l mut [u8]),
+    /// In the connection's memory, without its zeros.
+    Sparse(Sparse<'l>),
+    /// At the beginning of the receiver's buffer.
+    Buffer,
+    /// In a file that the donor has handed over.
+    File(TakenFile),
+}
+
+impl BlockReceiver {
+    /// Listens for files that the donor may hand over. None if that is not possible.
+    pub(super) fn listen_for_files(&mut self) -> Option<HandoverKey> {
+        self.files = FileTaker::listen().ok();
+        self.files.as_ref().and_then(|files| HandoverKey::new(files.key()))
+    }
+
+    /// Takes no more files: a donor that waits for its file to be copied goes on.
+    pub(super) fn close_files(&mut self) {
+        self.files = None;
+    }
+
+    /// Takes the first file, of which nothing is to be copied, and looks whether files in
+    /// `directory` can share its blocks. If not, the donor sends its files.
+    ///
+    /// # Errors
+    /// Nobody has asked for files.
+    pub(super) fn try_sharing(&mut self, directory: &Path, takes_files: &AtomicBool) -> Result<()> {
+        let reason = match self.files.as_mut().ok_or_else(unexpected)?.take(HANDOVER_LIMIT) {
+            Ok(file) if clone_io::can_share_blocks(file.as_fd(), directory) => {
+                file.is_copied();
+                return Ok(());
+            }
+            Ok(_) => "their blocks cannot be shared here".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.files = None;
+        takes_files.store(false, Ordering::Relaxed);
+        log::info!(target: CLIENT, "The donor sends its files: {reason}");
+        Ok(())
+    }
+
+    /// Checks a packet of data, and unpacks it unless it can be written as it is.
+    ///
+    /// # Errors
+    /// The packet is no data, or not as long as expected; it is damaged, which counts as an error
+    /// of the network: the clone goes on over a new connection, where the engine asks for the block
+    /// again.
+    pub(super) fn receive<'l>(
+        &mut self,
+        packet: Packet<'l>,
+        expected: Expected,
+        takes_files: &AtomicBool,
+    ) -> Result<Received<'l>> {
+        let Packet { data, network_len } = packet;
+        let (form, len, sum) = match Response::parse(data)? {
+            Response::Data(bytes) => (None, bytes.len(), 0),
+            Response::Block(Block { form, len, checksum, .. }) => {
+                (Some(form), len as usize, checksum)
+            }
+            _ => {
+                let text = "Wrong Clone RPC response, expecting data packet COM_RES_DATA";
+                return Err(Error::Protocol(text.to_owned()));
+            }
+        };
+        // The engine seeks and accounts by its descriptor: more or fewer bytes would land where
+        // nobody expects them.
+        if expected.len.is_some_and(|expected| expected as usize != len) {
+            let text = "Wrong Clone RPC response, data length differs from its descriptor";
+            return Err(Error::Protocol(text.to_owned()));
+        }
+        let place = match form {
+            None => Place::Packet(&mut data[1..]),
+            Some(BlockForm::File) => Place::File(self.take_file(takes_files)?),
+            Some(form) => {
+                let range = Block::range(data.len());
+                let bytes = &mut data[range];
+                if checksum(bytes) != sum {
+                    return Err(damaged("its checksum differs"));
+                }
+                self.unpack(form, bytes, len, expected.holds_key)?
+            }
+        };
+        Ok(Received { place, len: len as u64, network_len })
+    }
+
+    /// The file that the donor has handed over for the block at hand.
+    fn take_file(&mut self, takes_files: &AtomicBool) -> Result<TakenFile> {
+        let files = self.files.as_mut().ok_or_else(unexpected)?;
+        files.take(HANDOVER_LIMIT).map_err(|error| {
+            // The clone goes on over a new connection, where files are sent.
+            takes_files.store(false, Ordering::Relaxed);
+            log::warn!(target: CLIENT, "The donor handed over no file: {error}");
+            NetworkError::Read.into()
+        })
+    }
+
+    fn unpack<'l>(
+        &mut self,
+        form: BlockForm,
+        bytes: &'l mut [u8],
+        len: usize,
+        holds_key: bool,
+    ) -> Result<Place<'l>> {
+        match form {
+            BlockForm::Raw => return Ok(Place::Packet(bytes)),
+            BlockForm::Sparse if !holds_key => {
+                let block = Sparse::parse(bytes, len);
+                return block.map(Place::Sparse).ok_or_else(|| damaged("it cannot be unpacked"));
+            }
+            _ => {}
+        }
+        let unpacked = self.buffer.aligned(len).map_err(|_| Error::OutOfMemory(len))?;
+        let outcome = self.unpacker.unpack(form, bytes, unpacked);
+        if holds_key {
+            bytes.zeroize();
+        }
+        outcome.map(|()| Place::Buffer).map_err(|_| damaged("it cannot be unpacked"))
+    }
+
+    /// Writes the data to `file`, at its current offset.
+    ///
+    /// # Errors
+    /// That of a file; no memory.
+    pub(super) fn write(
+        &mut self,
+        received: Received<'_>,
+        view: &View<'_>,
+        file: BorrowedFd<'_>,
+        files: &FileWriter,
+    ) -> Result<()> {
+        let len = usize::try_from(received.len).unwrap_or(usize::MAX);
+        let failed = |error: io::Error| Error::file(true, view.destination_name, &error);
+        let sink = TargetFile::of(file).sink(received.place.origin());
+        let buffer = &mut self.buffer;
+        match received.place {
+            Place::File(from) => {
+                let inside_kernel = sink == Sink::Kernel;
+                let fd = from.as_fd();
+                files.copy(fd, file, received.len, inside_kernel, buffer, PIECE).map_err(
+                    |error| match error {
+                        CopyError::Read(error) => Error::file(false, &donors_file(view), &error),
+                        CopyError::Write(error) => failed(error),
+                    },
+                )?;
+                from.is_copied();
+                Ok(())
+            }
+            Place::Sparse(block) if sink == Sink::Islands => {
+                files.write_islands(file, &block, buffer).map_err(failed)
+            }
+            Place::Packet(bytes) if sink == Sink::Write => {
+                files.write_all(file, bytes).map_err(failed)
+            }
+            place => {
+                let bytes = place.aligned(buffer, len, view, false)?;
+                files.write_all(file, bytes).map_err(failed)
+            }
+        }
+    }
+
+    /// The data in memory that the engine may change. If the data holds a key, no copy of it is
+    /// left.
+    ///
+    /// # Errors
+    /// That of a file; no memory.
+    pub(super) fn bytes<'b>(
+        &'b mut self,
+        received: Received<'b>,
+        view: &View<'_>,
+        holds_key: bool,
+    ) -> Result<&'b mut [u8]> {
+        let len = usize::try_from(received.len).unwrap_or(usize::MAX);
+        match received.place {
+            Place::Packet(bytes) if view.is_os_buffer_cached || is_aligned(bytes) => Ok(bytes),
+            place => place.aligned(&mut self.buffer, len, view, holds_key),
+        }
+    }
+}
+
+impl Place<'_> {
+    /// The facts that decide how the data gets into its file.
+    fn origin(&self) -> Origin {
+        match self {
+            Place::Packet(bytes) => Origin::Memory { is_aligned: is_aligned(bytes) },
+            Place::Sparse(_) => Origin::Sparse,
+            Place::Buffer => Origin::Memory { is_aligned: true },
+            // The first file has shown that blocks are shared (`BlockReceiver::try_sharing`).
+            Place::File(file) => Origin::File {
+                is_direct: clone_io::is_direct(file.as_fd()),
+                shares: true,
+                allows_kernel: true,
+            },
+        }
+    }
+
+    /// The `len` bytes of data in `buffer`.
+    fn aligned<'b>(
+        self,
+        buffer: &'b mut AlignedBuffer,
+        len: usize,
+        view: &View<'_>,
+        holds_key: bool,
+    ) -> Result<&'b mut [u8]> {
+        let bytes = buffer.aligned(len).map_err(|_| Error::OutOfMemory(len))?;
+        match self {
+            Place::Buffer => {}
+            Place::Sparse(block) => block.unpack(bytes),
+            Place::Packet(packet) => {
+                bytes.copy_from_slice(packet);
+                if holds_key {
+                    packet.zeroize();
+                }
+            }
+            Place::File(file) => {
+                clone_io::read_exact(file.as_fd(), bytes)
+                    .map_err(|error| Error::file(false, &donors_file(view), &error))?;
+                file.is_copied();
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
+}
+
+/// A name for the donor's file, which comes without one: that of ours.
+fn donors_file(view: &View<'_>) -> String {
+    format!("{} at the donor", view.destination_name)
+}
+
+/// A block that is not what the donor sent.
+fn damaged(how: &str) -> Error {
+    log::warn!(target: CLIENT, "A block arrived damaged: {how}");
+    NetworkError::Read.into()
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The worker threads of a clone: how many there are, and whether more would help.
+
+use std::thread::JoinHandle;
+
+use crate::meter::Meter;
+use crate::session::{CLIENT, Host, Session, Settings, Work, WorkerKind};
+use crate::tuner::{Limits, Tuner, initial_workers};
+
+/// The workers of a clone. The master is one thread more.
+pub(crate) struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    tuner: Tuner,
+    /// `clone_max_concurrency` when the clone began.
+    max_threads: u32,
+}
+
+impl Workers {
+    pub(crate) fn new(max_threads: u32) -> Self {
+        Self { threads: Vec::new(), tuner: Tuner::new(), max_threads: max_threads.max(1) }
+    }
+
+    /// How many workers to start with. With auto-tuning the clone begins with a thread for each of
+    /// the `processors` (the stock plugin begins with one thread), else with
+    /// `clone_max_concurrency`. Bandwidth limits leave room for fewer.
+    pub(crate) fn initial(&self, settings: &Settings, processors: u32) -> u32 {
+        let threads = match settings.autotune_concurrency {
+            true => self.max_threads.min(processors.max(1)),
+            false => self.max_threads,
+        };
+        initial_workers(threads - 1, limits(settings))
+    }
+
+    /// Called before each block: evaluates the speed about once a second, and says how many workers there should be.
+    pub(crate) fn tune<S: Session>(&mut self, session: &S, meter: &Meter) -> u32 {
+        let host = session.host();
+        let now = self.count();
+        let Some(sample) = meter.evaluate(host.now(), false) else { return now };
+        host.board().transferred(&sample, now + 1);
+        self.tuner.observe(&sample);
+        let settings = host.settings();
+        if !settings.autotune_concurrency {
+            return now;
+        }
+        let advice = self.tuner.threads(now + 1, self.max_threads, &limits(&settings));
+        if let Some(text) = advice.log {
+            log::info!(target: CLIENT, "{text}");
+        }
+        advice.threads.saturating_sub(1)
+    }
+
+    /// Brings the number of workers up to `wanted`; it is never reduced.
+    pub(crate) fn grow<S: Session>(
+        &mut self,
+        session: &S,
+        kind: WorkerKind,
+        wanted: u32,
+        work: impl Fn() -> Work<S>,
+    ) {
+        let host = session.host();
+        while self.count() < wanted.min(self.max_threads - 1) {
+            match host.spawn(kind, work()) {
+                Ok(worker) => self.threads.push(worker),
+                Err(error) => {
+                    let number = self.count() + 1;
+                    log::warn!(target: CLIENT, "Failed to spawn worker: {number}: {error}");
+                    self.tuner.finish();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A stage begins; `estimate` is in bytes.
+    pub(crate) fn next_stage<S: Session>(&self, session: &S, estimate: u64) {
+        let host = session.host();
+        host.board().next_stage(self.count() + 1, estimate, host.unix_micros());
+    }
+
+    /// A stage has ended: its last bytes are accounted, and tuning begins anew.
+    pub(crate) fn finish_stage<S: Session>(&mut self, session: &S, meter: &Meter) {
+        let host = session.host();
+        if let Some(sample) = meter.evaluate(host.now(), true) {
+            host.board().transferred(&sample, self.count() + 1);
+            log::info!(target: CLIENT, "{}", meter.totals(host.now()));
+        }
+        self.tuner.reset();
+    }
+
+    /// Waits for all workers. None may outlive the clone: the plugin could be unloaded after it.
+    pub(crate) fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!(target: CLIENT, "Worker panicked");
+            }
+        }
+        self.tuner.reset();
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.threads.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// A master that panics leaves no threads behind in a plugin that may be unloaded.
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits { data: settings.max_data_bandwidth, network: settings.max_network_bandwidth }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(autotune_concurrency: bool, max_data_bandwidth: u32) -> Settings {
+        Settings {
+            buffer_size: 4 << 20,
+            block_ddl: false,
+            ddl_timeout: 300,
+            max_concurrency: 16,
+            max_network_bandwidth: 0,
+            max_data_bandwidth,
+            autotune_concurrency,
+            delay_after_data_drop: 0,
+            enable_compression: false,
+            compression_level: 1,
+            file_handover: true,
+        }
+    }
+
+    #[test]
+    fn a_tuned_clone_begins_with_a_thread_for_each_processor() {
+        let initial = |processors| Workers::new(16).initial(&settings(true, 0), processors);
+        assert_eq!([0, 1, 2, 8, 64].map(initial), [0, 0, 1, 7, 15]);
+    }
+
+    #[test]
+    fn limits_and_the_variable_decide_too() {
+        assert_eq!(Workers::new(16).initial(&settings(false, 0), 2), 15);
+        assert_eq!(Workers::new(16).initial(&settings(false, 200), 2), 3);
+        assert_eq!(Workers::new(3).initial(&settings(true, 0), 8), 2);
+    }
+}
