@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Packed blocks, which a recipient unpacks. The first bytes choose the codec and the length that the descriptor has announced.
+//! Packed blocks, which a recipient unpacks. The first bytes choose the form, and the length that the
+//! descriptor has announced.
 
 #![no_main]
 
-use clone_io::{Codec, Unpacker};
+use clone_io::Unpacker;
+use clone_protocol::BlockForm;
 
 libfuzzer_sys::fuzz_target!(|input: (u8, u16, &[u8])| {
-    let (codec, len, packed) = input;
-    let codec = [Codec::Sparse, Codec::Lz4, Codec::Zstd][usize::from(codec % 3)];
+    let (form, len, packed) = input;
+    let form = BlockForm::ALL[usize::from(form) % BlockForm::ALL.len()];
     let mut block = vec![0xee; usize::from(len)];
-    let _ = Unpacker::new().unpack(codec, packed, &mut block);
+    let _ = Unpacker::new().unpack(form, packed, &mut block);
 });
