@@ -2,14 +2,40 @@
 
 //! Open files that go from one process to another on the same machine, instead of what is in them.
 //!
-//! The taker listens on a socket of the abstract Unix name space. For each block the giver sends the file with one byte
-//! ([`FileGiver::give`]), and waits for one byte that says that the block has been copied ([`FileGiver::wait`]). So the file is read no
-//! later than if it had been read before it was sent, unless the wait is broken off, and then the clone over this connection is, too.
+//! The taker listens on a Unix stream socket of the abstract name space. Both ends know 32 bytes that
+//! came over the clone's own connection: the first 16 are in the socket's name, the other 16 are a
+//! secret. On the socket:
 //!
-//! The name of such a socket is no secret on its machine, and containers may share the machine's names and a user's number, but not its files.
-//! So the giver begins with a secret that came to it over the clone's own connection; and both ends look whether the other one is a
-//! process of the same user.
+//! | | From | Bytes | Descriptor | What for |
+//! |---|---|---|---|---|
+//! | 1 | giver | the 16 bytes of the secret, when it connects | | the taker closes a connection without them |
+//! | 2 | taker | one byte 2, when it takes the first file | its mount namespace (`/proc/self/ns/mnt`) | the giver closes the connection if this is not its own mount namespace |
+//! | 3 | giver | one byte 0 | the file | the taker copies a block, from the file's current offset on |
+//! | 4 | taker | one byte 1 | | the block has been copied |
+//!
+//! Steps 3 and 4 are repeated for each block. The giver waits for step 4. Therefore the file is read no
+//! later than if it had been read before it was sent, unless the wait is broken off. Then the clone
+//! over this connection is broken off, too.
+//!
+//! # What the two ends check
+//!
+//! Everybody on the machine can see the name of the socket, and connect to it. So the taker asks for
+//! the secret.
+//!
+//! Both ends ask Linux (`SO_PEERCRED`) whether the other end is a process of the same user. They refuse
+//! a process that has no number in their own PID namespace (the number is 0), and every process if
+//! they run as the user that stands for all unknown users (`/proc/sys/kernel/overflowuid`).
+//!
+//! Containers may share the machine's socket names and the number of a user, but not its files. A file
+//! that is open for reading can be opened again for writing through `/proc/self/fd`. So the giver
+//! hands files over only to a process that sees the same files by their names: to one of its own mount
+//! namespace. The taker proves that with a descriptor, because Linux lets a process open only its own
+//! namespace and those of processes that it may inspect. The giver never sends its own namespace: the
+//! taker could send it back. A process that got our namespace from an honest taker could send it to a
+//! giver; but it has the secrets of both clones then, which only the donor of the one and a recipient
+//! of the other has.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,6 +50,20 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
 };
+use zeroize::Zeroizing;
+
+use peer::{is_our_mount_namespace, is_same_user, mount_namespace};
+
+mod peer;
+
+/// The byte beside a file.
+const FILE: u8 = 0;
+
+/// The byte that says that a block has been copied.
+const COPIED: u8 = 1;
+
+/// The byte beside the taker's mount namespace.
+const NAMESPACE: u8 = 2;
 
 /// What precedes the key's first half in a socket's name.
 const NAME: &str = "mysql-clone-";
@@ -42,9 +82,9 @@ const SLICE: Duration = Duration::from_millis(100);
 
 /// The end that gets files.
 pub struct FileTaker {
-    key: [u8; 2 * HALF],
+    key: Zeroizing<[u8; 2 * HALF]>,
     listener: OwnedFd,
-    /// There after the first file has come.
+    /// Set when the giver has connected and knows the secret.
     giver: Option<Arc<OwnedFd>>,
 }
 
@@ -68,8 +108,8 @@ impl FileTaker {
     /// # Errors
     /// The operating system's.
     pub fn listen() -> io::Result<Self> {
-        let mut key = [0; 2 * HALF];
-        if rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())? != key.len() {
+        let mut key = Zeroizing::new([0; 2 * HALF]);
+        if rustix::rand::getrandom(&mut *key, rustix::rand::GetRandomFlags::empty())? != key.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let listener = socket()?;
@@ -80,7 +120,7 @@ impl FileTaker {
 
     /// What the giver has to be told, and nobody else.
     pub fn key(&self) -> [u8; 2 * HALF] {
-        self.key
+        *self.key
     }
 
     /// The next file, for which to wait at most `limit`. What is to be copied from it begins at its current offset.
@@ -92,29 +132,22 @@ impl FileTaker {
         let deadline = Instant::now() + limit;
         let giver = match &self.giver {
             Some(giver) => giver,
-            None => self.giver.insert(Arc::new(self.accept(deadline)?)),
+            None => {
+                let giver = self.accept(deadline)?;
+                send_descriptor(giver.as_fd(), NAMESPACE, mount_namespace()?.as_fd())?;
+                self.giver.insert(Arc::new(giver))
+            }
         };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let message = loop {
-            let mut data = [IoSliceMut::new(&mut byte)];
-            match rustix::net::recvmsg(giver, &mut data, &mut control, flags) {
+            match receive(giver.as_fd()) {
                 Ok(message) => break message,
                 Err(Errno::AGAIN) => wait(giver.as_fd(), deadline)?,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         };
-        if message.bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut files = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(files) => Some(files),
-            _ => None,
-        });
-        let file = files.next().and_then(|mut files| files.next());
+        let (byte, file) = message.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let file = file.filter(|_| byte == FILE);
         let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         // What is no file may keep its reader waiting for ever.
         let facts = rustix::fs::fstat(&file)?;
@@ -129,8 +162,14 @@ impl FileTaker {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         loop {
             match rustix::net::accept_with(&self.listener, flags) {
-                Ok(giver) if is_same_user(giver.as_fd()) && self.is_greeted_by(&giver) => {
+                Ok(giver)
+                    if is_same_user(giver.as_fd()) && self.is_greeted_by(&giver, deadline) =>
+                {
                     return Ok(giver);
+                }
+                // Looked at here because strangers may connect faster than they are refused.
+                Ok(_) if Instant::now() >= deadline => {
+                    return Err(io::ErrorKind::TimedOut.into());
                 }
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => wait(self.listener.as_fd(), deadline)?,
@@ -139,9 +178,10 @@ impl FileTaker {
         }
     }
 
-    fn is_greeted_by(&self, giver: &OwnedFd) -> bool {
-        let deadline = Instant::now() + GREETING;
-        let mut secret = [0; HALF];
+    /// Returns true if the connection begins with the secret, before the deadline.
+    fn is_greeted_by(&self, giver: &OwnedFd, deadline: Instant) -> bool {
+        let deadline = deadline.min(Instant::now() + GREETING);
+        let mut secret = Zeroizing::new([0; HALF]);
         let mut filled = 0;
         while filled < HALF {
             match rustix::net::recv(giver, &mut secret[filled..], RecvFlags::DONTWAIT) {
@@ -152,7 +192,7 @@ impl FileTaker {
                 Err(_) => return false,
             }
         }
-        secret == self.key[HALF..]
+        *secret == self.key[HALF..]
     }
 }
 
@@ -161,7 +201,7 @@ impl TakenFile {
     pub fn is_copied(mut self) {
         if let Some(giver) = self.giver.take() {
             // One byte always finds room: the giver reads each before it lets the next one come.
-            let _ = rustix::net::send(&giver, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            let _ = rustix::net::send(&giver, &[COPIED], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
     }
 }
@@ -184,6 +224,8 @@ impl Drop for TakenFile {
 #[derive(Debug)]
 pub struct FileGiver {
     taker: OwnedFd,
+    /// The taker has proved that it is of our mount namespace.
+    is_neighbour: Cell<bool>,
 }
 
 /// How a wait for the taker ended.
@@ -203,6 +245,7 @@ impl FileGiver {
     /// # Errors
     /// The operating system's; [`io::ErrorKind::PermissionDenied`] if it is another user's process that listens.
     pub fn connect(key: [u8; 2 * HALF]) -> io::Result<Self> {
+        let key = Zeroizing::new(key);
         let taker = socket()?;
         rustix::net::connect(&taker, &address(&key)?)?;
         if !is_same_user(taker.as_fd()) {
@@ -214,34 +257,28 @@ impl FileGiver {
         {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        Ok(Self { taker })
+        Ok(Self { taker, is_neighbour: Cell::new(false) })
     }
 
     /// Sends the file, of which the taker is to copy a block from its current offset on. It should be one that can only be read.
+    /// [`wait`](Self::wait) must follow, with the same file.
+    ///
+    /// The first file is not sent here but by `wait`, when the taker has proved that it may have it. The taker sends its proof
+    /// when it takes the first file, which it has to be told to do meanwhile.
     ///
     /// # Errors
     /// The operating system's: the taker has got nothing.
     pub fn give(&self, file: BorrowedFd<'_>) -> io::Result<()> {
-        let files = [file];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(&files)) {
-            return Err(io::ErrorKind::OutOfMemory.into());
+        if !self.is_neighbour.get() {
+            return Ok(());
         }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        loop {
-            let data = [IoSlice::new(&[0])];
-            match rustix::net::sendmsg(&self.taker, &data, &mut control, flags) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        send_descriptor(self.taker.as_fd(), FILE, file)
     }
 
     /// Waits until the taker has copied the block that ends at `end`, and at most `limit`. `is_over` is asked ten times a second.
     ///
-    /// The file's offset is at the end of the block then, and it is put there if the taker refused the block.
+    /// The file's offset is at the end of the block then, and it is put there if the taker refused the block, or if the taker must
+    /// not have files.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if the taker says that it has copied the
@@ -254,16 +291,35 @@ impl FileGiver {
         is_over: &mut dyn FnMut() -> bool,
     ) -> io::Result<Taken> {
         let deadline = Instant::now() + limit;
-        let mut byte = [0];
-        loop {
-            match rustix::net::recv(&self.taker, &mut byte, RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => {
-                    rustix::fs::seek(file, SeekFrom::Start(end))?;
-                    return Ok(Taken::Refused);
+        if !self.is_neighbour.get() {
+            match self.answer(deadline, is_over)? {
+                Answer::Stopped => return Ok(Taken::Stopped),
+                Answer::Byte(NAMESPACE, Some(namespace))
+                    if is_our_mount_namespace(namespace.as_fd()) =>
+                {
+                    self.is_neighbour.set(true);
+                    if self.give(file).is_err() {
+                        return self.refused(file, end);
+                    }
                 }
-                Ok(_) if rustix::fs::tell(file)? == end => return Ok(Taken::Copied),
-                Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
-                Err(Errno::AGAIN) if is_over() => return Ok(Taken::Stopped),
+                Answer::Byte(..) | Answer::End => return self.refused(file, end),
+            }
+        }
+        match self.answer(deadline, is_over)? {
+            Answer::Stopped => Ok(Taken::Stopped),
+            Answer::End => self.refused(file, end),
+            Answer::Byte(COPIED, None) if rustix::fs::tell(file)? == end => Ok(Taken::Copied),
+            Answer::Byte(..) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// The taker's next message.
+    fn answer(&self, deadline: Instant, is_over: &mut dyn FnMut() -> bool) -> io::Result<Answer> {
+        loop {
+            match receive(self.taker.as_fd()) {
+                Ok(Some((byte, descriptor))) => return Ok(Answer::Byte(byte, descriptor)),
+                Ok(None) | Err(Errno::CONNRESET) => return Ok(Answer::End),
+                Err(Errno::AGAIN) if is_over() => return Ok(Answer::Stopped),
                 Err(Errno::AGAIN) => {
                     let now = Instant::now();
                     if now >= deadline {
@@ -276,6 +332,60 @@ impl FileGiver {
             }
         }
     }
+
+    /// Leaves the file behind the block, and tells the taker, if it is still there, that no file will come.
+    fn refused(&self, file: BorrowedFd<'_>, end: u64) -> io::Result<Taken> {
+        // It fails if the taker is gone.
+        let _ = rustix::net::shutdown(&self.taker, Shutdown::Both);
+        rustix::fs::seek(file, SeekFrom::Start(end))?;
+        Ok(Taken::Refused)
+    }
+}
+
+/// What came from the taker.
+enum Answer {
+    /// A byte, perhaps with a descriptor.
+    Byte(u8, Option<OwnedFd>),
+    /// The taker is gone.
+    End,
+    /// The caller did not want to wait any longer.
+    Stopped,
+}
+
+/// Sends a byte with a descriptor. An empty socket has room for both.
+fn send_descriptor(socket: BorrowedFd<'_>, byte: u8, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let descriptors = [descriptor];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let bytes = [byte];
+    let data = [IoSlice::new(&bytes)];
+    loop {
+        match rustix::net::sendmsg(socket, &data, &mut control, flags) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The next byte with its descriptor, if there is one beside it; none if the other end is gone. Does not wait.
+fn receive(socket: BorrowedFd<'_>) -> Result<Option<(u8, Option<OwnedFd>)>, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut data = [IoSliceMut::new(&mut byte)];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let message = rustix::net::recvmsg(socket, &mut data, &mut control, flags)?;
+    let mut descriptors = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptor = descriptors.next().and_then(|mut descriptors| descriptors.next());
+    Ok((message.bytes != 0).then_some((byte[0], descriptor)))
 }
 
 fn socket() -> io::Result<OwnedFd> {
@@ -289,11 +399,6 @@ fn address(key: &[u8; 2 * HALF]) -> io::Result<SocketAddrUnix> {
         name.push_str(&format!("{byte:02x}"));
     }
     Ok(SocketAddrUnix::new_abstract_name(name.as_bytes())?)
-}
-
-fn is_same_user(socket: BorrowedFd<'_>) -> bool {
-    rustix::net::sockopt::socket_peercred(socket)
-        .is_ok_and(|peer| peer.uid == rustix::process::geteuid())
 }
 
 /// Waits until there is something to read.
@@ -320,6 +425,7 @@ fn poll_until(socket: BorrowedFd<'_>, moment: Instant) -> io::Result<usize> {
 mod tests {
     use std::fs::File;
     use std::io::{Seek, Write};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     use super::*;
@@ -331,6 +437,20 @@ mod tests {
         file.write_all(text.as_bytes()).unwrap();
         file.rewind().unwrap();
         file
+    }
+
+    /// Two ends that have exchanged a block of no bytes.
+    fn pair() -> (FileTaker, FileGiver) {
+        let mut taker = FileTaker::listen().unwrap();
+        let giver = FileGiver::connect(taker.key()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| taker.take(LIMIT).unwrap().is_copied());
+            let first = file("");
+            giver.give(first.as_fd()).unwrap();
+            let waited = giver.wait(first.as_fd(), 0, LIMIT, &mut || false);
+            assert_eq!(waited.unwrap(), Taken::Copied);
+        });
+        (taker, giver)
     }
 
     #[test]
@@ -368,22 +488,90 @@ mod tests {
         let timed_out = |error: io::Error| error.kind() == io::ErrorKind::TimedOut;
         let mut taker = FileTaker::listen().unwrap();
         assert!(timed_out(taker.take(moment).unwrap_err()));
-        let giver = FileGiver::connect(taker.key()).unwrap();
-        assert!(timed_out(taker.take(moment).unwrap_err()));
         let from = file("one");
+        let giver = FileGiver::connect(taker.key()).unwrap();
+        let waited = giver.wait(from.as_fd(), 0, moment, &mut || false);
+        assert!(timed_out(waited.unwrap_err()));
+        let waited = giver.wait(from.as_fd(), 0, LIMIT, &mut || true);
+        assert_eq!(waited.unwrap(), Taken::Stopped);
+        let (mut taker, giver) = pair();
+        assert!(timed_out(taker.take(moment).unwrap_err()));
+        giver.give(from.as_fd()).unwrap();
         let waited = giver.wait(from.as_fd(), 0, moment, &mut || false);
         assert!(timed_out(waited.unwrap_err()));
         let waited = giver.wait(from.as_fd(), 0, LIMIT, &mut || true);
         assert_eq!(waited.unwrap(), Taken::Stopped);
         drop(giver);
+        drop(taker.take(LIMIT).unwrap());
         let error = taker.take(LIMIT).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
+    /// Connections of our own user that say nothing come faster than their time runs out.
+    #[test]
+    fn strangers_do_not_hold_up_the_limit() {
+        let mut taker = FileTaker::listen().unwrap();
+        let address = address(&taker.key()).unwrap();
+        let is_over = AtomicBool::new(false);
+        let took = thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut strangers = Vec::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    let stranger = socket().unwrap();
+                    // It fails while the backlog is full.
+                    match rustix::net::connect(&stranger, &address) {
+                        Ok(()) => strangers.push(stranger),
+                        Err(_) => thread::yield_now(),
+                    }
+                }
+            });
+            thread::sleep(Duration::from_millis(100));
+            let began = Instant::now();
+            let error = taker.take(Duration::from_millis(50)).unwrap_err();
+            let took = began.elapsed();
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            took
+        });
+        assert!(took < Duration::from_secs(1), "a limit of 50 ms took {took:?}");
+    }
+
+    /// Whatever is no mount namespace, or not ours, gets no file.
+    #[test]
+    fn who_proves_nothing_gets_no_file() {
+        let own = mount_namespace().unwrap();
+        let other = File::open("/proc/self/ns/pid").unwrap();
+        let file_of_ours = file("");
+        let proofs: [(u8, Option<BorrowedFd<'_>>); 5] = [
+            (NAMESPACE, None),
+            (NAMESPACE, Some(other.as_fd())),
+            (NAMESPACE, Some(file_of_ours.as_fd())),
+            (COPIED, Some(own.as_fd())),
+            (COPIED, None),
+        ];
+        for (byte, proof) in proofs {
+            let taker = FileTaker::listen().unwrap();
+            let giver = FileGiver::connect(taker.key()).unwrap();
+            let impostor = taker.accept(Instant::now() + LIMIT).unwrap();
+            match proof {
+                Some(proof) => send_descriptor(impostor.as_fd(), byte, proof).unwrap(),
+                None => {
+                    rustix::net::send(&impostor, &[byte], SendFlags::empty()).unwrap();
+                }
+            }
+            let mut from = file("one");
+            giver.give(from.as_fd()).unwrap();
+            let waited = giver.wait(from.as_fd(), 3, LIMIT, &mut || false);
+            assert_eq!(waited.unwrap(), Taken::Refused);
+            assert_eq!(from.stream_position().unwrap(), 3);
+            // The connection has ended, and no file came before its end.
+            assert!(matches!(receive(impostor.as_fd()), Ok(None)));
+        }
+    }
+
     #[test]
     fn a_block_that_is_not_copied_is_the_last() {
-        let mut taker = FileTaker::listen().unwrap();
-        let giver = FileGiver::connect(taker.key()).unwrap();
+        let (mut taker, giver) = pair();
         let from = file("one");
         giver.give(from.as_fd()).unwrap();
         drop(taker.take(LIMIT).unwrap());
@@ -394,8 +582,7 @@ mod tests {
 
     #[test]
     fn who_says_copied_and_has_not_is_found_out() {
-        let mut taker = FileTaker::listen().unwrap();
-        let giver = FileGiver::connect(taker.key()).unwrap();
+        let (mut taker, giver) = pair();
         let from = file("one");
         giver.give(from.as_fd()).unwrap();
         taker.take(LIMIT).unwrap().is_copied();
@@ -405,8 +592,7 @@ mod tests {
 
     #[test]
     fn what_is_no_file_is_refused() {
-        let mut taker = FileTaker::listen().unwrap();
-        let giver = FileGiver::connect(taker.key()).unwrap();
+        let (mut taker, giver) = pair();
         let (reader, _writer) = io::pipe().unwrap();
         giver.give(reader.as_fd()).unwrap();
         assert_eq!(taker.take(LIMIT).unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -436,11 +622,19 @@ mod tests {
         let bad = file("bad");
         stranger.give(bad.as_fd()).unwrap();
         let giver = FileGiver::connect(taker.key()).unwrap();
-        giver.give(file("one").as_fd()).unwrap();
-        let from = taker.take(LIMIT).unwrap();
-        let mut text = [0; 3];
-        crate::read_exact(from.as_fd(), &mut text).unwrap();
-        assert_eq!(&text, b"one");
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let one = file("one");
+                giver.give(one.as_fd()).unwrap();
+                let waited = giver.wait(one.as_fd(), 3, LIMIT, &mut || false);
+                assert_eq!(waited.unwrap(), Taken::Copied);
+            });
+            let from = taker.take(LIMIT).unwrap();
+            let mut text = [0; 3];
+            crate::read_exact(from.as_fd(), &mut text).unwrap();
+            assert_eq!(&text, b"one");
+            from.is_copied();
+        });
         let waited = stranger.wait(bad.as_fd(), 3, LIMIT, &mut || false);
         assert_eq!(waited.unwrap(), Taken::Refused);
     }
