@@ -116,6 +116,7 @@ impl Swap {
             };
             return step.begin();
         };
+        self.check(storage, &journal)?;
         let step = Step { storage, places: &self.places, journal };
         match (step.journal.phase, rolled_back) {
             (Phase::Save | Phase::Move, false) => step.forward(),
@@ -124,6 +125,32 @@ impl Swap {
             (Phase::Save | Phase::Move | Phase::Swapped, true)
             | (Phase::Clear | Phase::Return, _) => step.back(),
         }
+    }
+
+    /// Refuses a journal that names directories in which no swap has begun.
+    ///
+    /// The journal is a file in the data directory, and who gets a file of that name there could have any
+    /// directory emptied. The directories that the server is configured with are its own. Others may be
+    /// those of an earlier configuration; then [`SAVED`] is in them, because it is made before the
+    /// journal. The phases that are not named here touch nothing but `SAVED`.
+    fn check(&self, storage: Storage<'_>, journal: &Journal) -> Result<()> {
+        if !matches!(journal.phase, Phase::Save | Phase::Move | Phase::Clear) {
+            return Ok(());
+        }
+        let has_begun = |directory: &Path| -> Result<bool> {
+            let entries = storage.list(directory)?.unwrap_or_default();
+            Ok(entries.iter().any(|entry| entry.name == SAVED && entry.is_directory))
+        };
+        let is_data = (journal.data == self.data || has_begun(&journal.data)?)
+            && !self.places.data.starts_with(&journal.data);
+        let strange = match &journal.wal {
+            _ if !is_data => &journal.data,
+            Some(wal) if self.wal.as_ref() != Some(wal) && !has_begun(wal)? => wal,
+            _ => return Ok(()),
+        };
+        let (journal, strange) = (self.places.journal.display(), strange.display());
+        let text = format!("'{journal}' names '{strange}', which is no directory of this server");
+        Err(Error::Internal(text))
     }
 }
 
@@ -200,9 +227,10 @@ impl Step<'_> {
     fn begin(self) -> Result<Outcome> {
         for area in self.areas() {
             self.storage.make_directory(area.live)?;
-            // Without a journal nobody needs it.
+            // Without a journal nobody needs what is in it. That it is there before the journal says
+            // that the journal's directories are ours.
             self.storage.remove_tree(&area.saved())?;
-            self.storage.sync_directory(area.live)?;
+            self.storage.make_directory(&area.saved())?;
         }
         self.journal.write(self.storage, self.places)?;
         self.forward()

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 const OVERFLOW_UID: u32 = 65534;
 
 /// What Linux says in `statfs` of the file system that namespaces are files of.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
 /// Returns true if the process at the other end runs as our own user.
 ///
@@ -38,7 +38,7 @@ pub(super) fn mount_namespace() -> io::Result<OwnedFd> {
 pub(super) fn is_our_mount_namespace(descriptor: BorrowedFd<'_>) -> bool {
     let identity = |descriptor: BorrowedFd<'_>| -> io::Result<_> {
         // The numbers of other file systems' files could be the same by chance, or by choice.
-        if i64::try_from(rustix::fs::fstatfs(descriptor)?.f_type) != Ok(NSFS_MAGIC) {
+        if rustix::fs::fstatfs(descriptor)?.f_type != NSFS_MAGIC {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let facts = rustix::fs::fstat(descriptor)?;
