@@ -28,7 +28,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build the plugin: target/release/libmysql_clone.so
-	$(CARGO) build --release --lib
+	$(CARGO) build --locked --release --lib
 
 .PHONY: portable
 portable: ## build the plugin for hosts with an older libc: target/portable/libmysql_clone.so
@@ -63,6 +63,8 @@ test: ## everything that continuous integration runs
 	@$(STEP) setup $(MAKE) --no-print-directory setup
 	@$(STEP) dependencies $(CARGO) fetch --locked
 	@$(STEP) shell $(MAKE) --no-print-directory shell
+	@$(STEP) comments .ci/comments
+	@$(STEP) map .ci/map
 	@$(STEP) format $(CARGO) fmt --all --check
 	@$(STEP) clippy $(CARGO) clippy --workspace --all-targets -- -D warnings
 	@$(STEP) doc $(MAKE) --no-print-directory doc
@@ -101,7 +103,7 @@ compat: build ## every role on every release of MySQL that can be had, 12 of the
 
 .PHONY: mtr
 mtr: build ## MySQL's own clone, replication and Group Replication tests, 50 of them, with our plugin
-	mysql-test/mtr.sh --plugin $(PLUGIN) --retry 2 --list all
+	mysql-test/mtr.sh --plugin $(PLUGIN) --list all
 
 .PHONY: mtr-core
 mtr-core: build ## the 7 of them that say most in a minute
@@ -115,14 +117,24 @@ doc: ## the documentation of the code, without warnings
 deny: ## licences, sources and duplicates among the dependencies
 	$(CARGO) deny --workspace check bans licenses sources
 
+.PHONY: advisories
+advisories: ## known holes in the dependencies; reads a database on GitHub, so it is no part of `make test`
+	$(CARGO) deny --workspace check advisories
+
 .PHONY: bindings
 bindings: ## write the bindings to the server anew, and fail if they differ from those committed
 	$(CARGO) build --features regenerate-bindings
 	git diff --exit-code src/server/abi
 
 .PHONY: shell
-shell: ## shellcheck on all scripts
-	shellcheck -x .ci/run .ci/step mysql-test/*.sh packaging/*.sh
+shell: ## shellcheck on all scripts, and the test of .ci/step
+	shellcheck -x .ci/comments .ci/map .ci/run .ci/step .ci/test-step mysql-test/*.sh packaging/*.sh
+	.ci/test-step
+
+.PHONY: prose
+prose: ## lines of comment that are too long, and folders that docs/design.md does not name
+	.ci/comments
+	.ci/map
 
 .PHONY: fuzz-smoke
 fuzz-smoke: ## every fuzz target for some seconds (FUZZ_SECONDS)
@@ -134,7 +146,6 @@ fuzz-smoke: ## every fuzz target for some seconds (FUZZ_SECONDS)
 
 .PHONY: bench
 bench: build server ## stock and ours beside each other: docs/performance.md, BENCH_* set sizes (a quarter of an hour or more)
-	mysql-test/setup.sh --bench
 	$(CARGO) build --release -p clone-testkit --bin bench
 	MYSQL_CLONE_SO=$(PLUGIN) BENCH_OUT=$${BENCH_OUT:-docs} $(TARGET)/release/bench
 

@@ -19,8 +19,6 @@
 #                   the sources of the same release, with -DWITH_DEBUG=1: Debian has no debug server. Libraries of this host
 #                   that the root lacks are lent to it. Only the lists *-debug need this
 #   --parallel N    that many tests at a time; default: one for each core
-#   --retry N       a test that failed gets up to N more attempts; the summary names each test that needed one. For
-#                   the Group Replication tests, of which about one in a hundred runs fails with the stock plugin too
 #   --keep          keep the logs of tests that passed, too
 #   -- ARGUMENTS    handed to mysql-test-run.pl as they are
 #
@@ -28,6 +26,8 @@
 #
 # The server is the one of server.sh. mysql-test-run.pl runs in its root, in mount, process and network namespaces of
 # its own (mtr-root.sh): that takes root, or sudo. Several runs at a time do not meet.
+#
+# A test passes at the first attempt, or it fails. The tests in lists/flaky.list, each with its reason, get a second attempt.
 #
 # The last line is `N passed, N failed`. Each test asked for counts once, however many combinations of settings
 # mysql-test-run.pl runs it in. A test that was skipped, disabled or not run at all counts as failed, and
@@ -67,10 +67,10 @@ add_list() {
   done <"$file"
 }
 
-plugin='' stock='' release='' build='' parallel=$(nproc) retry=0 keep='' tests=() arguments=()
+plugin='' stock='' release='' build='' parallel=$(nproc) keep='' tests=() arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
-  --plugin | --list | --mysql | --build | --parallel | --retry)
+  --plugin | --list | --mysql | --build | --parallel)
     [ $# -ge 2 ] || die "$1 wants a value"
     case $1 in
     --plugin) plugin=$2 ;;
@@ -78,7 +78,6 @@ while [ $# -gt 0 ]; do
     --mysql) release=$2 ;;
     --build) build=$2 ;;
     --parallel) parallel=$2 ;;
-    --retry) retry=$2 ;;
     esac
     shift
     ;;
@@ -113,7 +112,6 @@ if [ -n "$build" ]; then
 fi
 [ "${#tests[@]}" -gt 0 ] || die "which tests? --list LIST or names"
 [[ $parallel =~ ^[1-9][0-9]*$ ]] || die "--parallel wants a number above 0, not '$parallel'"
-[[ $retry =~ ^[0-9]+$ ]] || die "--retry wants a number, not '$retry'"
 [ -z "${MYSQL_BASEDIR:-}" ] || die "mysql-test-run.pl runs in server.sh's own root only; unset MYSQL_BASEDIR"
 readarray -t tests < <(printf '%s\n' "${tests[@]}" | awk '!seen[$0]++')
 
@@ -123,6 +121,16 @@ if [ "$(id -u)" != 0 ]; then
   as_root=(sudo)
   sudo -v || die "sudo gives no root rights"
 fi
+
+# Prints the reason for which a test may need a second attempt; fails if it may not.
+reason_of() {
+  awk -v name="$1" '$1 == name { sub(/^[^#]*# */, ""); print; found = 1 } END { exit !found }' "$here/lists/flaky.list"
+}
+# mysql-test-run.pl tries all tests again or none, so it does where one of the list is among them.
+retry=0
+for name in "${tests[@]}"; do
+  if reason_of "$name" >/dev/null; then retry=1; fi
+done
 
 server=$("$here/server.sh" --suites ${release:+"$release"})
 eval "$server"
@@ -207,14 +215,14 @@ results() {
 outcome=$(results)
 passed=0 failed=0 retried=''
 while read -r name result; do
-  if [ "$result" = pass ] || [ "$result" = retry-pass ]; then
+  if [ "$result" = pass ]; then
     passed=$((passed + 1))
-    if [ "$result" = retry-pass ]; then
-      retried=yes
-      printf 'mtr.sh: %s: passed at a further attempt only\n' "$name"
-    fi
+  elif [ "$result" = retry-pass ] && reason=$(reason_of "$name"); then
+    passed=$((passed + 1)) retried=yes
+    printf 'mtr.sh: %s: passed at the second attempt, which it may: %s\n' "$name" "$reason"
   else
     failed=$((failed + 1))
+    result=${result/retry-pass/passed at the second attempt only}
     printf 'mtr.sh: %s: %s\n' "$name" "${result/not-run/not run}"
   fi
 done <<<"$outcome"

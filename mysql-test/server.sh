@@ -244,7 +244,8 @@ use_sources() {
   mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial"
   : >"$work/state/status"
   printf '%s\n' "$@" >"$work/sources.list"
-  # This file is read after the host's configuration: its proxies stay in force, its packages and hooks do not.
+  # This file is read after the host's configuration: its proxies stay in force, its packages and hooks do not,
+  # nor what it allows without a signature.
   cat >"$work/apt.conf" <<CONF
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -253,7 +254,11 @@ APT::Architecture "$architecture";
 APT::Architectures { "$architecture"; };
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
+APT::Get::AllowUnauthenticated "false";
 APT::Update::Error-Mode "any";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::Retries "3";
@@ -374,6 +379,8 @@ make_root() {
     dpkg-deb --fsys-tarfile "$deb" | tar -xp --keep-directory-symlink -C "$work/root" || die "cannot unpack $(basename "$deb")"
     rm "$deb"
   done
+  # Old programs such as su would run as root for every user of this host.
+  chmod -R ug-s "$work/root"
   if [ -n "$suites" ]; then furnish "$work/root"; fi
   said=$("$(loader_of "$work/root")" --library-path "$(libraries_of "$work/root")" "$work/root/usr/sbin/mysqld" --no-defaults --version 2>&1) ||
     die "the unpacked mysqld does not run on this host: $said"
@@ -416,7 +423,9 @@ main() {
   line=$(awk -v release="$release" '$1 == release' <<<"$RELEASES")
   [ -n "$line" ] || die "MySQL $release is not among those that can be had: $(awk 'NF { print $1 }' <<<"$RELEASES" | paste -sd ' ')"
   cache=${MYSQL_CLONE_CACHE:-${XDG_CACHE_HOME:-${HOME:?neither HOME nor MYSQL_CLONE_CACHE is set}/.cache}/mysql-clone}
-  mkdir -p "$cache" || die "cannot write $cache; MYSQL_CLONE_CACHE can name another place"
+  # Nobody else has any business with the programs there.
+  (umask 077 && mkdir -p "$cache") || die "cannot write $cache; MYSQL_CLONE_CACHE can name another place"
+  if [ -z "${MYSQL_CLONE_CACHE:-}" ]; then chmod 0700 "$cache"; fi
   cache=$(cd "$cache" && pwd)
   root=$cache/mysql-root-$release
   if [ "$release" = "$DEFAULT_RELEASE" ]; then

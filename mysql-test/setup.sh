@@ -5,10 +5,10 @@
 #
 #   mysql-test/setup.sh          what `make test` needs
 #   mysql-test/setup.sh --fuzz   cargo-fuzz besides, for `make fuzz-smoke`
-#   mysql-test/setup.sh --bench  mkfs.xfs besides, for `make bench`
 #
-# Debian's packages take root or sudo. cargo-nextest and cargo-deny go to cargo's own bin directory, and are compiled
-# there: about 3 minutes each on two cores, once for a machine. The MySQL server is server.sh's business.
+# Debian's packages take root or sudo. cargo-nextest and cargo-deny go to cargo's own bin directory, and
+# are compiled there: about 3 minutes each on two cores, once for a machine. Their versions are named
+# below; a version that is there already stays. The MySQL server is server.sh's business.
 
 set -euo pipefail
 shopt -s inherit_errexit
@@ -20,13 +20,17 @@ die() {
 }
 
 # What each is for:
-#   g++           the C++ shim, and crates with C in them
-#   libclang-dev  bindgen, which `make bindings` runs
+#   g++             the C++ shim, and crates with C in them
+#   iproute2        ip and tc: two machines for tests, in network namespaces
+#   libclang-dev    bindgen, which `make bindings` runs
 #   librocksdb-dev  the RocksDB that tests and tools of the MyRocks clone are linked with
-#   procps        pkill, with which mtr.sh ends a run under sudo
-#   util-linux    flock, unshare
+#   procps          pkill, with which mtr.sh ends a run under sudo
+#   util-linux      flock, mount, unshare
+#   xfsprogs        mkfs.xfs: a file system for tests whose files can share blocks
 # and shellcheck for the shell scripts.
-PACKAGES=(g++ git libclang-dev librocksdb-dev procps shellcheck util-linux)
+PACKAGES=(g++ git iproute2 libclang-dev librocksdb-dev procps shellcheck util-linux xfsprogs)
+
+readonly NEXTEST_VERSION=0.9.143 DENY_VERSION=0.20.2 FUZZ_VERSION=0.13.2
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then
@@ -62,11 +66,11 @@ rust_component() {
 }
 
 cargo_tool() {
-  local tool=$1 began=$SECONDS
+  local tool=$1 version=$2 began=$SECONDS
   if cargo "${tool#cargo-}" --version >/dev/null 2>&1; then return; fi
-  say "compiling $tool, which takes minutes"
+  say "compiling $tool $version, which takes minutes"
   # Outside this workspace: its target directory, lints and lock file are not the tool's.
-  (cd / && unset CARGO_TARGET_DIR && cargo install --quiet --locked "$tool") >&2 || die "cannot install $tool"
+  (cd / && unset CARGO_TARGET_DIR && cargo install --quiet --locked --version "$version" "$tool") >&2 || die "cannot install $tool"
   say "installed $tool in $((SECONDS - began)) s"
 }
 
@@ -74,8 +78,7 @@ fuzz=''
 case ${1-} in
 '') ;;
 --fuzz) fuzz=yes ;;
---bench) PACKAGES+=(xfsprogs) ;;
-*) die "usage: setup.sh [--fuzz | --bench]" ;;
+*) die "usage: setup.sh [--fuzz]" ;;
 esac
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust first"
@@ -86,6 +89,6 @@ else
 fi
 rust_component rustfmt fmt
 rust_component clippy clippy
-cargo_tool cargo-nextest
-cargo_tool cargo-deny
-if [ -n "$fuzz" ]; then cargo_tool cargo-fuzz; fi
+cargo_tool cargo-nextest "$NEXTEST_VERSION"
+cargo_tool cargo-deny "$DENY_VERSION"
+if [ -n "$fuzz" ]; then cargo_tool cargo-fuzz "$FUZZ_VERSION"; fi

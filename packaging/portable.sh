@@ -31,6 +31,7 @@ if ! [ -e "$sysroot/usr/lib/libc.ok" ]; then
   for deb in "$work"/*.deb; do
     dpkg-deb --fsys-tarfile "$deb" | tar -xp --keep-directory-symlink -C "$sysroot"
   done
+  chmod -R ug-s "$sysroot"
   : >"$sysroot/usr/lib/libc.ok"
 fi
 
@@ -38,7 +39,7 @@ libraries=$(libraries_of "$sysroot")
 host=$(rustc -vV | sed -n 's/^host: //p')
 # The compiler looks for libraries in its own places first, unless it is told these.
 export RUSTFLAGS="-C link-arg=--sysroot=$sysroot -C link-arg=-L$libraries"
-cargo build --release --lib --package mysql-clone --manifest-path "$here/Cargo.toml" --target "$host" --target-dir "$work/build"
+cargo build --locked --release --lib --package mysql-clone --manifest-path "$here/Cargo.toml" --target "$host" --target-dir "$work/build"
 cp "$work/build/$host/release/libmysql_clone.so" "$work/"
 needs=$(objdump -T "$work/libmysql_clone.so" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
 printf '%s needs %s or later\n' "$work/libmysql_clone.so" "$needs"
