@@ -9,6 +9,7 @@ use std::time::Duration;
 use clone_protocol::innodb::{Descriptor, SnapshotState};
 use clone_protocol::{Command, CommandCode};
 
+use super::Tally;
 use crate::sim::faults::{Action, End, Event, FollowerStep, Role, Step, Wire};
 use crate::sim::follower::FollowerShape;
 use crate::sim::world::{Outcome, Setup, Target, World};
@@ -169,23 +170,36 @@ fn is_acknowledgement(wire: &Wire<'_>) -> bool {
 /// One cut before each packet in turn, on each connection. The clone goes on, but where its point was being chosen it may fail.
 #[test]
 fn a_cut_anywhere_after_execute() {
-    for role in [Role::Master, Role::Worker, Role::Auxiliary] {
-        for at in (1..=60).step_by(2) {
+    // The last number is how many of the 30 cuts come before the connection has no more packets, at least.
+    for (role, packets, least) in
+        [(Role::Master, 4, 15), (Role::Worker, 4, 10), (Role::Auxiliary, 1, 6)]
+    {
+        let cuts = Tally::default();
+        for at in 0..30 {
+            let cuts = cuts.clone();
             setup(at).threads(3).run(move |world| {
                 let was_turn = Arc::new(AtomicBool::new(false));
                 let note = Arc::clone(&was_turn);
-                let (mut turn, mut executes, mut left) = (Turn(false), false, at * 2);
+                let (mut turn, mut executes, mut leaves) = (Turn(false), false, false);
+                let mut left = 1 + at * packets;
                 world.interfere(once(Action::Cut, move |event| {
                     let is_turn = turn.sees(event);
                     let Event::Packet(wire) = event else { return false };
                     let is_execute = wire.command() == Some(CommandCode::Execute);
                     executes |= is_execute && wire.role == Role::Master;
-                    let leaves = wire.command() == Some(CommandCode::Exit);
-                    if !executes || is_execute || leaves || wire.role != role || left == 0 {
+                    if wire.role != role {
+                        return false;
+                    }
+                    // After EXIT the donor has ended it; a connection that breaks before the answer may fail the clone.
+                    leaves |= executes && wire.command() == Some(CommandCode::Exit);
+                    if !executes || is_execute || leaves || left == 0 {
                         return false;
                     }
                     left -= 1;
                     note.fetch_or(left == 0 && is_turn, Ordering::Relaxed);
+                    if left == 0 {
+                        cuts.add();
+                    }
                     left == 0
                 }));
                 let outcome = world.clone_remote(Target::Directory("clone"));
@@ -195,6 +209,7 @@ fn a_cut_anywhere_after_execute() {
                 assert!(outcome.took < Duration::from_secs(60), "{:?}", outcome.took);
             });
         }
+        assert!(cuts.count() >= least, "{role:?}: {} cuts", cuts.count());
     }
 }
 
@@ -289,7 +304,9 @@ fn a_break_while_commits_are_to_be_blocked() {
 /// At each event of a clone.
 #[test]
 fn a_kill_at_any_time() {
-    for at in (0..420).step_by(6) {
+    let hits = Tally::default();
+    for at in (6..420).step_by(6) {
+        let hits = hits.clone();
         setup(at).threads(3).run(move |world| {
             let mut left = at;
             let action = match at % 9 {
@@ -304,6 +321,7 @@ fn a_kill_at_any_time() {
             }));
             let outcome = world.clone_remote(Target::Directory("clone"));
             if let Some(number) = outcome.number() {
+                hits.add();
                 assert!([1317, 3862].contains(&number), "{outcome:?}");
                 if number == 1317 || !outcome.numbers().contains(&1156) {
                     return assert_over_soon(world, &outcome);
@@ -313,6 +331,7 @@ fn a_kill_at_any_time() {
             }
         });
     }
+    assert!(hits.count() >= 30, "{} kills of 69", hits.count());
 }
 
 /// Nobody waits for the statement any more, for which commits are to be blocked.
@@ -342,7 +361,9 @@ fn a_kill_while_commits_are_to_be_blocked() {
 
 #[test]
 fn a_kill_of_a_local_clone() {
-    for at in (0..420).step_by(7) {
+    let hits = Tally::default();
+    for at in (2..120).step_by(2) {
+        let hits = hits.clone();
         setup(at).threads(3).run(move |world| {
             let mut left = at;
             world.interfere(once(Action::KillRecipient, move |event| {
@@ -352,11 +373,13 @@ fn a_kill_of_a_local_clone() {
             }));
             let outcome = world.clone_local("clone");
             if outcome.result.is_err() {
+                hits.add();
                 outcome.assert_error(1317);
             }
             assert!(outcome.took < Duration::from_secs(60), "{:?}", outcome.took);
         });
     }
+    assert!(hits.count() >= 30, "{} kills of 59", hits.count());
 }
 
 /// Nobody waits any more for InnoDB to choose its point.

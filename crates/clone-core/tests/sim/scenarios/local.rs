@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clone_core::session::Host;
 
+use super::Tally;
 use crate::sim::faults::{Action, Event, Step};
 use crate::sim::world::{Setup, World};
 
@@ -42,7 +43,9 @@ fn with_any_number_of_threads() {
 /// A worker may wait in the destination for a state that a killed master never brings about.
 #[test]
 fn kill_ends_all_threads_soon() {
+    let hits = Tally::default();
     for seed in 0..200 {
+        let hits = hits.clone();
         let mut setup = setup(seed, 6);
         setup.content.files = 20;
         setup.content.pages = 2;
@@ -55,10 +58,12 @@ fn kill_ends_all_threads_soon() {
             });
             let outcome = world.clone_local("clone");
             if outcome.result.is_err() {
+                hits.add();
                 outcome.assert_error(1317);
             }
             assert!(outcome.took < Duration::from_secs(60), "{:?}", outcome.took);
             killer.join().unwrap();
         });
     }
+    assert!(hits.count() >= 150, "{} kills of 200", hits.count());
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clone_protocol::innodb::{Descriptor, SnapshotState};
 use clone_protocol::{BLOCK_HEAD, BlockForm, CommandCode, Response};
 
+use super::Tally;
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, End, Event, Role, Step, Wire};
 use crate::sim::world::{Setup, Target, World};
@@ -124,14 +125,22 @@ fn damaged_blocks_are_sent_again() {
 /// One cut before each packet in turn, on each connection: not one is at a bad moment.
 #[test]
 fn a_cut_anywhere_after_execute() {
-    for role in [Role::Master, Role::Worker, Role::Auxiliary] {
+    // How many packets a connection has at least, and how many of the cuts may be without effect: a worker that has not begun, or
+    // that has ended, takes no other task with it.
+    for (role, least, most_unnoticed) in
+        [(Role::Master, 40, 0), (Role::Worker, 25, 15), (Role::Auxiliary, 6, 2)]
+    {
+        let (mut cuts, mut unnoticed) = (0, 0);
         for at in 1..=70 {
-            let setup = Setup::new(at).threads(3);
-            setup.run(move |world| {
+            let (seen, restarts) = (Tally::default(), Tally::default());
+            let (seen_here, restarts_here) = (seen.clone(), restarts.clone());
+            Setup::new(at).threads(3).run(move |world| {
                 let mut executes = false;
-                let mut seen = 0;
                 world.interfere(move |event| {
                     let Event::Packet(wire) = event else { return Action::Pass };
+                    if wire.command() == Some(CommandCode::Reinit) {
+                        restarts_here.add();
+                    }
                     executes |= wire.command() == Some(CommandCode::Execute)
                         && wire.role == Role::Master
                         && wire.to == End::Donor;
@@ -143,12 +152,21 @@ fn a_cut_anywhere_after_execute() {
                     if wire.command() == Some(CommandCode::Execute) && role == Role::Master {
                         return Action::Pass;
                     }
-                    seen += 1;
-                    if seen == at { Action::Cut } else { Action::Pass }
+                    if seen_here.add() == at { Action::Cut } else { Action::Pass }
                 });
                 world.clone_remote(Target::Directory("clone")).assert_ok();
             });
+            if seen.count() < at {
+                // The connection has no more packets.
+                break;
+            }
+            cuts += 1;
+            unnoticed += u64::from(restarts.count() == 0);
         }
+        assert!(
+            cuts >= least && unnoticed <= most_unnoticed,
+            "{role:?}: {cuts} cuts, {unnoticed} without effect"
+        );
     }
 }
 
@@ -203,8 +221,10 @@ fn a_cut_of_an_acknowledgement() {
 /// INIT has no clone to go on with: the error is that of the network, and it comes at once.
 #[test]
 fn no_restart_before_there_is_a_clone() {
+    let cuts = Tally::default();
     for at in 0..18 {
         for to in [End::Donor, End::Recipient] {
+            let cuts = cuts.clone();
             Setup::new(at).run(move |world| {
                 let mut left = at;
                 let mut done = false;
@@ -230,6 +250,7 @@ fn no_restart_before_there_is_a_clone() {
                 });
                 let outcome = world.clone_remote(Target::Server);
                 if outcome.result.is_err() {
+                    cuts.add();
                     assert!(
                         matches!(outcome.number(), Some(1158 | 1160)),
                         "{:?}",
@@ -244,6 +265,7 @@ fn no_restart_before_there_is_a_clone() {
             });
         }
     }
+    assert!(cuts.count() >= 12, "{} cuts of 36", cuts.count());
 }
 
 /// The donor is away for some time, but not for longer than it said.
