@@ -3,7 +3,7 @@
 /**
   @file
   The services of mysqld that the plugin calls. A service is a table of functions; which slot holds what differs by
-  version where a comment says so, and is then decided by src/server/layout.rs.
+  version where a comment says so, and is then decided by src/server/releases.rs.
 
   Learned from include/mysql/service_*.h, include/mysql/components/services and include/mysql/psi of MySQL 9.7.4.
 */

@@ -8,9 +8,9 @@ use std::ffi::c_int;
 use std::panic;
 use std::panic::AssertUnwindSafe;
 
-use crate::server::log::Level;
-use crate::server::log::Trace;
-use crate::server::log::log;
+use crate::server::error_log::Level;
+use crate::server::error_log::Trace;
+use crate::server::error_log::log;
 use crate::server::raise::Raise;
 use crate::server::raise::raise;
 

@@ -2,7 +2,7 @@
 
 //! The MyRocks of this server.
 //!
-//! Percona's MyRocks has no clone interface, so this plugin lends it one: the functions of [`crate::engine_api`] go into the handlerton
+//! Percona's MyRocks has no clone interface, so this plugin lends it one: the functions of [`crate::c_api`] go into the handlerton
 //! of the engine `ROCKSDB`, and behind them is a [`RocksDb`] whose database is reached with MyRocks' own variables for backups
 //! ([`database`]). That is done when a clone begins and finds them missing, because MyRocks may be installed before or after this
 //! plugin, and again; it ends with this plugin.
@@ -14,10 +14,10 @@ use std::time::Duration;
 use clone_core::error::{Error, Result};
 use clone_rocksdb::{Client, Donor, DonorOptions, Layout, RocksDb};
 
-use crate::engine_api;
+use crate::c_api;
 use crate::plugin::start_up;
+use crate::server::error_log::{Level, Trace, log};
 use crate::server::handlerton::Handlerton;
-use crate::server::log::{Level, Trace, log};
 use crate::server::plugins;
 use database::{Directories, MyRocks};
 
@@ -62,7 +62,7 @@ pub(crate) fn let_go() {
     // An engine that was uninstalled has taken its handlerton with it.
     if let Some(engine) = installed().filter(|engine| Some(*engine) == ours) {
         // SAFETY: mysqld unloads the plugin when no clone runs, and has no use for the functions afterwards.
-        unsafe { engine.set_clone_interface(engine_api::no_interface()) };
+        unsafe { engine.set_clone_interface(c_api::no_interface()) };
     }
     forget(&mut adopted);
 }
@@ -79,14 +79,14 @@ fn lend(engine: Handlerton, directories: Directories) -> Option<Adopted> {
     let client = Client::new(Layout::rocksdb(ROOT))
         .with_home(HOME)
         .replacing_if(move || check_start_up(&data, &wal));
-    if !engine_api::register(db_type.into(), Arc::new(RocksDb::new(donor, client))) {
+    if !c_api::register(db_type.into(), Arc::new(RocksDb::new(donor, client))) {
         let text = format!("{NAME} is not cloned: there is another engine of type {db_type}");
         log(Level::Warning, Trace::Client, &text);
         return None;
     }
     // SAFETY: nobody has seen an interface in this handlerton: who looks comes through `adopt`, one at a time. The functions stay
     // until `let_go` has taken them out.
-    unsafe { engine.set_clone_interface(engine_api::interface()) };
+    unsafe { engine.set_clone_interface(c_api::interface()) };
     log(Level::Information, Trace::Client, &format!("{NAME} has no clone interface, and gets one"));
     Some(Adopted { engine, db_type })
 }
@@ -105,7 +105,7 @@ fn check_start_up(data: &Path, wal: &Path) -> Result<()> {
 
 fn forget(adopted: &mut Option<Adopted>) {
     if let Some(Adopted { db_type, .. }) = adopted.take() {
-        engine_api::unregister(db_type.into());
+        c_api::unregister(db_type.into());
     }
 }
 

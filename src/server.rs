@@ -2,9 +2,9 @@
 
 //! Everything that is said to mysqld. The only room with unsafe code beside [`crate::guard`].
 //!
-//! * What mysqld is: [`version`], [`layout`] (the one table of facts that differ by version), [`symbols`] (its functions,
+//! * What mysqld is: [`version`], [`releases`] (the one table of facts that differ by version), [`symbols`] (its functions,
 //!   by `dlsym`), [`abi`] (its structures, from `include/`).
-//! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`], [`status`], [`backup_lock`], [`log`](mod@log),
+//! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`], [`status`], [`backup_lock`], [`error_log`],
 //!   [`raise`](mod@raise), [`thd`], [`plugins`], [`clone_handle`].
 //! * SQL statements of our own: [`sql`].
 //! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine calls back.
@@ -21,18 +21,18 @@ pub(crate) mod connection;
 pub(crate) mod debug;
 pub(crate) mod donor;
 pub(crate) mod engine;
+pub(crate) mod error_log;
 #[cfg(test)]
 mod fake;
 pub(crate) mod handlerton;
-pub(crate) mod layout;
 pub(crate) mod load_error;
-pub(crate) mod log;
 pub(crate) mod pfs;
 pub(crate) mod pin;
 pub(crate) mod plugins;
 pub(crate) mod protocol;
 pub(crate) mod psi;
 pub(crate) mod raise;
+pub(crate) mod releases;
 pub(crate) mod services;
 mod shim;
 pub(crate) mod sql;

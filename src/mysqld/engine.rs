@@ -10,7 +10,7 @@ use clone_core::session::{Begun, Callbacks, Engine, Mode, Session, View};
 use clone_engine::StorageEngine;
 
 use super::MysqldSession;
-use crate::engine_api;
+use crate::c_api;
 use crate::server::callback::{self, CallbackView, CloneCallback};
 use crate::server::engine::{self, CloneMode};
 use crate::server::handlerton::Handlerton;
@@ -27,13 +27,13 @@ pub(crate) struct MysqldEngine {
 impl MysqldEngine {
     /// The clone interface of an engine, if it has one.
     pub(super) fn new(handlerton: Handlerton) -> Option<Self> {
-        let is_own = engine_api::engine_behind(handlerton).is_some();
+        let is_own = c_api::engine_behind(handlerton).is_some();
         handlerton.engine().map(|engine| Self { engine, is_own })
     }
 
     /// The engine itself, if its clone interface is that of this library.
     fn own(&self) -> Option<Arc<dyn StorageEngine>> {
-        engine_api::engine_behind(self.engine.handlerton())
+        c_api::engine_behind(self.engine.handlerton())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::myrocks;
 use crate::mysqld::{DonorLinkOf, MysqldHost, MysqldSession, raise};
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
-use crate::server::log::{Level, log_plain};
+use crate::server::error_log::{Level, log_plain};
 use crate::server::pfs::RegisteredTables;
 use crate::server::services::Services;
 use crate::server::text::lossy;

@@ -23,7 +23,7 @@ use clone_rocksdb::{Layout, Outcome, Standing, Swap};
 
 use super::variables::Writable;
 use crate::guard::guard;
-use crate::server::log::{Level, log_plain};
+use crate::server::error_log::{Level, log_plain};
 use crate::server::symbols::Symbols;
 use crate::server::text::path;
 use crate::server::{abi, plugins, symbols};

@@ -17,7 +17,7 @@ use clone_core::session::Settings;
 use crate::guard::guard;
 use crate::mysqld::raise;
 use crate::server::value::value_text;
-use crate::server::{abi, layout, symbols};
+use crate::server::{abi, releases, symbols};
 
 /// The values as they are now.
 pub(crate) fn settings() -> Settings {
@@ -179,7 +179,7 @@ extern "C" fn follow_server() {
         // SAFETY: one of the variables above.
         let name = unsafe { (*variable).name };
         // SAFETY: a literal.
-        if layout::has_variable(release, unsafe { CStr::from_ptr(name) }) {
+        if releases::has_variable(release, unsafe { CStr::from_ptr(name) }) {
             variables[kept] = variable;
             kept += 1;
         }

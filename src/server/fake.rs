@@ -156,8 +156,8 @@ unsafe extern "C" fn for_each_plugin(
 
 mod tests {
     use super::*;
-    use crate::server::layout::Probes;
     use crate::server::pfs::Columns;
+    use crate::server::releases::Probes;
 
     fn mysql_8_0_36() -> FakeServer {
         FakeServer::new("8.0.36", 0x260, &[Probes::LOG_LINE_GET_OUTPUT_BUFFER])

@@ -87,7 +87,7 @@ impl Handlerton {
 }
 
 /// Where InnoDB's handlerton has its `clone_interface`: the offset of eight words that are the addresses of InnoDB's
-/// eight clone functions. It differs by version and vendor, see [`super::layout::Layout::clone_interface`].
+/// eight clone functions. It differs by version and vendor, see [`super::releases::Layout::clone_interface`].
 pub(super) fn find_clone_interface(symbols: &Symbols) -> Result<usize, LoadError> {
     /// Every handlerton is longer (976 bytes in 9.7, 872 in 8.0.40), and all known offsets are below 0x278.
     const SCANNED_WORDS: usize = 0x300 / size_of::<usize>();

@@ -5,7 +5,7 @@
 use std::ffi::CStr;
 use std::fmt;
 
-use super::layout::Unsupported;
+use super::releases::Unsupported;
 
 /// The reason; its text is one line for the error log.
 #[derive(Debug, Clone, PartialEq, Eq)]

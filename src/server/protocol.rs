@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::abi;
 use super::abi::Function;
-use super::layout::CloneProtocolSlots;
 use super::load_error::LoadError;
+use super::releases::CloneProtocolSlots;
 use super::services::Registry;
 use super::services::Service;
 use super::services::services;

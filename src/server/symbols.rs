@@ -171,7 +171,7 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut
 /// What there is to say of this server where the plugin does not load. `None` outside mysqld.
 pub(crate) fn facts() -> Option<String> {
     let text = version_text()?.to_string_lossy();
-    Some(crate::facts::describe(&text, &|name| !look_up(name).is_null()))
+    Some(crate::server_report::describe(&text, &|name| !look_up(name).is_null()))
 }
 
 /// The version of the server that this library was loaded into, before anything else is known of it. `None` outside mysqld.

@@ -26,7 +26,7 @@ use clone_engine::Result;
 use clone_engine::Session;
 use clone_engine::StorageEngine;
 use clone_rocksdb::Database;
-use mysql_clone::engine_api;
+use mysql_clone::c_api;
 
 use crate::database::Source;
 use abi::Engine;
@@ -105,7 +105,7 @@ pub fn register(db_type: u32, source: Source, root: &Path, renewal: Renewal) -> 
 /// Registers an engine of Rust as `db_type`. `None` if there is one.
 pub fn register_engine(db_type: u32, engine: Arc<dyn StorageEngine>) -> Option<Exported> {
     let hton = Box::new(Handlerton { state: 0, db_type });
-    engine_api::register(db_type, engine).then_some(Exported { hton, source: null_mut() })
+    c_api::register(db_type, engine).then_some(Exported { hton, source: null_mut() })
 }
 
 impl Drop for Exported {

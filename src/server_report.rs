@@ -2,12 +2,12 @@
 
 //! What can be said of a mysqld without loading into it: for those who have one that we never saw.
 //!
-//! `cargo run --example facts -- /usr/sbin/mysqld` prints it; a plugin that refuses to load writes it to the error log.
+//! `cargo run --example server_report -- /usr/sbin/mysqld` prints it; a plugin that refuses to load writes it to the error log.
 
 use std::ffi::CStr;
 use std::fmt::Write;
 
-use crate::server::layout::{Layout, Probes};
+use crate::server::releases::{Layout, Probes};
 use crate::server::symbols::names;
 use crate::server::version::ServerVersion;
 

@@ -32,7 +32,7 @@ mod caller;
 mod database;
 mod locators;
 #[cfg(test)]
-#[path = "engine_api/api_tests.rs"]
+#[path = "c_api/api_tests.rs"]
 mod tests;
 
 static ENGINES: Registry = Registry::new();

@@ -2,8 +2,8 @@
 
 //! Says of a mysqld whether the plugin would load into it, and what there is to know about it for those who make it load:
 //!
-//!     cargo run --example facts -- /usr/sbin/mysqld
-//!     cargo run --example facts -- mysqld.copy 8.0.36
+//!     cargo run --example server_report -- /usr/sbin/mysqld
+//!     cargo run --example server_report -- mysqld.copy 8.0.36
 //!
 //! The file is only read. Without a version behind it, it is run as `mysqld --no-defaults --version`. One line on standard
 //! output; paste it into a report.
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let described = match &arguments[..] {
         [mysqld] => version_of(mysqld).and_then(|version| describe(mysqld, &version)),
         [mysqld, version] => describe(mysqld, &version.to_string_lossy()),
-        _ => Err("usage: facts MYSQLD [VERSION]".into()),
+        _ => Err("usage: server_report MYSQLD [VERSION]".into()),
     };
     match described {
         Ok(line) => {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("facts: {error}");
+            eprintln!("server_report: {error}");
             ExitCode::FAILURE
         }
     }
@@ -45,7 +45,7 @@ fn describe(mysqld: &OsString, version: &str) -> Result<String, Box<dyn Error>> 
         .filter_map(|symbol| symbol.name_bytes().ok())
         .collect();
     let exports = |name: &CStr| exported.contains(name.to_bytes());
-    Ok(mysql_clone::facts::describe(version, &exports))
+    Ok(mysql_clone::server_report::describe(version, &exports))
 }
 
 /// The version in "/usr/sbin/mysqld  Ver 8.0.36-2ubuntu3 for Linux on x86_64 ((Ubuntu))".
