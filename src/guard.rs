@@ -8,9 +8,7 @@ use std::ffi::c_int;
 use std::panic;
 use std::panic::AssertUnwindSafe;
 
-use crate::server::error_log::Level;
-use crate::server::error_log::Trace;
-use crate::server::error_log::log;
+use crate::server::error_log;
 use crate::server::raise::Raise;
 use crate::server::raise::raise;
 
@@ -45,7 +43,7 @@ pub(crate) fn install_hook() {
             Some(location) => format!("panic at {location}: {}", message(info.payload())),
             None => format!("panic: {}", message(info.payload())),
         };
-        log(Level::Error, Trace::Client, &text);
+        log::error!(target: error_log::CLIENT, "{text}");
     }));
 }
 

@@ -16,7 +16,7 @@ use clone_rocksdb::{Client, Donor, DonorOptions, Layout, RocksDb};
 
 use crate::c_api;
 use crate::plugin::start_up;
-use crate::server::error_log::{Level, Trace, log};
+use crate::server::error_log::CLIENT;
 use crate::server::handlerton::Handlerton;
 use crate::server::plugins;
 use database::{Directories, MyRocks};
@@ -51,7 +51,7 @@ pub(crate) fn adopt() {
     forget(&mut adopted);
     match Directories::read() {
         Ok(directories) => *adopted = lend(engine, directories),
-        Err(error) => log(Level::Warning, Trace::Client, &format!("{NAME} is not cloned: {error}")),
+        Err(error) => log::warn!(target: CLIENT, "{NAME} is not cloned: {error}"),
     }
 }
 
@@ -80,14 +80,13 @@ fn lend(engine: Handlerton, directories: Directories) -> Option<Adopted> {
         .with_home(HOME)
         .replacing_if(move || check_start_up(&data, &wal));
     if !c_api::register(db_type.into(), Arc::new(RocksDb::new(donor, client))) {
-        let text = format!("{NAME} is not cloned: there is another engine of type {db_type}");
-        log(Level::Warning, Trace::Client, &text);
+        log::warn!(target: CLIENT, "{NAME} is not cloned: there is another engine of type {db_type}");
         return None;
     }
     // SAFETY: nobody has seen an interface in this handlerton: who looks comes through `adopt`, one at a time. The functions stay
     // until `let_go` has taken them out.
     unsafe { engine.set_clone_interface(c_api::interface()) };
-    log(Level::Information, Trace::Client, &format!("{NAME} has no clone interface, and gets one"));
+    log::info!(target: CLIENT, "{NAME} has no clone interface, and gets one");
     Some(Adopted { engine, db_type })
 }
 

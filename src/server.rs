@@ -32,6 +32,7 @@ pub(crate) mod plugins;
 pub(crate) mod protocol;
 pub(crate) mod psi;
 pub(crate) mod raise;
+pub(crate) mod registry;
 pub(crate) mod releases;
 pub(crate) mod services;
 mod shim;

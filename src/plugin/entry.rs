@@ -9,6 +9,7 @@ use clone_core::donor_list::{DonorList, not_listed};
 use clone_core::error::Error;
 use clone_core::session::{Donor, Session};
 use clone_core::{donor, local, recipient};
+use log::Level;
 use zeroize::Zeroizing;
 
 use super::start_up;
@@ -18,7 +19,7 @@ use crate::myrocks;
 use crate::mysqld::{DonorLinkOf, MysqldHost, MysqldSession, raise};
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
-use crate::server::error_log::{Level, log_plain};
+use crate::server::error_log::log_plain;
 use crate::server::pfs::RegisteredTables;
 use crate::server::services::Services;
 use crate::server::text::lossy;

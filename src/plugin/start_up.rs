@@ -20,10 +20,11 @@ use std::sync::{Mutex, PoisonError};
 
 use clone_core::error::Result;
 use clone_rocksdb::{Layout, Outcome, Standing, Swap};
+use log::Level;
 
 use super::variables::Writable;
 use crate::guard::guard;
-use crate::server::error_log::{Level, log_plain};
+use crate::server::error_log::log_plain;
 use crate::server::symbols::Symbols;
 use crate::server::text::path;
 use crate::server::{abi, plugins, symbols};
@@ -112,7 +113,7 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
         match outcome {
             Ok(Outcome::Nothing) => 0,
             Ok(outcome) => {
-                log(Level::Information, said(outcome));
+                log(Level::Info, said(outcome));
                 0
             }
             Err(error) => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::abi;
 use super::load_error::LoadError;
-use super::services::Registry;
-use super::services::Service;
+use super::registry::Registry;
+use super::registry::Service;
 use super::services::services;
 use super::thd::Thd;
 

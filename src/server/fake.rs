@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::abi;
 use super::load_error::LoadError;
-use super::services::Registry;
+use super::registry::Registry;
 use super::services::Services;
 use super::symbols::PluginRef;
 use super::symbols::Symbols;

@@ -17,8 +17,8 @@ use std::sync::RwLock;
 use super::abi;
 use super::load_error::LoadError;
 use super::pin::pin;
-use super::services::Registry;
-use super::services::Service;
+use super::registry::Registry;
+use super::registry::Service;
 use super::thd::Thd;
 
 pub(super) use columns::Columns;

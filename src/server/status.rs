@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
 use super::abi::THD;
-use super::services::{Registry, Service};
+use super::registry::{Registry, Service};
 use super::thd::Thd;
 
 /// `include/mysql/components/services/mysql_status_variable_reader.h:mysql_status_variable_string`, slot 0. False is success.

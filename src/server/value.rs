@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::abi;
 
-/// As [`super::services::plugin_registry_service`].
+/// As [`super::registry::plugin_registry_service`].
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "mysqld's name")]
 pub(crate) static thd_alloc_service: AtomicPtr<abi::thd_alloc_service_st> =

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::Value;
 use crate::server::abi;
 use crate::server::load_error::LoadError;
-use crate::server::services::Registry;
-use crate::server::services::Service;
+use crate::server::registry::Registry;
+use crate::server::registry::Service;
 
 /// Stores bytes.
 type SetBytes = unsafe extern "C" fn(*mut abi::PSI_field, *const c_char, c_uint);
