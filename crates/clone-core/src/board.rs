@@ -8,9 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::error::{Error, Result as CloneResult};
 use crate::meter::Sample;
 use crate::progress::Progress;
 use crate::recovery::Recovery;
+use crate::session::{Clock, Observer, Session};
 use crate::status::{State, Status};
 use files::StatusFiles;
 
@@ -46,6 +48,21 @@ pub struct Begin<'a> {
     pub destination: Option<&'a str>,
     /// Microseconds since the Unix epoch.
     pub now_us: u64,
+}
+
+/// A clone tells the board how far it is.
+impl Observer for StatusBoard {
+    fn next_stage(&self, threads: u32, estimate: u64, unix_micros: u64) {
+        self.next_stage(threads, estimate, unix_micros);
+    }
+
+    fn transferred(&self, sample: &Sample, threads: u32) {
+        self.transferred(sample, threads);
+    }
+
+    fn add_estimate(&self, bytes: u64) {
+        self.add_estimate(bytes);
+    }
 }
 
 /// Another clone is running, or has replaced the data and waits for the restart: MySQL's error 3634.
@@ -113,6 +130,35 @@ impl StatusBoard {
             });
         }
         StatusBoard { base, inner: Mutex::new(inner) }
+    }
+
+    /// Runs a clone that the tables show: one at a time, and its end with the error that the user
+    /// sees.
+    ///
+    /// # Errors
+    /// The clone's; another clone has the board.
+    pub fn run<S: Session>(
+        &self,
+        session: &S,
+        begin: Begin<'_>,
+        clone: impl FnOnce() -> CloneResult<()>,
+    ) -> CloneResult<()> {
+        if self.begin(begin).is_err() {
+            session.raise(&Error::TooManyClones);
+            return Err(Error::TooManyClones);
+        }
+        let outcome = clone();
+        let shown = outcome.as_ref().err().map(|error| {
+            session.raise(error);
+            if session.raised().is_none() {
+                let text = format!("Clone failed with error {}", error.number());
+                session.raise(&Error::Internal(text));
+            }
+            session.raised().unwrap_or_else(|| (error.number(), error.to_string()))
+        });
+        let shown = shown.as_ref().map(|(number, text)| (*number, text.as_str()));
+        self.end(shown, session.host().unix_micros());
+        outcome
     }
 
     /// Takes the board for a clone.

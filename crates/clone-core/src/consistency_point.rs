@@ -30,9 +30,11 @@ use std::time::Duration;
 
 use clone_protocol::innodb::{Descriptor, SnapshotState, State};
 
+use crate::engine::ServerEngine;
 use crate::error::{Error, Result};
-use crate::session::{CommitBlock, Engine, Host, SERVER, Session};
-use crate::storage::Located;
+use crate::log_target::SERVER;
+use crate::session::{Clock, CommitBlock, ServerSession, Session};
+use crate::tasks::EngineClone;
 use crate::traffic::sleep_until;
 
 /// How often a donor looks for the acknowledgement that it waits for.
@@ -44,7 +46,7 @@ const ACKNOWLEDGEMENT_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The consistency point of one clone, for the engines that follow InnoDB. It outlives connections.
 #[derive(Debug)]
 pub(crate) struct ConsistencyPoint<E> {
-    followers: Vec<Located<E>>,
+    followers: Vec<EngineClone<E>>,
     /// How long to wait for statements that run, seconds.
     timeout: u32,
     progress: Mutex<Progress>,
@@ -72,13 +74,12 @@ enum PointState {
 impl<E> ConsistencyPoint<E> {
     /// The point of a clone in these engines; none if InnoDB is alone. To wait for statements that
     /// run takes at most `timeout` seconds.
-    pub(crate) fn of<S>(located: &[Located<E>], timeout: u32) -> Option<Self>
+    pub(crate) fn of<S>(clones: &[EngineClone<E>], timeout: u32) -> Option<Self>
     where
         S: Session<Engine = E>,
-        E: Engine<S>,
+        E: ServerEngine<S>,
     {
-        let followers: Vec<_> =
-            located.iter().filter(|one| one.engine.follows()).cloned().collect();
+        let followers: Vec<_> = clones.iter().filter(|one| one.engine.follows()).cloned().collect();
         (!followers.is_empty()).then(|| Self { followers, timeout, progress: Mutex::default() })
     }
 
@@ -121,8 +122,8 @@ impl<E> ConsistencyPoint<E> {
         keep_alive: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Option<(S::CommitBlock, Vec<u8>)>>
     where
-        S: Session<Engine = E>,
-        E: Engine<S>,
+        S: ServerSession<Engine = E>,
+        E: ServerEngine<S>,
     {
         let host = session.host();
         let deadline = host.now() + ACKNOWLEDGEMENT_LIMIT;
@@ -153,7 +154,7 @@ impl<E> ConsistencyPoint<E> {
     }
 
     /// Has the followers fix their point, while commits are blocked. `wait` is called before that,
-    /// and as [`Session::block_commits`] says.
+    /// and as [`ServerSession::block_commits`] says.
     ///
     /// # Errors
     /// The engines'; that of blocking commits; that of `wait`.
@@ -163,8 +164,8 @@ impl<E> ConsistencyPoint<E> {
         wait: &mut dyn FnMut() -> Result<()>,
     ) -> Result<S::CommitBlock>
     where
-        S: Session<Engine = E>,
-        E: Engine<S>,
+        S: ServerSession<Engine = E>,
+        E: ServerEngine<S>,
     {
         for one in &self.followers {
             one.engine.prepare_point(session, &one.locator)?;
@@ -186,11 +187,7 @@ impl<E> ConsistencyPoint<E> {
     ///
     /// # Errors
     /// Commits went on too early, so that the points differ.
-    pub(crate) fn unblock_commits<S>(&self, _: &S, block: Option<S::CommitBlock>) -> Result<()>
-    where
-        S: Session<Engine = E>,
-        E: Engine<S>,
-    {
+    pub(crate) fn unblock_commits(&self, block: Option<impl CommitBlock>) -> Result<()> {
         let reached = self.check_reached(block.as_ref());
         if let Some(block) = block {
             drop(block);

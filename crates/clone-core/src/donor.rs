@@ -8,6 +8,7 @@
 mod clones;
 mod file_channel;
 mod framer;
+mod parameters;
 mod sender;
 mod way;
 
@@ -18,11 +19,14 @@ use clone_protocol::{
     Response, Version, innodb,
 };
 
+use crate::checks::check_packet_limit;
 use crate::consistency_point::{ConsistencyPoint, PointEvent};
-use crate::error::{Error, Result};
-use crate::params;
-use crate::session::{DonorLink, Engine, Host, Mode, SERVER, Session, log_step};
-use crate::storage::Source;
+use crate::engine::{Engine, Mode, ServerEngine};
+use crate::error::{Error, Result, number};
+use crate::link::DonorLink;
+use crate::log_target::{SERVER, log_step};
+use crate::session::{DonorSession, Host};
+use crate::tasks::SourceTasks;
 use clones::DonorClone;
 use sender::{Output, Sender};
 
@@ -32,9 +36,14 @@ pub use clones::DonorClones;
 ///
 /// # Errors
 /// The connection broke; everything else was told to the recipient.
-pub fn serve<S: Session>(session: &S, link: &mut dyn DonorLink) -> Result<()> {
+pub fn serve<S: DonorSession>(
+    session: &S,
+    clones: &DonorClones<S::Engine>,
+    link: &mut dyn DonorLink,
+) -> Result<()> {
     let mut serving = Serving {
         session,
+        clones,
         link,
         source: None,
         clone: None,
@@ -51,11 +60,13 @@ pub fn serve<S: Session>(session: &S, link: &mut dyn DonorLink) -> Result<()> {
 }
 
 /// What a connection has open.
-struct Serving<'a, S: Session> {
+struct Serving<'a, S: DonorSession> {
     session: &'a S,
+    /// All clones that this server gives.
+    clones: &'a DonorClones<S::Engine>,
     link: &'a mut dyn DonorLink,
     /// Tasks in the engines, from INIT, REINIT or ATTACH to EXIT or an error.
-    source: Option<Source<S::Engine>>,
+    source: Option<SourceTasks<S::Engine>>,
     /// The clone that these tasks are part of.
     clone: Option<Arc<DonorClone<S::Engine>>>,
     /// They came with INIT or REINIT.
@@ -75,7 +86,7 @@ enum Next {
     Exit,
 }
 
-impl<S: Session> Serving<'_, S> {
+impl<S: DonorSession> Serving<'_, S> {
     fn run(&mut self) -> Result<()> {
         let mut payload = Vec::new();
         loop {
@@ -213,7 +224,7 @@ impl<S: Session> Serving<'_, S> {
         }
         // Before the old connection's part of the clone ends, and what is known of the clone with it.
         let innodb = engines.iter().find(|(engine, _)| engine.db_type() == innodb::DB_TYPE);
-        let clone = innodb.and_then(|(_, locator)| host.donor_clones().find(locator.as_deref()?));
+        let clone = innodb.and_then(|(_, locator)| self.clones.find(locator.as_deref()?));
         self.source = Some(self.begin(engines, mode, init.ddl_timeout)?);
         self.is_master = is_master;
         self.clone = match clone {
@@ -226,9 +237,9 @@ impl<S: Session> Serving<'_, S> {
             self.session.lock_backup(init.ddl_timeout)?;
         }
         if mode == Mode::Start {
-            params::check_packet_limit(self.session)?;
+            check_packet_limit(self.session)?;
             let (link, packet) = (&mut *self.link, &mut self.packet);
-            params::send(self.session, version, |response| send(link, packet, response))?;
+            parameters::send(self.session, version, |response| send(link, packet, response))?;
         }
         self.send_locators(version)
     }
@@ -260,11 +271,12 @@ impl<S: Session> Serving<'_, S> {
 
     /// A clone that has begun.
     fn new_clone(&self, ddl_timeout: u32) -> Option<Arc<DonorClone<S::Engine>>> {
-        let source = self.source.as_ref()?;
+        let clones = self.source.as_ref()?.clones();
         // The recipient may not keep this server's writers waiting for longer than this server does.
         let timeout = ddl_timeout.min(self.session.host().settings().ddl_timeout);
-        let clone = Arc::new(DonorClone { point: ConsistencyPoint::of(&source.located, timeout) });
-        self.session.host().donor_clones().add(&source.innodb::<S>()?.locator, &clone);
+        let clone = Arc::new(DonorClone { point: ConsistencyPoint::of(&clones, timeout) });
+        let innodb = clones.iter().find(|one| one.is_innodb())?;
+        self.clones.add(&innodb.locator, &clone);
         Some(clone)
     }
 
@@ -273,27 +285,17 @@ impl<S: Session> Serving<'_, S> {
         engines: Vec<(S::Engine, Option<Vec<u8>>)>,
         mode: Mode,
         ddl_timeout: u32,
-    ) -> Result<Source<S::Engine>> {
-        if mode == Mode::AddTask {
-            return Source::begin(self.session, engines.into_iter(), mode);
+    ) -> Result<SourceTasks<S::Engine>> {
+        // Only a new clone may leave it to the donor which engines there are.
+        match engines.is_empty() && mode == Mode::Start {
+            true => SourceTasks::begin_all(self.session, ddl_timeout),
+            false => SourceTasks::begin(self.session, engines.into_iter(), mode, ddl_timeout),
         }
-        let mut engines = Some(engines);
-        let mut begun = None;
-        self.session.host().lend_ddl_timeout(ddl_timeout, &mut || {
-            if let Some(engines) = engines.take() {
-                // Only a new clone may leave it to the donor which engines there are.
-                begun = Some(match engines.is_empty() && mode == Mode::Start {
-                    true => Source::begin_all(self.session),
-                    false => Source::begin(self.session, engines.into_iter(), mode),
-                });
-            }
-        });
-        begun.unwrap_or_else(|| Err(Error::Internal("Clone did not begin".to_owned())))
     }
 
     fn send_locators(&mut self, version: Version) -> Result<()> {
-        let located = self.source.iter().flat_map(|source| &source.located);
-        let locators = located.map(|one| one.to_wire::<S>()).collect();
+        let tasks = self.source.iter().flat_map(SourceTasks::iter);
+        let locators = tasks.map(|task| task.clone.to_wire()).collect();
         send(self.link, &mut self.packet, &Response::Locators { version, locators })
     }
 
@@ -303,26 +305,24 @@ impl<S: Session> Serving<'_, S> {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
         };
         let hands_over = self.session.host().settings().file_handover;
-        let packs = params::allows_packing(self.session);
+        let packs = parameters::allows_packing(self.session);
         self.output.agree(offer, hands_over, packs, self.link.is_plain())?;
         let clone = self.clone.as_deref();
         let point = clone.filter(|_| self.is_master).and_then(|clone| clone.point.as_ref());
         if let Some(point) = point {
             point.resume()?;
         }
-        for (index, (one, task)) in source.located.iter().zip(&source.tasks).enumerate() {
-            let is_innodb = one.engine.db_type() == innodb::DB_TYPE;
+        for task in source.iter() {
             let mut sender = Sender {
                 session: self.session,
                 link: &mut *self.link,
-                engine: one,
-                locator_index: u8::try_from(index).unwrap_or(u8::MAX),
-                clone: clone.filter(|_| is_innodb),
+                task,
+                clone: clone.filter(|_| task.clone.is_innodb()),
                 is_master: self.is_master,
                 commit_block: None,
                 output: &mut self.output,
             };
-            one.engine.copy(self.session, &one.locator, *task, 0, index, &mut sender)?;
+            task.copy(self.session, 0, &mut sender)?;
         }
         Ok(())
     }
@@ -343,7 +343,7 @@ impl<S: Session> Serving<'_, S> {
             .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init ACK length".to_owned()))?;
         let locator = &ack.locator.bytes;
         let is_innodb = engine.db_type() == innodb::DB_TYPE;
-        let clone = self.session.host().donor_clones().find(locator).filter(|_| is_innodb);
+        let clone = self.clones.find(locator).filter(|_| is_innodb);
         let point = clone.as_ref().and_then(|clone| clone.point.as_ref());
         let lets_choose = ack.error == 0
             && PointEvent::of(ack.descriptor) == Some(PointEvent::PageCopyAcknowledged);
@@ -353,8 +353,10 @@ impl<S: Session> Serving<'_, S> {
             point.acknowledge(ack.descriptor);
             return Ok(());
         }
-        let outcome = engine.ack(self.session, locator, ack.error, ack.descriptor);
-        let error = outcome.as_ref().map_or_else(Error::number, |()| ack.error.unsigned_abs());
+        // A recipient that reports a negative number reports a failure all the same.
+        let error = u32::try_from(ack.error).unwrap_or(number::ER_INTERNAL_ERROR);
+        let outcome = engine.ack(self.session, locator, error, ack.descriptor);
+        let error = outcome.as_ref().map_or_else(Error::number, |()| error);
         if let Some(point) = point.filter(|_| error != 0) {
             point.fail(error);
         }

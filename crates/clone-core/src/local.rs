@@ -6,26 +6,28 @@
 //! applies. Bytes go from file to file, inside the kernel where it can.
 
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use clone_io::{ALIGNMENT, AlignedBuffer, CopyError, FileWriter};
-use clone_protocol::innodb;
 
-use crate::board::Begin;
 use crate::consistency_point::{ConsistencyPoint, PointEvent};
+use crate::engine::{BlockInput, BlockOutput, Engine, Mode, View};
 use crate::error::{Error, Result};
-use crate::session::{Callbacks, Engine, Host, Mode, Session, Settings, View, Work, WorkerKind};
+use crate::session::{Host, ServerSession, Work, WorkerKind};
+use crate::settings::Settings;
 use crate::sink::{Origin, Sharing, Sink, TargetFile};
-use crate::storage::{Destination, Located, Source};
+use crate::tasks::{DestinationTasks, EngineClone, SourceTask, SourceTasks};
 use crate::traffic::Traffic;
 use crate::workers::Workers;
 
 /// Clones this server into `directory`.
 ///
+/// A server runs the clone on its [`StatusBoard`](crate::board::StatusBoard::run).
+///
 /// # Errors
 /// The first error of the clone, in the session's diagnostics area.
-pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
+pub fn clone_local<S: ServerSession>(session: &S, directory: PathBuf) -> Result<()> {
     let settings = session.host().settings();
     let shared = Arc::new(Shared {
         directory,
@@ -35,23 +37,14 @@ pub fn clone_local<S: Session>(session: &S, directory: String) -> Result<()> {
         sharing: Sharing::default(),
         traffic: Traffic::new(),
     });
-    let begin = Begin {
-        pid: session.id(),
-        source: None,
-        destination: Some(&shared.directory),
-        now_us: session.host().unix_micros(),
-    };
-    crate::run_on_board(session, begin, || {
-        let workers = Workers::new(settings.max_concurrency);
-        workers.next_stage(session, 0);
-        let shared = Arc::clone(&shared);
-        Task::new(session, shared, Some(workers)).master(settings)
-    })
+    let workers = Workers::new(settings.max_concurrency);
+    workers.next_stage(session, 0);
+    Task::new(session, shared, Some(workers)).master(settings)
 }
 
 /// What all tasks of a local clone share.
-struct Shared<S: Session> {
-    directory: String,
+struct Shared<S: ServerSession> {
+    directory: PathBuf,
     buffer_size: u32,
     /// Set by the master before the first worker starts.
     clone: OnceLock<Sides<S>>,
@@ -60,16 +53,16 @@ struct Shared<S: Session> {
     traffic: Traffic,
 }
 
-impl<S: Session> Shared<S> {
+impl<S: ServerSession> Shared<S> {
     fn point(&self) -> Option<&ConsistencyPoint<S::Engine>> {
         self.clone.get().and_then(|sides| sides.point.as_ref())
     }
 }
 
 /// Both sides' locators, in the same order.
-struct Sides<S: Session> {
-    source: Vec<Located<S::Engine>>,
-    destination: Vec<Located<S::Engine>>,
+struct Sides<S: ServerSession> {
+    source: Vec<EngineClone<S::Engine>>,
+    destination: Vec<EngineClone<S::Engine>>,
     /// There if engines follow InnoDB.
     point: Option<ConsistencyPoint<S::Engine>>,
 }
@@ -82,18 +75,18 @@ fn buffer_size(settings: &Settings) -> u32 {
 }
 
 /// One thread of a local clone.
-struct Task<'s, S: Session> {
+struct Task<'s, S: ServerSession> {
     session: &'s S,
     shared: Arc<Shared<S>>,
     /// The master has this; a worker does not.
-    workers: Option<Workers>,
+    workers: Option<Workers<S::Host>>,
     buffer: AlignedBuffer,
     /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
     commit_block: Option<S::CommitBlock>,
 }
 
-impl<'s, S: Session> Task<'s, S> {
-    fn new(session: &'s S, shared: Arc<Shared<S>>, workers: Option<Workers>) -> Self {
+impl<'s, S: ServerSession> Task<'s, S> {
+    fn new(session: &'s S, shared: Arc<Shared<S>>, workers: Option<Workers<S::Host>>) -> Self {
         Self { session, shared, workers, buffer: AlignedBuffer::new(), commit_block: None }
     }
 
@@ -110,17 +103,18 @@ impl<'s, S: Session> Task<'s, S> {
 
     fn copy_as_master(&mut self, settings: Settings) -> Result<()> {
         let session = self.session;
-        let source = Source::begin_all(session)?;
-        let begun = self.begin_destination(&source, settings);
-        let (destination, located) = match begun {
-            Ok(begun) => begun,
+        let source = SourceTasks::begin_all(session, settings.ddl_timeout)?;
+        let mut clones = source.clones();
+        let destination = match self.begin_destination(&mut clones, settings) {
+            Ok(destination) => destination,
             Err(error) => {
                 source.end(session, error.number());
                 return Err(error);
             }
         };
-        let point = ConsistencyPoint::of(&source.located, settings.ddl_timeout);
-        let sides = Sides { source: source.located.clone(), destination: located, point };
+        let source_clones = source.clones();
+        let point = ConsistencyPoint::of(&source_clones, settings.ddl_timeout);
+        let sides = Sides { source: source_clones, destination: clones, point };
         let _ = self.shared.clone.set(sides);
         let initial = self
             .workers
@@ -132,29 +126,30 @@ impl<'s, S: Session> Task<'s, S> {
 
     fn begin_destination(
         &self,
-        source: &Source<S::Engine>,
+        clones: &mut [EngineClone<S::Engine>],
         settings: Settings,
-    ) -> Result<(Destination, Vec<Located<S::Engine>>)> {
+    ) -> Result<DestinationTasks> {
         if settings.block_ddl {
-            // InnoDB gives back all backup locks of the session if it had to open tablespaces: take it again.
+            // InnoDB gives back all backup locks of the session if it had to open tablespaces: take
+            // the lock again.
             self.session.lock_backup(settings.ddl_timeout)?;
         }
-        let mut located = source.located.clone();
-        let directory = Some(self.shared.directory.as_str());
-        let begun = Destination::begin(self.session, &mut located, Mode::Start, directory)?;
-        Ok((begun, located))
+        let directory = Some(self.shared.directory.as_path());
+        DestinationTasks::begin(self.session, clones, Mode::Start, directory)
     }
 
     fn worker(mut self) -> Result<()> {
         let session = self.session;
         let shared = Arc::clone(&self.shared);
         let Some(sides) = shared.clone.get() else { return Ok(()) };
-        let engines = sides.source.iter().map(|one| (one.engine, Some(one.locator.clone())));
-        let source = Source::begin(session, engines, Mode::AddTask)?;
-        // The source's locator names the state that the destination must have reached before it takes data of this task.
-        let mut located = source.located.clone();
-        let directory = Some(shared.directory.as_str());
-        match Destination::begin(session, &mut located, Mode::AddTask, directory) {
+        let engines =
+            sides.source.iter().map(|one| (one.engine.clone(), Some(one.locator.clone())));
+        let source = SourceTasks::begin(session, engines, Mode::AddTask, 0)?;
+        // The source's locator names the state that the destination must have reached before it
+        // takes data of this task.
+        let mut clones = source.clones();
+        let directory = Some(shared.directory.as_path());
+        match DestinationTasks::begin(session, &mut clones, Mode::AddTask, directory) {
             Ok(destination) => self.copy(source, destination),
             Err(error) => {
                 source.end(session, error.number());
@@ -164,49 +159,36 @@ impl<'s, S: Session> Task<'s, S> {
     }
 
     /// Copies until the end of the clone, and ends both sides.
-    fn copy(&mut self, source: Source<S::Engine>, mut destination: Destination) -> Result<()> {
+    fn copy(
+        &mut self,
+        source: SourceTasks<S::Engine>,
+        destination: DestinationTasks,
+    ) -> Result<()> {
         let session = self.session;
         let shared = Arc::clone(&self.shared);
-        let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
-        let outcome = self.copy_each_engine(&source, &mut destination);
+        let clones = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
+        let outcome = source.iter().zip(clones).try_for_each(|(from, to)| {
+            let mut copier = Copier { task: self, from, to, destination: &destination };
+            from.copy(session, shared.buffer_size, &mut copier)
+        });
         // Still there only if the clone has failed.
         self.commit_block = None;
         if let Err(error) = &outcome {
             session.raise(error);
             // A worker may be waiting there for a state that will not come.
-            destination.fail(session, located, error.number());
+            destination.fail(session, clones, error.number());
         }
         if let Some(workers) = &mut self.workers {
             workers.join();
-            if located.len() > 1 {
-                // What was copied after InnoDB's last state has ended.
+            if clones.len() > 1 {
+                // The data that was copied after InnoDB's last state has ended.
                 workers.finish_stage(session, &shared.traffic.meter);
             }
         }
         let error = outcome.as_ref().err().map_or(0, Error::number);
-        let ended = destination.end(session, located, error);
+        let ended = destination.end(session, clones, error);
         source.end(session, error);
         outcome.and(ended)
-    }
-
-    fn copy_each_engine(
-        &mut self,
-        source: &Source<S::Engine>,
-        destination: &mut Destination,
-    ) -> Result<()> {
-        let session = self.session;
-        let shared = Arc::clone(&self.shared);
-        let located = shared.clone.get().map_or(&[][..], |sides| &sides.destination);
-        for (index, (from, task)) in source.located.iter().zip(&source.tasks).enumerate() {
-            let Some(to) = located.get(index) else {
-                return Err(Error::Internal("Clone lost its destination".to_owned()));
-            };
-            let destination = &mut *destination;
-            let mut copier = Copier { task: self, from, to, destination, locator_index: index };
-            let size = shared.buffer_size;
-            from.engine.copy(session, &from.locator, *task, size, index, &mut copier)?;
-        }
-        Ok(())
     }
 
     fn grow(&mut self, wanted: u32) {
@@ -222,7 +204,7 @@ impl<'s, S: Session> Task<'s, S> {
 
     fn unblock_commits(&mut self) -> Result<()> {
         let Some(point) = self.shared.point() else { return Ok(()) };
-        point.unblock_commits(self.session, self.commit_block.take())
+        point.unblock_commits(self.commit_block.take())
     }
 
     fn tune(&mut self) {
@@ -233,33 +215,23 @@ impl<'s, S: Session> Task<'s, S> {
 }
 
 /// Takes what the source copies, and has the destination apply it.
-struct Copier<'a, 's, S: Session> {
+struct Copier<'a, 's, S: ServerSession> {
     task: &'a mut Task<'s, S>,
-    from: &'a Located<S::Engine>,
-    to: &'a Located<S::Engine>,
-    destination: &'a mut Destination,
-    locator_index: usize,
+    from: &'a SourceTask<S::Engine>,
+    to: &'a EngineClone<S::Engine>,
+    destination: &'a DestinationTasks,
 }
 
-impl<S: Session> Copier<'_, '_, S> {
+impl<S: ServerSession> Copier<'_, '_, S> {
     fn apply(&mut self, view: &View<'_>, block: Block<'_>) -> Result<()> {
         let session = self.task.session;
         if session.is_killed() {
             return Err(Error::Interrupted);
         }
-        let Some(to_task) = self.destination.task(self.locator_index) else {
-            return Err(Error::Internal("Clone lost its destination".to_owned()));
-        };
-        let mut applier =
-            Applier { task: self.task, from: self.from, source: *view, block, failure: None };
-        let outcome = self.to.engine.apply(
-            session,
-            &self.to.locator,
-            to_task,
-            self.locator_index,
-            view.descriptor,
-            &mut applier,
-        );
+        let from = &self.from.clone;
+        let mut applier = Applier { task: self.task, from, source: *view, block, failure: None };
+        let (to, index) = (self.to, self.from.index());
+        let outcome = self.destination.apply(session, to, index, view.descriptor, &mut applier);
         match applier.failure {
             Some(error) if outcome.is_ok() => Err(error),
             _ => outcome,
@@ -267,27 +239,19 @@ impl<S: Session> Copier<'_, '_, S> {
     }
 }
 
-impl<S: Session> Callbacks for Copier<'_, '_, S> {
+impl<S: ServerSession> BlockOutput for Copier<'_, '_, S> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.apply(view, Block::File(file, len))
     }
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
         if self.task.workers.is_some()
-            && self.from.engine.db_type() == innodb::DB_TYPE
+            && self.from.clone.is_innodb()
             && PointEvent::of(view.descriptor) == Some(PointEvent::RedoCopyBegins)
         {
             self.task.unblock_commits()?;
         }
         self.apply(view, Block::Memory(data))
-    }
-
-    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
-        Err(Error::Internal("Apply callback from Clone Local".to_owned()))
-    }
-
-    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
-        Err(Error::Internal("Apply callback from Clone Local".to_owned()))
     }
 }
 
@@ -309,16 +273,16 @@ impl Block<'_> {
 }
 
 /// Feeds the destination from a block of the source.
-struct Applier<'a, 's, S: Session> {
+struct Applier<'a, 's, S: ServerSession> {
     task: &'a mut Task<'s, S>,
-    from: &'a Located<S::Engine>,
+    from: &'a EngineClone<S::Engine>,
     source: View<'a>,
     block: Block<'a>,
     /// What a callback failed with, should the engine not pass it on.
     failure: Option<Error>,
 }
 
-impl<S: Session> Applier<'_, '_, S> {
+impl<S: ServerSession> Applier<'_, '_, S> {
     fn note(&mut self, outcome: Result<()>) -> Result<()> {
         if let Err(error) = &outcome {
             self.task.session.raise(error);
@@ -328,7 +292,7 @@ impl<S: Session> Applier<'_, '_, S> {
     }
 
     /// A state of the snapshot begins or ended.
-    fn change_state(&mut self, view: &View<'_>) -> Result<()> {
+    fn next_state(&mut self, view: &View<'_>) -> Result<()> {
         let Task { session, shared, workers, commit_block, .. } = &mut *self.task;
         let Some(workers) = workers else { return Ok(()) };
         if let Some(estimate) = view.state_change {
@@ -336,7 +300,7 @@ impl<S: Session> Applier<'_, '_, S> {
             return Ok(());
         }
         workers.finish_stage(*session, &shared.traffic.meter);
-        let is_turn = self.from.engine.db_type() == innodb::DB_TYPE
+        let is_turn = self.from.is_innodb()
             && PointEvent::of(view.descriptor) == Some(PointEvent::PageCopyAcknowledged);
         if let Some(point) = shared.point().filter(|_| is_turn) {
             let mut wait = || if session.is_killed() { Err(Error::Interrupted) } else { Ok(()) };
@@ -386,7 +350,7 @@ impl<S: Session> Applier<'_, '_, S> {
                 let is_cached = self.source.is_os_buffer_cached && view.is_os_buffer_cached;
                 Origin::File {
                     is_direct: clone_io::is_direct(from),
-                    shares: shared.sharing.can_share(from, Path::new(&shared.directory)),
+                    shares: shared.sharing.can_share(from, &shared.directory),
                     allows_kernel: !is_cached || self.source.is_zero_copy || view.is_zero_copy,
                 }
             }
@@ -414,13 +378,9 @@ fn aligned(buffer: &mut AlignedBuffer, len: usize) -> Result<&mut [u8]> {
     buffer.aligned(len).map_err(|_| Error::OutOfMemory(len))
 }
 
-impl<S: Session> Callbacks for Applier<'_, '_, S> {
-    fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
-        Err(Error::Internal("Copy callback from Clone Local".to_owned()))
-    }
-
-    fn buffer(&mut self, view: &View<'_>, _: &[u8]) -> Result<()> {
-        let outcome = self.change_state(view);
+impl<S: ServerSession> BlockInput for Applier<'_, '_, S> {
+    fn change_state(&mut self, view: &View<'_>) -> Result<()> {
+        let outcome = self.next_state(view);
         self.note(outcome)
     }
 
@@ -436,6 +396,6 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
     }
 
     fn add_estimate(&mut self, bytes: u64) {
-        self.task.session.host().board().add_estimate(bytes);
+        self.task.session.host().observer().add_estimate(bytes);
     }
 }

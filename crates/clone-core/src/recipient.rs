@@ -16,7 +16,7 @@ mod probe;
 mod task;
 mod threads;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -25,35 +25,30 @@ use clone_io::FileWriter;
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{CommandCode, Offer, Version};
 
-use crate::board::Begin;
 use crate::error::{Error, Result, number};
-use crate::session::{CLIENT, Donor, Host, Link, LinkKind, Session, log_step};
-use crate::storage::Located;
+use crate::link::{Donor, Link, LinkKind};
+use crate::log_target::{CLIENT, log_step};
+use crate::session::{Clock, Host, RecipientSession};
+use crate::tasks::EngineClone;
 use crate::traffic::{Traffic, sleep_until};
 use crate::workers::Workers;
-use task::{Storage, Task};
+use task::{EngineSide, Task};
 
 /// Clones the instance `donor` into `directory`, or, without one, over the data of this server.
+///
+/// A server runs the clone on its [`StatusBoard`](crate::board::StatusBoard::run).
 ///
 /// # Errors
 /// The first error of the clone, in the session's diagnostics area. Without a directory the user data of this server may be gone
 /// by then (`performance_schema.clone_progress` tells: stage DROP DATA).
-pub fn clone_instance<S: Session>(
+pub fn clone_instance<S: RecipientSession>(
     session: &S,
     donor: Donor,
-    directory: Option<String>,
+    directory: Option<PathBuf>,
 ) -> Result<()> {
     let shared = Arc::new(Shared::new(session, donor, directory));
-    let begin = Begin {
-        pid: session.id(),
-        source: Some((&shared.donor.host, shared.donor.port)),
-        destination: shared.directory.as_deref(),
-        now_us: session.host().unix_micros(),
-    };
-    crate::run_on_board(session, begin, || {
-        let workers = Workers::new(session.host().settings().max_concurrency);
-        Task::master(session, Arc::clone(&shared), workers).run()
-    })
+    let workers = Workers::new(session.host().settings().max_concurrency);
+    Task::master(session, shared, workers).run()
 }
 
 /// Most connections in a row that may break before the clone gives up.
@@ -63,12 +58,12 @@ const MAX_RESTARTS: u32 = 100;
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What all tasks of a clone share.
-struct Shared<S: Session> {
+struct Shared<S: RecipientSession> {
     donor: Donor,
-    directory: Option<String>,
+    directory: Option<PathBuf>,
     /// What we offer, then what the donor and we agreed on, as a number of [`Version`].
     version: AtomicU32,
-    located: Mutex<Vec<Located<S::Engine>>>,
+    clones: Mutex<Vec<EngineClone<S::Engine>>>,
     stream: StreamCheck,
     traffic: Traffic,
     /// Whether the donor may hand files over. False once the first file could not be shared.
@@ -80,8 +75,8 @@ struct Shared<S: Session> {
     compressed: OnceLock<bool>,
 }
 
-impl<S: Session> Shared<S> {
-    fn new(session: &S, donor: Donor, directory: Option<String>) -> Self {
+impl<S: RecipientSession> Shared<S> {
+    fn new(session: &S, donor: Donor, directory: Option<PathBuf>) -> Self {
         let host = session.host();
         let release = host.release();
         let settings = host.settings();
@@ -93,7 +88,7 @@ impl<S: Session> Shared<S> {
             donor,
             directory,
             version: AtomicU32::new(release.protocol.number()),
-            located: Mutex::new(Vec::new()),
+            clones: Mutex::new(Vec::new()),
             stream,
             traffic: Traffic::new(),
             takes_files: AtomicBool::new(settings.file_handover),
@@ -110,12 +105,12 @@ impl<S: Session> Shared<S> {
 
     /// Where the files of the clone go: the directory, or the server's working directory.
     fn target(&self) -> &Path {
-        Path::new(self.directory.as_deref().unwrap_or("."))
+        self.directory.as_deref().unwrap_or(Path::new("."))
     }
 
     /// A panic of another task does not make the list wrong: it is replaced as a whole.
-    fn located(&self) -> MutexGuard<'_, Vec<Located<S::Engine>>> {
-        self.located.lock().unwrap_or_else(PoisonError::into_inner)
+    fn clones(&self) -> MutexGuard<'_, Vec<EngineClone<S::Engine>>> {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn version(&self) -> Version {
@@ -130,7 +125,7 @@ fn ends_connection(error: &Error) -> bool {
     error.ends_connection() || error.number() == number::ER_QUERY_INTERRUPTED
 }
 
-impl<S: Session> Task<'_, S> {
+impl<S: RecipientSession> Task<'_, S> {
     /// The whole life of a task.
     fn run(mut self) -> Result<()> {
         let mut outcome;
@@ -152,7 +147,7 @@ impl<S: Session> Task<'_, S> {
             }
             // Before the engines have begun there is nothing that the donor could go on with.
             let again = self.is_master()
-                && matches!(self.storage, Storage::Active(_))
+                && matches!(self.engine_side, EngineSide::Active(_))
                 && matches!(&outcome, Err(error) if error.is_network())
                 && restarts < MAX_RESTARTS
                 && !self.session.is_killed();
@@ -292,7 +287,7 @@ impl<S: Session> Task<'_, S> {
 
     /// Ends the clone in the engines, and gives back what it holds.
     fn finish(&mut self, outcome: Result<()>) -> Result<()> {
-        if self.shared.located().len() > 1 {
+        if self.shared.clones().len() > 1 {
             // What was sent after InnoDB's last state has ended.
             self.finish_stage();
         }
@@ -300,7 +295,7 @@ impl<S: Session> Task<'_, S> {
         let ended = self.end_storage(error);
         let outcome = outcome.and(ended);
         if outcome.is_err() {
-            self.unlock_backup();
+            self.end_replacing();
         }
         outcome
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::meter::Meter;
-use crate::session::{Host, Session};
+use crate::session::{Clock, Host, Session};
 use crate::throttle::{MAX_WAIT, Throttle};
 
 /// Shared by the tasks of one clone.

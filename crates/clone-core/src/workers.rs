@@ -2,42 +2,36 @@
 
 //! The worker threads of a clone: how many there are, and whether more would help.
 
-use std::thread::JoinHandle;
-
+use crate::log_target::CLIENT;
 use crate::meter::Meter;
-use crate::session::{CLIENT, Host, Session, Settings, Work, WorkerKind};
+use crate::session::{Host, Session, Thread, Work, WorkerKind};
+use crate::settings::Settings;
 use crate::tuner::{Limits, Tuner, initial_workers};
 
 /// The workers of a clone. The master is one thread more.
-pub(crate) struct Workers {
-    threads: Vec<JoinHandle<()>>,
+pub(crate) struct Workers<H: Host> {
+    threads: Vec<H::Thread>,
     tuner: Tuner,
     /// `clone_max_concurrency` when the clone began.
     max_threads: u32,
 }
 
-impl Workers {
+impl<H: Host> Workers<H> {
     pub(crate) fn new(max_threads: u32) -> Self {
         Self { threads: Vec::new(), tuner: Tuner::new(), max_threads: max_threads.max(1) }
     }
 
-    /// How many workers to start with. With auto-tuning the clone begins with a thread for each of
-    /// the `processors` (the stock plugin begins with one thread), else with
-    /// `clone_max_concurrency`. Bandwidth limits leave room for fewer.
+    /// How many workers to start with; see [`initial`].
     pub(crate) fn initial(&self, settings: &Settings, processors: u32) -> u32 {
-        let threads = match settings.autotune_concurrency {
-            true => self.max_threads.min(processors.max(1)),
-            false => self.max_threads,
-        };
-        initial_workers(threads - 1, limits(settings))
+        initial(self.max_threads, settings, processors)
     }
 
     /// Called before each block: evaluates the speed about once a second, and says how many workers there should be.
-    pub(crate) fn tune<S: Session>(&mut self, session: &S, meter: &Meter) -> u32 {
+    pub(crate) fn tune(&mut self, session: &H::Session, meter: &Meter) -> u32 {
         let host = session.host();
         let now = self.count();
         let Some(sample) = meter.evaluate(host.now(), false) else { return now };
-        host.board().transferred(&sample, now + 1);
+        host.observer().transferred(&sample, now + 1);
         self.tuner.observe(&sample);
         let settings = host.settings();
         if !settings.autotune_concurrency {
@@ -51,12 +45,12 @@ impl Workers {
     }
 
     /// Brings the number of workers up to `wanted`; it is never reduced.
-    pub(crate) fn grow<S: Session>(
+    pub(crate) fn grow(
         &mut self,
-        session: &S,
+        session: &H::Session,
         kind: WorkerKind,
         wanted: u32,
-        work: impl Fn() -> Work<S>,
+        work: impl Fn() -> Work<H::Session>,
     ) {
         let host = session.host();
         while self.count() < wanted.min(self.max_threads - 1) {
@@ -73,16 +67,16 @@ impl Workers {
     }
 
     /// A stage begins; `estimate` is in bytes.
-    pub(crate) fn next_stage<S: Session>(&self, session: &S, estimate: u64) {
+    pub(crate) fn next_stage(&self, session: &H::Session, estimate: u64) {
         let host = session.host();
-        host.board().next_stage(self.count() + 1, estimate, host.unix_micros());
+        host.observer().next_stage(self.count() + 1, estimate, host.unix_micros());
     }
 
     /// A stage has ended: its last bytes are accounted, and tuning begins anew.
-    pub(crate) fn finish_stage<S: Session>(&mut self, session: &S, meter: &Meter) {
+    pub(crate) fn finish_stage(&mut self, session: &H::Session, meter: &Meter) {
         let host = session.host();
         if let Some(sample) = meter.evaluate(host.now(), true) {
-            host.board().transferred(&sample, self.count() + 1);
+            host.observer().transferred(&sample, self.count() + 1);
             log::info!(target: CLIENT, "{}", meter.totals(host.now()));
         }
         self.tuner.reset();
@@ -91,7 +85,7 @@ impl Workers {
     /// Waits for all workers. None may outlive the clone: the plugin could be unloaded after it.
     pub(crate) fn join(&mut self) {
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
+            if !thread.join() {
                 log::error!(target: CLIENT, "Worker panicked");
             }
         }
@@ -104,12 +98,23 @@ impl Workers {
 }
 
 /// A master that panics leaves no threads behind in a plugin that may be unloaded.
-impl Drop for Workers {
+impl<H: Host> Drop for Workers<H> {
     fn drop(&mut self) {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
+}
+
+/// How many workers to start with, of a clone with at most `max_threads`. With auto-tuning the clone
+/// begins with a thread for each of the `processors` (the stock plugin begins with one thread), else
+/// with `clone_max_concurrency`. Bandwidth limits leave room for fewer.
+fn initial(max_threads: u32, settings: &Settings, processors: u32) -> u32 {
+    let threads = match settings.autotune_concurrency {
+        true => max_threads.min(processors.max(1)),
+        false => max_threads,
+    };
+    initial_workers(threads - 1, limits(settings))
 }
 
 fn limits(settings: &Settings) -> Limits {
@@ -138,14 +143,14 @@ mod tests {
 
     #[test]
     fn a_tuned_clone_begins_with_a_thread_for_each_processor() {
-        let initial = |processors| Workers::new(16).initial(&settings(true, 0), processors);
+        let initial = |processors| initial(16, &settings(true, 0), processors);
         assert_eq!([0, 1, 2, 8, 64].map(initial), [0, 0, 1, 7, 15]);
     }
 
     #[test]
     fn limits_and_the_variable_decide_too() {
-        assert_eq!(Workers::new(16).initial(&settings(false, 0), 2), 15);
-        assert_eq!(Workers::new(16).initial(&settings(false, 200), 2), 3);
-        assert_eq!(Workers::new(3).initial(&settings(true, 0), 8), 2);
+        assert_eq!(initial(16, &settings(false, 0), 2), 15);
+        assert_eq!(initial(16, &settings(false, 200), 2), 3);
+        assert_eq!(initial(3, &settings(true, 0), 8), 2);
     }
 }

@@ -14,9 +14,12 @@ use super::file_channel::{FileChannel, HandedOver};
 use super::framer::Framer;
 use super::way::{BlockFacts, Terms, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
+use crate::engine::{BlockOutput, Engine, ServerEngine, View};
 use crate::error::{Error, NetworkError, Result};
-use crate::session::{Callbacks, DonorLink, Engine, Host, SERVER, Session, TransferError, View};
-use crate::storage::Located;
+use crate::link::{DonorLink, TransferError};
+use crate::log_target::SERVER;
+use crate::session::{Clock, DonorSession};
+use crate::tasks::SourceTask;
 
 /// How often the recipient hears from a donor that has nothing to send. The recipient gives up after
 /// `net_read_timeout`, 30 seconds.
@@ -80,11 +83,10 @@ impl Output {
 }
 
 /// Sends what an engine copies.
-pub(super) struct Sender<'a, S: Session> {
+pub(super) struct Sender<'a, S: DonorSession> {
     pub(super) session: &'a S,
     pub(super) link: &'a mut dyn DonorLink,
-    pub(super) engine: &'a Located<S::Engine>,
-    pub(super) locator_index: u8,
+    pub(super) task: &'a SourceTask<S::Engine>,
     /// InnoDB's tasks have this.
     pub(super) clone: Option<&'a DonorClone<S::Engine>>,
     pub(super) is_master: bool,
@@ -93,7 +95,7 @@ pub(super) struct Sender<'a, S: Session> {
     pub(super) output: &'a mut Output,
 }
 
-impl<'a, S: Session> Sender<'a, S> {
+impl<'a, S: DonorSession> Sender<'a, S> {
     /// The master has this for InnoDB, if engines follow it.
     fn point(&self) -> Option<&'a ConsistencyPoint<S::Engine>> {
         self.clone.filter(|_| self.is_master)?.point.as_ref()
@@ -104,8 +106,10 @@ impl<'a, S: Session> Sender<'a, S> {
     }
 
     fn describe(&mut self, view: &View<'_>) {
-        let db_type = self.engine.engine.db_type();
-        self.output.framer.describe(db_type, self.locator_index, view.descriptor);
+        let db_type = self.task.clone.engine.db_type();
+        // There are at most MAX_ENGINES, 16.
+        let index = u8::try_from(self.task.index()).unwrap_or(u8::MAX);
+        self.output.framer.describe(db_type, index, view.descriptor);
     }
 
     fn send_descriptor(&mut self, view: &View<'_>) -> Result<()> {
@@ -255,12 +259,13 @@ impl<'a, S: Session> Sender<'a, S> {
         // A failed task needs no point: InnoDB says how the clone ends.
         let Some((commit_block, acknowledgement)) = reached else { return Ok(()) };
         self.commit_block = Some(commit_block);
-        self.engine.engine.ack(session, &self.engine.locator, 0, &acknowledgement)
+        let clone = &self.task.clone;
+        clone.engine.ack(session, &clone.locator, 0, &acknowledgement)
     }
 
     fn unblock_commits(&mut self) -> Result<()> {
         let Some(point) = self.point() else { return Ok(()) };
-        point.unblock_commits(self.session, self.commit_block.take())
+        point.unblock_commits(self.commit_block.take())
     }
 
     /// Says something to the recipient if it has heard nothing for long. KILL is noticed.
@@ -275,7 +280,7 @@ impl<'a, S: Session> Sender<'a, S> {
     }
 }
 
-impl<S: Session> Callbacks for Sender<'_, S> {
+impl<S: DonorSession> BlockOutput for Sender<'_, S> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.check_killed()?;
         self.send_block(view, file, len)
@@ -296,13 +301,5 @@ impl<S: Session> Callbacks for Sender<'_, S> {
         }
         self.output.framer.place(data.len())?.copy_from_slice(data);
         self.send_packet(view, data.len(), self.output.terms.packs)
-    }
-
-    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
-        Err(Error::Internal("Apply callback from Clone Server".to_owned()))
-    }
-
-    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
-        Err(Error::Internal("Apply callback from Clone Server".to_owned()))
     }
 }

@@ -9,11 +9,13 @@ use clone_protocol::CommandCode;
 use super::Shared;
 use super::block::{BlockReceiver, Expected, Received};
 use super::task::Task;
+use crate::engine::{BlockInput, View};
 use crate::error::{Error, NetworkError, Result};
-use crate::session::{Callbacks, Host, Link, Session, View};
+use crate::link::Link;
+use crate::session::{Host, RecipientSession};
 
 /// Feeds an engine from the task's data connection.
-pub(super) struct Applier<'a, 's, S: Session> {
+pub(super) struct Applier<'a, 's, S: RecipientSession> {
     task: &'a mut Task<'s, S>,
     locator_index: usize,
     /// The error of a callback. InnoDB drops it where it skips the data of a file that DDL has
@@ -22,7 +24,7 @@ pub(super) struct Applier<'a, 's, S: Session> {
     failure: Option<Error>,
 }
 
-impl<'a, 's, S: Session> Applier<'a, 's, S> {
+impl<'a, 's, S: RecipientSession> Applier<'a, 's, S> {
     pub(super) fn new(task: &'a mut Task<'s, S>, locator_index: usize) -> Self {
         Self { task, locator_index, failure: None }
     }
@@ -36,7 +38,7 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
     }
 
     /// A state of the snapshot begins or ended.
-    fn change_state(&mut self, view: &View<'_>) -> Result<()> {
+    fn next_state(&mut self, view: &View<'_>) -> Result<()> {
         if let Some(estimate) = view.state_change {
             self.task.next_stage(estimate);
             return Ok(());
@@ -59,7 +61,7 @@ impl<'a, 's, S: Session> Applier<'a, 's, S> {
 }
 
 /// The data of the descriptor at hand.
-fn receive<'l, S: Session>(
+fn receive<'l, S: RecipientSession>(
     session: &S,
     shared: &Shared<S>,
     link: &'l mut Option<S::Link>,
@@ -72,18 +74,14 @@ fn receive<'l, S: Session>(
 }
 
 /// Raises the error of a callback, and keeps it.
-fn note<S: Session>(session: &S, failure: &mut Option<Error>, error: &Error) {
+fn note<S: RecipientSession>(session: &S, failure: &mut Option<Error>, error: &Error) {
     session.raise(error);
     *failure = Some(Error::Raised(error.number()));
 }
 
-impl<S: Session> Callbacks for Applier<'_, '_, S> {
-    fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
-        Err(Error::NotSupported("Remote Clone Client".into()))
-    }
-
-    fn buffer(&mut self, view: &View<'_>, _: &[u8]) -> Result<()> {
-        let outcome = self.change_state(view);
+impl<S: RecipientSession> BlockInput for Applier<'_, '_, S> {
+    fn change_state(&mut self, view: &View<'_>) -> Result<()> {
+        let outcome = self.next_state(view);
         outcome.inspect_err(|error| note(self.task.session, &mut self.failure, error))
     }
 
@@ -106,6 +104,6 @@ impl<S: Session> Callbacks for Applier<'_, '_, S> {
     }
 
     fn add_estimate(&mut self, bytes: u64) {
-        self.task.session.host().board().add_estimate(bytes);
+        self.task.session.host().observer().add_estimate(bytes);
     }
 }

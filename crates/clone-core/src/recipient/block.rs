@@ -16,8 +16,10 @@ use clone_protocol::{Block, BlockForm, HandoverKey, Response};
 use zeroize::Zeroize;
 
 use super::answer::unexpected;
+use crate::engine::View;
 use crate::error::{Error, NetworkError, Result};
-use crate::session::{CLIENT, Packet, View};
+use crate::link::Packet;
+use crate::log_target::CLIENT;
 use crate::sink::{Origin, Sink, TargetFile};
 
 /// What is known of a data packet before the packet comes.

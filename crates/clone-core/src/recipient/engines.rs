@@ -3,19 +3,19 @@
 //! A task's part in the engines: it begins and ends there, and each descriptor that arrives goes there.
 
 use clone_protocol::EngineLocator;
-use clone_protocol::innodb::{self, StreamCheck, TaskRole};
+use clone_protocol::innodb::{StreamCheck, TaskRole};
 use zeroize::Zeroize;
 
 use super::answer::{locators_expected, unexpected};
 use super::apply::Applier;
 use super::block::Expected;
-use super::task::{Storage, Task};
+use super::task::{EngineSide, Task};
+use crate::engine::{Mode, ServerEngine};
 use crate::error::{Error, Result, number};
-use crate::params;
-use crate::session::{Engine, Host, Mode, Session};
-use crate::storage::{Destination, Located};
+use crate::session::RecipientSession;
+use crate::tasks::{DestinationTasks, EngineClone};
 
-impl<S: Session> Task<'_, S> {
+impl<S: RecipientSession> Task<'_, S> {
     /// Gives the descriptor at hand to its engine.
     pub(super) fn apply(&mut self, db_type: u8, locator_index: usize) -> Result<()> {
         let mut descriptor = std::mem::take(&mut self.descriptor);
@@ -39,33 +39,38 @@ impl<S: Session> Task<'_, S> {
         locator_index: usize,
         descriptor: &[u8],
     ) -> Result<()> {
-        let Storage::Active(destination) = &self.storage else { return Err(unexpected()) };
-        let task = destination.task(locator_index);
-        let Some(Located { engine, locator }) = self.shared.located().get(locator_index).cloned()
-        else {
+        let Some(clone) = self.shared.clones().get(locator_index).cloned() else {
             return Err(unexpected());
         };
-        if engine.db_type() != db_type {
+        if clone.engine.db_type() != db_type {
             let text = "Remote descriptor handlerton type mismatch";
             return Err(Error::Protocol(text.to_owned()));
         }
-        let Some(task) = task else { return Err(unexpected()) };
         self.expected = Expected::default();
-        if db_type == innodb::DB_TYPE {
+        if clone.is_innodb() {
             let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
             let checked = self.shared.stream.check_from(role, descriptor)?;
             self.expected = Expected { len: checked.data_len, holds_key: checked.key_in_data };
         }
+        // The engine's callbacks use all of the task but this.
+        let EngineSide::Active(tasks) = std::mem::replace(&mut self.engine_side, EngineSide::None)
+        else {
+            return Err(unexpected());
+        };
         let session = self.session;
         let mut applier = Applier::new(self, locator_index);
-        let applied =
-            engine.apply(session, &locator, task, locator_index, descriptor, &mut applier);
-        applier.finish(applied)
+        let applied = tasks.apply(session, &clone, locator_index, descriptor, &mut applier);
+        let applied = applier.finish(applied);
+        self.engine_side = EngineSide::Active(tasks);
+        applied
     }
 
     /// The engines of the donor's locators, which must be ours in the same order.
-    pub(super) fn resolve(&self, locators: Vec<EngineLocator>) -> Result<Vec<Located<S::Engine>>> {
-        let ours = self.shared.located().clone();
+    pub(super) fn resolve(
+        &self,
+        locators: Vec<EngineLocator>,
+    ) -> Result<Vec<EngineClone<S::Engine>>> {
+        let ours = self.shared.clones().clone();
         if ours.len() != locators.len() {
             return Err(locators_expected());
         }
@@ -75,67 +80,68 @@ impl<S: Session> Task<'_, S> {
                 if one.engine.db_type() != theirs.db_type || theirs.bytes.is_empty() {
                     return Err(locators_expected());
                 }
-                Ok(Located { engine: one.engine, locator: theirs.bytes })
+                Ok(EngineClone { engine: one.engine, locator: theirs.bytes })
             })
             .collect()
     }
 
     /// After INIT: everything is checked, and only then anything is changed.
-    pub(super) fn begin_clone(&mut self, mut located: Vec<Located<S::Engine>>) -> Result<()> {
+    pub(super) fn begin_clone(&mut self, mut located: Vec<EngineClone<S::Engine>>) -> Result<()> {
         let session = self.session;
         self.end_storage(0)?;
         let version = self.shared.version();
-        if let Some(master) = &self.master {
-            master.parameters.check(session, version)?;
+        if let Some(master) = &mut self.master {
+            master.parameters.version = version;
+            session.accept(&master.parameters)?;
         }
-        params::check_packet_limit(session)?;
         if self.shared.replaces_server() {
-            session.lock_backup(session.host().settings().ddl_timeout)?;
+            session.begin_replacing()?;
             if let Some(master) = &mut self.master {
-                master.is_backup_locked = true;
+                master.is_replacing = true;
             }
         }
         self.next_stage(0);
         let directory = self.shared.directory.as_deref();
-        let begun = Destination::begin(session, &mut located, Mode::Start, directory)?;
-        self.storage = Storage::Active(begun);
-        *self.shared.located() = located;
+        let begun = DestinationTasks::begin(session, &mut located, Mode::Start, directory)?;
+        self.engine_side = EngineSide::Active(begun);
+        *self.shared.clones() = located;
         Ok(())
     }
 
     /// After ATTACH: the engine waits until this recipient has reached the state that the donor's locator names.
-    pub(super) fn join_clone(&mut self, mut located: Vec<Located<S::Engine>>) -> Result<()> {
+    pub(super) fn join_clone(&mut self, mut located: Vec<EngineClone<S::Engine>>) -> Result<()> {
         let directory = self.shared.directory.as_deref();
-        let begun = Destination::begin(self.session, &mut located, Mode::AddTask, directory)?;
-        self.storage = Storage::Active(begun);
+        let begun = DestinationTasks::begin(self.session, &mut located, Mode::AddTask, directory)?;
+        self.engine_side = EngineSide::Active(begun);
         Ok(())
     }
 
     /// Lets the other tasks of the clone see that this one failed.
     pub(super) fn fail_storage(&self, error: &Error) {
-        if let Storage::Active(destination) = &self.storage {
-            let located = self.shared.located().clone();
+        if let EngineSide::Active(destination) = &self.engine_side {
+            let located = self.shared.clones().clone();
             destination.fail(self.session, &located, error.number());
         }
     }
 
     /// Ends the task in the engines, with `error` or 0.
     pub(super) fn end_storage(&mut self, error: u32) -> Result<()> {
-        match std::mem::replace(&mut self.storage, Storage::None) {
-            Storage::None => Ok(()),
-            Storage::Version(destination) | Storage::Active(destination) => {
-                let located = self.shared.located().clone();
+        match std::mem::replace(&mut self.engine_side, EngineSide::None) {
+            EngineSide::None => Ok(()),
+            EngineSide::Version(destination) | EngineSide::Active(destination) => {
+                let located = self.shared.clones().clone();
                 destination.end(self.session, &located, error)
             }
         }
     }
 
-    /// The backup lock of a clone that failed; after success it is kept until the server restarts.
-    pub(super) fn unlock_backup(&mut self) {
+    /// The server's data may change again after a clone that failed. After success it stays as it is
+    /// until the server restarts.
+    pub(super) fn end_replacing(&mut self) {
         if let Some(master) = &mut self.master
-            && std::mem::take(&mut master.is_backup_locked)
+            && std::mem::take(&mut master.is_replacing)
         {
-            self.session.unlock_backup();
+            self.session.end_replacing();
         }
     }
 }

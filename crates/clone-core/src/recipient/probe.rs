@@ -14,8 +14,11 @@ use clone_protocol::{CommandCode, EXTENSION_CONFIG, Offer, Packing, Response, in
 
 use super::answer::{donor_error, unexpected};
 use super::task::Task;
+use crate::engine::ServerEngine;
 use crate::error::{Error, Result};
-use crate::session::{Engine, Link, LinkKind, Session, Settings};
+use crate::link::{Link, LinkKind};
+use crate::session::RecipientSession;
+use crate::settings::Settings;
 
 /// What to offer with these settings.
 pub(super) fn offer(settings: &Settings) -> Offer {
@@ -26,7 +29,7 @@ pub(super) fn offer(settings: &Settings) -> Offer {
 /// More packets than this are no answer to EXIT.
 const MAX_ANSWERS: usize = 16;
 
-impl<S: Session> Task<'_, S> {
+impl<S: RecipientSession> Task<'_, S> {
     /// Before the first connection: asks the donor, if there is something to ask.
     ///
     /// # Errors
@@ -40,7 +43,7 @@ impl<S: Session> Task<'_, S> {
         let others: Vec<_> = engines
             .iter()
             .filter(|engine| engine.db_type() != innodb::DB_TYPE)
-            .map(Engine::name)
+            .map(ServerEngine::name)
             .collect();
         let wants_compression = shared.offer.packing != Packing::None;
         let is_stock = (wants_compression || !others.is_empty()) && !self.understands_offers()?;

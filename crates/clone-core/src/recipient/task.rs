@@ -16,10 +16,13 @@ use zeroize::Zeroize;
 use super::answer::{donor_error, locators_expected, unexpected};
 use super::block::{BlockReceiver, Expected};
 use super::{Shared, ends_connection};
+use crate::engine::{Mode, ServerEngine};
 use crate::error::{Error, NetworkError, Result, number};
-use crate::params::Parameters;
-use crate::session::{CLIENT, Engine, Host, Link, Mode, Session};
-use crate::storage::{Destination, Located};
+use crate::link::Link;
+use crate::log_target::CLIENT;
+use crate::parameters::Parameters;
+use crate::session::{Clock, Host, RecipientSession};
+use crate::tasks::{DestinationTasks, EngineClone};
 use crate::workers::Workers;
 
 /// Seconds that the donor gets for INIT beyond the lock wait: it loads tablespaces and looks through all tables.
@@ -29,14 +32,14 @@ const INIT_TIMEOUT_SECONDS: u32 = 300;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One thread of a recipient.
-pub(super) struct Task<'s, S: Session> {
+pub(super) struct Task<'s, S: RecipientSession> {
     pub(super) session: &'s S,
     pub(super) shared: Arc<Shared<S>>,
     /// The master has this; a worker does not.
-    pub(super) master: Option<Master>,
+    pub(super) master: Option<Master<S>>,
     pub(super) data: Option<S::Link>,
     pub(super) auxiliary: Option<S::Link>,
-    pub(super) storage: Storage,
+    pub(super) engine_side: EngineSide,
     /// The descriptor at hand: a copy, because the data that belongs to it overwrites the packet.
     pub(super) descriptor: Vec<u8>,
     /// What is known of the data that belongs to the descriptor at hand.
@@ -46,19 +49,19 @@ pub(super) struct Task<'s, S: Session> {
 }
 
 /// What only the master has: workers, the donor's parameters, and the session's lock.
-pub(super) struct Master {
-    pub(super) workers: Workers,
+pub(super) struct Master<S: RecipientSession> {
+    pub(super) workers: Workers<S::Host>,
     pub(super) parameters: Parameters,
-    pub(super) is_backup_locked: bool,
+    pub(super) is_replacing: bool,
 }
 
 /// How far the task is in the engines.
 #[derive(Debug)]
-pub(super) enum Storage {
+pub(super) enum EngineSide {
     None,
     /// Begun only to learn the format version.
-    Version(Destination),
-    Active(Destination),
+    Version(DestinationTasks),
+    Active(DestinationTasks),
 }
 
 /// What a packet of the donor asks for; data has been copied out of it.
@@ -85,9 +88,13 @@ struct Takes {
     parameters: bool,
 }
 
-impl<'s, S: Session> Task<'s, S> {
-    pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>, workers: Workers) -> Self {
-        let master = Master { workers, parameters: Parameters::default(), is_backup_locked: false };
+impl<'s, S: RecipientSession> Task<'s, S> {
+    pub(super) fn master(
+        session: &'s S,
+        shared: Arc<Shared<S>>,
+        workers: Workers<S::Host>,
+    ) -> Self {
+        let master = Master { workers, parameters: Parameters::default(), is_replacing: false };
         Self { master: Some(master), ..Self::worker(session, shared) }
     }
 
@@ -98,7 +105,7 @@ impl<'s, S: Session> Task<'s, S> {
             master: None,
             data: None,
             auxiliary: None,
-            storage: Storage::None,
+            engine_side: EngineSide::None,
             descriptor: Vec::new(),
             expected: Expected::default(),
             receiver: BlockReceiver::default(),
@@ -156,7 +163,7 @@ impl<'s, S: Session> Task<'s, S> {
     /// engines have to hear of it, since it may be at work in another one by now than that which failed here.
     pub(super) fn report_local_error(&mut self, error: &Error) {
         let error = i32::try_from(error.number()).unwrap_or(i32::MAX);
-        let engines = self.shared.located().len();
+        let engines = self.shared.clones().len();
         for index in 0..engines {
             let Ok(locator) = self.wire_locator(index) else { continue };
             let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
@@ -167,12 +174,8 @@ impl<'s, S: Session> Task<'s, S> {
     }
 
     fn wire_locator(&self, locator_index: usize) -> Result<EngineLocator> {
-        let one = self.shared.located().get(locator_index).map(Located::to_wire::<S>);
-        let mut locator = one.ok_or_else(locators_expected)?;
-        if self.session.host().debug_keyword("clone_send_invalid_ack_locator_db_type") {
-            locator.db_type = 0xff;
-        }
-        Ok(locator)
+        let one = self.shared.clones().get(locator_index).map(EngineClone::to_wire);
+        one.ok_or_else(locators_expected)
     }
 
     fn send_auxiliary(&mut self, command: &Command<'_>) -> Result<()> {
@@ -199,7 +202,7 @@ impl<'s, S: Session> Task<'s, S> {
                 let engines = session.engines();
                 let mut located: Vec<_> = engines
                     .into_iter()
-                    .map(|engine| Located { engine, locator: Vec::new() })
+                    .map(|engine| EngineClone { engine, locator: Vec::new() })
                     .collect();
                 if located.is_empty() || located.len() > MAX_ENGINES {
                     return Err(Error::NotSupported(
@@ -207,20 +210,21 @@ impl<'s, S: Session> Task<'s, S> {
                     ));
                 }
                 let directory = self.shared.directory.as_deref();
-                let begun = Destination::begin(session, &mut located, Mode::Version, directory)?;
-                self.storage = Storage::Version(begun);
-                *self.shared.located() = located;
+                let begun =
+                    DestinationTasks::begin(session, &mut located, Mode::Version, directory)?;
+                self.engine_side = EngineSide::Version(begun);
+                *self.shared.clones() = located;
                 Ok(Command::Init(self.init_payload()))
             }
             CommandCode::Reinit => {
-                if let Storage::Active(destination) = &self.storage {
-                    let mut located = self.shared.located().clone();
+                if let EngineSide::Active(destination) = &self.engine_side {
+                    let mut located = self.shared.clones().clone();
                     destination.restart(session, &mut located, self.shared.directory.as_deref())?;
                     for one in located.iter().filter(|one| one.engine.db_type() == innodb::DB_TYPE)
                     {
                         self.shared.stream.resume(&one.locator)?;
                     }
-                    *self.shared.located() = located;
+                    *self.shared.clones() = located;
                 }
                 Ok(Command::Reinit(self.init_payload()))
             }
@@ -232,21 +236,8 @@ impl<'s, S: Session> Task<'s, S> {
 
     fn init_payload(&self) -> Init {
         let host = self.session.host();
-        if host.debug_keyword("clone_set_to_protocol_version_3") {
-            self.shared.version.store(Version::V3.number(), Ordering::Relaxed);
-        }
         let settings = host.settings();
-        let mut locators: Vec<_> =
-            self.shared.located().iter().map(|one| one.to_wire::<S>()).collect();
-        for locator in &mut locators {
-            if host.debug_keyword("clone_send_invalid_locator_db_type") {
-                locator.db_type = 0xff;
-            }
-            if host.debug_keyword("clone_send_locator_db_type_without_clone_callbacks") {
-                const DB_TYPE_MYISAM: u8 = 9;
-                locator.db_type = DB_TYPE_MYISAM;
-            }
-        }
+        let locators = self.shared.clones().iter().map(|one| one.to_wire()).collect();
         Init {
             version: self.shared.version.load(Ordering::Relaxed),
             ddl_timeout: settings.ddl_timeout,
@@ -263,7 +254,7 @@ impl<'s, S: Session> Task<'s, S> {
         &mut self,
         command: &Command<'_>,
         payload: &mut Vec<u8>,
-    ) -> Result<Option<Vec<Located<S::Engine>>>> {
+    ) -> Result<Option<Vec<EngineClone<S::Engine>>>> {
         let session = self.session;
         command.encode_payload(payload);
         if matches!(command, Command::Execute) {
@@ -366,7 +357,7 @@ impl<'s, S: Session> Task<'s, S> {
             _ if !takes.parameters => return Err(unexpected()),
             parameter => {
                 if let Some(master) = &mut self.master {
-                    master.parameters.take(session, &parameter)?;
+                    master.parameters.take(&parameter)?;
                 }
                 Event::Parameter
             }
@@ -386,7 +377,7 @@ impl<'s, S: Session> Task<'s, S> {
                 if matches!(command, Command::Init(init) if init.locators.len() > 1)
                     && u32::try_from(code) == Ok(number::ER_CLONE_PROTOCOL) =>
             {
-                let located = self.shared.located();
+                let located = self.shared.clones();
                 let others = located.iter().filter(|one| one.engine.db_type() != innodb::DB_TYPE);
                 let names: Vec<_> = others.map(|one| one.engine.name()).collect();
                 let names = names.join(", ");

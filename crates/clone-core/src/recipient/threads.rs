@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use super::task::{Master, Task};
-use crate::session::{Host, Session, Work, WorkerKind};
+use crate::session::{Host, RecipientSession, Work, WorkerKind};
 
-impl<S: Session> Task<'_, S> {
+impl<S: RecipientSession> Task<'_, S> {
     /// Starts the workers that the clone begins with.
     pub(super) fn spawn_initial_workers(&mut self) {
         let host = self.session.host();
         let (settings, processors) = (host.settings(), host.processors());
-        let initial = |master: &Master| master.workers.initial(&settings, processors);
+        let initial = |master: &Master<S>| master.workers.initial(&settings, processors);
         let wanted = self.master.as_ref().map_or(0, initial);
         self.grow(wanted);
     }

@@ -11,11 +11,13 @@ mod destination;
 mod source;
 mod tasks;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use clone_core::engine::{Begun, BlockInput, BlockOutput, Engine, Mode, ServerEngine, TaskId};
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Begun, Callbacks, Engine, Host, Mode, Session};
+use clone_core::session::{Host, Variables};
 use clone_protocol::innodb::{
     DB_TYPE, Descriptor, Locator, SnapshotState, VERSION, VERSION_LOCATOR_LEN,
 };
@@ -109,10 +111,12 @@ impl Innodb {
         self.system().balance
     }
 
-    pub(super) fn lend_ddl_timeout(&self, seconds: u32, begin: &mut dyn FnMut()) {
+    /// Runs `begin` with the recipient's `clone_ddl_timeout`.
+    fn with_ddl_timeout<R>(&self, seconds: u32, begin: impl FnOnce() -> R) -> R {
         let before = self.system().ddl_timeout.replace(seconds);
-        begin();
+        let begun = begin();
         self.system().ddl_timeout = before;
+        begun
     }
 
     fn system(&self) -> MutexGuard<'_, System> {
@@ -168,7 +172,7 @@ impl Innodb {
     }
 }
 
-impl Engine<SimSession> for InnodbEngine {
+impl ServerEngine<SimSession> for InnodbEngine {
     fn db_type(&self) -> u8 {
         DB_TYPE
     }
@@ -176,33 +180,41 @@ impl Engine<SimSession> for InnodbEngine {
     fn name(&self) -> String {
         "InnoDB".to_owned()
     }
+}
 
-    fn begin(&self, session: &SimSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
+impl Engine<SimSession> for InnodbEngine {
+    fn begin(
+        &self,
+        session: &SimSession,
+        locator: Option<&[u8]>,
+        mode: Mode,
+        ddl_timeout: u32,
+    ) -> Result<Begun> {
         session.host.sim.pause();
         let locator = locator.map(|bytes| parse_locator(session, bytes)).transpose()?;
-        session.host.innodb.begin_source(session, locator.as_ref(), mode)
+        let innodb = &session.host.innodb;
+        innodb
+            .with_ddl_timeout(ddl_timeout, || innodb.begin_source(session, locator.as_ref(), mode))
     }
 
     fn copy(
         &self,
         session: &SimSession,
-        locator: &[u8],
-        task: u32,
+        task: TaskId<'_>,
         _: u32,
-        locator_index: usize,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockOutput,
     ) -> Result<()> {
         session.host.sim.pause();
-        assert_eq!(locator_index, 0);
-        let source = session.host.innodb.source(locator);
-        source.copy(session, task, callbacks)
+        assert_eq!(task.index, 0);
+        let source = session.host.innodb.source(task.locator);
+        source.copy(session, task.number, callbacks)
     }
 
     fn ack(
         &self,
         session: &SimSession,
         locator: &[u8],
-        error: i32,
+        error: u32,
         descriptor: &[u8],
     ) -> Result<()> {
         session.host.sim.pause();
@@ -215,7 +227,7 @@ impl Engine<SimSession> for InnodbEngine {
             source.tasks.set_error(number::ER_QUERY_INTERRUPTED);
             return Err(interrupted(session));
         }
-        if let Ok(error @ 1..) = u32::try_from(error) {
+        if error != 0 {
             source.tasks.set_error(error);
             return Ok(());
         }
@@ -226,9 +238,9 @@ impl Engine<SimSession> for InnodbEngine {
         Ok(())
     }
 
-    fn end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
+    fn end(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
-        session.host.innodb.end_source(session, locator, task, error);
+        session.host.innodb.end_source(session, task.locator, task.number, error);
         Ok(())
     }
 
@@ -237,7 +249,7 @@ impl Engine<SimSession> for InnodbEngine {
         session: &SimSession,
         locator: Option<&[u8]>,
         mode: Mode,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Begun> {
         session.host.sim.pause();
         let locator = locator.map(|bytes| parse_locator(session, bytes)).transpose()?;
@@ -247,28 +259,26 @@ impl Engine<SimSession> for InnodbEngine {
     fn apply(
         &self,
         session: &SimSession,
-        locator: &[u8],
-        task: u32,
-        locator_index: usize,
+        task: TaskId<'_>,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         session.host.sim.pause();
-        assert_eq!(locator_index, 0);
-        let destination = session.host.innodb.destination(locator);
-        destination.apply(session, task, descriptor, callbacks)
+        assert_eq!(task.index, 0);
+        let destination = session.host.innodb.destination(task.locator);
+        destination.apply(session, task.number, descriptor, callbacks)
     }
 
-    fn apply_error(&self, session: &SimSession, locator: &[u8], _: u32, error: u32) -> Result<()> {
+    fn apply_error(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
         assert_ne!(error, 0);
-        session.host.innodb.destination(locator).tasks.set_error(error);
+        session.host.innodb.destination(task.locator).tasks.set_error(error);
         Ok(())
     }
 
-    fn apply_end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
+    fn apply_end(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
-        session.host.innodb.end_destination(session, locator, task, error)
+        session.host.innodb.end_destination(session, task.locator, task.number, error)
     }
 }
 
@@ -310,7 +320,7 @@ fn interrupted(session: &SimSession) -> Error {
 
 /// Minutes that a donor keeps a clone after a network failure. InnoDB reads the variable by name.
 fn donor_timeout(session: &SimSession) -> Duration {
-    let minutes = session.configs(&["clone_donor_timeout_after_network_failure"]).unwrap();
+    let minutes = session.variables(&["clone_donor_timeout_after_network_failure"]).unwrap();
     Duration::from_secs(60 * minutes[0].parse::<u64>().unwrap())
 }
 

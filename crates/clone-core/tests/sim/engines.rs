@@ -2,8 +2,10 @@
 
 //! All engines of a server under one type.
 
+use std::path::Path;
+
+use clone_core::engine::{Begun, BlockInput, BlockOutput, Engine, Mode, ServerEngine, TaskId};
 use clone_core::error::Result;
-use clone_core::session::{Begun, Callbacks, Engine, Mode};
 
 use super::engine::InnodbEngine;
 use super::follower::FollowerEngine;
@@ -16,9 +18,10 @@ pub(crate) enum SimEngine {
     Follower,
 }
 
-/// Has the engine itself answer.
+/// Has the engine itself answer. As in `src/mysqld/engine.rs` the errors of an engine of this project
+/// are raised by its caller.
 macro_rules! ask {
-    ($handle:expr, $engine:ident => $answer:expr) => {
+    ($handle:expr, $session:expr, $engine:ident => $answer:expr) => {
         match $handle {
             SimEngine::Innodb => {
                 let $engine = InnodbEngine;
@@ -26,73 +29,76 @@ macro_rules! ask {
             }
             SimEngine::Follower => {
                 let $engine = FollowerEngine;
-                $answer
+                $answer.inspect_err(|error| $session.raise_any(error))
             }
         }
     };
 }
 
-/// The same. As in `src/mysqld/engine.rs` the errors of an engine of this project are raised by who calls it.
-macro_rules! raised {
-    ($handle:expr, $session:expr, $engine:ident => $answer:expr) => {
-        match $handle {
-            SimEngine::Innodb => ask!($handle, $engine => $answer),
-            SimEngine::Follower => {
-                ask!($handle, $engine => $answer).inspect_err(|error| $session.raise_any(error))
-            }
-        }
-    };
-}
-
-impl Engine<SimSession> for SimEngine {
+impl ServerEngine<SimSession> for SimEngine {
     fn db_type(&self) -> u8 {
-        ask!(self, engine => engine.db_type())
+        match self {
+            SimEngine::Innodb => InnodbEngine.db_type(),
+            SimEngine::Follower => FollowerEngine.db_type(),
+        }
     }
 
     fn name(&self) -> String {
-        ask!(self, engine => engine.name())
-    }
-
-    fn begin(&self, session: &SimSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
-        raised!(self, session, engine => engine.begin(session, locator, mode))
+        match self {
+            SimEngine::Innodb => InnodbEngine.name(),
+            SimEngine::Follower => FollowerEngine.name(),
+        }
     }
 
     fn follows(&self) -> bool {
-        ask!(self, engine => engine.follows())
+        match self {
+            SimEngine::Innodb => InnodbEngine.follows(),
+            SimEngine::Follower => FollowerEngine.follows(),
+        }
+    }
+}
+
+impl Engine<SimSession> for SimEngine {
+    fn begin(
+        &self,
+        session: &SimSession,
+        locator: Option<&[u8]>,
+        mode: Mode,
+        ddl_timeout: u32,
+    ) -> Result<Begun> {
+        ask!(self, session, engine => engine.begin(session, locator, mode, ddl_timeout))
     }
 
     fn prepare_point(&self, session: &SimSession, locator: &[u8]) -> Result<()> {
-        raised!(self, session, engine => engine.prepare_point(session, locator))
+        ask!(self, session, engine => engine.prepare_point(session, locator))
     }
 
     fn fix_point(&self, session: &SimSession, locator: &[u8]) -> Result<()> {
-        raised!(self, session, engine => engine.fix_point(session, locator))
+        ask!(self, session, engine => engine.fix_point(session, locator))
     }
 
     fn copy(
         &self,
         session: &SimSession,
-        locator: &[u8],
-        task: u32,
+        task: TaskId<'_>,
         buffer_size: u32,
-        index: usize,
-        callbacks: &mut dyn Callbacks,
+        output: &mut dyn BlockOutput,
     ) -> Result<()> {
-        raised!(self, session, engine => engine.copy(session, locator, task, buffer_size, index, callbacks))
+        ask!(self, session, engine => engine.copy(session, task, buffer_size, output))
     }
 
     fn ack(
         &self,
         session: &SimSession,
         locator: &[u8],
-        error: i32,
+        error: u32,
         descriptor: &[u8],
     ) -> Result<()> {
-        raised!(self, session, engine => engine.ack(session, locator, error, descriptor))
+        ask!(self, session, engine => engine.ack(session, locator, error, descriptor))
     }
 
-    fn end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        raised!(self, session, engine => engine.end(session, locator, task, error))
+    fn end(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
+        ask!(self, session, engine => engine.end(session, task, error))
     }
 
     fn apply_begin(
@@ -100,34 +106,26 @@ impl Engine<SimSession> for SimEngine {
         session: &SimSession,
         locator: Option<&[u8]>,
         mode: Mode,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Begun> {
-        raised!(self, session, engine => engine.apply_begin(session, locator, mode, directory))
+        ask!(self, session, engine => engine.apply_begin(session, locator, mode, directory))
     }
 
     fn apply(
         &self,
         session: &SimSession,
-        locator: &[u8],
-        task: u32,
-        index: usize,
+        task: TaskId<'_>,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        input: &mut dyn BlockInput,
     ) -> Result<()> {
-        raised!(self, session, engine => engine.apply(session, locator, task, index, descriptor, callbacks))
+        ask!(self, session, engine => engine.apply(session, task, descriptor, input))
     }
 
-    fn apply_error(
-        &self,
-        session: &SimSession,
-        locator: &[u8],
-        task: u32,
-        error: u32,
-    ) -> Result<()> {
-        raised!(self, session, engine => engine.apply_error(session, locator, task, error))
+    fn apply_error(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
+        ask!(self, session, engine => engine.apply_error(session, task, error))
     }
 
-    fn apply_end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        raised!(self, session, engine => engine.apply_end(session, locator, task, error))
+    fn apply_end(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
+        ask!(self, session, engine => engine.apply_end(session, task, error))
     }
 }

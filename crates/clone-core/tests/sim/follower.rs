@@ -12,11 +12,12 @@ mod files;
 mod source;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use clone_core::engine::{Begun, BlockInput, BlockOutput, Engine, Mode, ServerEngine, TaskId};
 use clone_core::error::{Error, Result};
-use clone_core::session::{Begun, Callbacks, Engine, Mode};
 use clone_protocol::rocksdb::{CloneId, DB_TYPE_PERCONA, Locator};
 
 pub(crate) use data::{clone_directory, committed, compare};
@@ -176,7 +177,7 @@ impl Follower {
     }
 }
 
-impl Engine<SimSession> for FollowerEngine {
+impl ServerEngine<SimSession> for FollowerEngine {
     fn db_type(&self) -> u8 {
         FOLLOWER
     }
@@ -185,7 +186,20 @@ impl Engine<SimSession> for FollowerEngine {
         "ROCKSDB".to_owned()
     }
 
-    fn begin(&self, session: &SimSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
+    fn follows(&self) -> bool {
+        true
+    }
+}
+
+impl Engine<SimSession> for FollowerEngine {
+    fn begin(
+        &self,
+        session: &SimSession,
+        locator: Option<&[u8]>,
+        mode: Mode,
+        ddl_timeout: u32,
+    ) -> Result<Begun> {
+        let _ = ddl_timeout;
         session.host.sim.pause();
         let follower = &session.host.follower;
         let locator = locator.map(Locator::parse).transpose()?;
@@ -202,10 +216,6 @@ impl Engine<SimSession> for FollowerEngine {
         };
         follower.count(mode, task, true);
         Ok(Begun { locator: Locator::of(id).to_bytes(), task })
-    }
-
-    fn follows(&self) -> bool {
-        true
     }
 
     fn prepare_point(&self, session: &SimSession, locator: &[u8]) -> Result<()> {
@@ -226,32 +236,30 @@ impl Engine<SimSession> for FollowerEngine {
     fn copy(
         &self,
         session: &SimSession,
-        locator: &[u8],
-        task: u32,
+        task: TaskId<'_>,
         _: u32,
-        _: usize,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockOutput,
     ) -> Result<()> {
-        let snapshot = session.host.follower.snapshot(locator)?;
-        snapshot.send(session, task, callbacks)
+        let snapshot = session.host.follower.snapshot(task.locator)?;
+        snapshot.send(session, task.number, callbacks)
     }
 
-    fn ack(&self, session: &SimSession, locator: &[u8], error: i32, _: &[u8]) -> Result<()> {
+    fn ack(&self, session: &SimSession, locator: &[u8], error: u32, _: &[u8]) -> Result<()> {
         let snapshot = session.host.follower.snapshot(locator)?;
-        match u32::try_from(error) {
-            Ok(error @ 1..) => snapshot.fail(&Error::Raised(error)),
-            _ => return Err(protocol("acknowledgement without an error")),
+        match error {
+            0 => return Err(protocol("acknowledgement without an error")),
+            _ => snapshot.fail(&Error::Raised(error)),
         }
         Ok(())
     }
 
-    fn end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
+    fn end(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
         let follower = &session.host.follower;
         follower.system().balance.ended += 1;
-        let snapshot = follower.snapshot(locator)?;
-        if snapshot.end(session, task, error)
-            && let Locator::Clone { id, .. } = Locator::parse(locator)?
+        let snapshot = follower.snapshot(task.locator)?;
+        if snapshot.end(session, task.number, error)
+            && let Locator::Clone { id, .. } = Locator::parse(task.locator)?
         {
             follower.system().snapshots.remove(&id);
         }
@@ -263,7 +271,7 @@ impl Engine<SimSession> for FollowerEngine {
         session: &SimSession,
         locator: Option<&[u8]>,
         mode: Mode,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Begun> {
         session.host.sim.pause();
         let follower = &session.host.follower;
@@ -290,32 +298,30 @@ impl Engine<SimSession> for FollowerEngine {
     fn apply(
         &self,
         session: &SimSession,
-        locator: &[u8],
-        task: u32,
-        _: usize,
+        task: TaskId<'_>,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         session.host.sim.pause();
-        session.host.follower.run(locator)?.apply(session, task, descriptor, callbacks)
+        session.host.follower.run(task.locator)?.apply(session, task.number, descriptor, callbacks)
     }
 
-    fn apply_error(&self, session: &SimSession, locator: &[u8], _: u32, error: u32) -> Result<()> {
+    fn apply_error(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
-        session.host.follower.run(locator)?.fail(&Error::Raised(error));
+        session.host.follower.run(task.locator)?.fail(&Error::Raised(error));
         Ok(())
     }
 
-    fn apply_end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
+    fn apply_end(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
         let follower = &session.host.follower;
         follower.system().balance.ended += 1;
-        if Locator::parse(locator)? == Locator::Version {
+        if Locator::parse(task.locator)? == Locator::Version {
             return Ok(());
         }
-        let run = follower.run(locator)?;
-        if task != MAIN {
-            run.end_worker(task, error);
+        let run = follower.run(task.locator)?;
+        if task.number != MAIN {
+            run.end_worker(task.number, error);
             return Ok(());
         }
         let ended = run.end(session, error);

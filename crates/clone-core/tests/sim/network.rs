@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clone_core::error::number;
-use clone_core::session::LinkKind;
+use clone_core::link::LinkKind;
 use clone_protocol::Response;
 
 pub(crate) use links::SimLink;

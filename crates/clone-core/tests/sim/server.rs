@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
-use clone_core::session::{Host, PluginName, ReleaseFacts, Settings, Work, WorkerKind};
+use clone_core::session::{Clock, Host, Observer, PluginName, Work, WorkerKind};
+use clone_core::settings::{ReleaseFacts, Settings};
 
 use super::commits::Commits;
 use super::engine::Innodb;
@@ -35,7 +36,7 @@ pub(crate) struct SimHost {
     pub(crate) directory: PathBuf,
     settings: Mutex<Settings>,
     board: StatusBoard,
-    donor_clones: DonorClones<SimEngine>,
+    pub(crate) donor_clones: DonorClones<SimEngine>,
     log: Mutex<Vec<String>>,
     sessions: Mutex<Sessions>,
     lock: Mutex<BackupLock>,
@@ -119,6 +120,11 @@ impl SimHost {
         self.facts.lock().unwrap()
     }
 
+    /// What the performance schema shows.
+    pub(crate) fn board(&self) -> &StatusBoard {
+        &self.board
+    }
+
     /// Writes a line to the log.
     pub(super) fn log(&self, target: &str, text: &str) {
         self.sim.pause();
@@ -200,25 +206,7 @@ impl SimHost {
     }
 }
 
-impl Host for SimHost {
-    type Session = SimSession;
-
-    fn settings(&self) -> Settings {
-        *self.settings.lock().unwrap()
-    }
-
-    fn release(&self) -> ReleaseFacts {
-        self.facts().release
-    }
-
-    fn board(&self) -> &StatusBoard {
-        &self.board
-    }
-
-    fn donor_clones(&self) -> &DonorClones<SimEngine> {
-        &self.donor_clones
-    }
-
+impl Clock for SimHost {
     fn now(&self) -> Duration {
         self.sim.now()
     }
@@ -229,6 +217,23 @@ impl Host for SimHost {
 
     fn sleep(&self, duration: Duration) {
         self.sim.sleep(duration);
+    }
+}
+
+impl Host for SimHost {
+    type Session = SimSession;
+    type Thread = JoinHandle<()>;
+
+    fn settings(&self) -> Settings {
+        *self.settings.lock().unwrap()
+    }
+
+    fn release(&self) -> ReleaseFacts {
+        self.facts().release
+    }
+
+    fn observer(&self) -> &dyn Observer {
+        &self.board
     }
 
     fn spawn(
@@ -244,10 +249,6 @@ impl Host for SimHost {
         Ok(self.sim.spawn(format!("{} worker", self.name), move || {
             work(&SimSession::worker(&host));
         }))
-    }
-
-    fn lend_ddl_timeout(&self, seconds: u32, begin: &mut dyn FnMut()) {
-        self.innodb.lend_ddl_timeout(seconds, begin);
     }
 }
 

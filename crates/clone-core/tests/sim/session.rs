@@ -7,9 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use clone_core::checks::{self, ServerChecks};
 use clone_core::compat::versions_compatible;
+use clone_core::engine::{Cancel, ServerEngine};
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Donor, Engine, LinkKind, PluginName, ServerRelease, Session};
+use clone_core::link::{Donor, LinkKind};
+use clone_core::parameters::{Parameters, ServerRelease};
+use clone_core::session::{
+    DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, Variables,
+};
 
 use super::commits::CommitBlock;
 use super::engines::SimEngine;
@@ -79,7 +85,7 @@ impl SimSession {
         {
             self.raise_text(*number, "of another session");
         }
-        self.raise(error);
+        Session::raise(self, error);
     }
 
     /// Everything that was raised.
@@ -104,23 +110,19 @@ impl Drop for SimSession {
     }
 }
 
-impl Session for SimSession {
-    type Host = SimHost;
-    type Engine = SimEngine;
-    type Link = SimLink;
-    type CommitBlock = CommitBlock;
-
-    fn host(&self) -> &Arc<SimHost> {
-        &self.host
-    }
-
-    fn id(&self) -> u32 {
-        self.handle.id
-    }
-
+impl Cancel for SimSession {
     fn is_killed(&self) -> bool {
         self.host.sim.pause();
         self.handle.is_killed()
+    }
+}
+
+impl Session for SimSession {
+    type Host = SimHost;
+    type Engine = SimEngine;
+
+    fn host(&self) -> &Arc<SimHost> {
+        &self.host
     }
 
     fn raise(&self, error: &Error) {
@@ -140,14 +142,85 @@ impl Session for SimSession {
         self.diagnostics.borrow().first().cloned()
     }
 
-    fn configs(&self, names: &[&str]) -> Result<Vec<String>> {
+    fn engines(&self) -> Vec<SimEngine> {
+        let follower = self.host.follower.is_installed().then_some(SimEngine::Follower);
+        [Some(SimEngine::Innodb), follower].into_iter().flatten().collect()
+    }
+}
+
+impl Variables for SimSession {
+    fn variables(&self, names: &[&str]) -> Result<Vec<String>> {
         names.iter().map(|name| self.variable(name)).collect()
     }
+}
 
+impl ServerSession for SimSession {
+    type CommitBlock = CommitBlock;
+
+    fn lock_backup(&self, timeout_seconds: u32) -> Result<()> {
+        self.host.sim.pause();
+        let timeout = Duration::from_secs(timeout_seconds.into());
+        if self.host.acquire_backup_lock(self.handle.id, timeout) {
+            return Ok(());
+        }
+        Err(self.raise_text(number::ER_LOCK_WAIT_TIMEOUT, "Lock wait timeout exceeded"))
+    }
+
+    fn unlock_backup(&self) {
+        self.host.sim.pause();
+        self.host.release_backup_lock(self.handle.id);
+    }
+
+    fn block_commits(
+        &self,
+        timeout_seconds: u32,
+        wait: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<CommitBlock> {
+        CommitBlock::new(self, Duration::from_secs(timeout_seconds.into()), wait)
+    }
+}
+
+impl DonorSession for SimSession {
     fn collations(&self) -> Result<Vec<String>> {
         Ok(self.host.facts().collations.clone())
     }
 
+    fn plugins(&self) -> Result<Vec<PluginName>> {
+        Ok(self.host.facts().plugins.clone())
+    }
+
+    fn maturity(&self) -> &'static str {
+        self.host.facts().maturity
+    }
+
+    fn mark_donor_statement(&self) {}
+
+    fn engine(&self, db_type: u8) -> Option<SimEngine> {
+        self.engines().into_iter().find(|engine| engine.db_type() == db_type)
+    }
+}
+
+impl RecipientSession for SimSession {
+    type Link = SimLink;
+
+    fn connect(&self, donor: &Donor, kind: LinkKind, _: bool) -> Result<SimLink> {
+        SimLink::connect(self, donor, kind)
+    }
+
+    fn accept(&self, donor: &Parameters) -> Result<()> {
+        checks::check(self, donor)
+    }
+
+    fn begin_replacing(&self) -> Result<()> {
+        self.lock_backup(self.host.settings().ddl_timeout)
+    }
+
+    fn end_replacing(&self) {
+        self.unlock_backup();
+    }
+}
+
+impl ServerChecks for SimSession {
     fn check_collations(&self, names: &[String]) -> Result<()> {
         let known = self.host.facts().collations.clone();
         let mut outcome = Ok(());
@@ -158,9 +231,9 @@ impl Session for SimSession {
     }
 
     /// `clone_protocol_service.cc:mysql_clone_validate_configs`.
-    fn check_configs(&self, configs: &[(String, String)]) -> Result<()> {
+    fn check_variables(&self, variables: &[(String, String)]) -> Result<()> {
         let mut outcome = Ok(());
-        for (name, donor) in configs {
+        for (name, donor) in variables {
             let ours = self.variable(name)?;
             match name.as_str() {
                 "version" if !self.host.facts().compares_version_as_variable => {}
@@ -194,13 +267,7 @@ impl Session for SimSession {
     }
 
     fn maturity(&self) -> &'static str {
-        self.host.facts().maturity
-    }
-
-    fn mark_donor_statement(&self) {}
-
-    fn plugins(&self) -> Result<Vec<PluginName>> {
-        Ok(self.host.facts().plugins.clone())
+        DonorSession::maturity(self)
     }
 
     fn has_plugin(&self, name: &str) -> bool {
@@ -211,38 +278,7 @@ impl Session for SimSession {
         self.host.facts().libraries.iter().any(|known| known == library)
     }
 
-    fn lock_backup(&self, timeout_seconds: u32) -> Result<()> {
-        self.host.sim.pause();
-        let timeout = Duration::from_secs(timeout_seconds.into());
-        if self.host.acquire_backup_lock(self.handle.id, timeout) {
-            return Ok(());
-        }
-        Err(self.raise_text(number::ER_LOCK_WAIT_TIMEOUT, "Lock wait timeout exceeded"))
-    }
-
-    fn unlock_backup(&self) {
-        self.host.sim.pause();
-        self.host.release_backup_lock(self.handle.id);
-    }
-
-    fn block_commits(
-        &self,
-        timeout_seconds: u32,
-        wait: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<CommitBlock> {
-        CommitBlock::new(self, Duration::from_secs(timeout_seconds.into()), wait)
-    }
-
-    fn engines(&self) -> Vec<SimEngine> {
-        let follower = self.host.follower.is_installed().then_some(SimEngine::Follower);
-        [Some(SimEngine::Innodb), follower].into_iter().flatten().collect()
-    }
-
-    fn engine(&self, db_type: u8) -> Option<SimEngine> {
-        self.engines().into_iter().find(|engine| engine.db_type() == db_type)
-    }
-
-    fn connect(&self, donor: &Donor, kind: LinkKind, _: bool) -> Result<SimLink> {
-        SimLink::connect(self, donor, kind)
+    fn raise(&self, error: &Error) {
+        Session::raise(self, error);
     }
 }

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use clone_core::board::Begin;
 use clone_core::error::{Error, Result};
+use clone_core::link::Donor;
 use clone_core::progress::Stage;
-use clone_core::session::{Donor, Host, Session, Settings};
+use clone_core::session::{Clock, Session};
+use clone_core::settings::Settings;
 use clone_core::status::State;
 use clone_core::{local, recipient};
 use clone_protocol::innodb::SnapshotState;
@@ -157,10 +160,18 @@ impl World {
             Target::Directory(name) => Some(self.path(name)),
             Target::Server => None,
         };
-        let text = directory.as_ref().map(|path| path.to_str().unwrap().to_owned());
         let session = SimSession::user(&self.recipient);
         let started = self.sim.now();
-        let result = recipient::clone_instance(&session, donor, text);
+        let begin = Begin {
+            pid: session.handle.id,
+            source: Some((&donor.host.clone(), donor.port)),
+            destination: directory.as_ref().map(|path| path.to_str().unwrap()),
+            now_us: self.recipient.unix_micros(),
+        };
+        let result = self
+            .recipient
+            .board()
+            .run(&session, begin, || recipient::clone_instance(&session, donor, directory.clone()));
         let path = directory.unwrap_or_else(|| self.recipient.directory.join("replaced"));
         let outcome = self.outcome(&session, result, started);
         self.check_clone(&outcome, &path, target);
@@ -172,7 +183,14 @@ impl World {
         let path = self.path(name);
         let session = SimSession::user(&self.donor);
         let started = self.sim.now();
-        let result = local::clone_local(&session, path.to_str().unwrap().to_owned());
+        let begin = Begin {
+            pid: session.handle.id,
+            source: None,
+            destination: path.to_str(),
+            now_us: self.donor.unix_micros(),
+        };
+        let result =
+            self.donor.board().run(&session, begin, || local::clone_local(&session, path.clone()));
         let outcome = self.outcome(&session, result, started);
         if !outcome.is_second() {
             self.check_board(&self.donor, &outcome, Target::Directory(name));

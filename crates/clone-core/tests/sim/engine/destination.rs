@@ -6,11 +6,11 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use clone_core::engine::{Begun, BlockInput, Mode, View};
 use clone_core::error::{Result, number};
-use clone_core::session::{Begun, Callbacks, Mode, View};
 use clone_protocol::innodb::{
     Data, Descriptor, FileMetadata, Locator, SnapshotState, State, VERSION,
 };
@@ -47,7 +47,7 @@ impl Innodb {
         session: &SimSession,
         locator: Option<Locator>,
         mode: Mode,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Begun> {
         let found = {
             let destination = self.system().destination.clone();
@@ -88,7 +88,7 @@ impl Innodb {
         &self,
         session: &SimSession,
         named: &Locator,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Arc<Destination>> {
         self.check_single(session)?;
         let directory = match directory {
@@ -194,7 +194,7 @@ impl Destination {
         session: &SimSession,
         task: u32,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         let outcome = self.tasks.check_error(session).and_then(|()| {
             let parsed = Descriptor::parse(descriptor).expect("checked before InnoDB sees it");
@@ -221,12 +221,12 @@ impl Destination {
         session: &SimSession,
         task: u32,
         state: &State,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         if task == MASTER {
             let view = View { state_change: Some(state.estimate), ..View::default() };
             // InnoDB does not look at the result either.
-            let _ = callbacks.buffer(&view, &[]);
+            let _ = callbacks.change_state(&view);
         }
         self.tasks.enter(
             session,
@@ -255,7 +255,7 @@ impl Destination {
         session: &SimSession,
         task: u32,
         state: State,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         assert_eq!(state.state, self.tasks.state(), "the end of another state");
         self.tasks.finish_state(session, task)?;
@@ -263,7 +263,7 @@ impl Destination {
             return Ok(());
         }
         let descriptor = encode(&Descriptor::State(State { ack: true, ..state }));
-        callbacks.buffer(&View { descriptor: &descriptor, ..View::default() }, &[])
+        callbacks.change_state(&View { descriptor: &descriptor, ..View::default() })
     }
 
     fn add_file(&self, session: &SimSession, file: &FileMetadata<'_>) -> Result<()> {
@@ -308,7 +308,7 @@ impl Destination {
         session: &SimSession,
         task: u32,
         data: &Data,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         let innodb = &session.host.innodb;
         assert_eq!(data.state, self.tasks.state(), "data of another state");

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use clone_core::engine::{Begun, BlockOutput, Mode};
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Begun, Callbacks, Mode};
 use clone_protocol::innodb::{Descriptor, Locator, VERSION};
 use tempfile::TempDir;
 
@@ -233,7 +233,7 @@ impl Source {
         &self,
         session: &SimSession,
         task: u32,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockOutput,
     ) -> Result<()> {
         let copier = Copier::new(self, session, task, callbacks);
         let outcome = self.tasks.check_error(session).and_then(|()| {

@@ -100,7 +100,7 @@ impl Data {
 }
 
 /// Where a clone into `directory` goes; without one it is what the server restarts with.
-pub(crate) fn clone_directory(session: &SimSession, directory: Option<&str>) -> PathBuf {
+pub(crate) fn clone_directory(session: &SimSession, directory: Option<&Path>) -> PathBuf {
     directory.map_or_else(|| session.host.directory.join("replaced"), PathBuf::from)
 }
 

@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use clone_core::engine::{BlockInput, View};
 use clone_core::error::{Error, Result};
-use clone_core::session::{Callbacks, View};
 use clone_protocol::rocksdb::{
     CloneId, Descriptor, FileChunk, FileNameMap, FileSize, FileState, Locator,
 };
@@ -91,7 +91,7 @@ impl Run {
         session: &SimSession,
         task: u32,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         {
             let state = self.state();
@@ -135,7 +135,7 @@ impl Run {
         session: &SimSession,
         chunk: FileChunk,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         let step = session.host.follower.step(session, FollowerStep::Write)?;
         let arriving = self.busy(chunk.file, true)?;

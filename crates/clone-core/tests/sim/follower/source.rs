@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use clone_core::engine::{BlockOutput, View};
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Callbacks, View};
 use clone_protocol::rocksdb::{
     AddEstimate, Descriptor, FileChunk, FileName, FileNameMap, FileSize, FileState,
 };
@@ -99,7 +99,7 @@ impl Snapshot {
         &self,
         session: &SimSession,
         task: u32,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockOutput,
     ) -> Result<()> {
         let outcome = self.send_all(session, task, callbacks);
         if let Err(error) = &outcome {
@@ -112,7 +112,7 @@ impl Snapshot {
         &self,
         session: &SimSession,
         task: u32,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockOutput,
     ) -> Result<()> {
         loop {
             match self.next(session, task)? {
@@ -182,7 +182,7 @@ impl Snapshot {
         session: &SimSession,
         number: usize,
         entry: &Entry,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockOutput,
     ) -> Result<()> {
         let file = number as u64;
         let follower = &session.host.follower;
@@ -357,7 +357,7 @@ impl State {
 }
 
 /// Sends a descriptor without data.
-fn describe(descriptor: &Descriptor<'_>, callbacks: &mut dyn Callbacks) -> Result<()> {
+fn describe(descriptor: &Descriptor<'_>, callbacks: &mut dyn BlockOutput) -> Result<()> {
     let descriptor = descriptor.to_bytes();
     callbacks.buffer(&View { descriptor: &descriptor, ..View::default() }, &[])
 }

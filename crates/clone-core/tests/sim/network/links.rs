@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clone_core::donor;
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Donor, DonorLink, Link, LinkKind, Packet};
+use clone_core::link::{Donor, DonorLink, Link, LinkKind, Packet};
 use clone_protocol::{CommandCode, Response};
 
 use super::{HEADER, Network};
@@ -82,7 +82,7 @@ impl SimLink {
             donor_network.with(at, |one| one.donor_session = Some(Arc::clone(&session.handle)));
             let mut link =
                 SimDonorLink { network: &donor_network, session: &session, at, broken: None };
-            let served = donor::serve(&session, &mut link);
+            let served = donor::serve(&session, &session.host.donor_clones, &mut link);
             donor_network.with(at, |one| match served {
                 Ok(()) => one.has_left = true,
                 Err(_) => one.closed_by_donor = true,

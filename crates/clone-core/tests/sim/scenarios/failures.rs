@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clone_core::error::Error;
-use clone_core::session::Donor;
+use clone_core::link::Donor;
 use clone_protocol::innodb::SnapshotState;
 use clone_protocol::{CommandCode, Response};
 

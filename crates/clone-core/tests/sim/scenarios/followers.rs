@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clone_core::progress::Stage;
-use clone_core::session::Host;
 use clone_core::status::State;
 use clone_protocol::innodb::SnapshotState;
 

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clone_core::session::{Link, LinkKind, Session};
+use clone_core::link::{Link, LinkKind};
+use clone_core::session::RecipientSession;
 use clone_protocol::innodb::{DB_TYPE, Descriptor, Locator, SnapshotState, State};
 use clone_protocol::{
     Ack, BLOCK_HEAD, BLOCK_TAIL, Command, CommandCode, EngineLocator, Init, Response, ResponseCode,

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 
+use clone_core::engine::{BlockOutput, View};
 use clone_core::error::Result;
-use clone_core::session::{Callbacks, View};
 use clone_protocol::innodb::{
     Compression, Data, Descriptor, FileMetadata, SPACE_ID_REDO, SnapshotState, State, TaskMetadata,
 };
@@ -35,7 +35,7 @@ pub(super) struct Copier<'a> {
     source: &'a Source,
     session: &'a SimSession,
     task: u32,
-    callbacks: RefCell<&'a mut dyn Callbacks>,
+    callbacks: RefCell<&'a mut dyn BlockOutput>,
     /// Redo files that this task has described in this state.
     redo: RefCell<Vec<usize>>,
 }
@@ -45,7 +45,7 @@ impl<'a> Copier<'a> {
         source: &'a Source,
         session: &'a SimSession,
         task: u32,
-        callbacks: &'a mut dyn Callbacks,
+        callbacks: &'a mut dyn BlockOutput,
     ) -> Self {
         let callbacks = RefCell::new(callbacks);
         Self { source, session, task, callbacks, redo: RefCell::default() }

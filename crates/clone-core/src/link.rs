@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Connections in COM_CLONE, as donor and recipient see them.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use clone_protocol::CommandCode;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// A recipient's connection to a donor, in COM_CLONE.
+pub trait Link<S> {
+    /// Sends a command. `is_data` is false on the auxiliary connection.
+    fn send(&mut self, session: &S, is_data: bool, code: CommandCode, payload: &[u8])
+    -> Result<()>;
+
+    /// Waits for the next packet, at most `timeout_seconds` for each read (0: the server's
+    /// `net_read_timeout`).
+    fn receive(&mut self, session: &S, is_data: bool, timeout_seconds: u32) -> Result<Packet<'_>>;
+
+    /// Whether the donor is on this machine.
+    fn is_within_host(&self) -> bool {
+        false
+    }
+
+    /// Asks the donor, over this connection, to kill the connection `other`.
+    fn kill(&mut self, other: &mut Self) -> Result<()>;
+
+    /// Ends the connection. `abort`: the dialogue is broken, so do not say goodbye. `clear_error`:
+    /// forget errors of the session. `session` is none for the auxiliary connection.
+    fn disconnect(self, session: Option<&S>, abort: bool, clear_error: bool);
+}
+
+/// A packet from a donor.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    /// The payload, ours to overwrite until the next call. Best if the bytes behind its code are
+    /// aligned for direct I/O.
+    pub data: &'a mut [u8],
+    /// Bytes that crossed the network for it.
+    pub network_len: u64,
+}
+
+/// A donor's connection to a recipient, in COM_CLONE.
+pub trait DonorLink {
+    /// Waits for the next command; its payload replaces the content of `payload`.
+    fn receive(&mut self, payload: &mut Vec<u8>) -> Result<u8>;
+
+    /// Sends one packet; with `secure` only over an encrypted connection (error 3872 otherwise). The packet may be overwritten.
+    fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()>;
+
+    /// Sends packets one behind the other: at once, where the connection is made for that.
+    fn send_both(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<()> {
+        self.send(false, first)?;
+        self.send(false, second)
+    }
+
+    /// Whether bytes cross the network as they are sent: without TLS and without the classic protocol's compression.
+    fn is_plain(&mut self) -> bool;
+
+    /// Sends the packet `descriptor`, and behind it one with `len` bytes of `file` from its current
+    /// offset, past the server's own functions: a raw [`Block`](clone_protocol::Block), or DATA.
+    /// False if this connection or this file is not made for that: then nothing was sent and read.
+    ///
+    /// # Errors
+    /// The file's, or the connection's, which is closed in both cases.
+    fn send_file(
+        &mut self,
+        descriptor: &[u8],
+        file: BorrowedFd<'_>,
+        len: u32,
+        is_block: bool,
+    ) -> Result<bool, TransferError> {
+        let _ = (descriptor, file, len, is_block);
+        Ok(false)
+    }
+
+    /// Sends the error in the diagnostics area and clears it there; with `fatal` closes the connection instead and gives the
+    /// error back.
+    fn send_error(&mut self, fatal: bool) -> Result<()>;
+}
+
+/// What went wrong between a file and a connection.
+#[derive(Debug)]
+pub enum TransferError {
+    /// The connection's error, raised.
+    Link(Error),
+    /// The file could not be read.
+    File(io::Error),
+}
+
+/// Which of the two connections of a recipient's master this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// Acknowledgements and goodbyes.
+    Auxiliary,
+    /// Everything else; KILL wakes a thread that waits for it.
+    Data,
+}
+
+/// Where to clone from.
+#[derive(Debug)]
+pub struct Donor {
+    /// Host name or address, as the statement gave it (lower case).
+    pub host: String,
+    /// Port of the classic protocol.
+    pub port: u16,
+    /// Account with BACKUP_ADMIN.
+    pub user: String,
+    /// Wiped when dropped.
+    pub password: Zeroizing<String>,
+    /// `mysql_ssl_mode`: 1 disabled, 2 preferred, 3 required.
+    pub ssl_mode: i32,
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The plugin's variables, and what differs by the server's release.
+
+use clone_protocol::Version;
+
+/// What differs by the release of MySQL that a server is. Donor and recipient are of releases for which it is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleaseFacts {
+    /// The highest version of the protocol that is spoken.
+    pub protocol: Version,
+    /// Whether InnoDB copes with DDL while it is cloned: since 8.0.27. Where it does not, donors keep DDL out whatever the recipient
+    /// asks for.
+    pub allows_ddl: bool,
+    /// Whether InnoDB's redo log always has two files, of which a clone may leave out the second: before 8.0.30.
+    pub has_spare_redo_file: bool,
+}
+
+impl ReleaseFacts {
+    /// A release of today.
+    pub const LATEST: Self =
+        Self { protocol: Version::LATEST, allows_ddl: true, has_spare_redo_file: false };
+}
+
+/// The plugin's variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `clone_buffer_size`, bytes.
+    pub buffer_size: u32,
+    /// `clone_block_ddl`; always set where [`ReleaseFacts::allows_ddl`] says no.
+    pub block_ddl: bool,
+    /// `clone_ddl_timeout`, seconds.
+    pub ddl_timeout: u32,
+    /// `clone_max_concurrency`, threads including the master.
+    pub max_concurrency: u32,
+    /// `clone_max_network_bandwidth`, MiB/s, 0 without limit.
+    pub max_network_bandwidth: u32,
+    /// `clone_max_data_bandwidth`, MiB/s, 0 without limit.
+    pub max_data_bandwidth: u32,
+    /// `clone_autotune_concurrency`.
+    pub autotune_concurrency: bool,
+    /// `clone_delay_after_data_drop`, seconds.
+    pub delay_after_data_drop: u32,
+    /// `clone_enable_compression`.
+    pub enable_compression: bool,
+    /// `clone_file_handover`.
+    pub file_handover: bool,
+    /// `clone_compression_level`: 0 for LZ4, above it Zstandard's level. Between plugins of this project.
+    pub compression_level: u8,
+}
