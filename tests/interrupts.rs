@@ -11,7 +11,7 @@ use std::time::Duration;
 use clone_testkit::clone::{self, Running, Statement};
 use clone_testkit::faults::SmallDisk;
 use clone_testkit::sql::server_error;
-use clone_testkit::{Plugin, check, fastrand, fixture, verify};
+use clone_testkit::{Plugin, check, fastrand, fixture, skip, verify};
 
 #[test]
 fn kill_query_at_any_moment() {
@@ -201,8 +201,7 @@ fn ddl_ends_the_clone_on_request() {
 fn disk_that_is_too_small() {
     check(|| {
         let Some(disk) = SmallDisk::mount(40 << 20)? else {
-            println!("skipped: not allowed to mount a tmpfs");
-            return Ok(());
+            skip!("not allowed to mount a tmpfs");
         };
         let donor = fixture::donor()?;
         let recipient = fixture::recipient(&donor)?;
@@ -228,8 +227,7 @@ fn disk_that_fills_up() {
     check(|| {
         const SIZE: u64 = 400 << 20;
         let Some(disk) = SmallDisk::mount(SIZE)? else {
-            println!("skipped: not allowed to mount a tmpfs");
-            return Ok(());
+            skip!("not allowed to mount a tmpfs");
         };
         let donor = fixture::donor()?;
         let recipient = fixture::recipient(&donor)?;

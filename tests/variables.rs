@@ -102,7 +102,7 @@ const VARIABLES: [Documented; 14] = [
 #[test]
 fn variables_as_documented() {
     check(|| {
-        let server = fixture::neighbour("server")?.start()?;
+        let server = fixture::server("server")?.start()?;
         let mut session = server.session()?;
         type Metadata = (String, String, String, String, String, String);
         let shown: Vec<Metadata> = session.rows(

@@ -17,16 +17,12 @@ use crate::{clone, dataset, replica};
 /// How long a server may take to give up what a clone that was broken off holds.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 
-/// What makes a server of this machine clone over the network, as from another one.
+/// The option for a server whose clones must come over the network. Without it files are handed over
+/// where donor and recipient are on a file system whose files can share blocks.
 pub const DISTANT: &str = "--loose-clone-file-handover=OFF";
 
-/// A server with the plugin under test, loaded at start. Clones come over the network, as between two machines.
+/// A server with the plugin under test, loaded at start, and otherwise with the defaults that users have.
 pub fn server(name: &str) -> Result<Builder> {
-    Ok(neighbour(name)?.option(DISTANT))
-}
-
-/// As [`server`], but what a user has who clones between two servers of one machine.
-pub fn neighbour(name: &str) -> Result<Builder> {
     Ok(Mysqld::builder().name(name).plugin(Plugin::under_test()?))
 }
 

@@ -12,6 +12,7 @@
 //! * [`verify`]: what two servers hold, compared. [`replica`]: the proof that a clone is exactly the
 //!   donor at the replication position it reports.
 //! * [`faults`]: a disk that is too small, DDL that gets stuck. [`proxy`]: a network that breaks.
+//! * [`volume`]: a file system whose files can share blocks.
 //! * [`fixture`]: donors and recipients as most tests want them.
 //!
 //! Everything started here ends with the process that started it, and each wait has a bound.
@@ -35,6 +36,7 @@ pub mod replica;
 pub mod server;
 pub mod sql;
 pub mod verify;
+pub mod volume;
 pub mod writer;
 
 mod process;
@@ -47,3 +49,15 @@ pub use mysqld::{Mysqld, check};
 pub use plugin::Plugin;
 pub use sql::{Session, SqlError};
 pub use wait::{cancel, until};
+
+/// Says why a test cannot run on this machine, and ends it: for functions that return a `Result<()>`.
+///
+/// `.ci/step` counts such tests by this line on standard output, and names them in its summary. Tests of
+/// crates that do not use this one print the same line.
+#[macro_export]
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        println!("SKIPPED: {}", format_args!($($reason)*));
+        return Ok(());
+    }};
+}

@@ -10,7 +10,6 @@ mod measure;
 mod options;
 mod report;
 mod scenario;
-mod volume;
 
 use std::fs;
 use std::io::Write;
@@ -20,6 +19,7 @@ use std::time::Duration;
 use clone_testkit::anyhow::{Context, Result};
 use clone_testkit::clone::{self, Statement};
 use clone_testkit::server::Server;
+use clone_testkit::volume::Volume;
 use clone_testkit::writer::{Load, Writers};
 use clone_testkit::{Mysqld, Plugin};
 
@@ -28,7 +28,6 @@ use measure::Sample;
 use options::Options;
 use report::Line;
 use scenario::{Place, SCENARIOS, Scenario, Way};
-use volume::Volume;
 
 fn main() -> Result<()> {
     let options = Options::from_env()?;
@@ -73,9 +72,12 @@ impl Stage {
     fn build(scenario: &Scenario, options: &Options) -> Result<Option<Self>> {
         let volume = match scenario.place {
             Place::Reflink => {
-                match Volume::xfs(&options.disk, 3 * scenario.data.mib(options) + 2048)? {
-                    Some(volume) => Some(volume),
-                    None => return Ok(None),
+                match Volume::xfs(&options.disk, 3 * scenario.data.mib(options) + 2048) {
+                    Ok(volume) => Some(volume),
+                    Err(error) => {
+                        log::warn!("{error:#}");
+                        return Ok(None);
+                    }
                 }
             }
             _ => None,
