@@ -15,8 +15,8 @@ use clone_testkit::clone::{self, Running, Stage, Statement, Tls};
 use clone_testkit::mysqld::Builder;
 use clone_testkit::proxy::{How, Proxy, Target};
 use clone_testkit::replica::{self, StartFrom};
-use clone_testkit::writer::{Load, Writers};
 use clone_testkit::volume::Volume;
+use clone_testkit::writer::{Load, Writers};
 use clone_testkit::{Mysqld, check, fixture, skip, verify};
 
 /// Much more than a test writes; the volume's image takes no more than that.
@@ -106,9 +106,8 @@ fn blocks_are_shared() {
         let grown = volume.used()?.saturating_sub(before);
         // The redo log is made anew, and written as ever.
         let data = clone::file_copy(&report.stages).data;
-        let redo = fs::read_dir(directory.join("#innodb_redo"))?.try_fold(0, |sum, file| {
-            Ok::<_, std::io::Error>(sum + file?.metadata()?.len())
-        })?;
+        let redo = fs::read_dir(directory.join("#innodb_redo"))?
+            .try_fold(0, |sum, file| Ok::<_, std::io::Error>(sum + file?.metadata()?.len()))?;
         assert!(grown < redo + data / 8, "{grown} bytes for {data} of data and {redo} of redo log");
         Ok(())
     });

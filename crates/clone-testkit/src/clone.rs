@@ -56,7 +56,7 @@ impl Statement {
 
     /// `CLONE INSTANCE` with the account that [`make_donor`] creates.
     pub fn instance(donor: &Mysqld) -> Self {
-        Self::instance_at("127.0.0.1", donor.port(), donor_account())
+        Self::instance_at(&donor.address().to_string(), donor.port(), donor_account())
     }
 
     /// `CLONE INSTANCE` from any address.
@@ -124,7 +124,7 @@ pub fn make_donor(donor: &Mysqld) -> Result<()> {
 
 /// Puts `donor`, and nobody else, on the recipient's list of valid donors.
 pub fn allow_donor(recipient: &Mysqld, donor: &Mysqld) -> Result<()> {
-    allow_address(recipient, &format!("127.0.0.1:{}", donor.port()))
+    allow_address(recipient, &format!("{}:{}", donor.address(), donor.port()))
 }
 
 /// Sets the recipient's list of valid donors.

@@ -57,7 +57,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         if let Err(error) = unmount(self.dir.path(), UnmountFlags::DETACH) {
-            eprintln!("unmount {}: {error}", self.dir.path().display());
+            log::warn!("unmount {}: {error}", self.dir.path().display());
         }
     }
 }

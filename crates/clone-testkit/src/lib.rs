@@ -12,6 +12,7 @@
 //! * [`verify`]: what two servers hold, compared. [`replica`]: the proof that a clone is exactly the
 //!   donor at the replication position it reports.
 //! * [`faults`]: a disk that is too small, DDL that gets stuck. [`proxy`]: a network that breaks.
+//! * [`hosts`]: two machines, as far as the network goes.
 //! * [`volume`]: a file system whose files can share blocks.
 //! * [`fixture`]: donors and recipients as most tests want them.
 //!
@@ -29,6 +30,7 @@ pub mod clone;
 pub mod dataset;
 pub mod faults;
 pub mod fixture;
+pub mod hosts;
 pub mod mysqld;
 pub mod plugin;
 pub mod proxy;

@@ -7,6 +7,7 @@ mod failures;
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::hosts::Host;
 use crate::plugin::Plugin;
 use crate::process::{self, Usage};
 use crate::server::{Server, option};
@@ -43,6 +45,7 @@ pub struct Mysqld {
     plugin: Plugin,
     options: Vec<String>,
     port: u16,
+    host: Option<Host>,
     supervised: bool,
     keep: bool,
     child: Option<Child>,
@@ -61,7 +64,12 @@ impl Mysqld {
         &self.name
     }
 
-    /// The TCP port on 127.0.0.1. It may change when the server is started again and another process
+    /// The address by which other servers reach it: 127.0.0.1, or that of its [`Host`].
+    pub fn address(&self) -> Ipv4Addr {
+        self.host.as_ref().map_or(Ipv4Addr::LOCALHOST, Host::address)
+    }
+
+    /// The TCP port. It may change when the server is started again and another process
     /// took it meanwhile.
     pub fn port(&self) -> u16 {
         self.port
@@ -228,7 +236,11 @@ impl Mysqld {
 
     fn command(&self) -> Command {
         let mut command = self.server.command();
+        if let Some(host) = &self.host {
+            command = host.at(&command);
+        }
         command
+            .arg(format!("--bind-address={}", self.address()))
             .arg(option("datadir", &self.data_dir))
             .arg(option("plugin-dir", &self.scratch("plugin")))
             .arg(option("tmpdir", &self.scratch("tmp")))

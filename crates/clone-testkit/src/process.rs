@@ -5,13 +5,13 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 type Order = (Command, Sender<io::Result<Child>>);
@@ -58,6 +58,15 @@ pub(crate) fn wait_exit(child: &mut Child, limit: Duration) -> Result<Option<Exi
         }
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Runs a command to its end. What it says if it fails is part of the error.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {name}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name}: {}, {}", output.status, text.trim());
+    Ok(())
 }
 
 /// Sends `signal` to a child that has not been waited for yet, so that its pid cannot be another's.

@@ -56,9 +56,10 @@ pub fn attach(clone: &Mysqld, donor: &Mysqld, status: &Status, from: StartFrom) 
     };
     clone.session()?.run_all([
         &*format!(
-            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {}, \
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '{}', SOURCE_PORT = {}, \
              SOURCE_USER = '{USER}', SOURCE_PASSWORD = {}, GET_SOURCE_PUBLIC_KEY = 1, \
              SOURCE_CONNECT_RETRY = 1, {start}",
+            donor.address(),
             donor.port(),
             literal(PASSWORD)
         ),

@@ -4,11 +4,13 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
+
+use crate::process;
 
 /// XFS whose files can share blocks, in a loop mount; unmounted and removed when dropped.
 ///
@@ -33,8 +35,8 @@ impl Volume {
         let (image, mount_point) = (directory.path().join("image"), directory.path().join("v"));
         File::create(&image)?.set_len(u64::from(mib) << 20)?;
         fs::create_dir(&mount_point)?;
-        run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(&image))?;
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount_point))?;
+        process::succeed(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(&image))?;
+        process::succeed(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount_point))?;
         Ok(Self { mount_point, _directory: directory })
     }
 
@@ -55,15 +57,7 @@ impl Drop for Volume {
     fn drop(&mut self) {
         // The loop device goes with it, even if a server has still files open.
         if let Err(error) = unmount(&self.mount_point, UnmountFlags::DETACH) {
-            eprintln!("unmount {}: {error}", self.mount_point.display());
+            log::warn!("unmount {}: {error}", self.mount_point.display());
         }
     }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {name}"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{name}: {}, {}", output.status, text.trim());
-    Ok(())
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::Mysqld;
+use crate::hosts::Host;
 use crate::plugin::Plugin;
 use crate::server::Server;
 use crate::template;
@@ -18,7 +19,6 @@ use crate::template;
 /// What every instance is started with: the features whose state a clone must carry over (binary log,
 /// GTIDs), small memory, and no waiting for the disk, since no test pulls the power.
 const OPTIONS: &[&str] = &[
-    "--bind-address=127.0.0.1",
     "--loose-mysqlx=OFF",
     "--secure-file-priv=NULL",
     "--log-error-verbosity=3",
@@ -48,6 +48,7 @@ pub struct Builder {
     initialise: Vec<String>,
     adopt: Option<PathBuf>,
     below: Option<PathBuf>,
+    host: Option<Host>,
     supervised: bool,
     keep: bool,
 }
@@ -63,6 +64,7 @@ impl Default for Builder {
             initialise: Vec::new(),
             adopt: None,
             below: None,
+            host: None,
             supervised: false,
             keep: false,
         }
@@ -119,6 +121,12 @@ impl Builder {
         self
     }
 
+    /// Runs the server at this host, so that others reach it by the host's address only.
+    pub fn at(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
+        self
+    }
+
     /// Tells the server that a supervisor will start it again when it exits with status 16. This
     /// process is the supervisor: see [`Mysqld::await_restart`].
     pub fn supervised(mut self) -> Self {
@@ -172,6 +180,7 @@ impl Builder {
             plugin: self.plugin,
             options,
             port,
+            host: self.host,
             supervised: self.supervised,
             keep: self.keep,
             child: None,
