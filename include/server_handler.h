@@ -21,10 +21,9 @@ struct handlerton {
 };
 static_assert(offsetof(struct handlerton, db_type) == 4, "handlerton::db_type");
 
-/** legacy_db_type of InnoDB, and the end of the range that ha_resolve_by_legacy_type looks up. */
+/** legacy_db_type of InnoDB, and of what has none. */
 #define DB_TYPE_UNKNOWN 0
 #define DB_TYPE_INNODB 12
-#define DB_TYPE_DEFAULT 127
 
 /* Ha_clone_type: how data is copied. InnoDB knows this one only: files, then pages, then redo. */
 #define HA_CLONE_HYBRID 3

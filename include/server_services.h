@@ -140,7 +140,6 @@ typedef bool plugin_foreach_with_mask_fn(THD *thd, plugin_foreach_func func, int
                                             void *arg);
 typedef void *plugin_lock_by_name_fn(THD *thd, const struct MYSQL_LEX_CSTRING *name, int type);
 typedef void plugin_unlock_fn(THD *thd, void *plugin_ref);
-typedef struct handlerton *ha_resolve_by_legacy_type_fn(THD *thd, unsigned int db_type);
 typedef int clone_handle_create_fn(const char *plugin_name);
 typedef int clone_handle_drop_fn(void);
 typedef int clone_handle_check_drop_fn(void *plugin_int);

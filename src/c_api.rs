@@ -76,7 +76,7 @@ pub(crate) const fn no_interface() -> abi::Clone_interface_t {
 }
 
 /// The engine that a server reaches through these functions in `handlerton`, if they are in there.
-pub(crate) fn engine_behind(handlerton: Handlerton) -> Option<Arc<dyn StorageEngine>> {
+pub(crate) fn engine_behind(handlerton: Handlerton<'_>) -> Option<Arc<dyn StorageEngine>> {
     let ours: Function<abi::clone_begin_fn> = clone_begin;
     let is_ours = handlerton.clone_begin().is_some_and(|theirs| theirs as usize == ours as usize);
     ENGINES.engine(handlerton.db_type().into()).filter(|_| is_ours)

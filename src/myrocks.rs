@@ -18,7 +18,8 @@ use crate::c_api;
 use crate::plugin::start_up;
 use crate::server::error_log::CLIENT;
 use crate::server::handlerton::Handlerton;
-use crate::server::plugins;
+use crate::server::plugins::EnginePlugin;
+use crate::server::services::services;
 use database::{Directories, MyRocks};
 
 mod database;
@@ -35,7 +36,8 @@ const ROOT: &str = ".";
 
 /// An engine that has its clone interface from here.
 struct Adopted {
-    engine: Handlerton,
+    /// The address of its handlerton. Nothing is read there: MyRocks may be uninstalled.
+    address: usize,
     db_type: u8,
 }
 
@@ -46,11 +48,14 @@ static ADOPTED: Mutex<Option<Adopted>> = Mutex::new(None);
 /// A MyRocks whose files cannot be found is left as it is, and mentioned in the error log.
 pub(crate) fn adopt() {
     let mut adopted = adopted();
-    let Some(engine) = installed().filter(|engine| engine.clone_begin().is_none()) else { return };
+    let Some(plugin) = installed().filter(|plugin| plugin.handlerton().clone_begin().is_none())
+    else {
+        return;
+    };
     // Its predecessor, if it was installed anew.
     forget(&mut adopted);
     match Directories::read() {
-        Ok(directories) => *adopted = lend(engine, directories),
+        Ok(directories) => *adopted = lend(plugin.handlerton(), directories),
         Err(error) => log::warn!(target: CLIENT, "{NAME} is not cloned: {error}"),
     }
 }
@@ -58,16 +63,18 @@ pub(crate) fn adopt() {
 /// Takes back what was lent, before this library is unloaded.
 pub(crate) fn let_go() {
     let mut adopted = adopted();
-    let ours = adopted.as_ref().map(|adopted| adopted.engine);
+    let ours = adopted.as_ref().map(|adopted| adopted.address);
     // An engine that was uninstalled has taken its handlerton with it.
-    if let Some(engine) = installed().filter(|engine| Some(*engine) == ours) {
+    if let Some(plugin) =
+        installed().filter(|plugin| Some(plugin.handlerton().as_ptr().addr()) == ours)
+    {
         // SAFETY: mysqld unloads the plugin when no clone runs, and has no use for the functions afterwards.
-        unsafe { engine.set_clone_interface(c_api::no_interface()) };
+        unsafe { plugin.handlerton().set_clone_interface(c_api::no_interface()) };
     }
     forget(&mut adopted);
 }
 
-fn lend(engine: Handlerton, directories: Directories) -> Option<Adopted> {
+fn lend(engine: Handlerton<'_>, directories: Directories) -> Option<Adopted> {
     let db_type = engine.db_type();
     let Directories { data, wal } = directories.clone();
     let options = DonorOptions {
@@ -87,7 +94,7 @@ fn lend(engine: Handlerton, directories: Directories) -> Option<Adopted> {
     // until `let_go` has taken them out.
     unsafe { engine.set_clone_interface(c_api::interface()) };
     log::info!(target: CLIENT, "{NAME} has no clone interface, and gets one");
-    Some(Adopted { engine, db_type })
+    Some(Adopted { address: engine.as_ptr().addr(), db_type })
 }
 
 /// A clone that replaces the server's data puts MyRocks' files in place when the server starts again.
@@ -108,9 +115,9 @@ fn forget(adopted: &mut Option<Adopted>) {
     }
 }
 
-fn installed() -> Option<Handlerton> {
-    let engines = plugins::named_engines().unwrap_or_default();
-    engines.into_iter().find(|(name, _)| name == NAME).map(|(_, engine)| engine)
+fn installed() -> Option<EnginePlugin> {
+    let engines = services().engines().unwrap_or_default();
+    engines.into_iter().find(|plugin| plugin.name() == NAME)
 }
 
 fn adopted() -> MutexGuard<'static, Option<Adopted>> {

@@ -43,32 +43,3 @@ pub(crate) mod text;
 pub(crate) mod thd;
 pub(crate) mod value;
 pub(crate) mod version;
-
-pub(crate) use load_error::LoadError;
-pub(crate) use services::services;
-pub(crate) use thd::Thd;
-
-use std::ffi::c_int;
-
-/// The result of a function of mysqld that returns 0 or an error number.
-///
-/// A negative number, which no such function returns on purpose, becomes `ER_INTERNAL_ERROR`.
-fn check(code: c_int) -> Result<(), u32> {
-    match u32::try_from(code) {
-        Ok(0) => Ok(()),
-        Ok(number) => Err(number),
-        Err(_) => Err(raise::ER_INTERNAL_ERROR),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_become_results() {
-        assert_eq!(check(0), Ok(()));
-        assert_eq!(check(3862), Err(3862));
-        assert_eq!(check(-1), Err(raise::ER_INTERNAL_ERROR));
-    }
-}

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::fmt::Write;
 
 use crate::server::releases::{Layout, Probes};
-use crate::server::symbols::names;
+use crate::server::symbols::{self, names};
 use crate::server::version::ServerVersion;
 
 /// One line about a server that says it is `version`; `exports` tells whether it exports a function or variable.
@@ -44,6 +44,12 @@ pub fn describe(version: &str, exports: &dyn Fn(&CStr) -> bool) -> String {
         if missing.is_empty() { "nothing".to_owned() } else { missing.join(" ") },
     );
     line
+}
+
+/// What there is to say of the server that this library was loaded into. `None` outside mysqld.
+pub(crate) fn of_this_server() -> Option<String> {
+    let text = symbols::version_text()?.to_string_lossy();
+    Some(describe(&text, &|name| !symbols::look_up(name).is_null()))
 }
 
 #[cfg(test)]

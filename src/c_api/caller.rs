@@ -11,7 +11,8 @@ use clone_engine::Session;
 
 use crate::guard::guard;
 use crate::mysqld::raise;
-use crate::server::{Thd, abi, symbols};
+use crate::server::thd::Thd;
+use crate::server::{abi, symbols};
 
 /// What says whether a session was killed, outside of a server.
 pub(super) type Killed = unsafe extern "C" fn(thd: *const abi::THD) -> c_int;

@@ -15,7 +15,7 @@ use clone_core::error::{Error, Result};
 use clone_core::session;
 
 use crate::guard::caught;
-use crate::server::protocol;
+use crate::server::services::services;
 use crate::server::sql::{SqlError, SqlSession};
 
 /// How long commits are blocked at most.
@@ -55,7 +55,7 @@ impl CommitBlock {
             .name("clone_commits".to_owned())
             .spawn(move || {
                 // It makes this a thread of mysqld, and ends before the thread does.
-                let Some(_session) = protocol::Session::start(0) else { return };
+                let Some(_session) = services().clone_protocol.start_session(0) else { return };
                 // A panic has been logged; who waits hears no answer.
                 let _ = caught(move || hold(timeout_seconds, &tell, &released, &holds));
             })

@@ -12,23 +12,23 @@ use clone_engine::StorageEngine;
 use super::MysqldSession;
 use crate::c_api;
 use crate::server::callback::{self, CallbackView, CloneCallback};
-use crate::server::engine::{self, CloneMode};
+use crate::server::engine::{self, CloneMode, HandlertonClone};
 use crate::server::handlerton::Handlerton;
-use crate::server::plugins;
+use crate::server::services::services;
 
 /// An engine of mysqld that can clone.
 #[derive(Clone, Copy)]
 pub(crate) struct MysqldEngine {
-    engine: engine::Engine,
+    engine: HandlertonClone<'static>,
     /// Its clone interface is that of this library. Asked for each descriptor, and the same as long as a clone runs.
     is_own: bool,
 }
 
 impl MysqldEngine {
     /// The clone interface of an engine, if it has one.
-    pub(super) fn new(handlerton: Handlerton) -> Option<Self> {
+    pub(super) fn new(handlerton: Handlerton<'static>) -> Option<Self> {
         let is_own = c_api::engine_behind(handlerton).is_some();
-        handlerton.engine().map(|engine| Self { engine, is_own })
+        HandlertonClone::of(handlerton).map(|engine| Self { engine, is_own })
     }
 
     /// The engine itself, if its clone interface is that of this library.
@@ -43,9 +43,9 @@ impl Engine<MysqldSession> for MysqldEngine {
     }
 
     fn name(&self) -> String {
-        let engines = plugins::named_engines().unwrap_or_default();
-        let own = engines.into_iter().find(|(_, engine)| *engine == self.engine.handlerton());
-        own.map_or_else(|| format!("engine {}", self.db_type()), |(name, _)| name)
+        let engines = services().engines().unwrap_or_default();
+        let own = engines.iter().find(|one| one.handlerton() == self.engine.handlerton());
+        own.map_or_else(|| format!("engine {}", self.db_type()), |own| own.name().to_owned())
     }
 
     fn follows(&self) -> bool {
@@ -61,7 +61,10 @@ impl Engine<MysqldSession> for MysqldEngine {
     }
 
     fn begin(&self, session: &MysqldSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
-        self.engine.begin(session.thd, locator, clone_mode(mode)).map(begun).map_err(Error::Raised)
+        self.engine
+            .begin(session.thd(), locator, clone_mode(mode))
+            .map(begun)
+            .map_err(Error::Raised)
     }
 
     fn copy(
@@ -77,7 +80,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         let mut callback = CloneCallback::new(&mut adapter)
             .locator_index(index(locator_index))
             .client_buffer_size(buffer_size);
-        self.engine.copy(session.thd, locator, task, &mut callback).map_err(Error::Raised)
+        self.engine.copy(session.thd(), locator, task, &mut callback).map_err(Error::Raised)
     }
 
     fn ack(
@@ -89,11 +92,11 @@ impl Engine<MysqldSession> for MysqldEngine {
     ) -> Result<()> {
         // A recipient that reports a negative number reports a failure all the same.
         let error = u32::try_from(error).unwrap_or(number::ER_INTERNAL_ERROR);
-        self.engine.ack(session.thd, locator, error, descriptor).map_err(Error::Raised)
+        self.engine.ack(session.thd(), locator, error, descriptor).map_err(Error::Raised)
     }
 
     fn end(&self, session: &MysqldSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        self.engine.end(session.thd, locator, task, error).map_err(Error::Raised)
+        self.engine.end(session.thd(), locator, task, error).map_err(Error::Raised)
     }
 
     fn apply_begin(
@@ -104,7 +107,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         directory: Option<&str>,
     ) -> Result<Begun> {
         self.engine
-            .apply_begin(session.thd, locator, clone_mode(mode), directory)
+            .apply_begin(session.thd(), locator, clone_mode(mode), directory)
             .map(begun)
             .map_err(Error::Raised)
     }
@@ -125,7 +128,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         if self.is_own {
             callback = callback.ask_for_estimate();
         }
-        self.engine.apply(session.thd, locator, task, &mut callback).map_err(Error::Raised)
+        self.engine.apply(session.thd(), locator, task, &mut callback).map_err(Error::Raised)
     }
 
     fn apply_error(
@@ -135,7 +138,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         task: u32,
         error: u32,
     ) -> Result<()> {
-        self.engine.apply_error(session.thd, locator, task, error).map_err(Error::Raised)
+        self.engine.apply_error(session.thd(), locator, task, error).map_err(Error::Raised)
     }
 
     fn apply_end(
@@ -145,7 +148,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         task: u32,
         error: u32,
     ) -> Result<()> {
-        self.engine.apply_end(session.thd, locator, task, error).map_err(Error::Raised)
+        self.engine.apply_end(session.thd(), locator, task, error).map_err(Error::Raised)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::plugin::variables;
 use crate::server::debug;
 use crate::server::protocol;
 use crate::server::psi::Keys;
-use crate::server::services;
+use crate::server::services::services;
 
 /// The one server of this process.
 pub(crate) struct MysqldHost {
@@ -98,8 +98,7 @@ impl Host for MysqldHost {
         let host = Arc::clone(self);
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             // The session ends before the thread does: mysqld's state of the thread goes with it.
-            let Some(session) = protocol::Session::start(key) else { return };
-            let own = MysqldSession::new(session.thd(), host);
+            let Some(own) = MysqldSession::start(key, host) else { return };
             // A panic has been logged and raised; the master sees the task's error in the engine or misses its part.
             let _ = guard::caught(|| work(&own));
         })

@@ -45,7 +45,7 @@ impl Link<MysqldSession> for RecipientLink {
         self.check()?;
         self.reader = None;
         self.connection
-            .send_command(session.thd, is_data, code as u8, payload)
+            .send_command(session.thd(), is_data, code as u8, payload)
             .map_err(Error::Raised)?;
         // The answer to the previous command has been read to its end, and no packet comes unasked.
         // So the client library's buffer and the network are empty up to the answer that follows.
@@ -81,7 +81,7 @@ impl Link<MysqldSession> for RecipientLink {
         }
         let packet = self
             .connection
-            .receive(session.thd, is_data, timeout_seconds)
+            .receive(session.thd(), is_data, timeout_seconds)
             .map_err(Error::Raised)?;
         Ok(Packet { data: packet.data, network_len: packet.network_len as u64 })
     }
@@ -102,14 +102,14 @@ impl Link<MysqldSession> for RecipientLink {
 /// A donor's connection to its recipient: the one of its own session.
 pub(crate) struct DonorLinkOf<'s> {
     session: &'s MysqldSession,
-    connection: DonorConnection,
+    connection: DonorConnection<'s>,
     writer: Option<PacketWriter>,
     /// The error after which the connection is of no more use.
     broken: Option<Error>,
 }
 
 impl<'s> DonorLinkOf<'s> {
-    pub(crate) fn new(session: &'s MysqldSession, connection: DonorConnection) -> Self {
+    pub(crate) fn new(session: &'s MysqldSession, connection: DonorConnection<'s>) -> Self {
         Self { session, connection, writer: None, broken: None }
     }
 

@@ -2,11 +2,12 @@
 
 //! A session of mysqld.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Donor, LinkKind, PluginName, ServerRelease, Session};
+use clone_core::session::{Donor, Engine, LinkKind, PluginName, ServerRelease, Session};
 use clone_protocol::innodb;
 
 use super::commit_block::CommitBlock;
@@ -15,23 +16,59 @@ use super::links::RecipientLink;
 use super::{MysqldHost, errors, library};
 use crate::myrocks;
 use crate::plugin::start_up::NAME;
+use crate::server::abi;
 use crate::server::connection::{self, Connection, SslContext};
-use crate::server::handlerton::Handlerton;
-use crate::server::{Thd, backup_lock, plugins, protocol, services};
+use crate::server::plugins::{self, EnginePlugin};
+use crate::server::protocol::BackgroundSession;
+use crate::server::services::services;
+use crate::server::thd::Thd;
 
 /// A session, on the thread that runs it.
 pub(crate) struct MysqldSession {
-    pub(super) thd: Thd,
+    /// References to the engines that this session has given out, which stay until it ends: what
+    /// clone-core holds of an engine is not used longer.
+    engines: RefCell<Vec<EnginePlugin>>,
+    /// Of mysqld, or [`Self::_own`].
+    thd: Thd<'static>,
     host: Arc<MysqldHost>,
+    /// A session that the plugin has started ends with this object. It is the last field, since
+    /// fields are dropped in their order.
+    _own: Option<BackgroundSession>,
 }
 
 impl MysqldSession {
-    pub(crate) fn new(thd: Thd, host: Arc<MysqldHost>) -> Self {
-        Self { thd, host }
+    /// The session that mysqld has on this thread, `None` for NULL.
+    ///
+    /// # Safety
+    /// `thd` is NULL or the session of this thread, which outlives the result.
+    pub(crate) unsafe fn new(thd: *mut abi::THD, host: Arc<MysqldHost>) -> Option<Self> {
+        // SAFETY: by the caller's promise, as `Self::thd` gives it out for shorter.
+        let thd = unsafe { Thd::from_raw(thd) }?;
+        Some(Self { engines: RefCell::default(), thd, host, _own: None })
     }
 
-    pub(crate) fn thd(&self) -> Thd {
+    /// A new session for this thread, which has none. `thread_key` is its instrument.
+    pub(super) fn start(thread_key: u32, host: Arc<MysqldHost>) -> Option<Self> {
+        let own = services().clone_protocol.start_session(thread_key)?;
+        // SAFETY: it lives as long as the result, which has it.
+        let thd = unsafe { Thd::from_raw(own.thd().as_ptr()) }?;
+        Some(Self { engines: RefCell::default(), thd, host, _own: Some(own) })
+    }
+
+    pub(crate) fn thd(&self) -> Thd<'_> {
         self.thd
+    }
+
+    /// What clone-core is given of an engine that can clone. The session keeps the reference.
+    fn give(&self, plugin: EnginePlugin) -> Option<MysqldEngine> {
+        // SAFETY: this session holds a reference until it ends, and clone-core uses an engine only
+        // as long as a session that has it from here: workers end before the master does.
+        let engine = MysqldEngine::new(unsafe { plugin.handlerton().kept() })?;
+        let mut engines = self.engines.borrow_mut();
+        if engines.iter().all(|held| held.handlerton() != plugin.handlerton()) {
+            engines.push(plugin);
+        }
+        Some(engine)
     }
 }
 
@@ -47,15 +84,15 @@ impl Session for MysqldSession {
 
     fn id(&self) -> u32 {
         // The column is an int, as it is in the stock plugin.
-        u32::try_from(self.thd.thread_id()).unwrap_or(u32::MAX)
+        u32::try_from(self.thd().thread_id()).unwrap_or(u32::MAX)
     }
 
     fn is_killed(&self) -> bool {
-        self.thd.is_killed()
+        self.thd().is_killed()
     }
 
     fn raise(&self, error: &Error) {
-        let there = protocol::error(self.thd);
+        let there = self.raised();
         match error {
             // A task that hears of the donor's error through its engine: the text comes with the donor's packet.
             Error::Raised(number::ER_CLONE_DONOR) => {}
@@ -75,27 +112,27 @@ impl Session for MysqldSession {
     }
 
     fn raised(&self) -> Option<(u32, String)> {
-        protocol::error(self.thd)
+        services().clone_protocol.error(self.thd())
     }
 
     fn configs(&self, names: &[&str]) -> Result<Vec<String>> {
-        protocol::configs(self.thd, names).map_err(Error::Raised)
+        services().clone_protocol.configs(self.thd(), names).map_err(Error::Raised)
     }
 
     fn collations(&self) -> Result<Vec<String>> {
-        protocol::collations(self.thd).map_err(Error::Raised)
+        services().clone_protocol.collations(self.thd()).map_err(Error::Raised)
     }
 
     fn check_collations(&self, names: &[String]) -> Result<()> {
-        protocol::validate_collations(self.thd, names).map_err(Error::Raised)
+        services().clone_protocol.validate_collations(self.thd(), names).map_err(Error::Raised)
     }
 
     fn check_configs(&self, configs: &[(String, String)]) -> Result<()> {
-        protocol::validate_configs(self.thd, configs).map_err(Error::Raised)
+        services().clone_protocol.validate_configs(self.thd(), configs).map_err(Error::Raised)
     }
 
     fn check_version(&self, recipient: &ServerRelease, donor: &ServerRelease) -> Result<()> {
-        let checked = protocol::validate_version(
+        let checked = services().clone_protocol.validate_version(
             &recipient.version,
             &donor.version,
             recipient.is_lts,
@@ -109,18 +146,19 @@ impl Session for MysqldSession {
     }
 
     fn mark_donor_statement(&self) {
-        protocol::start_statement(self.thd, self.host.keys.server_statement);
+        let key = self.host.keys.server_statement;
+        services().clone_protocol.start_statement(self.thd(), key);
     }
 
     fn plugins(&self) -> Result<Vec<PluginName>> {
-        let plugins = plugins::active_plugins().map_err(Error::Raised)?;
+        let plugins = plugins::active_plugins(services().symbols).map_err(Error::Raised)?;
         // What puts clones in place at start-up matters to no peer, and a stock one would ask for it.
         let plugins = plugins.into_iter().filter(|(name, _)| name.as_bytes() != NAME.to_bytes());
         Ok(plugins.map(|(name, library)| PluginName { name, library }).collect())
     }
 
     fn has_plugin(&self, name: &str) -> bool {
-        plugins::is_installed(self.thd, name)
+        plugins::is_installed(services().symbols, self.thd(), name)
     }
 
     fn can_load_plugin(&self, name: &str) -> bool {
@@ -129,14 +167,14 @@ impl Session for MysqldSession {
     }
 
     fn lock_backup(&self, timeout_seconds: u32) -> Result<()> {
-        if backup_lock::acquire(self.thd, timeout_seconds) {
+        if services().backup_lock.lock(self.thd(), timeout_seconds) {
             return Ok(());
         }
         Err(Error::Raised(number::ER_LOCK_WAIT_TIMEOUT))
     }
 
     fn unlock_backup(&self) {
-        backup_lock::release(self.thd);
+        services().backup_lock.unlock(self.thd());
     }
 
     fn block_commits(
@@ -149,22 +187,26 @@ impl Session for MysqldSession {
 
     fn engines(&self) -> Vec<MysqldEngine> {
         myrocks::adopt();
-        let mut engines = plugins::engines().unwrap_or_default();
+        let engines = services().engines().unwrap_or_default();
+        let mut engines: Vec<_> =
+            engines.into_iter().filter_map(|engine| self.give(engine)).collect();
         // mysqld has them in an order of its own. InnoDB leads, and peers have the same order.
         engines.sort_by_key(|engine| (engine.db_type() != innodb::DB_TYPE, engine.db_type()));
-        engines.into_iter().filter_map(MysqldEngine::new).collect()
+        engines
     }
 
     fn engine(&self, db_type: u8) -> Option<MysqldEngine> {
         myrocks::adopt();
-        Handlerton::by_type(self.thd, db_type).and_then(MysqldEngine::new)
+        let engines = services().engines().unwrap_or_default();
+        let named = engines.into_iter().find(|engine| engine.handlerton().db_type() == db_type);
+        named.and_then(|engine| self.give(engine))
     }
 
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<RecipientLink> {
         let ssl = self.configs(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;
         let file =
             |index: usize| ssl.get(index).map(String::as_str).filter(|name| !name.is_empty());
-        let thd = (kind == LinkKind::Data).then_some(self.thd);
+        let thd = (kind == LinkKind::Data).then_some(self.thd());
         let donor = connection::Donor {
             host: &donor.host,
             port: donor.port,
@@ -180,6 +222,6 @@ impl Session for MysqldSession {
 /// As engines of this library see it.
 impl clone_engine::Session for MysqldSession {
     fn is_killed(&self) -> bool {
-        self.thd.is_killed()
+        self.thd().is_killed()
     }
 }

@@ -20,10 +20,12 @@ use crate::mysqld::{DonorLinkOf, MysqldHost, MysqldSession, raise};
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
 use crate::server::error_log::log_plain;
+use crate::server::load_error::LoadError;
 use crate::server::pfs::RegisteredTables;
-use crate::server::services::Services;
+use crate::server::services::{self, Services, services};
 use crate::server::text::lossy;
-use crate::server::{LoadError, Thd, abi, protocol, psi, services, symbols};
+use crate::server::{abi, psi, symbols};
+use crate::server_report;
 
 /// What lives from `init` to `deinit`.
 struct Loaded {
@@ -50,7 +52,7 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
         Err(error) => {
             // SAFETY: mysqld gave `plugin` to this call.
             unsafe { log_plain(plugin, Level::Error, &error.to_string()) };
-            if let Some(facts) = symbols::facts() {
+            if let Some(facts) = server_report::of_this_server() {
                 // SAFETY: as above.
                 unsafe { log_plain(plugin, Level::Error, &format!("for a report: {facts}")) };
             }
@@ -122,7 +124,8 @@ pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *cons
         let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
         // SAFETY: mysqld passes a path that lives through the call.
         let directory = unsafe { lossy(directory) }.into_owned();
-        protocol::start_statement(session.thd(), session.host().keys().local_statement);
+        let key = session.host().keys().local_statement;
+        services().clone_protocol.start_statement(session.thd(), key);
         code(local::clone_local(&session, directory))
     })
 }
@@ -150,7 +153,8 @@ pub(super) unsafe extern "C" fn clone_client(
             session.raise(&error);
             return code(Err(error));
         }
-        protocol::start_statement(session.thd(), session.host().keys().client_statement);
+        let key = session.host().keys().client_statement;
+        services().clone_protocol.start_statement(session.thd(), key);
         code(recipient::clone_instance(&session, donor, directory))
     })
 }
@@ -183,8 +187,7 @@ fn check_donor_list(session: &MysqldSession, donor: &Donor) -> Result<(), Error>
 /// `thd` is NULL or the session of this thread, which outlives the result.
 unsafe fn session_of(thd: *mut abi::THD) -> Option<MysqldSession> {
     // SAFETY: by the caller's promise.
-    let thd = unsafe { Thd::from_raw(thd) }?;
-    Some(MysqldSession::new(thd, host()?))
+    unsafe { MysqldSession::new(thd, host()?) }
 }
 
 fn no_session() -> c_int {

@@ -180,8 +180,7 @@ fn said(outcome: Outcome) -> &'static str {
 /// Whether mysqld has initialised its engines.
 fn is_late() -> bool {
     let Ok(symbols) = Symbols::load() else { return true };
-    let engines = plugins::handlertons(symbols).unwrap_or_default();
-    engines.iter().any(|engine| i32::from(engine.db_type()) == abi::DB_TYPE_INNODB)
+    plugins::is_innodb_ready(symbols)
 }
 
 /// Ends the process. An error from `init` would only stop a server that was started with `clone-swap=FORCE`, and any other would

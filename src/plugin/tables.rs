@@ -9,7 +9,7 @@ use clone_core::session::Host;
 use clone_core::status::{State, Status};
 
 use super::entry::host;
-use crate::server::LoadError;
+use crate::server::load_error::LoadError;
 use crate::server::pfs::{self, RegisteredTables, Snapshot, Table, Value};
 
 /// Creates both tables.

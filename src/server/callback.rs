@@ -18,11 +18,9 @@ use std::ptr;
 use std::slice;
 
 use super::abi;
-use super::engine::length;
-use super::handlerton::Handlerton;
 use super::raise::Raise;
 use super::raise::raise;
-use super::text::lossy;
+use super::text::{length, lossy};
 use crate::guard::caught;
 
 /// What an engine calls, on the thread that called the engine. An error is a MySQL error number that is already raised.
@@ -111,8 +109,8 @@ impl<'a> CloneCallback<'a> {
     }
 
     /// The pointer to give to `engine`.
-    pub(super) fn for_engine(&mut self, engine: Handlerton) -> *mut abi::Ha_clone_cbk {
-        self.raw.m_hton = engine.as_ptr();
+    pub(super) fn for_engine(&mut self, engine: *mut abi::handlerton) -> *mut abi::Ha_clone_cbk {
+        self.raw.m_hton = engine;
         // Of the whole object: the functions of the table need what lies behind the engine's part.
         ptr::from_mut(self).cast()
     }

@@ -18,9 +18,7 @@ impl FakeEngine {
     }
 
     fn object(&mut self, callback: &mut CloneCallback<'_>) -> *mut abi::Ha_clone_cbk {
-        // SAFETY: lives as long as self.
-        let handlerton = unsafe { Handlerton::from_raw(&raw mut self.hton) };
-        callback.for_engine(handlerton.expect("not NULL"))
+        callback.for_engine(&raw mut self.hton)
     }
 }
 

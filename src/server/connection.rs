@@ -8,13 +8,13 @@ use std::ptr;
 use std::ptr::NonNull;
 use std::slice;
 
+use zeroize::Zeroize;
+
 use super::abi;
-use super::check;
-use super::raise::ER_INTERNAL_ERROR;
+use super::raise::{ER_INTERNAL_ERROR, check};
 use super::services::services;
 use super::text::whole;
-use super::thd;
-use super::thd::Thd;
+use super::thd::{self, Thd};
 
 /// Where the donor is and how to reach it.
 #[derive(Clone, Copy)]
@@ -42,8 +42,8 @@ pub(crate) struct SslContext<'a> {
 /// A connection on which the donor has answered COM_CLONE with OK. Dropping it closes the socket, as after an error.
 pub(crate) struct Connection {
     mysql: NonNull<abi::MYSQL>,
-    /// The session that KILL wakes through this connection.
-    thd: Option<Thd>,
+    /// The session that KILL wakes through this connection, NULL for none. It may have ended.
+    thd: *mut abi::THD,
     /// The socket's number, as mysqld said when it connected.
     socket: c_int,
     /// mysqld keeps the state of the compression here as long as the connection lives.
@@ -65,7 +65,7 @@ impl Connection {
     ///
     /// With `thd` the connection becomes the one that KILL interrupts, mysqld's time-outs are the session's, and its
     /// earlier errors are cleared. The auxiliary connection is made without.
-    pub(crate) fn connect(thd: Option<Thd>, donor: &Donor<'_>) -> Result<Self, u32> {
+    pub(crate) fn connect(thd: Option<Thd<'_>>, donor: &Donor<'_>) -> Result<Self, u32> {
         let mut compression = donor.compress.then(no_compression_yet);
         let ssl = donor.ssl;
         let (key, cert, ca) = (ssl.key.map(whole), ssl.cert.map(whole), ssl.ca.map(whole));
@@ -79,7 +79,8 @@ impl Connection {
             m_enable_compression: donor.compress,
             m_server_extn: compression.as_deref_mut().map_or(ptr::null_mut(), ptr::from_mut),
         };
-        let (host, user, password) = (whole(donor.host), whole(donor.user), whole(donor.password));
+        let (host, user) = (whole(donor.host), whole(donor.user));
+        let mut password = whole(donor.password);
         let mut socket = abi::MYSQL_SOCKET { fd: -1, m_psi: ptr::null_mut() };
         // SAFETY: terminated texts that live until the call returns (the client library copies them), a living session
         // or NULL, and the context, whose extension lives as long as the connection.
@@ -94,15 +95,17 @@ impl Connection {
                 &raw mut socket,
             )
         };
-        wipe(password);
+        password.zeroize();
         match NonNull::new(mysql) {
             Some(mysql) => {
                 let socket = socket.fd;
+                let thd = thd::as_ptr(thd);
                 Ok(Self { mysql, thd, socket, _compression: compression, closed: false })
             }
-            None => Err(Thd::current()
-                .and_then(super::protocol::error)
-                .map_or(ER_INTERNAL_ERROR, |(number, _)| number)),
+            None => {
+                let raised = Thd::with_current(|thd| services().clone_protocol.error(thd));
+                Err(raised.flatten().map_or(ER_INTERNAL_ERROR, |(number, _)| number))
+            }
         }
     }
 
@@ -111,7 +114,7 @@ impl Connection {
     /// After one network error all calls return it without raising it again.
     pub(crate) fn send_command(
         &mut self,
-        thd: Thd,
+        thd: Thd<'_>,
         set_active: bool,
         code: u8,
         payload: &[u8],
@@ -132,7 +135,7 @@ impl Connection {
     /// Waits for a packet, for each read of the socket at most `timeout` seconds (at least 30; 0 means as configured).
     pub(crate) fn receive(
         &mut self,
-        thd: Thd,
+        thd: Thd<'_>,
         set_active: bool,
         timeout: u32,
     ) -> Result<Packet<'_>, u32> {
@@ -200,10 +203,11 @@ impl Connection {
 
     fn close(&mut self, fatal: bool, clear_error: bool) {
         if !std::mem::replace(&mut self.closed, true) {
-            // SAFETY: the connection ends here, once; the session is the one it was made with, which forgets it now.
+            // SAFETY: the connection ends here, once. The session is the one that the connection
+            // was made with, if it is still this thread's, and it forgets the connection now.
             unsafe {
                 (services().clone_protocol.disconnect)(
-                    thd::as_ptr(self.thd),
+                    thd::if_current(self.thd),
                     self.mysql.as_ptr(),
                     fatal,
                     clear_error,
@@ -258,13 +262,4 @@ fn no_compression_yet() -> Box<abi::NET_SERVER> {
         compress_ctx_algorithm: abi::MYSQL_UNCOMPRESSED as u32,
         rest: [0; 444],
     })
-}
-
-/// Overwrites a password that is not needed any more.
-fn wipe(password: CString) {
-    let mut bytes = password.into_bytes();
-    for byte in &mut bytes {
-        // SAFETY: a byte of the vector. Volatile, so that the write is not optimised away.
-        unsafe { ptr::write_volatile(byte, 0) };
-    }
 }

@@ -7,26 +7,25 @@ use std::ptr;
 use std::slice;
 
 use super::abi;
-use super::check;
+use super::raise::check;
 use super::services::services;
-use super::status;
 use super::thd::Thd;
 
 /// The connection of a session that executes COM_CLONE.
-pub(crate) struct DonorConnection {
-    thd: Thd,
+pub(crate) struct DonorConnection<'s> {
+    thd: Thd<'s>,
     socket: abi::MYSQL_SOCKET,
     /// Neither TLS nor compression. Found out when first asked.
     is_plain: Option<bool>,
 }
 
-impl DonorConnection {
+impl<'s> DonorConnection<'s> {
     /// The connection of `thd`.
     ///
     /// # Safety
     /// `thd` and `socket` are those that `Mysql_clone::clone_server` was called with, and this is the only `DonorConnection` of
     /// them.
-    pub(crate) unsafe fn new(thd: Thd, socket: abi::MYSQL_SOCKET) -> Self {
+    pub(crate) unsafe fn new(thd: Thd<'s>, socket: abi::MYSQL_SOCKET) -> Self {
         Self { thd, socket, is_plain: None }
     }
 
@@ -34,7 +33,9 @@ impl DonorConnection {
     /// then, because each packet is flushed (`clone_protocol_service.cc:mysql_clone_send_response`).
     pub(crate) fn plain_socket(&mut self) -> Option<BorrowedFd<'_>> {
         let thd = self.thd;
-        let is_plain = *self.is_plain.get_or_insert_with(|| status::is_plain(thd));
+        let is_plain = *self.is_plain.get_or_insert_with(|| {
+            services().status.as_ref().is_some_and(|status| status.is_plain(thd))
+        });
         if !is_plain || self.socket.fd < 0 {
             return None;
         }
@@ -58,8 +59,12 @@ impl DonorConnection {
                 &raw mut length,
             )
         })?;
-        // SAFETY: on success the payload lies in the connection's buffer until the next call on this connection, which
-        // needs the borrow to have ended.
+        // mysqld points behind the code in its buffer, and not to NULL. It does not promise that.
+        if payload.is_null() {
+            return Ok((code, &[]));
+        }
+        // SAFETY: on success the payload lies in the connection's buffer until the next call on
+        // this connection, which needs the borrow to have ended.
         Ok((code, unsafe { slice::from_raw_parts(payload, length) }))
     }
 

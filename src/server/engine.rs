@@ -21,17 +21,15 @@ use super::abi::Function;
 use super::callback::CallbackView;
 use super::callback::Callbacks;
 use super::callback::CloneCallback;
-use super::check;
 use super::handlerton::Handlerton;
-use super::raise::Raise;
-use super::raise::raise;
-use super::text::whole;
+use super::raise::{Raise, check, raise};
+use super::text::{length, whole};
 use super::thd::Thd;
 
-/// An engine that can clone.
+/// An engine that can clone, as long as its plugin is referenced.
 #[derive(Clone, Copy)]
-pub(crate) struct Engine {
-    handlerton: Handlerton,
+pub(crate) struct HandlertonClone<'p> {
+    handlerton: Handlerton<'p>,
     clone_begin: Function<abi::clone_begin_fn>,
     clone_copy: Function<abi::clone_copy_fn>,
     clone_ack: Function<abi::clone_apply_fn>,
@@ -41,7 +39,7 @@ pub(crate) struct Engine {
     clone_apply_end: Function<abi::clone_end_fn>,
 }
 
-/// Why [`Engine::begin`] or [`Engine::apply_begin`] is called (`sql/handler.h:Ha_clone_mode`).
+/// Why [`HandlertonClone::begin`] or [`HandlertonClone::apply_begin`] is called (`sql/handler.h:Ha_clone_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloneMode {
     /// A new clone.
@@ -81,8 +79,10 @@ pub(crate) struct Begun {
     pub(crate) task: u32,
 }
 
-impl Engine {
-    pub(super) fn new(handlerton: Handlerton, interface: &abi::Clone_interface_t) -> Option<Self> {
+impl<'p> HandlertonClone<'p> {
+    /// The clone functions of an engine, `None` if it lacks any of them.
+    pub(crate) fn of(handlerton: Handlerton<'p>) -> Option<Self> {
+        let interface = handlerton.clone_interface();
         Some(Self {
             handlerton,
             clone_begin: interface.clone_begin?,
@@ -96,7 +96,7 @@ impl Engine {
     }
 
     /// The engine that these functions belong to.
-    pub(crate) fn handlerton(&self) -> Handlerton {
+    pub(crate) fn handlerton(&self) -> Handlerton<'p> {
         self.handlerton
     }
 
@@ -104,7 +104,7 @@ impl Engine {
     /// for a local one, the running clone's for the other modes.
     pub(crate) fn begin(
         &self,
-        thd: Thd,
+        thd: Thd<'_>,
         locator: Option<&[u8]>,
         mode: CloneMode,
     ) -> Result<Begun, u32> {
@@ -129,13 +129,13 @@ impl Engine {
     /// Donor: copies until the clone is complete, through `callback`'s `file` and `buffer`.
     pub(crate) fn copy(
         &self,
-        thd: Thd,
+        thd: Thd<'_>,
         locator: &[u8],
         task: u32,
         callback: &mut CloneCallback<'_>,
     ) -> Result<(), u32> {
         let locator = Locator::of(Some(locator));
-        let callback = callback.for_engine(self.handlerton);
+        let callback = callback.for_engine(self.handlerton.as_ptr());
         // SAFETY: a living engine and session, a locator, and a callback object that lives until the call returns.
         check(unsafe {
             (self.clone_copy)(
@@ -152,7 +152,7 @@ impl Engine {
     /// Donor: hands over what the recipient acknowledges, or its error, after which all tasks of the clone end with it.
     pub(crate) fn ack(
         &self,
-        thd: Thd,
+        thd: Thd<'_>,
         locator: &[u8],
         error: u32,
         descriptor: &[u8],
@@ -160,7 +160,7 @@ impl Engine {
         let locator = Locator::of(Some(locator));
         let mut nothing = NoCallbacks;
         let mut callback = CloneCallback::new(&mut nothing).descriptor(descriptor);
-        let callback = callback.for_engine(self.handlerton);
+        let callback = callback.for_engine(self.handlerton.as_ptr());
         // SAFETY: as in `copy`. The engine stores to the callback object even when it only takes the error.
         check(unsafe {
             (self.clone_ack)(
@@ -177,7 +177,13 @@ impl Engine {
 
     /// Donor: ends a task with its error or 0. For a master that lost its network this waits for the recipient to come
     /// back, for as many minutes as `clone_donor_timeout_after_network_failure` says.
-    pub(crate) fn end(&self, thd: Thd, locator: &[u8], task: u32, error: u32) -> Result<(), u32> {
+    pub(crate) fn end(
+        &self,
+        thd: Thd<'_>,
+        locator: &[u8],
+        task: u32,
+        error: u32,
+    ) -> Result<(), u32> {
         let locator = Locator::of(Some(locator));
         // SAFETY: a living engine and session, and a locator.
         check(unsafe {
@@ -197,7 +203,7 @@ impl Engine {
     /// [`CloneMode::Start`] drops it.
     pub(crate) fn apply_begin(
         &self,
-        thd: Thd,
+        thd: Thd<'_>,
         locator: Option<&[u8]>,
         mode: CloneMode,
         data_dir: Option<&str>,
@@ -224,19 +230,19 @@ impl Engine {
     /// `buffer` is called for acknowledgements and state changes.
     pub(crate) fn apply(
         &self,
-        thd: Thd,
+        thd: Thd<'_>,
         locator: &[u8],
         task: u32,
         callback: &mut CloneCallback<'_>,
     ) -> Result<(), u32> {
-        let callback = callback.for_engine(self.handlerton);
+        let callback = callback.for_engine(self.handlerton.as_ptr());
         self.call_apply(thd, locator, task, 0, callback)
     }
 
     /// Recipient: makes all tasks end with `error`, which is not 0.
     pub(crate) fn apply_error(
         &self,
-        thd: Thd,
+        thd: Thd<'_>,
         locator: &[u8],
         task: u32,
         error: u32,
@@ -246,7 +252,7 @@ impl Engine {
 
     fn call_apply(
         &self,
-        thd: Thd,
+        thd: Thd<'_>,
         locator: &[u8],
         task: u32,
         error: u32,
@@ -271,7 +277,7 @@ impl Engine {
     /// rolls the files back.
     pub(crate) fn apply_end(
         &self,
-        thd: Thd,
+        thd: Thd<'_>,
         locator: &[u8],
         task: u32,
         error: u32,
@@ -327,11 +333,6 @@ impl Locator {
         // SAFETY: by the caller's promise.
         unsafe { slice::from_raw_parts(self.data, length) }.to_vec()
     }
-}
-
-/// The length as engines take it. Of bytes that are too many for it they see the beginning.
-pub(super) fn length(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
 fn error_code(error: u32) -> c_int {

@@ -3,23 +3,18 @@
 //! A mysqld that is made up, for tests of what the plugin does in one that is not as it should be: symbols, a registry of
 //! services with their tables, and InnoDB's handlerton. Nothing in it does anything, except to be found.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::ffi::CStr;
-use std::ffi::CString;
-use std::ffi::c_char;
-use std::ffi::c_int;
-use std::ffi::c_void;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
+use std::slice;
 use std::sync::Arc;
 
 use super::abi;
 use super::load_error::LoadError;
 use super::registry::Registry;
 use super::services::Services;
-use super::symbols::PluginRef;
-use super::symbols::Symbols;
-use super::symbols::names;
+use super::symbols::{PluginRef, Symbols, names};
 
 /// To be changed before it is asked.
 pub(super) struct FakeServer {
@@ -47,6 +42,9 @@ impl FakeServer {
             names::required().chain(exports.iter().copied()).map(|name| (name, function)).collect();
         let (foreach, _) = names::with_plugin_ref(PluginRef::Direct);
         symbols.insert(foreach, for_each_plugin as *mut c_void);
+        symbols.insert(names::PLUGIN_LOCK_BY_NAME, lock_plugin as *mut c_void);
+        let (_, unlock) = names::with_plugin_ref(PluginRef::Direct);
+        symbols.insert(unlock, unlock_plugin as *mut c_void);
         // Lives as long as the symbols, which are leaked, too.
         let version = CString::new(version).expect("no NUL").into_raw();
         symbols.insert(names::SERVER_VERSION, version.cast());
@@ -79,7 +77,9 @@ impl FakeServer {
         let (server, symbols) = self.start();
         let symbols = Box::leak(Box::new(symbols?));
         let look_up = |name: &CStr| server.symbols.get(name).copied().unwrap_or(ptr::null_mut());
-        Services::find(symbols, &look_up, registry)
+        // SAFETY: names have functions here that do not do anything, which nobody calls but those
+        // that are of their types.
+        unsafe { Services::find(symbols, &look_up, registry) }
     }
 
     /// This server's registry of services.
@@ -93,7 +93,8 @@ impl FakeServer {
         let server: &'static Self = Box::leak(Box::new(self));
         SERVER.set(Some(server));
         let look_up = |name: &CStr| server.symbols.get(name).copied().unwrap_or(ptr::null_mut());
-        (server, Symbols::find(&look_up))
+        // SAFETY: as in `load`.
+        (server, unsafe { Symbols::find(&look_up) })
     }
 }
 
@@ -154,6 +155,38 @@ unsafe extern "C" fn for_each_plugin(
     visit.is_some_and(|visit| unsafe { visit(ptr::null_mut(), (&raw mut plugin).cast(), argument) })
 }
 
+thread_local! {
+    /// References to InnoDB's plugin that were not given back.
+    static REFERENCES: Cell<i32> = const { Cell::new(0) };
+    /// What a reference to it points to.
+    static INNODB_PLUGIN: Cell<*mut abi::st_plugin_int> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// `plugin_lock_by_name`, of a server with one plugin.
+unsafe extern "C" fn lock_plugin(
+    thd: *mut abi::THD,
+    name: *const abi::MYSQL_LEX_CSTRING,
+    _: c_int,
+) -> *mut c_void {
+    assert!(thd.is_null(), "with a session the reference would end with its statement");
+    // SAFETY: a counted name.
+    let name = unsafe { &*name };
+    // SAFETY: as above.
+    let name = unsafe { slice::from_raw_parts(name.str_.cast::<u8>(), name.length) };
+    let plugin = INNODB_PLUGIN.get();
+    if name != b"InnoDB" || plugin.is_null() {
+        return ptr::null_mut();
+    }
+    REFERENCES.set(REFERENCES.get() + 1);
+    plugin.cast()
+}
+
+/// `plugin_unlock`.
+unsafe extern "C" fn unlock_plugin(thd: *mut abi::THD, plugin: *mut c_void) {
+    assert!(thd.is_null() && plugin == INNODB_PLUGIN.get().cast());
+    REFERENCES.set(REFERENCES.get() - 1);
+}
+
 mod tests {
     use super::*;
     use crate::server::pfs::Columns;
@@ -192,6 +225,42 @@ mod tests {
             .load()
             .expect("a vendor's 8.0.36");
         assert_eq!(services.clone_interface, 0x2a8);
+    }
+
+    /// An engine that UNINSTALL PLUGIN takes away while a clone uses it would be a dangling
+    /// handlerton.
+    #[test]
+    fn an_engine_is_referenced_as_long_as_it_is_used() {
+        let services = mysql_8_0_36().load().expect("8.0.36");
+        let mut handlerton = server().handlerton.clone();
+        let innodb = |data: *mut c_void| abi::st_plugin_int {
+            name: abi::MYSQL_LEX_CSTRING { str_: c"InnoDB".as_ptr(), length: 6 },
+            plugin: ptr::null_mut(),
+            plugin_dl: ptr::null_mut(),
+            state: 8,
+            ref_count: 1,
+            data,
+        };
+        // It was uninstalled after the iteration.
+        assert_eq!(services.engines().expect("engines").len(), 0);
+        let mut plugin = innodb(handlerton.as_mut_ptr().cast());
+        INNODB_PLUGIN.set(&raw mut plugin);
+        let engines = services.engines().expect("engines");
+        assert_eq!((engines.len(), REFERENCES.get()), (1, 1));
+        assert_eq!(engines[0].name(), "InnoDB");
+        assert_eq!(engines[0].handlerton().db_type(), 12);
+        let again = services.engines().expect("engines");
+        assert_eq!(REFERENCES.get(), 2);
+        drop(engines);
+        assert_eq!(REFERENCES.get(), 1);
+        drop(again);
+        assert_eq!(REFERENCES.get(), 0);
+        // A plugin without an engine in it is let go at once.
+        let mut empty = innodb(ptr::null_mut());
+        INNODB_PLUGIN.set(&raw mut empty);
+        assert_eq!(services.engines().expect("engines").len(), 0);
+        assert_eq!(REFERENCES.get(), 0);
+        INNODB_PLUGIN.set(ptr::null_mut());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::load_error::LoadError;
 use super::pin::pin;
 use super::registry::Registry;
 use super::registry::Service;
-use super::thd::Thd;
+use super::thd::has_session;
 
 pub(super) use columns::Columns;
 
@@ -99,7 +99,7 @@ impl Tables {
 
     /// Hands the tables over, which creates them in the data dictionary. This needs a session on the thread.
     pub(crate) fn register(mut self) -> Result<RegisteredTables, LoadError> {
-        if Thd::current().is_none() {
+        if !has_session() {
             return Err(LoadError::PfsTables(1));
         }
         let service = self.registry.service(c"pfs_plugin_table_v1")?;

@@ -2,17 +2,14 @@
 
 //! mysqld's list of plugins (`sql/sql_plugin.cc`).
 
-use std::ffi::c_int;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
+use std::ptr::{self, NonNull};
 
-use super::abi;
-use super::abi::MYSQL_LEX_CSTRING;
-use super::handlerton::Handlerton;
+use super::abi::{self, MYSQL_LEX_CSTRING};
+use super::handlerton::{Handlerton, clone_interface_in};
+use super::load_error::LoadError;
 use super::raise::ER_INTERNAL_ERROR;
-use super::services::services;
-use super::symbols::PluginRef;
-use super::symbols::Symbols;
-use super::symbols::symbols;
+use super::symbols::{PluginRef, Symbols};
 use super::thd::Thd;
 use crate::guard::guard_or;
 
@@ -20,9 +17,9 @@ use crate::guard::guard_or;
 pub(crate) type Plugin = (String, Option<String>);
 
 /// The plugins that are ready, in mysqld's order.
-pub(crate) fn active_plugins() -> Result<Vec<Plugin>, u32> {
+pub(crate) fn active_plugins(symbols: &Symbols) -> Result<Vec<Plugin>, u32> {
     let mut plugins = Vec::new();
-    for_each(services().symbols, abi::MYSQL_ANY_PLUGIN, |plugin| {
+    for_each(symbols, abi::MYSQL_ANY_PLUGIN, |plugin| {
         // SAFETY: mysqld keeps the names as long as the plugin is in its list.
         let name = unsafe { text(&plugin.name) };
         // SAFETY: NULL, or the library, which lives as long as the plugin.
@@ -34,36 +31,121 @@ pub(crate) fn active_plugins() -> Result<Vec<Plugin>, u32> {
     Ok(plugins)
 }
 
-/// The storage engines that are ready.
-pub(crate) fn engines() -> Result<Vec<Handlerton>, u32> {
-    handlertons(services().symbols)
+/// A storage engine, and a reference to its plugin: until this is dropped the engine stays, even
+/// if UNINSTALL PLUGIN is run.
+pub(crate) struct EnginePlugin {
+    symbols: &'static Symbols,
+    /// A `plugin_ref`.
+    plugin: NonNull<c_void>,
+    name: String,
+    handlerton: NonNull<abi::handlerton>,
+    clone_interface: usize,
 }
 
-/// As [`engines`], before the services are installed.
-pub(crate) fn handlertons(symbols: &Symbols) -> Result<Vec<Handlerton>, u32> {
-    Ok(named(symbols)?.into_iter().map(|(_, engine)| engine).collect())
+impl EnginePlugin {
+    /// Takes a reference to the engine `name`. `None` if it is not installed, or not any more.
+    fn lock(symbols: &'static Symbols, name: String, clone_interface: usize) -> Option<Self> {
+        let counted = MYSQL_LEX_CSTRING { str_: name.as_ptr().cast(), length: name.len() };
+        // SAFETY: a counted name. Without a session mysqld leaves it to the caller to give the
+        // reference back (`sql/sql_plugin.cc:intern_plugin_lock`).
+        let plugin = unsafe {
+            (symbols.plugin_lock_by_name)(
+                ptr::null_mut(),
+                &raw const counted,
+                abi::MYSQL_STORAGE_ENGINE_PLUGIN,
+            )
+        };
+        let plugin = NonNull::new(plugin)?;
+        // SAFETY: a reference of this server's kind, to a plugin that stays until it is given back.
+        let data = unsafe { symbols.plugin_ref.resolve(plugin.as_ptr()) }.map(|found| found.data);
+        let Some(handlerton) = data.and_then(NonNull::new).map(NonNull::cast) else {
+            // SAFETY: the reference that was just taken.
+            unsafe { (symbols.plugin_unlock)(ptr::null_mut(), plugin.as_ptr()) };
+            return None;
+        };
+        Some(Self { symbols, plugin, name, handlerton, clone_interface })
+    }
+
+    /// The name of the engine's plugin.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The engine.
+    pub(crate) fn handlerton(&self) -> Handlerton<'_> {
+        // SAFETY: the data of a storage engine's plugin is its handlerton
+        // (sql/handler.cc:ha_initialize_handlerton), and the reference keeps it.
+        unsafe { Handlerton::new(self.handlerton, self.clone_interface) }
+    }
 }
 
-/// The storage engines that are ready, with the names of their plugins.
-pub(crate) fn named_engines() -> Result<Vec<(String, Handlerton)>, u32> {
-    named(services().symbols)
+impl Drop for EnginePlugin {
+    fn drop(&mut self) {
+        // SAFETY: the reference that `lock` has taken without a session, given back once.
+        unsafe { (self.symbols.plugin_unlock)(ptr::null_mut(), self.plugin.as_ptr()) };
+    }
 }
 
-fn named(symbols: &Symbols) -> Result<Vec<(String, Handlerton)>, u32> {
-    let mut engines = Vec::new();
+/// The storage engines that are ready. `clone_interface` is what [`find_clone_interface`] has
+/// found.
+pub(super) fn engines(
+    symbols: &'static Symbols,
+    clone_interface: usize,
+) -> Result<Vec<EnginePlugin>, u32> {
+    let mut names = Vec::new();
     for_each(symbols, abi::MYSQL_STORAGE_ENGINE_PLUGIN, |plugin| {
-        // SAFETY: the data of a ready storage engine is its handlerton (sql/handler.cc:ha_initialize_handlerton).
-        if let Some(engine) = unsafe { Handlerton::from_raw(plugin.data.cast()) } {
-            // SAFETY: mysqld keeps the name as long as the plugin is in its list.
-            engines.push((unsafe { text(&plugin.name) }, engine));
-        }
+        // SAFETY: mysqld keeps the name as long as the plugin is in its list.
+        names.push(unsafe { text(&plugin.name) });
     })?;
-    Ok(engines)
+    // An engine may be gone by now. mysqld holds a lock during the iteration, so that references
+    // are taken after it.
+    let lock = |name| EnginePlugin::lock(symbols, name, clone_interface);
+    Ok(names.into_iter().filter_map(lock).collect())
+}
+
+/// Where the handlertons of this server have their `clone_interface`.
+pub(super) fn find_clone_interface(symbols: &Symbols) -> Result<usize, LoadError> {
+    let mut found = Err(LoadError::NoCloneInterface);
+    for_each_handlerton(symbols, |handlerton| {
+        if db_type(handlerton) == abi::DB_TYPE_INNODB {
+            // SAFETY: mysqld keeps InnoDB as long as this runs.
+            found = unsafe { clone_interface_in(handlerton, symbols) };
+        }
+    })
+    .map_err(|_| LoadError::NoCloneInterface)?;
+    found
+}
+
+/// Whether InnoDB is ready, and with it mysqld's other engines.
+pub(crate) fn is_innodb_ready(symbols: &Symbols) -> bool {
+    let mut is_ready = false;
+    let visited = for_each_handlerton(symbols, |handlerton| {
+        is_ready |= db_type(handlerton) == abi::DB_TYPE_INNODB;
+    });
+    visited.is_ok() && is_ready
+}
+
+fn for_each_handlerton(
+    symbols: &Symbols,
+    mut visit: impl FnMut(NonNull<abi::handlerton>),
+) -> Result<(), u32> {
+    for_each(symbols, abi::MYSQL_STORAGE_ENGINE_PLUGIN, |plugin| {
+        if let Some(handlerton) = NonNull::new(plugin.data) {
+            visit(handlerton.cast());
+        }
+    })
+}
+
+/// `legacy_db_type` of an engine that mysqld is showing.
+fn db_type(handlerton: NonNull<abi::handlerton>) -> i32 {
+    // SAFETY: the data of a ready storage engine is its handlerton
+    // (sql/handler.cc:ha_initialize_handlerton), which mysqld keeps while the iteration runs.
+    let db_type = unsafe { handlerton.as_ref() }.db_type;
+    i32::try_from(db_type).unwrap_or(abi::DB_TYPE_UNKNOWN)
 }
 
 /// Whether a plugin of this name, upper and lower case being the same, is installed.
-pub(crate) fn is_installed(thd: Thd, name: &str) -> bool {
-    let Some(symbols) = symbols() else { return false };
+pub(crate) fn is_installed(symbols: &Symbols, thd: Thd<'_>, name: &str) -> bool {
     let name = MYSQL_LEX_CSTRING { str_: name.as_ptr().cast(), length: name.len() };
     // SAFETY: the session of this thread and a counted name.
     let plugin = unsafe {

@@ -4,7 +4,7 @@
 //! [`super::connection`] and [`super::donor`] talk through. Learned from
 //! `sql/server_component/clone_protocol_service.cc`.
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use super::abi;
@@ -13,10 +13,9 @@ use super::load_error::LoadError;
 use super::registry::Registry;
 use super::registry::Service;
 use super::releases::CloneProtocolSlots;
-use super::services::services;
 use super::shim;
 use super::text::lossy;
-use super::thd::Thd;
+use super::thd::{Thd, has_session};
 
 /// The methods, in the slots that this server has them in.
 pub(crate) struct CloneProtocol {
@@ -77,94 +76,107 @@ impl CloneProtocol {
             })
         }
     }
-}
 
-/// Makes the running statement of `thd` appear in performance_schema as the one that was registered as `statement_key`.
-/// 0 changes nothing.
-pub(crate) fn start_statement(thd: Thd, statement_key: u32) {
-    let mut thd = thd.as_ptr();
-    // SAFETY: a living session; it stays the same because it is not NULL, and 0 is no thread key.
-    unsafe { (services().clone_protocol.start_statement)(&raw mut thd, 0, statement_key) };
-}
+    /// Makes the running statement of `thd` appear in performance_schema as the one that was
+    /// registered as `statement_key`. 0 changes nothing.
+    pub(crate) fn start_statement(&self, thd: Thd<'_>, statement_key: u32) {
+        let mut thd = thd.as_ptr();
+        // SAFETY: a living session; it stays the same because it is not NULL, and 0 is no thread
+        // key.
+        unsafe { (self.start_statement)(&raw mut thd, 0, statement_key) };
+    }
 
-/// A session of a thread that the plugin started. It lives on that thread, which drops it before it ends.
-pub(crate) struct Session {
-    thd: Thd,
-}
-
-impl Session {
-    /// Creates a background session for this thread, which has none, instrumented as `thread_key`, or not for 0.
-    pub(crate) fn start(thread_key: u32) -> Option<Self> {
-        debug_assert!(Thd::current().is_none(), "this thread has a session");
+    /// Creates a background session for this thread, which has none. performance_schema shows it
+    /// as `thread_key`, or not at all for 0.
+    pub(crate) fn start_session(self: &Arc<Self>, thread_key: u32) -> Option<BackgroundSession> {
+        debug_assert!(!has_session(), "this thread has a session");
         let mut thd = ptr::null_mut();
         // SAFETY: NULL asks for a new session, whose address the method writes to the variable.
-        unsafe { (services().clone_protocol.start_statement)(&raw mut thd, thread_key, 0) };
-        // SAFETY: the new session, attached to this thread; a Session and its Thd do not leave it.
-        unsafe { Thd::from_raw(thd) }.map(|thd| Self { thd })
+        unsafe { (self.start_statement)(&raw mut thd, thread_key, 0) };
+        let thd = NonNull::new(thd)?;
+        Some(BackgroundSession { thd, protocol: Arc::clone(self) })
     }
 
-    /// The session, which must not be used after this object is gone.
-    pub(crate) fn thd(&self) -> Thd {
-        self.thd
+    /// The names of all collations of this server.
+    pub(crate) fn collations(&self, thd: Thd<'_>) -> Result<Vec<String>, u32> {
+        // SAFETY: the method that the shim names.
+        unsafe { shim::get_charsets(self.get_charsets, thd) }
+    }
+
+    /// Raises 3867 for each collation that this server does not have.
+    pub(crate) fn validate_collations(&self, thd: Thd<'_>, names: &[String]) -> Result<(), u32> {
+        // SAFETY: the method that the shim names.
+        unsafe { shim::validate_charsets(self.validate_charsets, thd, names) }
+    }
+
+    /// The global values of system variables, in the order of `names`. An unknown name raises
+    /// 1815.
+    pub(crate) fn configs(&self, thd: Thd<'_>, names: &[&str]) -> Result<Vec<String>, u32> {
+        // SAFETY: the method that the shim names.
+        unsafe { shim::get_configs(self.get_configs, thd, names) }
+    }
+
+    /// Compares system variables with the donor's values. Raises 3865 or 3866 and stops for
+    /// another operating system or processor, and raises 3868 for every other variable that
+    /// differs. Servers for which [`CloneProtocol::validate_version`] returns `None`, and no
+    /// others, compare `version` here (3864).
+    pub(crate) fn validate_configs(
+        &self,
+        thd: Thd<'_>,
+        configs: &[(String, String)],
+    ) -> Result<(), u32> {
+        // SAFETY: the method that the shim names.
+        unsafe { shim::validate_configs(self.validate_configs, thd, configs) }
+    }
+
+    /// Whether a clone from `donor` to `recipient` (both `major.minor.patch[-suffix]`) is
+    /// allowed; raises 3864 if not. `None` from servers that have no such method.
+    pub(crate) fn validate_version(
+        &self,
+        recipient: &str,
+        donor: &str,
+        recipient_lts: bool,
+        donor_lts: bool,
+    ) -> Option<Result<(), u32>> {
+        let method = self.validate_version?;
+        // SAFETY: `releases.rs` gives this slot only to servers whose method has four arguments.
+        Some(unsafe { shim::validate_version(method, recipient, donor, recipient_lts, donor_lts) })
+    }
+
+    /// The error that stands in the diagnostics area of `thd`: the last that was raised and not
+    /// cleared.
+    pub(crate) fn error(&self, thd: Thd<'_>) -> Option<(u32, String)> {
+        let mut number = 0;
+        let mut message = ptr::null();
+        // SAFETY: a living session, and places for the results.
+        unsafe { (self.get_error)(thd.as_ptr(), &raw mut number, &raw mut message) };
+        // SAFETY: NULL or a text in the diagnostics area, which nothing changes before it is
+        // copied.
+        let message = unsafe { lossy(message) };
+        (number != 0).then(|| (number, message.into_owned()))
     }
 }
 
-impl Drop for Session {
+/// A session of a thread that the plugin started. It lives on that thread, which drops it before
+/// it ends.
+pub(crate) struct BackgroundSession {
+    thd: NonNull<abi::THD>,
+    protocol: Arc<CloneProtocol>,
+}
+
+impl BackgroundSession {
+    /// The session.
+    pub(crate) fn thd(&self) -> Thd<'_> {
+        // SAFETY: the session that `start_session` has created on this thread, which an object of
+        // this type does not leave. It ends when the object is dropped.
+        unsafe { Thd::from_raw(self.thd.as_ptr()) }.expect("not NULL")
+    }
+}
+
+impl Drop for BackgroundSession {
     fn drop(&mut self) {
-        // SAFETY: the session was created by start_statement on this thread. This also ends mysqld's state of the
-        // thread (my_thread_end).
-        unsafe { (services().clone_protocol.finish_statement)(self.thd.as_ptr()) };
+        // SAFETY: the session was created by start_statement on this thread. This also ends
+        // mysqld's state of the thread (my_thread_end).
+        unsafe { (self.protocol.finish_statement)(self.thd.as_ptr()) };
     }
-}
-
-/// The names of all collations of this server.
-pub(crate) fn collations(thd: Thd) -> Result<Vec<String>, u32> {
-    // SAFETY: the method that the shim names.
-    unsafe { shim::get_charsets(services().clone_protocol.get_charsets, thd) }
-}
-
-/// Raises 3867 for each collation that this server does not have.
-pub(crate) fn validate_collations(thd: Thd, names: &[String]) -> Result<(), u32> {
-    // SAFETY: the method that the shim names.
-    unsafe { shim::validate_charsets(services().clone_protocol.validate_charsets, thd, names) }
-}
-
-/// The global values of system variables, in the order of `names`. An unknown name raises 1815.
-pub(crate) fn configs(thd: Thd, names: &[&str]) -> Result<Vec<String>, u32> {
-    // SAFETY: the method that the shim names.
-    unsafe { shim::get_configs(services().clone_protocol.get_configs, thd, names) }
-}
-
-/// Compares system variables with the donor's values: raises 3865 or 3866 and stops for another operating system or
-/// processor, and raises 3868 for every other variable that differs. `version` is compared here (3864) by servers for
-/// which [`validate_version`] is `None`, and by no others.
-pub(crate) fn validate_configs(thd: Thd, configs: &[(String, String)]) -> Result<(), u32> {
-    // SAFETY: the method that the shim names.
-    unsafe { shim::validate_configs(services().clone_protocol.validate_configs, thd, configs) }
-}
-
-/// Whether a clone from `donor` to `recipient` (both `major.minor.patch[-suffix]`) is allowed; raises 3864 if not.
-/// `None` from servers that have no such method.
-pub(crate) fn validate_version(
-    recipient: &str,
-    donor: &str,
-    recipient_lts: bool,
-    donor_lts: bool,
-) -> Option<Result<(), u32>> {
-    let method = services().clone_protocol.validate_version?;
-    // SAFETY: the layout gives this slot only to servers whose method has four arguments.
-    Some(unsafe { shim::validate_version(method, recipient, donor, recipient_lts, donor_lts) })
-}
-
-/// The error that stands in the diagnostics area of `thd`: the last that was raised and not cleared.
-pub(crate) fn error(thd: Thd) -> Option<(u32, String)> {
-    let mut number = 0;
-    let mut message = ptr::null();
-    // SAFETY: a living session, and places for the results.
-    unsafe {
-        (services().clone_protocol.get_error)(thd.as_ptr(), &raw mut number, &raw mut message)
-    };
-    // SAFETY: NULL or a text in the diagnostics area, which nothing changes before it is copied.
-    let message = unsafe { lossy(message) };
-    (number != 0).then(|| (number, message.into_owned()))
 }

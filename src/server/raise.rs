@@ -8,7 +8,7 @@ use std::io;
 
 use super::symbols::symbols;
 use super::text::cut;
-use super::thd::Thd;
+use super::thd::has_session;
 
 /// `ER_INTERNAL_ERROR`, which also stands for what should not happen.
 pub(crate) const ER_INTERNAL_ERROR: u32 = 1815;
@@ -119,6 +119,17 @@ impl Raise<'_> {
     }
 }
 
+/// The result of a function of mysqld that returns 0 or an error number.
+///
+/// A negative number, which no such function returns on purpose, becomes `ER_INTERNAL_ERROR`.
+pub(super) fn check(code: c_int) -> Result<(), u32> {
+    match u32::try_from(code) {
+        Ok(0) => Ok(()),
+        Ok(number) => Err(number),
+        Err(_) => Err(ER_INTERNAL_ERROR),
+    }
+}
+
 /// The forms that argument lists have.
 enum Arguments<'a> {
     None,
@@ -135,7 +146,7 @@ const LONGEST_TEXT: usize = 512;
 /// Raises `error` in the session of this thread and returns its number. Without a session only the number is returned.
 pub(crate) fn raise(error: Raise<'_>) -> u32 {
     let number = error.number();
-    let (Some(symbols), Some(_)) = (symbols(), Thd::current()) else { return number };
+    let Some(symbols) = symbols().filter(|_| has_session()) else { return number };
     let my_error = symbols.my_error;
     let code = c_int::try_from(number).unwrap_or(c_int::MAX);
     let text = |text: &str| cut(text, LONGEST_TEXT);
@@ -188,6 +199,13 @@ mod tests {
     fn outside_mysqld_only_the_number_is_returned() {
         assert_eq!(raise(Raise::CloneDonor("3862 : text")), 3862);
         assert_eq!(raise(Raise::ErrorOnWrite { file: "f", errno: 28 }), 1026);
+    }
+
+    #[test]
+    fn codes_become_results() {
+        assert_eq!(check(0), Ok(()));
+        assert_eq!(check(3862), Err(3862));
+        assert_eq!(check(-1), Err(ER_INTERNAL_ERROR));
     }
 
     #[test]

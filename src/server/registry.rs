@@ -3,6 +3,7 @@
 //! The registry of component services, and references to what it has.
 
 use std::ffi::{CStr, c_int, c_void};
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -22,6 +23,8 @@ pub(crate) static plugin_registry_service: AtomicPtr<abi::plugin_registry_servic
 pub(crate) struct Registry {
     table: NonNull<abi::s_mysql_registry>,
     release: Option<unsafe extern "C" fn(*mut abi::s_mysql_registry) -> c_int>,
+    /// The addresses of the program that the registry is in: mysqld's.
+    program: Range<usize>,
 }
 
 // SAFETY: the registry has its own locks (`components/libminchassis/registry.cc`), and its table is constant.
@@ -47,7 +50,8 @@ impl Registry {
         let acquire = service.acquire.ok_or(LoadError::NotLoadedByServer)?;
         // SAFETY: without conditions; include/mysql/service_plugin_registry.h.
         let table = NonNull::new(unsafe { acquire() }).ok_or(LoadError::NotLoadedByServer)?;
-        Ok(Arc::new(Self { table, release: service.release }))
+        let program = symbols::program_of(acquire as *const c_void).unwrap_or_default();
+        Ok(Arc::new(Self { table, release: service.release, program }))
     }
 
     /// Acquires the service `name`.
@@ -61,11 +65,6 @@ impl Registry {
             Some(table) if !failed => Ok(Service { name, table, registry: Arc::clone(self) }),
             _ => Err(missing),
         }
-    }
-
-    /// Where the program begins that the registry is in.
-    fn program(&self) -> Option<usize> {
-        self.methods().acquire.and_then(|acquire| symbols::program_of(acquire as *const c_void))
     }
 
     fn methods(&self) -> &abi::s_mysql_registry {
@@ -107,7 +106,7 @@ impl Service {
         let address = unsafe { slots.add(slot) };
         // SAFETY: as above, and tables are aligned arrays of pointers.
         let method = unsafe { *address };
-        if !method.is_null() && symbols::program_of(method) != self.registry.program() {
+        if !method.is_null() && !self.registry.program.contains(&method.addr()) {
             return Err(LoadError::ForeignSlot { service: self.name, slot });
         }
         // SAFETY: the type is the caller's promise.

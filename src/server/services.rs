@@ -2,22 +2,17 @@
 
 //! The services that mysqld lends to the plugin from `init` to `deinit`.
 
-use std::sync::Arc;
-use std::sync::PoisonError;
-use std::sync::RwLock;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::backup_lock::BackupLock;
-use super::error_log;
-use super::error_log::LogBuiltins;
-use super::handlerton;
+use super::error_log::{self, LogBuiltins};
 use super::load_error::LoadError;
+use super::plugins::{self, EnginePlugin};
 use super::protocol::CloneProtocol;
 use super::registry::Registry;
-use super::releases::Layout;
-use super::releases::Probes;
-use super::symbols;
-use super::symbols::LookUp;
-use super::symbols::Symbols;
+use super::releases::{Layout, Probes};
+use super::status::StatusReader;
+use super::symbols::{self, LookUp, Symbols};
 use super::version::ServerVersion;
 
 /// All that the plugin calls, and what is known of the server that it calls. Dropping it releases the services.
@@ -25,8 +20,10 @@ pub(crate) struct Services {
     pub(crate) version: ServerVersion,
     pub(crate) layout: Layout,
     pub(crate) symbols: &'static Symbols,
-    pub(crate) clone_protocol: CloneProtocol,
+    pub(crate) clone_protocol: Arc<CloneProtocol>,
     pub(crate) backup_lock: BackupLock,
+    /// `None` from servers without these services.
+    pub(crate) status: Option<StatusReader>,
     log: Arc<LogBuiltins>,
     /// Offset of `clone_interface` in a handlerton, as found in InnoDB's.
     pub(crate) clone_interface: usize,
@@ -35,11 +32,15 @@ pub(crate) struct Services {
 impl Services {
     /// Acquires everything. To be called on a thread of mysqld, when InnoDB is up.
     pub(crate) fn acquire() -> Result<Self, LoadError> {
-        Self::find(Symbols::load()?, &symbols::look_up, Registry::acquire)
+        // SAFETY: `dlsym` gives what mysqld has, and mysqld calls `init` when it is set up.
+        unsafe { Self::find(Symbols::load()?, &symbols::look_up, Registry::acquire) }
     }
 
     /// As [`Services::acquire`]: `look_up` gives the addresses of names, as it did for `symbols`.
-    pub(super) fn find(
+    ///
+    /// # Safety
+    /// As [`Symbols::find`]; `registry` gives the registry of the same server.
+    pub(super) unsafe fn find(
         symbols: &'static Symbols,
         look_up: LookUp<'_>,
         registry: impl FnOnce() -> Result<Arc<Registry>, LoadError>,
@@ -49,14 +50,20 @@ impl Services {
         let layout = Layout::for_version(&version, Probes::ask(|name| !look_up(name).is_null()))?;
         let registry = registry()?;
         Ok(Self {
-            clone_protocol: CloneProtocol::acquire(&registry, &layout.clone_protocol)?,
+            clone_protocol: Arc::new(CloneProtocol::acquire(&registry, &layout.clone_protocol)?),
             backup_lock: BackupLock::acquire(&registry)?,
             log: Arc::new(LogBuiltins::acquire(&registry, layout.log_message)?),
-            clone_interface: handlerton::find_clone_interface(symbols)?,
+            status: StatusReader::acquire(&registry),
+            clone_interface: plugins::find_clone_interface(symbols)?,
             version,
             layout,
             symbols,
         })
+    }
+
+    /// The storage engines that are ready.
+    pub(crate) fn engines(&self) -> Result<Vec<EnginePlugin>, u32> {
+        plugins::engines(self.symbols, self.clone_interface)
     }
 
     /// What was found out about this server, for those who run one that we have not seen: one line.

@@ -7,9 +7,7 @@ use std::ffi::c_void;
 
 use super::abi;
 use super::abi::Function;
-use super::check;
-use super::raise::Raise;
-use super::raise::raise;
+use super::raise::{Raise, check, raise};
 use super::thd::Thd;
 use crate::guard::guard_or;
 
@@ -18,7 +16,7 @@ pub(super) type Method = Function<abi::clone_shim_method>;
 
 /// # Safety
 /// `method` is `mysql_clone_get_charsets`.
-pub(super) unsafe fn get_charsets(method: Method, thd: Thd) -> Result<Vec<String>, u32> {
+pub(super) unsafe fn get_charsets(method: Method, thd: Thd<'_>) -> Result<Vec<String>, u32> {
     let mut names = Vec::new();
     // SAFETY: the method by the caller's promise; `collect` takes the vector, which outlives the call.
     let code = unsafe {
@@ -36,7 +34,7 @@ pub(super) unsafe fn get_charsets(method: Method, thd: Thd) -> Result<Vec<String
 /// `method` is `mysql_clone_validate_charsets`.
 pub(super) unsafe fn validate_charsets(
     method: Method,
-    thd: Thd,
+    thd: Thd<'_>,
     names: &[String],
 ) -> Result<(), u32> {
     let names: Vec<_> = names.iter().map(|name| text(name)).collect();
@@ -50,7 +48,7 @@ pub(super) unsafe fn validate_charsets(
 /// `method` is `mysql_clone_get_configs`.
 pub(super) unsafe fn get_configs(
     method: Method,
-    thd: Thd,
+    thd: Thd<'_>,
     names: &[&str],
 ) -> Result<Vec<String>, u32> {
     let names: Vec<_> = names.iter().map(|name| text(name)).collect();
@@ -74,7 +72,7 @@ pub(super) unsafe fn get_configs(
 /// `method` is `mysql_clone_validate_configs`.
 pub(super) unsafe fn validate_configs(
     method: Method,
-    thd: Thd,
+    thd: Thd<'_>,
     configs: &[(String, String)],
 ) -> Result<(), u32> {
     let configs: Vec<_> = configs

@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
+use std::sync::Arc;
 
 use super::abi::THD;
 use super::registry::{Registry, Service};
@@ -18,18 +19,17 @@ type DestroyFn = Option<unsafe extern "C" fn(*mut c_void)>;
 type ConvertFn = Option<unsafe extern "C" fn(*mut c_void, *mut c_char, u64, *const c_char) -> bool>;
 
 /// The methods.
-struct Reader {
+pub(crate) struct StatusReader {
     get: super::abi::Function<GetFn>,
     destroy: super::abi::Function<DestroyFn>,
     convert: super::abi::Function<ConvertFn>,
     _services: [Service; 3],
 }
 
-impl Reader {
+impl StatusReader {
     /// None from servers that lack one of the services.
     #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one promise about a list")]
-    fn acquire() -> Option<Self> {
-        let registry = Registry::acquire().ok()?;
+    pub(super) fn acquire(registry: &Arc<Registry>) -> Option<Self> {
         let status = registry.service(c"mysql_status_variable_string").ok()?;
         let factory = registry.service(c"mysql_string_factory").ok()?;
         let converter = registry.service(c"mysql_string_converter").ok()?;
@@ -45,7 +45,7 @@ impl Reader {
     }
 
     /// The value of `name` in the session.
-    fn read(&self, thd: Thd, name: &CStr) -> Option<String> {
+    fn read(&self, thd: Thd<'_>, name: &CStr) -> Option<String> {
         let mut handle = ptr::null_mut();
         // SAFETY: the session of this thread, a terminated name, and a place for the handle.
         let failed = unsafe { (self.get)(thd.as_ptr(), name.as_ptr(), false, &raw mut handle) };
@@ -71,13 +71,13 @@ impl Reader {
         }
         CStr::from_bytes_until_nul(&text).ok()?.to_str().ok().map(str::to_owned)
     }
-}
 
-/// Whether the connection of `thd`, which must be this thread's, has neither TLS nor compression: what is written to its socket
-/// is what the client reads. False if that cannot be found out.
-pub(crate) fn is_plain(thd: Thd) -> bool {
-    let Some(reader) = Reader::acquire() else { return false };
-    let cipher = reader.read(thd, c"Ssl_cipher");
-    let compression = reader.read(thd, c"Compression");
-    cipher.as_deref() == Some("") && compression.as_deref() == Some("OFF")
+    /// Whether the connection of `thd`, which must be this thread's, has neither TLS nor
+    /// compression: what is written to its socket is what the client reads. False if that cannot
+    /// be found out.
+    pub(crate) fn is_plain(&self, thd: Thd<'_>) -> bool {
+        let cipher = self.read(thd, c"Ssl_cipher");
+        let compression = self.read(thd, c"Compression");
+        cipher.as_deref() == Some("") && compression.as_deref() == Some("OFF")
+    }
 }

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::ffi::c_char;
 use std::ffi::c_int;
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::OnceLock;
@@ -30,7 +31,6 @@ pub(crate) struct Symbols {
     pub(crate) plugin_unlock: Function<abi::plugin_unlock_fn>,
     /// What a `plugin_ref` is in this server.
     pub(crate) plugin_ref: PluginRef,
-    pub(crate) ha_resolve_by_legacy_type: Function<abi::ha_resolve_by_legacy_type_fn>,
     pub(crate) clone_handle_create: Function<abi::clone_handle_create_fn>,
     pub(crate) clone_handle_drop: Function<abi::clone_handle_drop_fn>,
     /// Not in 8.0.19, which unloads a plugin that is in use when it no longer is.
@@ -72,7 +72,8 @@ impl Symbols {
         if let Some(symbols) = SYMBOLS.get() {
             return Ok(symbols);
         }
-        let symbols = Self::find(&look_up)?;
+        // SAFETY: what `dlsym` finds under these names is mysqld's.
+        let symbols = unsafe { Self::find(&look_up) }?;
         Ok(SYMBOLS.get_or_init(|| symbols))
     }
 
@@ -85,17 +86,18 @@ impl Symbols {
 
     /// As [`Symbols::load`]; `look_up` gives the address of a name, NULL where there is none.
     ///
-    /// # Safety of what it finds
-    /// The symbol of each name is what mysqld has under that name.
+    /// # Safety
+    /// What `look_up` gives for a name is NULL, or what mysqld has under that name. It is never
+    /// unmapped.
     #[rustfmt::skip]
     #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one promise about a list")]
-    pub(super) fn find(look_up: LookUp<'_>) -> Result<Self, LoadError> {
+    pub(super) unsafe fn find(look_up: LookUp<'_>) -> Result<Self, LoadError> {
         let plugin_ref = match look_up(names::FOREACH_DEBUG).is_null() {
             true => PluginRef::Direct,
             false => PluginRef::Indirect,
         };
         let (foreach, unlock) = names::with_plugin_ref(plugin_ref);
-        // SAFETY: each name is mangled from, or declared in C as, the type of the field that it goes to.
+        // SAFETY: by the caller's promise. Each name is mangled from, or declared in C as, the type of the field that it goes to.
         unsafe {
             Ok(Self {
                 my_error: function::<abi::my_error_fn>(look_up, names::MY_ERROR)?,
@@ -106,7 +108,6 @@ impl Symbols {
                 plugin_lock_by_name: function::<abi::plugin_lock_by_name_fn>(look_up, names::PLUGIN_LOCK_BY_NAME)?,
                 plugin_unlock: function::<abi::plugin_unlock_fn>(look_up, unlock)?,
                 plugin_ref,
-                ha_resolve_by_legacy_type: function::<abi::ha_resolve_by_legacy_type_fn>(look_up, names::HA_RESOLVE_BY_LEGACY_TYPE)?,
                 clone_handle_create: function::<abi::clone_handle_create_fn>(look_up, names::CLONE_HANDLE_CREATE)?,
                 clone_handle_drop: function::<abi::clone_handle_drop_fn>(look_up, names::CLONE_HANDLE_DROP)?,
                 clone_handle_check_drop: function::<abi::clone_handle_check_drop_fn>(look_up, names::CLONE_HANDLE_CHECK_DROP).ok(),
@@ -125,23 +126,23 @@ impl Symbols {
 pub(super) type LookUp<'a> = &'a dyn Fn(&CStr) -> *mut c_void;
 
 /// Looks `name` up in mysqld.
-pub(super) fn look_up(name: &CStr) -> *mut c_void {
+pub(crate) fn look_up(name: &CStr) -> *mut c_void {
     // SAFETY: a search for a terminated name has no conditions.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
 }
 
-/// Where the program or library begins in memory that `address` is in. `dladdr` would tell, too, but it goes through all functions of
-/// mysqld to name the one: 4 ms, and each connection to a donor asks.
-pub(super) fn program_of(address: *const c_void) -> Option<usize> {
-    let mut search = Search { address: address.addr(), begin: None };
+/// The addresses of the program or library that `address` is in. `dladdr` would tell, too, but it
+/// goes through all functions of mysqld to name the one, which takes 4 ms.
+pub(super) fn program_of(address: *const c_void) -> Option<Range<usize>> {
+    let mut search = Search { address: address.addr(), program: None };
     // SAFETY: `visit` gets the search, which outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
-    search.begin
+    search.program
 }
 
 struct Search {
     address: usize,
-    begin: Option<usize>,
+    program: Option<Range<usize>>,
 }
 
 /// Looks at one program or library; 1 ends the search.
@@ -157,21 +158,19 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut
     let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
     let base = info.dlpi_addr as usize;
     let loaded = headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
-    let begins = |header: &libc::Elf64_Phdr| base.wrapping_add(header.p_vaddr as usize);
-    let has_it = |header: &libc::Elf64_Phdr| {
-        search.address.wrapping_sub(begins(header)) < header.p_memsz as usize
+    let segment = |header: &libc::Elf64_Phdr| {
+        let begin = base.wrapping_add(header.p_vaddr as usize);
+        begin..begin.wrapping_add(header.p_memsz as usize)
     };
-    if !loaded.clone().any(has_it) {
+    let segments = loaded.map(segment);
+    if !segments.clone().any(|segment| segment.contains(&search.address)) {
         return 0;
     }
-    search.begin = loaded.map(begins).min();
+    // The loader reserves the addresses between the segments, too.
+    let begin = segments.clone().map(|segment| segment.start).min();
+    let end = segments.map(|segment| segment.end).max();
+    search.program = begin.zip(end).map(|(begin, end)| begin..end);
     1
-}
-
-/// What there is to say of this server where the plugin does not load. `None` outside mysqld.
-pub(crate) fn facts() -> Option<String> {
-    let text = version_text()?.to_string_lossy();
-    Some(crate::server_report::describe(&text, &|name| !look_up(name).is_null()))
 }
 
 /// The version of the server that this library was loaded into, before anything else is known of it. `None` outside mysqld.
@@ -179,7 +178,8 @@ pub(crate) fn release() -> Option<Release> {
     Some(version_text()?.to_str().ok()?.parse::<ServerVersion>().ok()?.release)
 }
 
-fn version_text() -> Option<&'static CStr> {
+/// The version of the server as text. `None` outside mysqld.
+pub(crate) fn version_text() -> Option<&'static CStr> {
     let text: NonNull<c_char> = address(&look_up, names::SERVER_VERSION).ok()?.cast();
     // SAFETY: as in `Symbols::server_version`.
     Some(unsafe { CStr::from_ptr(text.as_ptr()) })
@@ -228,8 +228,6 @@ pub(crate) mod names {
     pub(crate) const THD_GET_CURRENT_THD: &CStr = c"_Z19thd_get_current_thdv";
     pub(crate) const PLUGIN_LOCK_BY_NAME: &CStr =
         c"_Z19plugin_lock_by_nameP3THDRK17MYSQL_LEX_CSTRINGi";
-    pub(crate) const HA_RESOLVE_BY_LEGACY_TYPE: &CStr =
-        c"_Z25ha_resolve_by_legacy_typeP3THD14legacy_db_type";
     pub(crate) const CLONE_HANDLE_CREATE: &CStr = c"_Z19clone_handle_createPKc";
     pub(crate) const CLONE_HANDLE_DROP: &CStr = c"_Z17clone_handle_dropv";
     pub(crate) const CLONE_HANDLE_CHECK_DROP: &CStr = c"_Z23clone_handle_check_dropPv";
@@ -276,7 +274,6 @@ pub(crate) mod names {
             foreach,
             PLUGIN_LOCK_BY_NAME,
             unlock,
-            HA_RESOLVE_BY_LEGACY_TYPE,
             CLONE_HANDLE_CREATE,
             CLONE_HANDLE_DROP,
             PSI_MEMORY_SERVICE,
@@ -313,7 +310,8 @@ mod tests {
         // SAFETY: any address may be asked for; the answer has its place.
         assert_ne!(unsafe { libc::dladdr(look_up(c"dlsym"), found.as_mut_ptr()) }, 0);
         // SAFETY: null pointers, or filled in.
-        assert_eq!(libc, Some(unsafe { found.assume_init() }.dli_fbase.addr()));
+        let begin = unsafe { found.assume_init() }.dli_fbase.addr();
+        assert_eq!(libc.map(|libc| libc.start), Some(begin));
         let heap = Box::new(0);
         assert_eq!(program_of((&raw const *heap).cast()), None);
         assert_eq!(program_of(std::ptr::null()), None);

@@ -3,18 +3,29 @@
 //! Text on its way to and from C.
 
 use std::borrow::Cow;
-use std::ffi::CStr;
-use std::ffi::CString;
-use std::ffi::OsStr;
-use std::ffi::c_char;
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The beginning of `text` that has at most `bytes` bytes and ends with a whole character, as a C string. mysqld's
-/// formats cut at bytes (`%.512s`); NULs become `?`.
+/// The beginning of `text` that has at most `bytes` bytes and ends with a whole character, as a C
+/// string. mysqld's formats cut at bytes (`%.512s`); NULs become `?`.
 pub(super) fn cut(text: &str, bytes: usize) -> CString {
-    let end = text.floor_char_boundary(bytes);
-    CString::new(text[..end].replace('\0', "?")).unwrap_or_default()
+    CString::from_vec_with_nul(terminated(&text[..text.floor_char_boundary(bytes)]))
+        .unwrap_or_default()
+}
+
+/// `text` with `?` for each NUL, and a NUL at the end. It is put together in the memory that it
+/// stays in: of a password no copy is left behind.
+fn terminated(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() + 1);
+    bytes.extend(text.bytes().map(|byte| if byte == 0 { b'?' } else { byte }));
+    bytes.push(0);
+    bytes
+}
+
+/// The length as engines take it. Of bytes that are too many for it they see the beginning.
+pub(super) fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
 /// `text` as a C string; NULs become `?`.
@@ -67,6 +78,18 @@ mod tests {
     #[test]
     fn nul_does_not_end_a_text() {
         assert_eq!(whole("a\0b").as_c_str(), c"a?b");
+    }
+
+    /// Memory that a growing vector, or a shrinking one, gives back would keep a password.
+    #[test]
+    fn a_text_is_built_in_memory_of_its_size() {
+        for text in ["", "secret", "a\0b", &"x".repeat(10_000)] {
+            let bytes = terminated(text);
+            assert_eq!((bytes.capacity(), bytes.len()), (text.len() + 1, text.len() + 1));
+            let place = bytes.as_ptr();
+            let text = CString::from_vec_with_nul(bytes).expect("one NUL");
+            assert_eq!(text.as_ptr().cast(), place);
+        }
     }
 
     #[test]

@@ -2,34 +2,31 @@
 
 //! A session of mysqld.
 
-use std::ptr::NonNull;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
 
 use super::abi;
 use super::symbols::symbols;
 
-/// A session. It belongs to the thread that mysqld runs it on, so it is not [`Send`].
-///
-/// Copies are addresses: whoever makes one from a pointer answers for it being used only while the session lives, which
-/// for an entry point of the plugin is until it returns.
+/// A session that lives at least as long as `'s`. It belongs to the thread that mysqld runs it on,
+/// so it is not [`Send`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Thd(NonNull<abi::THD>);
+pub(crate) struct Thd<'s>(NonNull<abi::THD>, PhantomData<&'s abi::THD>);
 
-impl Thd {
+impl<'s> Thd<'s> {
     /// The session at `thd`, `None` for NULL.
     ///
     /// # Safety
-    /// `thd` is NULL or a session that is attached to this thread and outlives all use of the result and its copies.
+    /// `thd` is NULL or a session that is attached to this thread and lives for `'s`.
     pub(crate) unsafe fn from_raw(thd: *mut abi::THD) -> Option<Self> {
-        NonNull::new(thd).map(Self)
+        NonNull::new(thd).map(|thd| Self(thd, PhantomData))
     }
 
-    /// The session of this thread, if mysqld runs one on it.
-    pub(crate) fn current() -> Option<Self> {
-        let thd_get_current_thd = symbols()?.thd_get_current_thd;
-        // SAFETY: reads a thread-local variable of mysqld.
-        let thd = unsafe { thd_get_current_thd() };
-        // SAFETY: it is this thread's; mysqld detaches it only in calls that this thread makes.
-        unsafe { Self::from_raw(thd) }
+    /// Runs `f` with the session of this thread, if mysqld runs one on it.
+    pub(crate) fn with_current<R>(f: impl FnOnce(Thd<'_>) -> R) -> Option<R> {
+        // SAFETY: the session of this thread. It ends in calls that this thread makes, and none
+        // of them is made while `f` runs: `f` cannot reach the owner of the session.
+        unsafe { Thd::from_raw(current()) }.map(f)
     }
 
     /// Whether the statement or the connection was killed, or mysqld shuts down.
@@ -51,7 +48,24 @@ impl Thd {
     }
 }
 
+/// The address of this thread's session, NULL without one.
+fn current() -> *mut abi::THD {
+    let Some(symbols) = symbols() else { return ptr::null_mut() };
+    // SAFETY: reads a thread-local variable of mysqld.
+    unsafe { (symbols.thd_get_current_thd)() }
+}
+
+/// Whether mysqld runs a session on this thread.
+pub(crate) fn has_session() -> bool {
+    !current().is_null()
+}
+
+/// `thd` if it is still the session of this thread, and NULL if that session has ended.
+pub(super) fn if_current(thd: *mut abi::THD) -> *mut abi::THD {
+    if thd == current() { thd } else { ptr::null_mut() }
+}
+
 /// NULL for no session.
-pub(crate) fn as_ptr(thd: Option<Thd>) -> *mut abi::THD {
-    thd.map_or(std::ptr::null_mut(), Thd::as_ptr)
+pub(crate) fn as_ptr(thd: Option<Thd<'_>>) -> *mut abi::THD {
+    thd.map_or(ptr::null_mut(), Thd::as_ptr)
 }

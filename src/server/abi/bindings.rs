@@ -24,7 +24,6 @@ pub const PLUGIN_VAR_MEMALLOC: i32 = 32768;
 pub const CLONE_SHIM_NO_MEMORY: i32 = -1;
 pub const DB_TYPE_UNKNOWN: i32 = 0;
 pub const DB_TYPE_INNODB: i32 = 12;
-pub const DB_TYPE_DEFAULT: i32 = 127;
 pub const HA_CLONE_HYBRID: i32 = 3;
 pub const HA_CLONE_MODE_START: i32 = 0;
 pub const HA_CLONE_MODE_RESTART: i32 = 1;
@@ -1668,9 +1667,6 @@ pub type plugin_lock_by_name_fn = ::core::option::Option<
 >;
 pub type plugin_unlock_fn = ::core::option::Option<
     unsafe extern "C" fn(thd: *mut THD, plugin_ref: *mut ::core::ffi::c_void),
->;
-pub type ha_resolve_by_legacy_type_fn = ::core::option::Option<
-    unsafe extern "C" fn(thd: *mut THD, db_type: ::core::ffi::c_uint) -> *mut handlerton,
 >;
 pub type clone_handle_create_fn = ::core::option::Option<
     unsafe extern "C" fn(plugin_name: *const ::core::ffi::c_char) -> ::core::ffi::c_int,
