@@ -2,7 +2,7 @@
 
 //! The functions of `include/clone_engine.h`: the clone interface of a handlerton, for engines that have none of their own.
 //!
-//! Behind them are the engines of one [`Registry`]. C registers databases in it ([`clone_engine_register`]), Rust any
+//! Behind them are the engines of one [`Registry`](clone_engine::Registry). C registers databases in it ([`clone_engine_register`]), Rust any
 //! [`StorageEngine`] ([`register`]). Whoever calls is checked as far as C can be: NULL, lengths, modes. What cannot be checked is
 //! what the header asks for.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clone_core::error::Error;
 use clone_core::session::Mode;
-use clone_engine::{Registry, StorageEngine};
+use clone_engine::StorageEngine;
 use clone_rocksdb::{Client, Donor, DonorOptions, Outcome, RocksDb, Standing, Swap};
 
 use crate::server::abi::Function;
@@ -24,18 +24,18 @@ use arguments::{Begin, Call, engine_of, error_number, give, layout, wrong};
 use callbacks::EngineCallbacks;
 use caller::{Caller, end_call};
 use database::CDatabase;
+use engines::ENGINES;
 use locators::{LOCATORS, Side};
 
 mod arguments;
 mod callbacks;
 mod caller;
 mod database;
+mod engines;
 mod locators;
 #[cfg(test)]
 #[path = "c_api/api_tests.rs"]
 mod tests;
-
-static ENGINES: Registry = Registry::new();
 
 /// Adds an engine. False if its type is not one that can be cloned, or there is one already.
 pub fn register(db_type: u32, engine: Arc<dyn StorageEngine>) -> bool {

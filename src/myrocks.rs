@@ -20,16 +20,13 @@ use crate::server::error_log::CLIENT;
 use crate::server::handlerton::Handlerton;
 use crate::server::plugins::EnginePlugin;
 use crate::server::services::services;
-use database::{Directories, MyRocks};
+use database::{Directories, HOME, MyRocks};
 
 mod database;
 mod log_status;
 
 /// The engine's name. Its number is not the same in every fork.
 const NAME: &str = "ROCKSDB";
-
-/// Where MyRocks looks for its files if it is not told otherwise.
-const HOME: &str = ".rocksdb";
 
 /// The server's data directory: its working directory.
 const ROOT: &str = ".";

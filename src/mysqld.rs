@@ -4,13 +4,8 @@
 
 mod commit_block;
 mod engine;
-mod errors;
-mod host;
+pub(crate) mod errors;
+pub(crate) mod host;
 mod library;
-mod links;
-mod session;
-
-pub(crate) use errors::raise;
-pub(crate) use host::MysqldHost;
-pub(crate) use links::DonorLinkOf;
-pub(crate) use session::MysqldSession;
+pub(crate) mod links;
+pub(crate) mod session;

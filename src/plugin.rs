@@ -4,6 +4,7 @@
 
 mod declaration;
 mod entry;
+mod loaded;
 pub(crate) mod start_up;
 mod tables;
 pub(crate) mod variables;

@@ -11,8 +11,8 @@ use clone_engine::StorageEngine;
 use clone_protocol::MAX_LOCATOR_LEN;
 use clone_rocksdb::Layout;
 
-use super::ENGINES;
 use super::caller::Caller;
+use super::engines::ENGINES;
 use crate::server::abi;
 use crate::server::text::{path, text};
 

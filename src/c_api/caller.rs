@@ -10,7 +10,7 @@ use clone_core::error::{Error, Result};
 use clone_engine::Session;
 
 use crate::guard::guard;
-use crate::mysqld::raise;
+use crate::mysqld::errors::raise;
 use crate::server::thd::Thd;
 use crate::server::{abi, symbols};
 

@@ -16,6 +16,9 @@ use clone_rocksdb::{Connection, Cut, Database};
 use super::log_status;
 use crate::server::sql::{Rows, SqlError, SqlSession};
 
+/// Where MyRocks looks for its files if it is not told otherwise.
+pub(super) const HOME: &str = ".rocksdb";
+
 /// Where MyRocks has its files; relative ones are below the data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Directories {
@@ -35,7 +38,7 @@ impl Directories {
     fn from_rows(rows: Rows) -> Self {
         let mut values = rows.into_iter().flatten().map(Option::unwrap_or_default);
         let mut next = || values.next().filter(|value| !value.is_empty());
-        let data = PathBuf::from(next().unwrap_or_else(|| super::HOME.to_owned()));
+        let data = PathBuf::from(next().unwrap_or_else(|| HOME.to_owned()));
         let wal = next().map_or_else(|| data.clone(), PathBuf::from);
         Self { data, wal }
     }

@@ -9,7 +9,7 @@ use clone_core::error::{Error, Result, number};
 use clone_core::session::{Begun, Callbacks, Engine, Mode, Session, View};
 use clone_engine::StorageEngine;
 
-use super::MysqldSession;
+use super::session::MysqldSession;
 use crate::c_api;
 use crate::server::callback::{self, CallbackView, CloneCallback};
 use crate::server::engine::{self, CloneMode, HandlertonClone};

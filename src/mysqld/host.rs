@@ -12,8 +12,8 @@ use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
 use clone_core::session::{Host, ReleaseFacts, Settings, Work, WorkerKind};
 
-use super::MysqldSession;
 use super::engine::MysqldEngine;
+use super::session::MysqldSession;
 use crate::guard;
 use crate::plugin::variables;
 use crate::server::debug;

@@ -12,8 +12,9 @@ use clone_protocol::innodb;
 
 use super::commit_block::CommitBlock;
 use super::engine::MysqldEngine;
+use super::host::MysqldHost;
 use super::links::RecipientLink;
-use super::{MysqldHost, errors, library};
+use super::{errors, library};
 use crate::myrocks;
 use crate::plugin::start_up::NAME;
 use crate::server::abi;

@@ -3,7 +3,6 @@
 //! What mysqld calls: the plugin's life cycle, and the three ways into a clone.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use clone_core::donor_list::{DonorList, not_listed};
 use clone_core::error::Error;
@@ -12,35 +11,23 @@ use clone_core::{donor, local, recipient};
 use log::Level;
 use zeroize::Zeroizing;
 
+use super::loaded::{self, Loaded, host};
 use super::start_up;
 use super::tables;
 use crate::guard::{self, guard};
 use crate::myrocks;
-use crate::mysqld::{DonorLinkOf, MysqldHost, MysqldSession, raise};
+use crate::mysqld::errors::raise;
+use crate::mysqld::host::MysqldHost;
+use crate::mysqld::links::DonorLinkOf;
+use crate::mysqld::session::MysqldSession;
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
 use crate::server::error_log::log_plain;
 use crate::server::load_error::LoadError;
-use crate::server::pfs::RegisteredTables;
 use crate::server::services::{self, Services, services};
 use crate::server::text::lossy;
 use crate::server::{abi, psi, symbols};
 use crate::server_report;
-
-/// What lives from `init` to `deinit`.
-struct Loaded {
-    host: Arc<MysqldHost>,
-    /// None while mysqld runs with `--initialize`: performance_schema takes no tables then.
-    tables: Option<RegisteredTables>,
-}
-
-static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
-
-/// The server, from `init` to `deinit`.
-pub(super) fn host() -> Option<Arc<MysqldHost>> {
-    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    loaded.as_ref().map(|loaded| Arc::clone(&loaded.host))
-}
 
 /// The plugin is loaded.
 pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
@@ -69,7 +56,7 @@ fn load() -> Result<(), LoadError> {
         guard::remove_hook();
         services::uninstall();
     }
-    *LOADED.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded?);
+    loaded::set(loaded?);
     Ok(())
 }
 
@@ -104,8 +91,7 @@ pub(super) unsafe extern "C" fn check_uninstall(plugin: *mut c_void) -> c_int {
 /// The plugin is unloaded, and may have been loaded in vain.
 pub(super) unsafe extern "C" fn deinit(_plugin: *mut c_void) -> c_int {
     guard(|| {
-        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(loaded) = loaded {
+        if let Some(loaded) = loaded::take() {
             let _ = clone_handle::drop_handle(services().symbols);
             drop(loaded.tables);
             drop(loaded.host);

@@ -8,7 +8,7 @@ use clone_core::progress::{Progress, Stage};
 use clone_core::session::Host;
 use clone_core::status::{State, Status};
 
-use super::entry::host;
+use super::loaded::host;
 use crate::server::load_error::LoadError;
 use crate::server::pfs::{self, RegisteredTables, Snapshot, Table, Value};
 

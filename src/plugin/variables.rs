@@ -15,7 +15,7 @@ use clone_core::error::Error;
 use clone_core::session::Settings;
 
 use crate::guard::guard;
-use crate::mysqld::raise;
+use crate::mysqld::errors::raise;
 use crate::server::value::value_text;
 use crate::server::{abi, releases, symbols};
 

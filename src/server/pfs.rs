@@ -7,63 +7,21 @@
 
 mod columns;
 mod cursor;
+mod table;
 
-use std::ffi::CStr;
+use std::ffi::{c_int, c_uint};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::PoisonError;
-use std::sync::RwLock;
 
 use super::abi;
 use super::load_error::LoadError;
 use super::pin::pin;
-use super::registry::Registry;
-use super::registry::Service;
+use super::registry::{Registry, Service};
 use super::thd::has_session;
 
 pub(super) use columns::Columns;
-
-/// A table without indexes that can only be read.
-pub(crate) trait Table: 'static {
-    /// The table's name.
-    const NAME: &'static CStr;
-    /// About how many rows it has; for the optimiser.
-    const ROWS: u64;
-
-    /// The columns, as in CREATE TABLE. Before 8.0.34 performance_schema had no way to fill a `longtext`, which
-    /// `has_text` tells.
-    fn columns(has_text: bool) -> &'static CStr;
-
-    /// The rows as they are now.
-    fn snapshot() -> Box<dyn Snapshot>;
-}
-
-/// The rows that one scan of a table reads.
-pub(crate) trait Snapshot {
-    /// How many there are.
-    fn rows(&self) -> usize;
-
-    /// A column of the row `row`; both are counted from 0.
-    fn column(&self, row: usize, column: usize) -> Value<'_>;
-}
-
-/// A value, in the type of its column. An empty `Char` and time 0 become NULL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
-    Null,
-    /// `int`
-    UnsignedInt(u32),
-    /// `bigint`
-    UnsignedBigInt(u64),
-    /// `char(n)`
-    Char(&'a str),
-    /// `varchar(n)`
-    Varchar(&'a str),
-    /// `timestamp(n)`, microseconds since 1970
-    TimestampMicros(u64),
-    /// `longtext`; a `varchar(n)` where [`Table::columns`] was told that there is no text.
-    Text(&'a str),
-}
+use columns::set_columns;
+pub(crate) use table::{Snapshot, Table, Value};
 
 /// Tables that performance_schema has. Dropping this removes them, waiting for those who read them; it needs a session
 /// on the thread, which `deinit` has.
@@ -127,30 +85,19 @@ impl Drop for RegisteredTables {
     }
 }
 
-/// What the cursors of all tables fill columns with. The callbacks get no other context than the cursor.
-static COLUMNS: RwLock<Option<Arc<Columns>>> = RwLock::new(None);
-
-fn set_columns(columns: Option<Arc<Columns>>) {
-    *COLUMNS.write().unwrap_or_else(PoisonError::into_inner) = columns;
-}
-
 fn table(service: &Service) -> &abi::s_mysql_pfs_plugin_table_v1 {
     // SAFETY: pfs_plugin_table_v1 is the only service this module calls it with; its beginning never changed.
     unsafe { service.table() }
 }
 
-type TablesMethod = Option<
-    unsafe extern "C" fn(
-        *mut *mut abi::PFS_engine_table_share_proxy,
-        std::ffi::c_uint,
-    ) -> std::ffi::c_int,
->;
+type TablesMethod =
+    Option<unsafe extern "C" fn(*mut *mut abi::PFS_engine_table_share_proxy, c_uint) -> c_int>;
 
 fn call(
     _held: &Service,
     shares: &mut [abi::PFS_engine_table_share_proxy],
     method: TablesMethod,
-) -> std::ffi::c_int {
+) -> c_int {
     let Some(method) = method else { return 1 };
     let mut pointers: Vec<*mut abi::PFS_engine_table_share_proxy> =
         shares.iter_mut().map(ptr::from_mut).collect();

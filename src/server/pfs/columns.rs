@@ -2,15 +2,25 @@
 
 //! The services that store a value into a column.
 
-use std::ffi::c_char;
-use std::ffi::c_uint;
-use std::sync::Arc;
+use std::ffi::{c_char, c_uint};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use super::Value;
+use super::table::Value;
 use crate::server::abi;
 use crate::server::load_error::LoadError;
-use crate::server::registry::Registry;
-use crate::server::registry::Service;
+use crate::server::registry::{Registry, Service};
+
+/// What the cursors of all tables fill columns with. The callbacks get no other context than the cursor.
+static COLUMNS: RwLock<Option<Arc<Columns>>> = RwLock::new(None);
+
+pub(super) fn set_columns(columns: Option<Arc<Columns>>) {
+    *COLUMNS.write().unwrap_or_else(PoisonError::into_inner) = columns;
+}
+
+/// The columns, as long as performance_schema has tables.
+pub(super) fn columns() -> Option<Arc<Columns>> {
+    COLUMNS.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// Stores bytes.
 type SetBytes = unsafe extern "C" fn(*mut abi::PSI_field, *const c_char, c_uint);

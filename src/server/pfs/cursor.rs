@@ -2,20 +2,14 @@
 
 //! The cursor of one statement over one table: the callbacks of `PFS_engine_table_proxy`.
 
-use std::cell::Cell;
-use std::cell::RefCell;
-use std::ffi::c_int;
-use std::ffi::c_uint;
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_uint};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::PoisonError;
 
-use super::COLUMNS;
-use super::Snapshot;
-use super::Table;
-use super::columns::Columns;
-use crate::guard::guard;
-use crate::guard::guard_or;
+use super::columns::{self, Columns};
+use super::table::{Snapshot, Table};
+use crate::guard::{guard, guard_or};
 use crate::server::abi;
 
 /// `m_ref_length`: the size of a position, which mysqld copies from and to [`Cursor::position`] by itself.
@@ -84,9 +78,7 @@ unsafe extern "C" fn open_table<T: Table>(
     position: *mut *mut abi::PSI_pos,
 ) -> *mut abi::PSI_table_handle {
     guard_or(ptr::null_mut(), || {
-        let Some(columns) = COLUMNS.read().unwrap_or_else(PoisonError::into_inner).clone() else {
-            return ptr::null_mut();
-        };
+        let Some(columns) = columns::columns() else { return ptr::null_mut() };
         let cursor = Box::leak(Box::new(Cursor {
             position: Cell::new(0),
             rows: RefCell::new(None),
