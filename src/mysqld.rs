@@ -3,6 +3,7 @@
 //! mysqld as the clone logic sees it: the traits of [`clone_core::session`] over [`crate::server`].
 
 mod commit_block;
+mod debug_hooks;
 mod engine;
 pub(crate) mod errors;
 pub(crate) mod host;

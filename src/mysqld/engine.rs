@@ -3,11 +3,15 @@
 //! Storage engines of mysqld, and the callbacks between them and the clone logic.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 
-use clone_core::error::{Error, Result, number};
-use clone_core::session::{Begun, Callbacks, Engine, Mode, Session, View};
-use clone_engine::StorageEngine;
+use clone_core::engine::{
+    Begun, BlockInput, BlockOutput, Engine, Mode, ServerEngine, TaskId, View,
+};
+use clone_core::error::{Error, Result};
+use clone_core::session::Session;
+use clone_engine::DynEngine;
 
 use super::session::MysqldSession;
 use crate::c_api;
@@ -20,7 +24,7 @@ use crate::server::services::services;
 #[derive(Clone, Copy)]
 pub(crate) struct MysqldEngine {
     engine: HandlertonClone<'static>,
-    /// Its clone interface is that of this library. Asked for each descriptor, and the same as long as a clone runs.
+    /// The engine's clone interface is that of this library. The same as long as a clone runs.
     is_own: bool,
 }
 
@@ -32,12 +36,12 @@ impl MysqldEngine {
     }
 
     /// The engine itself, if its clone interface is that of this library.
-    fn own(&self) -> Option<Arc<dyn StorageEngine>> {
+    fn own(&self) -> Option<Arc<DynEngine>> {
         c_api::engine_behind(self.engine.handlerton())
     }
 }
 
-impl Engine<MysqldSession> for MysqldEngine {
+impl ServerEngine<MysqldSession> for MysqldEngine {
     fn db_type(&self) -> u8 {
         self.engine.handlerton().db_type()
     }
@@ -51,6 +55,24 @@ impl Engine<MysqldSession> for MysqldEngine {
     fn follows(&self) -> bool {
         self.is_own
     }
+}
+
+impl Engine<MysqldSession> for MysqldEngine {
+    fn begin(
+        &self,
+        session: &MysqldSession,
+        locator: Option<&[u8]>,
+        mode: Mode,
+        ddl_timeout: u32,
+    ) -> Result<Begun> {
+        let begin = || self.engine.begin(session.thd(), locator, clone_mode(mode));
+        // A worker's task waits for no DDL.
+        let begun = match mode {
+            Mode::AddTask | Mode::Version => begin(),
+            Mode::Start | Mode::Restart => session.host().with_ddl_timeout(ddl_timeout, begin),
+        };
+        begun.map(from_engine).map_err(Error::Raised)
+    }
 
     fn prepare_point(&self, session: &MysqldSession, locator: &[u8]) -> Result<()> {
         self.own().map_or(Ok(()), |own| own.prepare_point(session, locator))
@@ -60,43 +82,34 @@ impl Engine<MysqldSession> for MysqldEngine {
         self.own().map_or(Ok(()), |own| own.fix_point(session, locator))
     }
 
-    fn begin(&self, session: &MysqldSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
-        self.engine
-            .begin(session.thd(), locator, clone_mode(mode))
-            .map(begun)
-            .map_err(Error::Raised)
-    }
-
     fn copy(
         &self,
         session: &MysqldSession,
-        locator: &[u8],
-        task: u32,
+        task: TaskId<'_>,
         buffer_size: u32,
-        locator_index: usize,
-        callbacks: &mut dyn Callbacks,
+        output: &mut dyn BlockOutput,
     ) -> Result<()> {
-        let mut adapter = Adapter { session, callbacks };
+        let mut adapter = OutputAdapter { session, output };
         let mut callback = CloneCallback::new(&mut adapter)
-            .locator_index(index(locator_index))
+            .locator_index(index(task.index))
             .client_buffer_size(buffer_size);
-        self.engine.copy(session.thd(), locator, task, &mut callback).map_err(Error::Raised)
+        self.engine
+            .copy(session.thd(), task.locator, task.number, &mut callback)
+            .map_err(Error::Raised)
     }
 
     fn ack(
         &self,
         session: &MysqldSession,
         locator: &[u8],
-        error: i32,
+        error: u32,
         descriptor: &[u8],
     ) -> Result<()> {
-        // A recipient that reports a negative number reports a failure all the same.
-        let error = u32::try_from(error).unwrap_or(number::ER_INTERNAL_ERROR);
         self.engine.ack(session.thd(), locator, error, descriptor).map_err(Error::Raised)
     }
 
-    fn end(&self, session: &MysqldSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        self.engine.end(session.thd(), locator, task, error).map_err(Error::Raised)
+    fn end(&self, session: &MysqldSession, task: TaskId<'_>, error: u32) -> Result<()> {
+        self.engine.end(session.thd(), task.locator, task.number, error).map_err(Error::Raised)
     }
 
     fn apply_begin(
@@ -104,51 +117,45 @@ impl Engine<MysqldSession> for MysqldEngine {
         session: &MysqldSession,
         locator: Option<&[u8]>,
         mode: Mode,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Begun> {
+        // The entry points take names of directories as UTF-8.
+        let directory = directory.and_then(Path::to_str);
         self.engine
             .apply_begin(session.thd(), locator, clone_mode(mode), directory)
-            .map(begun)
+            .map(from_engine)
             .map_err(Error::Raised)
     }
 
     fn apply(
         &self,
         session: &MysqldSession,
-        locator: &[u8],
-        task: u32,
-        locator_index: usize,
+        task: TaskId<'_>,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        input: &mut dyn BlockInput,
     ) -> Result<()> {
-        let mut adapter = Adapter { session, callbacks };
+        let mut adapter = InputAdapter { session, input };
         let mut callback = CloneCallback::new(&mut adapter)
-            .locator_index(index(locator_index))
+            .locator_index(index(task.index))
             .descriptor(descriptor);
         if self.is_own {
             callback = callback.ask_for_estimate();
         }
-        self.engine.apply(session.thd(), locator, task, &mut callback).map_err(Error::Raised)
+        self.engine
+            .apply(session.thd(), task.locator, task.number, &mut callback)
+            .map_err(Error::Raised)
     }
 
-    fn apply_error(
-        &self,
-        session: &MysqldSession,
-        locator: &[u8],
-        task: u32,
-        error: u32,
-    ) -> Result<()> {
-        self.engine.apply_error(session.thd(), locator, task, error).map_err(Error::Raised)
+    fn apply_error(&self, session: &MysqldSession, task: TaskId<'_>, error: u32) -> Result<()> {
+        self.engine
+            .apply_error(session.thd(), task.locator, task.number, error)
+            .map_err(Error::Raised)
     }
 
-    fn apply_end(
-        &self,
-        session: &MysqldSession,
-        locator: &[u8],
-        task: u32,
-        error: u32,
-    ) -> Result<()> {
-        self.engine.apply_end(session.thd(), locator, task, error).map_err(Error::Raised)
+    fn apply_end(&self, session: &MysqldSession, task: TaskId<'_>, error: u32) -> Result<()> {
+        self.engine
+            .apply_end(session.thd(), task.locator, task.number, error)
+            .map_err(Error::Raised)
     }
 }
 
@@ -161,7 +168,7 @@ fn clone_mode(mode: Mode) -> CloneMode {
     }
 }
 
-fn begun(begun: engine::Begun) -> Begun {
+fn from_engine(begun: engine::Begun) -> Begun {
     Begun { locator: begun.locator, task: begun.task }
 }
 
@@ -170,43 +177,72 @@ fn index(locator_index: usize) -> u32 {
     u32::try_from(locator_index).unwrap_or(u32::MAX)
 }
 
-/// Passes an engine's callbacks on to the clone logic. What fails there is raised before the engine sees the number.
-struct Adapter<'a> {
+/// Passes the callbacks of an engine that copies on to the clone logic. An error there is raised
+/// before the engine sees its number.
+struct OutputAdapter<'a> {
     session: &'a MysqldSession,
-    callbacks: &'a mut dyn Callbacks,
+    output: &'a mut dyn BlockOutput,
 }
 
-impl Adapter<'_> {
-    fn raise(session: &MysqldSession, error: &Error) -> u32 {
-        session.raise(error);
-        error.number()
-    }
+/// The same for an engine that applies.
+struct InputAdapter<'a> {
+    session: &'a MysqldSession,
+    input: &'a mut dyn BlockInput,
 }
 
-impl callback::Callbacks for Adapter<'_> {
+fn raised(session: &MysqldSession, error: &Error) -> u32 {
+    session.raise(error);
+    error.number()
+}
+
+/// The engine called a function of the other direction.
+fn wrong_direction(session: &MysqldSession, what: &str) -> u32 {
+    raised(session, &Error::Internal(what.to_owned()))
+}
+
+impl callback::Callbacks for OutputAdapter<'_> {
     fn file(&mut self, view: &CallbackView<'_>, file: BorrowedFd<'_>, len: u32) -> Result<(), u32> {
-        let outcome = with_view(view, |view| self.callbacks.file(view, file, len));
-        outcome.map_err(|error| Self::raise(self.session, &error))
+        let outcome = with_view(view, |view| self.output.file(view, file, len));
+        outcome.map_err(|error| raised(self.session, &error))
     }
 
     fn buffer(&mut self, view: &CallbackView<'_>, data: &[u8]) -> Result<(), u32> {
-        let outcome = with_view(view, |view| self.callbacks.buffer(view, data));
-        outcome.map_err(|error| Self::raise(self.session, &error))
+        let outcome = with_view(view, |view| self.output.buffer(view, data));
+        outcome.map_err(|error| raised(self.session, &error))
+    }
+
+    fn apply_file(&mut self, _: &CallbackView<'_>, _: BorrowedFd<'_>) -> Result<(), u32> {
+        Err(wrong_direction(self.session, "Apply callback from Clone Server"))
+    }
+
+    fn apply_buffer(&mut self, _: &CallbackView<'_>) -> Result<&mut [u8], u32> {
+        Err(wrong_direction(self.session, "Apply callback from Clone Server"))
+    }
+}
+
+impl callback::Callbacks for InputAdapter<'_> {
+    fn file(&mut self, _: &CallbackView<'_>, _: BorrowedFd<'_>, _: u32) -> Result<(), u32> {
+        Err(wrong_direction(self.session, "Copy callback from Clone Client"))
+    }
+
+    fn buffer(&mut self, view: &CallbackView<'_>, _: &[u8]) -> Result<(), u32> {
+        let outcome = with_view(view, |view| self.input.change_state(view));
+        outcome.map_err(|error| raised(self.session, &error))
     }
 
     fn apply_file(&mut self, view: &CallbackView<'_>, file: BorrowedFd<'_>) -> Result<(), u32> {
-        let outcome = with_view(view, |view| self.callbacks.apply_file(view, file));
-        outcome.map_err(|error| Self::raise(self.session, &error))
+        let outcome = with_view(view, |view| self.input.apply_file(view, file));
+        outcome.map_err(|error| raised(self.session, &error))
     }
 
     fn apply_buffer(&mut self, view: &CallbackView<'_>) -> Result<&mut [u8], u32> {
-        let Self { session, callbacks } = self;
-        let outcome = with_view(view, |view| callbacks.apply_buffer(view));
-        outcome.map_err(|error| Self::raise(session, &error))
+        let Self { session, input } = self;
+        let outcome = with_view(view, |view| input.apply_buffer(view));
+        outcome.map_err(|error| raised(session, &error))
     }
 
     fn add_estimate(&mut self, bytes: u64) {
-        self.callbacks.add_estimate(bytes);
+        self.input.add_estimate(bytes);
     }
 }
 

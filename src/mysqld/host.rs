@@ -10,14 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
-use clone_core::session::{Host, ReleaseFacts, Settings, Work, WorkerKind};
+use clone_core::session::{Clock, Host, Observer, Work, WorkerKind};
+use clone_core::settings::{ReleaseFacts, Settings};
 
 use super::engine::MysqldEngine;
 use super::session::MysqldSession;
 use crate::guard;
 use crate::plugin::variables;
-use crate::server::debug;
-use crate::server::protocol;
 use crate::server::psi::Keys;
 use crate::server::services::services;
 
@@ -27,7 +26,8 @@ pub(crate) struct MysqldHost {
     board: StatusBoard,
     donor_clones: DonorClones<MysqldEngine>,
     started: Instant,
-    /// Held while `clone_ddl_timeout` is lent, so that two donors' sessions do not restore each other's value.
+    /// Held while `clone_ddl_timeout` is lent, so that two donors' sessions do not restore each
+    /// other's value.
     ddl_timeout_lent: Mutex<()>,
 }
 
@@ -43,14 +43,50 @@ impl MysqldHost {
         })
     }
 
+    /// What the `performance_schema` tables show.
+    pub(crate) fn board(&self) -> &StatusBoard {
+        &self.board
+    }
+
+    /// The clones that this server gives.
+    pub(crate) fn donor_clones(&self) -> &DonorClones<MysqldEngine> {
+        &self.donor_clones
+    }
+
+    /// Lets engines see `seconds` as `clone_ddl_timeout` while `begin` runs: InnoDB reads the
+    /// variable by name, and the recipient's value counts.
+    pub(super) fn with_ddl_timeout<R>(&self, seconds: u32, begin: impl FnOnce() -> R) -> R {
+        let _lent = self.ddl_timeout_lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = variables::swap_ddl_timeout(seconds);
+        let begun = begin();
+        variables::restore_ddl_timeout(seconds, own);
+        begun
+    }
+
     /// The keys of the instruments.
     pub(crate) fn keys(&self) -> &Keys {
         &self.keys
     }
 }
 
+impl Clock for MysqldHost {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
+}
+
 impl Host for MysqldHost {
     type Session = MysqldSession;
+    type Thread = JoinHandle<()>;
 
     fn settings(&self) -> Settings {
         let settings = variables::settings();
@@ -65,25 +101,8 @@ impl Host for MysqldHost {
         thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
     }
 
-    fn board(&self) -> &StatusBoard {
+    fn observer(&self) -> &dyn Observer {
         &self.board
-    }
-
-    fn donor_clones(&self) -> &DonorClones<MysqldEngine> {
-        &self.donor_clones
-    }
-
-    fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn sleep(&self, duration: Duration) {
-        thread::sleep(duration);
     }
 
     fn spawn(
@@ -99,19 +118,9 @@ impl Host for MysqldHost {
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             // The session ends before the thread does: mysqld's state of the thread goes with it.
             let Some(own) = MysqldSession::start(key, host) else { return };
-            // A panic has been logged and raised; the master sees the task's error in the engine or misses its part.
+            // A panic has been logged and raised. The master sees the task's error in the engine, or
+            // misses the task's part.
             let _ = guard::caught(|| work(&own));
         })
-    }
-
-    fn lend_ddl_timeout(&self, seconds: u32, begin: &mut dyn FnMut()) {
-        let _lent = self.ddl_timeout_lent.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = variables::swap_ddl_timeout(seconds);
-        begin();
-        variables::restore_ddl_timeout(seconds, own);
-    }
-
-    fn debug_keyword(&self, keyword: &str) -> bool {
-        debug::debug_keyword(keyword)
     }
 }

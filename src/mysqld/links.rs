@@ -7,11 +7,14 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use clone_core::error::{Error, NetworkError, Result};
-use clone_core::session::{DonorLink, Link, Packet, Session, TransferError};
+use clone_core::engine::Cancel;
+use clone_core::link::{DonorLink, Link, Packet, TransferError};
+use clone_core::session::{Session, Variables};
 use clone_io::{CopyError, PacketError, PacketReader, PacketWriter};
 use clone_protocol::{CommandCode, ResponseCode};
 
-use super::MysqldSession;
+use super::debug_hooks;
+use super::session::MysqldSession;
 use crate::server::connection::Connection;
 use crate::server::donor::DonorConnection;
 
@@ -44,6 +47,8 @@ impl Link<MysqldSession> for RecipientLink {
     ) -> Result<()> {
         self.check()?;
         self.reader = None;
+        let changed = debug_hooks::changed_payload(code, payload);
+        let payload = changed.as_deref().unwrap_or(payload);
         self.connection
             .send_command(session.thd(), is_data, code as u8, payload)
             .map_err(Error::Raised)?;
@@ -213,6 +218,6 @@ fn timeout(session: &MysqldSession, name: &str, least: u64) -> Duration {
 }
 
 fn variable(session: &MysqldSession, name: &str, default: u64) -> u64 {
-    let value = session.configs(&[name]).ok().and_then(|mut values| values.pop());
+    let value = session.variables(&[name]).ok().and_then(|mut values| values.pop());
     value.and_then(|text| text.parse().ok()).unwrap_or(default)
 }

@@ -6,15 +6,21 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
+use clone_core::checks::{self, ServerChecks};
+use clone_core::engine::{Cancel, ServerEngine};
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Donor, Engine, LinkKind, PluginName, ServerRelease, Session};
+use clone_core::link::{Donor, LinkKind};
+use clone_core::parameters::{Parameters, ServerRelease};
+use clone_core::session::{
+    DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, Variables,
+};
 use clone_protocol::innodb;
 
 use super::commit_block::CommitBlock;
 use super::engine::MysqldEngine;
 use super::host::MysqldHost;
 use super::links::RecipientLink;
-use super::{errors, library};
+use super::{debug_hooks, errors, library};
 use crate::myrocks;
 use crate::plugin::start_up::NAME;
 use crate::server::abi;
@@ -60,6 +66,11 @@ impl MysqldSession {
         self.thd
     }
 
+    /// The session's connection id. The column of `clone_status` is an int, as in the stock plugin.
+    pub(crate) fn connection_id(&self) -> u32 {
+        u32::try_from(self.thd().thread_id()).unwrap_or(u32::MAX)
+    }
+
     /// What clone-core is given of an engine that can clone. The session keeps the reference.
     fn give(&self, plugin: EnginePlugin) -> Option<MysqldEngine> {
         // SAFETY: this session holds a reference until it ends, and clone-core uses an engine only
@@ -73,34 +84,30 @@ impl MysqldSession {
     }
 }
 
+impl Cancel for MysqldSession {
+    fn is_killed(&self) -> bool {
+        self.thd().is_killed()
+    }
+}
+
 impl Session for MysqldSession {
     type Host = MysqldHost;
     type Engine = MysqldEngine;
-    type Link = RecipientLink;
-    type CommitBlock = CommitBlock;
 
     fn host(&self) -> &Arc<MysqldHost> {
         &self.host
     }
 
-    fn id(&self) -> u32 {
-        // The column is an int, as it is in the stock plugin.
-        u32::try_from(self.thd().thread_id()).unwrap_or(u32::MAX)
-    }
-
-    fn is_killed(&self) -> bool {
-        self.thd().is_killed()
-    }
-
     fn raise(&self, error: &Error) {
         let there = self.raised();
         match error {
-            // A task that hears of the donor's error through its engine: the text comes with the donor's packet.
+            // A task that hears of the donor's error through its engine: the text comes with the
+            // donor's packet.
             Error::Raised(number::ER_CLONE_DONOR) => {}
             Error::Raised(number) if there.is_none() => errors::raise_number(*number),
             Error::Raised(_) => {}
-            // An error passes several doors on its way out, and shall stand in SHOW WARNINGS once. Several plugins may be
-            // missing, each in an error of its own.
+            // An error is raised at several places on its way out, and SHOW WARNINGS has it once.
+            // Several plugins may be missing, each with an error of its own.
             _ if there.is_some_and(|(number, text)| {
                 let is_same = match error {
                     Error::PluginMissing(name) => text.contains(name),
@@ -116,56 +123,25 @@ impl Session for MysqldSession {
         services().clone_protocol.error(self.thd())
     }
 
-    fn configs(&self, names: &[&str]) -> Result<Vec<String>> {
+    fn engines(&self) -> Vec<MysqldEngine> {
+        myrocks::adopt();
+        let engines = services().engines().unwrap_or_default();
+        let mut engines: Vec<_> =
+            engines.into_iter().filter_map(|engine| self.give(engine)).collect();
+        // mysqld has them in an order of its own. InnoDB leads, and peers have the same order.
+        engines.sort_by_key(|engine| (engine.db_type() != innodb::DB_TYPE, engine.db_type()));
+        engines
+    }
+}
+
+impl Variables for MysqldSession {
+    fn variables(&self, names: &[&str]) -> Result<Vec<String>> {
         services().clone_protocol.configs(self.thd(), names).map_err(Error::Raised)
     }
+}
 
-    fn collations(&self) -> Result<Vec<String>> {
-        services().clone_protocol.collations(self.thd()).map_err(Error::Raised)
-    }
-
-    fn check_collations(&self, names: &[String]) -> Result<()> {
-        services().clone_protocol.validate_collations(self.thd(), names).map_err(Error::Raised)
-    }
-
-    fn check_configs(&self, configs: &[(String, String)]) -> Result<()> {
-        services().clone_protocol.validate_configs(self.thd(), configs).map_err(Error::Raised)
-    }
-
-    fn check_version(&self, recipient: &ServerRelease, donor: &ServerRelease) -> Result<()> {
-        let checked = services().clone_protocol.validate_version(
-            &recipient.version,
-            &donor.version,
-            recipient.is_lts,
-            donor.is_lts,
-        );
-        checked.unwrap_or(Ok(())).map_err(Error::Raised)
-    }
-
-    fn maturity(&self) -> &'static str {
-        services().layout.maturity
-    }
-
-    fn mark_donor_statement(&self) {
-        let key = self.host.keys.server_statement;
-        services().clone_protocol.start_statement(self.thd(), key);
-    }
-
-    fn plugins(&self) -> Result<Vec<PluginName>> {
-        let plugins = plugins::active_plugins(services().symbols).map_err(Error::Raised)?;
-        // What puts clones in place at start-up matters to no peer, and a stock one would ask for it.
-        let plugins = plugins.into_iter().filter(|(name, _)| name.as_bytes() != NAME.to_bytes());
-        Ok(plugins.map(|(name, library)| PluginName { name, library }).collect())
-    }
-
-    fn has_plugin(&self, name: &str) -> bool {
-        plugins::is_installed(services().symbols, self.thd(), name)
-    }
-
-    fn can_load_plugin(&self, name: &str) -> bool {
-        let directory = self.configs(&["plugin_dir"]).ok().and_then(|mut values| values.pop());
-        directory.is_some_and(|directory| library::is_loadable(Path::new(&directory), name))
-    }
+impl ServerSession for MysqldSession {
+    type CommitBlock = CommitBlock;
 
     fn lock_backup(&self, timeout_seconds: u32) -> Result<()> {
         if services().backup_lock.lock(self.thd(), timeout_seconds) {
@@ -185,15 +161,28 @@ impl Session for MysqldSession {
     ) -> Result<CommitBlock> {
         CommitBlock::new(timeout_seconds, wait)
     }
+}
 
-    fn engines(&self) -> Vec<MysqldEngine> {
-        myrocks::adopt();
-        let engines = services().engines().unwrap_or_default();
-        let mut engines: Vec<_> =
-            engines.into_iter().filter_map(|engine| self.give(engine)).collect();
-        // mysqld has them in an order of its own. InnoDB leads, and peers have the same order.
-        engines.sort_by_key(|engine| (engine.db_type() != innodb::DB_TYPE, engine.db_type()));
-        engines
+impl DonorSession for MysqldSession {
+    fn collations(&self) -> Result<Vec<String>> {
+        services().clone_protocol.collations(self.thd()).map_err(Error::Raised)
+    }
+
+    fn plugins(&self) -> Result<Vec<PluginName>> {
+        let plugins = plugins::active_plugins(services().symbols).map_err(Error::Raised)?;
+        // The plugin that puts clones in place at start-up matters to no peer. A stock recipient would
+        // demand it.
+        let plugins = plugins.into_iter().filter(|(name, _)| name.as_bytes() != NAME.to_bytes());
+        Ok(plugins.map(|(name, library)| PluginName { name, library }).collect())
+    }
+
+    fn maturity(&self) -> &'static str {
+        services().layout.maturity
+    }
+
+    fn mark_donor_statement(&self) {
+        let key = self.host.keys.server_statement;
+        services().clone_protocol.start_statement(self.thd(), key);
     }
 
     fn engine(&self, db_type: u8) -> Option<MysqldEngine> {
@@ -202,9 +191,13 @@ impl Session for MysqldSession {
         let named = engines.into_iter().find(|engine| engine.handlerton().db_type() == db_type);
         named.and_then(|engine| self.give(engine))
     }
+}
+
+impl RecipientSession for MysqldSession {
+    type Link = RecipientLink;
 
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<RecipientLink> {
-        let ssl = self.configs(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;
+        let ssl = self.variables(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;
         let file =
             |index: usize| ssl.get(index).map(String::as_str).filter(|name| !name.is_empty());
         let thd = (kind == LinkKind::Data).then_some(self.thd());
@@ -218,11 +211,55 @@ impl Session for MysqldSession {
         };
         Connection::connect(thd, &donor).map(RecipientLink::new).map_err(Error::Raised)
     }
+
+    fn accept(&self, donor: &Parameters) -> Result<()> {
+        let changed = debug_hooks::changed_parameters(donor);
+        checks::check(self, changed.as_ref().unwrap_or(donor))
+    }
+
+    fn begin_replacing(&self) -> Result<()> {
+        self.lock_backup(self.host.settings().ddl_timeout)
+    }
+
+    fn end_replacing(&self) {
+        self.unlock_backup();
+    }
 }
 
-/// As engines of this library see it.
-impl clone_engine::Session for MysqldSession {
-    fn is_killed(&self) -> bool {
-        self.thd().is_killed()
+impl ServerChecks for MysqldSession {
+    fn check_collations(&self, names: &[String]) -> Result<()> {
+        services().clone_protocol.validate_collations(self.thd(), names).map_err(Error::Raised)
+    }
+
+    fn check_variables(&self, variables: &[(String, String)]) -> Result<()> {
+        services().clone_protocol.validate_configs(self.thd(), variables).map_err(Error::Raised)
+    }
+
+    fn check_version(&self, recipient: &ServerRelease, donor: &ServerRelease) -> Result<()> {
+        let (recipient, donor) = debug_hooks::changed_releases(recipient, donor);
+        let checked = services().clone_protocol.validate_version(
+            &recipient.version,
+            &donor.version,
+            recipient.is_lts,
+            donor.is_lts,
+        );
+        checked.unwrap_or(Ok(())).map_err(Error::Raised)
+    }
+
+    fn maturity(&self) -> &'static str {
+        DonorSession::maturity(self)
+    }
+
+    fn has_plugin(&self, name: &str) -> bool {
+        plugins::is_installed(services().symbols, self.thd(), name)
+    }
+
+    fn can_load_plugin(&self, name: &str) -> bool {
+        let directory = self.variables(&["plugin_dir"]).ok().and_then(|mut values| values.pop());
+        directory.is_some_and(|directory| library::is_loadable(Path::new(&directory), name))
+    }
+
+    fn raise(&self, error: &Error) {
+        Session::raise(self, error);
     }
 }

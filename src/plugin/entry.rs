@@ -3,10 +3,13 @@
 //! What mysqld calls: the plugin's life cycle, and the three ways into a clone.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::path::PathBuf;
 
 use clone_core::donor_list::{DonorList, not_listed};
 use clone_core::error::Error;
-use clone_core::session::{Donor, Session};
+use clone_core::board::Begin;
+use clone_core::link::Donor;
+use clone_core::session::{Clock, Session, Variables};
 use clone_core::{donor, local, recipient};
 use log::Level;
 use zeroize::Zeroizing;
@@ -112,7 +115,15 @@ pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *cons
         let directory = unsafe { lossy(directory) }.into_owned();
         let key = session.host().keys().local_statement;
         services().clone_protocol.start_statement(session.thd(), key);
-        code(local::clone_local(&session, directory))
+        let host = session.host();
+        let begin = Begin {
+            pid: session.connection_id(),
+            source: None,
+            destination: Some(&directory),
+            now_us: host.unix_micros(),
+        };
+        let clone = || local::clone_local(&session, PathBuf::from(&directory));
+        code(host.board().run(&session, begin, clone))
     })
 }
 
@@ -141,7 +152,17 @@ pub(super) unsafe extern "C" fn clone_client(
         }
         let key = session.host().keys().client_statement;
         services().clone_protocol.start_statement(session.thd(), key);
-        code(recipient::clone_instance(&session, donor, directory))
+        let host = session.host();
+        let source = donor.host.clone();
+        let begin = Begin {
+            pid: session.connection_id(),
+            source: Some((&source, donor.port)),
+            destination: directory.as_deref(),
+            now_us: host.unix_micros(),
+        };
+        let into = directory.as_ref().map(PathBuf::from);
+        let clone = || recipient::clone_instance(&session, donor, into);
+        code(host.board().run(&session, begin, clone))
     })
 }
 
@@ -155,13 +176,14 @@ pub(super) unsafe extern "C" fn clone_server(
         let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
         // SAFETY: mysqld calls this for a session with a client connection that is in COM_CLONE.
         let connection = unsafe { DonorConnection::new(session.thd(), socket) };
-        code(donor::serve(&session, &mut DonorLinkOf::new(&session, connection)))
+        let mut link = DonorLinkOf::new(&session, connection);
+        code(donor::serve(&session, session.host().donor_clones(), &mut link))
     })
 }
 
 /// The donor must be in `clone_valid_donor_list`.
 fn check_donor_list(session: &MysqldSession, donor: &Donor) -> Result<(), Error> {
-    let list = session.configs(&["clone_valid_donor_list"])?.pop().unwrap_or_default();
+    let list = session.variables(&["clone_valid_donor_list"])?.pop().unwrap_or_default();
     let Donor { host, port, .. } = donor;
     if DonorList::from_variable(&list).contains(host, *port) {
         return Ok(());

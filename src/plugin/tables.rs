@@ -5,7 +5,6 @@
 use std::ffi::CStr;
 
 use clone_core::progress::{Progress, Stage};
-use clone_core::session::Host;
 use clone_core::status::{State, Status};
 
 use super::loaded::host;

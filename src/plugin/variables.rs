@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use clone_core::donor_list::{DonorList, FormatError};
 use clone_core::error::Error;
-use clone_core::session::Settings;
+use clone_core::settings::Settings;
 
 use crate::guard::guard;
 use crate::mysqld::errors::raise;

@@ -7,11 +7,6 @@ use std::ptr;
 
 use super::symbols::symbols;
 
-/// Whether mysqld was built for tests.
-pub(crate) fn is_debug_server() -> bool {
-    symbols().is_some_and(|symbols| symbols.db_keyword.is_some())
-}
-
 /// Whether `SET DEBUG = '+d,<keyword>'` is in force for this thread, as `DBUG_EXECUTE_IF` asks (`mysys/dbug.cc`).
 pub(crate) fn debug_keyword(keyword: &str) -> bool {
     let Some(db_keyword) = symbols().and_then(|symbols| symbols.db_keyword) else { return false };

@@ -10,7 +10,7 @@
 use std::ffi::CStr;
 use std::fmt;
 
-use clone_core::session::ReleaseFacts;
+use clone_core::settings::ReleaseFacts;
 use clone_protocol::Version;
 
 use super::version::Release;

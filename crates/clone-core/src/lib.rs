@@ -37,6 +37,7 @@ pub mod settings;
 mod sink;
 pub mod status;
 mod tasks;
+mod text;
 pub mod throttle;
 mod traffic;
 mod tuner;

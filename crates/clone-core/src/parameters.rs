@@ -104,6 +104,17 @@ impl Parameters {
         Ok(true)
     }
 
+    /// InnoDB's page size at the donor, bytes.
+    ///
+    /// # Errors
+    /// The donor did not say. A server has compared the value with its own.
+    pub fn page_size(&self) -> Result<u32> {
+        let value = self.variables.iter().find(|(name, _)| name == "innodb_page_size");
+        value.and_then(|(_, text)| text.parse().ok()).ok_or_else(|| {
+            Error::Protocol("Wrong Clone RPC response: no innodb_page_size".to_owned())
+        })
+    }
+
     /// How long to try to connect again, minutes: the donor's variable, or its maximum if the donor
     /// says more.
     pub fn reconnect_minutes(&self) -> u64 {

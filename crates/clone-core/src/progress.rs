@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use crate::meter::Sample;
 use crate::recovery::Recovery;
-use crate::status::{CLONE_ID, Numbers, State, int, lines};
+use crate::status::{CLONE_ID, State};
+use crate::text::{Numbers, int, lines};
 
 /// A stage of a clone. The tasks of the clone go through the first five; the last two happen when the server starts with the
 /// cloned data.

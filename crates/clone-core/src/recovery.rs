@@ -2,7 +2,7 @@
 
 //! What a server notes when it starts with cloned data: the file `#clone/#status_recovery`.
 
-use crate::status::{Numbers, Text, lines};
+use crate::text::{Numbers, Text, lines};
 
 /// The notes of InnoDB (`clone0api.cc:clone_init_recovery_status`, `clone_update_recovery_status`, `clone_update_gtid_status`).
 ///

@@ -2,12 +2,11 @@
 
 //! The row of `performance_schema.clone_status`, and the file in which it outlives the server.
 
-mod text;
 
 use std::fmt::Write as _;
 
-pub use text::Text;
-pub(crate) use text::{Numbers, int, lines};
+pub use crate::text::Text;
+use crate::text::{Numbers, int, lines};
 
 use crate::error::number::{ER_INTERNAL_ERROR, ER_QUERY_INTERRUPTED};
 use crate::recovery::Recovery;

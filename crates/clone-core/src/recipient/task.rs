@@ -1,31 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One thread of a recipient: its connections, its part in the engines, and the dialogue with the donor.
+//! One thread of a recipient, from its first connection to its end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clone_protocol::innodb::{self, StreamCheck};
-use clone_protocol::{
-    Ack, Block, BlockForm, Command, CommandCode, EngineLocator, Init, MAX_ENGINES, Offer, Response,
-    Version,
-};
-use zeroize::Zeroize;
+use clone_protocol::innodb::TaskRole;
+use clone_protocol::{Command, CommandCode, Init, Offer};
 
-use super::answer::{donor_error, locators_expected, unexpected};
-use super::block::{BlockReceiver, Expected};
-use super::{Shared, ends_connection};
-use crate::engine::{Mode, ServerEngine};
+use super::answer::{locators_expected, unexpected};
+use super::apply::Applier;
+use super::block::BlockReceiver;
+use super::dialogue::{self, Dialogue, Event, Takes, ends_connection};
+use super::engine_side::EngineSide;
+use super::master::Master;
+use super::probe::meet_donor;
+use super::shared::Shared;
+use crate::engine::ServerEngine;
 use crate::error::{Error, NetworkError, Result, number};
-use crate::link::Link;
-use crate::log_target::CLIENT;
-use crate::parameters::Parameters;
+use crate::log_target::{CLIENT, log_step};
 use crate::session::{Clock, Host, RecipientSession};
-use crate::tasks::{DestinationTasks, EngineClone};
-use crate::workers::Workers;
+use crate::tasks::EngineClone;
+use crate::traffic::sleep_until;
 
-/// Seconds that the donor gets for INIT beyond the lock wait: it loads tablespaces and looks through all tables.
+/// Most connections in a row that may break before the clone gives up.
+const MAX_RESTARTS: u32 = 100;
+
+/// Least time between two attempts to connect again.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Seconds that the donor gets for INIT beyond the lock wait: it loads tablespaces and looks through
+/// all tables.
 const INIT_TIMEOUT_SECONDS: u32 = 300;
 
 /// How long a task that failed waits for the donor to end its stream.
@@ -33,254 +39,296 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One thread of a recipient.
 pub(super) struct Task<'s, S: RecipientSession> {
-    pub(super) session: &'s S,
-    pub(super) shared: Arc<Shared<S>>,
+    session: &'s S,
+    shared: Arc<Shared<S>>,
     /// The master has this; a worker does not.
-    pub(super) master: Option<Master<S>>,
-    pub(super) data: Option<S::Link>,
-    pub(super) auxiliary: Option<S::Link>,
-    pub(super) engine_side: EngineSide,
-    /// The descriptor at hand: a copy, because the data that belongs to it overwrites the packet.
-    pub(super) descriptor: Vec<u8>,
-    /// What is known of the data that belongs to the descriptor at hand.
-    pub(super) expected: Expected,
-    pub(super) receiver: BlockReceiver,
-    payload: Vec<u8>,
+    master: Option<Master<S>>,
+    dialogue: Dialogue<'s, S>,
+    engine_side: EngineSide,
+    receiver: BlockReceiver,
 }
 
-/// What only the master has: workers, the donor's parameters, and the session's lock.
-pub(super) struct Master<S: RecipientSession> {
-    pub(super) workers: Workers<S::Host>,
-    pub(super) parameters: Parameters,
-    pub(super) is_replacing: bool,
-}
-
-/// How far the task is in the engines.
-#[derive(Debug)]
-pub(super) enum EngineSide {
-    None,
-    /// Begun only to learn the format version.
-    Version(DestinationTasks),
-    Active(DestinationTasks),
-}
-
-/// What a packet of the donor asks for; data has been copied out of it.
-enum Event {
-    Parameter,
-    Locators(Version, Vec<EngineLocator>),
-    Descriptor {
-        db_type: u8,
-        locator_index: usize,
-    },
-    Data,
-    /// The donor asks whether its files can be shared.
-    FileTrial,
-    Complete,
-    Error(Error),
-}
-
-/// Which packets are looked at.
-#[derive(Clone, Copy)]
-struct Takes {
-    /// The task has failed, and only waits for the end of the stream.
-    nothing: bool,
-    /// The donor answers INIT: its parameters may come.
-    parameters: bool,
-}
+/// The locators of the donor, as clones of this server's engines.
+type Clones<S> = Vec<EngineClone<<S as crate::session::Session>::Engine>>;
 
 impl<'s, S: RecipientSession> Task<'s, S> {
-    pub(super) fn master(
-        session: &'s S,
-        shared: Arc<Shared<S>>,
-        workers: Workers<S::Host>,
-    ) -> Self {
-        let master = Master { workers, parameters: Parameters::default(), is_replacing: false };
-        Self { master: Some(master), ..Self::worker(session, shared) }
+    /// The statement's thread.
+    pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>) -> Self {
+        let master = Master::new(session, |shared| {
+            // A worker's error is in the engine by then, where the master finds it.
+            Box::new(move |session| drop(Task::new(session, shared, None).run()))
+        });
+        Self::new(session, shared, Some(master))
     }
 
-    pub(super) fn worker(session: &'s S, shared: Arc<Shared<S>>) -> Self {
+    fn new(session: &'s S, shared: Arc<Shared<S>>, master: Option<Master<S>>) -> Self {
         Self {
             session,
+            master,
+            dialogue: Dialogue::new(session, Arc::clone(&shared)),
             shared,
-            master: None,
-            data: None,
-            auxiliary: None,
-            engine_side: EngineSide::None,
-            descriptor: Vec::new(),
-            expected: Expected::default(),
+            engine_side: EngineSide::default(),
             receiver: BlockReceiver::default(),
-            payload: Vec::new(),
         }
     }
 
-    pub(super) fn is_master(&self) -> bool {
+    fn is_master(&self) -> bool {
         self.master.is_some()
     }
 
-    /// How long the donor keeps the clone for us after a network failure.
-    pub(super) fn reconnect_timeout(&self) -> Duration {
-        let minutes =
-            self.master.as_ref().map_or(0, |master| master.parameters.reconnect_minutes());
-        Duration::from_secs(minutes.saturating_mul(60))
+    /// The whole life of a task.
+    pub(super) fn run(mut self) -> Result<()> {
+        let mut outcome;
+        let mut restarts = 0;
+        let mut is_restart = false;
+        loop {
+            restarts += 1;
+            outcome = if is_restart { self.reconnect() } else { self.connect() };
+            if outcome.is_err() {
+                break;
+            }
+            outcome = self.clone_over_connection(is_restart);
+            let was_killed = self.was_killed(&outcome);
+            if was_killed {
+                outcome = Err(Error::Interrupted);
+            } else if let Err(error) = &outcome {
+                // Later errors must not be the first one that the user sees.
+                self.session.raise(error);
+            }
+            // Before the engines have begun there is nothing that the donor could go on with.
+            let again = self.is_master()
+                && self.engine_side.is_active()
+                && matches!(&outcome, Err(error) if error.is_network())
+                && restarts < MAX_RESTARTS
+                && !self.session.is_killed();
+            if again {
+                self.log_outcome("Source Network issue", &outcome);
+            } else if is_restart {
+                self.log_outcome("Source break restart loop", &outcome);
+            }
+            self.disconnect(&outcome, was_killed);
+            if let Err(error) = &outcome {
+                self.engine_side.fail(self.session, &self.shared, error);
+            }
+            if let Some(master) = &mut self.master {
+                master.join_workers();
+            }
+            if !again {
+                break;
+            }
+            is_restart = true;
+        }
+        self.finish(outcome)
     }
 
-    /// Runs one command over the data connection, up to the donor's COMPLETE.
-    pub(super) fn command(&mut self, code: CommandCode) -> Result<()> {
-        let mut payload = std::mem::take(&mut self.payload);
-        let outcome = self
-            .prepare(code)
-            .and_then(|command| self.transfer(&command, &mut payload))
-            .and_then(|locators| match (code, locators) {
-                (CommandCode::Init, Some(located)) => self.begin_clone(located),
-                (CommandCode::Attach, Some(located)) => self.join_clone(located),
-                (CommandCode::Init | CommandCode::Attach, None) => Err(locators_expected()),
-                _ => Ok(()),
-            });
-        self.payload = payload;
+    /// INIT, REINIT or ATTACH, then EXECUTE.
+    fn clone_over_connection(&mut self, is_restart: bool) -> Result<()> {
+        let command = match (self.is_master(), is_restart) {
+            (true, false) => CommandCode::Init,
+            (true, true) => CommandCode::Reinit,
+            (false, _) => CommandCode::Attach,
+        };
+        let mut outcome = self.command(command);
+        if outcome.is_ok() && command == CommandCode::Init {
+            outcome = self.delay_after_data_drop();
+        }
+        self.log_outcome(dialogue::name(command), &outcome);
+        outcome?;
+        if let Some(master) = &mut self.master {
+            master.spawn_initial_workers(self.session, &self.shared);
+        }
+        let outcome = self.command(CommandCode::Execute);
+        self.log_outcome(dialogue::name(CommandCode::Execute), &outcome);
         outcome
     }
 
-    /// Acknowledges a state (`error` 0 and the engine's descriptor), reports a local error, or says EXIT, over the auxiliary
-    /// connection.
-    pub(super) fn auxiliary_command(
-        &mut self,
-        code: CommandCode,
-        locator_index: usize,
-        descriptor: &[u8],
-    ) -> Result<()> {
-        let command = match code {
-            CommandCode::Ack => Command::Ack(Ack {
-                error: 0,
-                locator: self.wire_locator(locator_index)?,
-                descriptor,
-            }),
-            _ => Command::Exit,
-        };
-        self.send_auxiliary(&command)
+    /// Opens the data connection and, for the master, the auxiliary one.
+    fn connect(&mut self) -> Result<()> {
+        if self.is_master() {
+            meet_donor(self.session, &self.shared)?;
+        }
+        self.dialogue.connect()?;
+        if !self.is_master() {
+            return Ok(());
+        }
+        let outcome = self.dialogue.connect_auxiliary();
+        if outcome.is_err() {
+            let left = self.command(CommandCode::Exit);
+            self.log_outcome("Source Task COM_EXIT", &left);
+            self.dialogue.disconnect_data("Source Task Disconnect:", left.is_err(), false);
+        }
+        outcome
     }
 
-    /// Lets the donor know that this recipient failed: the donor stops all its tasks, and ends the stream with an error. All of its
-    /// engines have to hear of it, since it may be at work in another one by now than that which failed here.
-    pub(super) fn report_local_error(&mut self, error: &Error) {
-        let error = i32::try_from(error.number()).unwrap_or(i32::MAX);
-        let engines = self.shared.clones().len();
-        for index in 0..engines {
-            let Ok(locator) = self.wire_locator(index) else { continue };
-            let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
-            if let Err(error) = told {
-                log::warn!(target: CLIENT, "Source ACK of local issue failed: {error}");
+    /// Connects again, trying until the donor's time-out is over; a donor with time-out 0 gets one
+    /// attempt.
+    fn reconnect(&mut self) -> Result<()> {
+        let host = self.session.host().clone();
+        let started = host.now();
+        let patience = self.master.as_ref().map_or(Duration::ZERO, Master::reconnect_timeout);
+        let mut attempts = 0;
+        loop {
+            let attempted = host.now();
+            let Err(error) = self.connect() else { return Ok(()) };
+            attempts += 1;
+            log::info!(target: CLIENT, "Source re-connect failed: count: {attempts}");
+            if patience.is_zero() || host.now().saturating_sub(started) > patience {
+                return Err(error);
             }
+            sleep_until(self.session, attempted + RECONNECT_INTERVAL)?;
         }
     }
 
-    fn wire_locator(&self, locator_index: usize) -> Result<EngineLocator> {
-        let one = self.shared.clones().get(locator_index).map(EngineClone::to_wire);
-        one.ok_or_else(locators_expected)
+    /// Whether what looks like a network failure is KILL, which closes the connection a moment before
+    /// it marks the session.
+    ///
+    /// The donor must be told the difference: after a network failure the donor waits for this
+    /// recipient, and clones for no other one.
+    fn was_killed(&self, outcome: &Result<()>) -> bool {
+        const MOMENT: Duration = Duration::from_millis(100);
+        if !self.is_master() || !matches!(outcome, Err(error) if error.is_network()) {
+            return false;
+        }
+        sleep_until(self.session, self.session.host().now() + MOMENT).is_err()
     }
 
-    fn send_auxiliary(&mut self, command: &Command<'_>) -> Result<()> {
-        let session = self.session;
-        let Some(link) = &mut self.auxiliary else {
-            return Err(NetworkError::Write.into());
-        };
-        command.encode_payload(&mut self.payload);
-        link.send(session, false, command.code(), &self.payload)?;
-        let packet = link.receive(session, false, 0)?;
-        self.shared.traffic.meter.add(0, packet.network_len);
-        match Response::parse(packet.data)? {
-            Response::Complete => Ok(()),
-            Response::Error { number, message } => Err(donor_error(number, message)),
-            _ => Err(unexpected()),
+    /// Says goodbye on both connections and closes them. After KILL the network error that it looked
+    /// like is forgotten.
+    fn disconnect(&mut self, outcome: &Result<()>, was_killed: bool) {
+        // The donor may be waiting for a block of which this task has not heard.
+        self.receiver.close_files();
+        if self.is_master() {
+            self.dialogue.disconnect_auxiliary(outcome);
+        }
+        let mut abort = matches!(outcome, Err(error) if ends_connection(error));
+        if abort {
+            self.log_outcome("Task skip COM_EXIT", outcome);
+        } else {
+            let left = self.command(CommandCode::Exit);
+            abort = left.is_err();
+            self.log_outcome("Task COM_EXIT", &left);
+        }
+        self.dialogue.disconnect_data("Task Disconnect :", abort, outcome.is_ok() || was_killed);
+    }
+
+    /// Ends the clone in the engines, and gives back what it holds.
+    fn finish(&mut self, outcome: Result<()>) -> Result<()> {
+        if let Some(master) = &mut self.master
+            && self.shared.clones().len() > 1
+        {
+            // The data that was sent after InnoDB's last state has ended.
+            master.finish_stage(self.session, &self.shared);
+        }
+        let error = outcome.as_ref().err().map_or(0, Error::number);
+        let ended = self.engine_side.end(self.session, &self.shared, error);
+        let outcome = outcome.and(ended);
+        if let (Some(master), Err(_)) = (&mut self.master, &outcome) {
+            master.end_replacing(self.session);
+        }
+        outcome
+    }
+
+    /// Runs one command over the data connection, up to the donor's COMPLETE.
+    fn command(&mut self, code: CommandCode) -> Result<()> {
+        let command = self.prepare(code)?;
+        let clones = self.transfer(&command)?;
+        match (code, clones) {
+            (CommandCode::Init, Some(clones)) => self.begin_clone(clones),
+            (CommandCode::Attach, Some(clones)) => {
+                self.engine_side.join(self.session, &self.shared, clones)
+            }
+            (CommandCode::Init | CommandCode::Attach, None) => Err(locators_expected()),
+            _ => Ok(()),
         }
     }
 
     /// What the command says, after the engines were asked for their part of it.
     fn prepare(&mut self, code: CommandCode) -> Result<Command<'static>> {
-        let session = self.session;
-        match code {
+        let (session, shared) = (self.session, &self.shared);
+        Ok(match code {
             CommandCode::Init => {
-                let engines = session.engines();
-                let mut located: Vec<_> = engines
-                    .into_iter()
-                    .map(|engine| EngineClone { engine, locator: Vec::new() })
-                    .collect();
-                if located.is_empty() || located.len() > MAX_ENGINES {
-                    return Err(Error::NotSupported(
-                        "Clone without a storage engine that can".into(),
-                    ));
-                }
-                let directory = self.shared.directory.as_deref();
-                let begun =
-                    DestinationTasks::begin(session, &mut located, Mode::Version, directory)?;
-                self.engine_side = EngineSide::Version(begun);
-                *self.shared.clones() = located;
-                Ok(Command::Init(self.init_payload()))
+                self.engine_side.begin_version(session, shared)?;
+                Command::Init(self.init_payload())
             }
             CommandCode::Reinit => {
-                if let EngineSide::Active(destination) = &self.engine_side {
-                    let mut located = self.shared.clones().clone();
-                    destination.restart(session, &mut located, self.shared.directory.as_deref())?;
-                    for one in located.iter().filter(|one| one.engine.db_type() == innodb::DB_TYPE)
-                    {
-                        self.shared.stream.resume(&one.locator)?;
-                    }
-                    *self.shared.clones() = located;
-                }
-                Ok(Command::Reinit(self.init_payload()))
+                self.engine_side.restart(session, shared)?;
+                Command::Reinit(self.init_payload())
             }
-            CommandCode::Attach => Ok(Command::Attach(self.init_payload())),
-            CommandCode::Execute => Ok(Command::Execute),
-            _ => Ok(Command::Exit),
-        }
+            CommandCode::Attach => Command::Attach(self.init_payload()),
+            CommandCode::Execute => {
+                let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
+                self.engine_side.begin_stream(shared, role);
+                Command::Execute
+            }
+            CommandCode::Ack | CommandCode::Exit => Command::Exit,
+        })
     }
 
     fn init_payload(&self) -> Init {
-        let host = self.session.host();
-        let settings = host.settings();
-        let locators = self.shared.clones().iter().map(|one| one.to_wire()).collect();
+        let settings = self.session.host().settings();
         Init {
-            version: self.shared.version.load(Ordering::Relaxed),
+            version: self.shared.version().number(),
             ddl_timeout: settings.ddl_timeout,
             block_ddl: settings.block_ddl,
-            locators,
+            locators: self.shared.clones().iter().map(EngineClone::to_wire).collect(),
         }
     }
 
-    /// Sends the command and handles what the donor answers, up to its last packet. Gives the locators if they came.
-    ///
-    /// A task that fails goes on reading until the donor, told of it by the master, ends the stream: only then the connection can
-    /// be used for COM_EXIT.
-    fn transfer(
-        &mut self,
-        command: &Command<'_>,
-        payload: &mut Vec<u8>,
-    ) -> Result<Option<Vec<EngineClone<S::Engine>>>> {
+    /// After INIT: everything is checked, and only then anything is changed.
+    fn begin_clone(&mut self, clones: Clones<S>) -> Result<()> {
         let session = self.session;
-        command.encode_payload(payload);
-        if matches!(command, Command::Execute) {
-            let takes_files = self.shared.takes_files.load(Ordering::Relaxed);
-            let handover = match takes_files && self.is_within_host() {
-                true => self.receiver.listen_for_files(),
-                false => None,
-            };
-            Offer { handover, ..self.shared.offer }.encode(payload);
+        self.engine_side.end(session, &self.shared, 0)?;
+        let Some(master) = &mut self.master else { return Err(unexpected()) };
+        master.parameters.version = self.shared.version();
+        session.accept(&master.parameters)?;
+        if self.shared.replaces_server() {
+            master.begin_replacing(session)?;
         }
-        self.data_link()?.send(session, true, command.code(), payload)?;
+        master.next_stage(session, 0);
+        self.engine_side.begin(session, &self.shared, clones, &master.parameters)
+    }
+
+    /// The offer behind EXECUTE.
+    fn offer(&mut self) -> Offer {
+        let takes_files = self.shared.takes_files.load(Ordering::Relaxed);
+        let handover = match takes_files && self.dialogue.is_within_host() {
+            true => self.receiver.listen_for_files(),
+            false => None,
+        };
+        Offer { handover, ..self.shared.offer }
+    }
+
+    /// Sends the command and handles the donor's answer, up to its last packet. Gives the locators if
+    /// they came.
+    ///
+    /// A task that fails goes on reading until the donor, told of it by the master, ends the stream:
+    /// only then the connection can be used for COM_EXIT.
+    fn transfer(&mut self, command: &Command<'_>) -> Result<Option<Clones<S>>> {
+        let session = self.session;
+        let offer = matches!(command, Command::Execute).then(|| self.offer());
+        self.dialogue.send(command, offer)?;
         let timeout = match command {
             Command::Init(init) => init.ddl_timeout.saturating_add(INIT_TIMEOUT_SECONDS),
             _ => 0,
         };
-        let takes_parameters = matches!(command, Command::Init(_));
-        let mut located = None;
+        let mut clones = None;
         let mut failure: Option<(Error, Duration)> = None;
         loop {
-            let takes = Takes { nothing: failure.is_some(), parameters: takes_parameters };
-            let received = self.receive(timeout, takes);
+            let takes = match (&failure, command, &mut self.master) {
+                (Some(_), ..) => Takes::Nothing,
+                (None, Command::Init(_), Some(master)) => {
+                    Takes::Parameters(&mut master.parameters)
+                }
+                _ => Takes::Stream,
+            };
+            let received = self.dialogue.receive(timeout, takes);
             if let Some((first, since)) = &failure {
                 match received {
-                    // Its end; or the connection broke meanwhile, which is not the reason of the failure.
+                    // The end of the stream; or the connection broke meanwhile, which is not the
+                    // reason of the failure.
                     Ok(Event::Complete) | Err(_) => return Err(first.clone()),
-                    // If a worker heard the donor's error first, only its number came through the engine. The text is here.
+                    // If a worker heard the donor's error first, only its number came through the
+                    // engine. The text is here.
                     Ok(Event::Error(error)) => {
                         session.raise(&error);
                         return Err(first.clone());
@@ -297,19 +345,19 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 }
             }
             let outcome = match received {
-                Ok(Event::Complete) => return Ok(located),
+                Ok(Event::Complete) => return Ok(clones),
                 Ok(Event::Error(error)) => {
-                    self.fail_storage(&error);
+                    self.engine_side.fail(session, &self.shared, &error);
                     return Err(self.explained(command, error));
                 }
                 Err(error) => {
-                    self.fail_storage(&error);
+                    self.engine_side.fail(session, &self.shared, &error);
                     return Err(error);
                 }
                 Ok(Event::Parameter) => Ok(()),
                 Ok(Event::Locators(version, locators)) => {
-                    self.shared.version.store(version.number(), Ordering::Relaxed);
-                    self.resolve(locators).map(|resolved| located = Some(resolved))
+                    self.shared.set_version(version);
+                    EngineSide::resolve(&self.shared, locators).map(|found| clones = Some(found))
                 }
                 Ok(Event::Descriptor { db_type, locator_index }) => {
                     self.apply(db_type, locator_index)
@@ -321,7 +369,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             };
             if let Err(error) = outcome {
                 session.raise(&error);
-                self.fail_storage(&error);
+                self.engine_side.fail(session, &self.shared, &error);
                 if ends_connection(&error) {
                     return Err(error);
                 }
@@ -333,52 +381,52 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
-    /// Reads one packet and copies out of it what outlives the packet.
-    fn receive(&mut self, timeout: u32, takes: Takes) -> Result<Event> {
-        let session = self.session;
-        let Some(link) = &mut self.data else {
-            return Err(NetworkError::Read.into());
-        };
-        let packet = link.receive(session, true, timeout)?;
-        // Data packets count with their data, in the callback that takes them.
-        self.shared.traffic.meter.add(0, packet.network_len);
-        let event = match Response::parse(packet.data)? {
-            Response::Complete => return Ok(Event::Complete),
-            Response::Error { number, message } => Event::Error(donor_error(number, message)),
-            Response::Block(Block { form: BlockForm::File, len: 0, .. }) => Event::FileTrial,
-            Response::Data(_) | Response::Block(_) => Event::Data,
-            _ if takes.nothing => Event::Parameter,
-            Response::Locators { version, locators } => Event::Locators(version, locators),
-            Response::DataDescriptor { db_type, locator_index, descriptor } => {
-                self.descriptor.clear();
-                self.descriptor.extend_from_slice(descriptor);
-                Event::Descriptor { db_type, locator_index: usize::from(locator_index) }
+    /// Gives the descriptor at hand to its engine.
+    fn apply(&mut self, db_type: u8, locator_index: usize) -> Result<()> {
+        let descriptor = self.dialogue.take_descriptor();
+        let outcome = self.apply_descriptor(db_type, locator_index, &descriptor);
+        self.dialogue.give_back(descriptor);
+        if let Err(error) = &outcome {
+            self.session.raise(error);
+            if self.is_master() && error.number() != number::ER_CLONE_DONOR {
+                self.dialogue.report_local_error(error);
             }
-            _ if !takes.parameters => return Err(unexpected()),
-            parameter => {
-                if let Some(master) = &mut self.master {
-                    master.parameters.take(&parameter)?;
-                }
-                Event::Parameter
-            }
-        };
-        if matches!(event, Event::Descriptor { .. })
-            && StreamCheck::contains_key_material(&self.descriptor)
-        {
-            packet.data.zeroize();
         }
-        Ok(event)
+        outcome
     }
 
-    /// A stock donor says of engines that it cannot clone only that there is something wrong with INIT.
+    fn apply_descriptor(
+        &mut self,
+        db_type: u8,
+        locator_index: usize,
+        descriptor: &[u8],
+    ) -> Result<()> {
+        let Self { session, shared, master, dialogue, engine_side, receiver } = self;
+        let (clone, expected) = engine_side.check(shared, db_type, locator_index, descriptor)?;
+        let mut applier = Applier {
+            session: *session,
+            shared,
+            dialogue,
+            receiver,
+            master: master.as_mut(),
+            locator_index,
+            expected,
+            failure: None,
+        };
+        let applied = engine_side.apply(*session, &clone, locator_index, descriptor, &mut applier);
+        applier.finish(applied)
+    }
+
+    /// A stock donor says of engines that it cannot clone only that there is something wrong with
+    /// INIT.
     fn explained(&self, command: &Command<'_>, error: Error) -> Error {
         match error {
             Error::Donor { number: code, message }
                 if matches!(command, Command::Init(init) if init.locators.len() > 1)
                     && u32::try_from(code) == Ok(number::ER_CLONE_PROTOCOL) =>
             {
-                let located = self.shared.clones();
-                let others = located.iter().filter(|one| one.engine.db_type() != innodb::DB_TYPE);
+                let clones = self.shared.clones();
+                let others = clones.iter().filter(|one| !one.is_innodb());
                 let names: Vec<_> = others.map(|one| one.engine.name()).collect();
                 let names = names.join(", ");
                 let message = format!(
@@ -390,12 +438,36 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
-    /// Whether the donor is on this machine.
-    pub(super) fn is_within_host(&self) -> bool {
-        self.data.as_ref().is_some_and(Link::is_within_host)
+    /// `clone_delay_after_data_drop`: file systems that free space late get time for it.
+    fn delay_after_data_drop(&self) -> Result<()> {
+        let host = self.session.host();
+        let seconds = u64::from(host.settings().delay_after_data_drop);
+        if !self.shared.replaces_server() || seconds == 0 {
+            return Ok(());
+        }
+        log::info!(target: CLIENT, "Begin Delay after data drop");
+        let (minutes, rest) = (seconds / 60, seconds % 60);
+        log::info!(
+            target: CLIENT,
+            "Wait time remaining is {minutes} minutes and {rest} seconds."
+        );
+        let end = host.now() + Duration::from_secs(seconds);
+        let mut next_line = host.now() + Duration::from_secs(60);
+        let mut outcome = Ok(());
+        while outcome.is_ok() && host.now() < end {
+            outcome = sleep_until(self.session, next_line.min(end));
+            let left = end.saturating_sub(host.now());
+            if outcome.is_ok() && !left.is_zero() {
+                next_line += Duration::from_secs(60);
+                let minutes = left.as_secs() / 60;
+                log::info!(target: CLIENT, "Wait time remaining is {minutes} minutes.");
+            }
+        }
+        log::info!(target: CLIENT, "End Delay after data drop");
+        outcome
     }
 
-    fn data_link(&mut self) -> Result<&mut S::Link> {
-        self.data.as_mut().ok_or(Error::Network(NetworkError::Write))
+    fn log_outcome(&self, step: &str, outcome: &Result<()>) {
+        log_step(self.session, CLIENT, step, outcome);
     }
 }

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The connections of one task to the donor, and the packets on them.
+
+use std::sync::Arc;
+
+use clone_protocol::innodb::StreamCheck;
+use clone_protocol::{
+    Ack, Block, BlockForm, Command, CommandCode, EngineLocator, Offer, Response, Version,
+};
+use zeroize::Zeroize;
+
+use super::answer::{donor_error, locators_expected, unexpected};
+use super::shared::Shared;
+use crate::error::{Error, NetworkError, Result, number};
+use crate::link::{Link, LinkKind, Packet};
+use crate::log_target::{CLIENT, log_step};
+use crate::parameters::Parameters;
+use crate::session::RecipientSession;
+use crate::tasks::EngineClone;
+
+/// The connections of one task.
+pub(super) struct Dialogue<'s, S: RecipientSession> {
+    session: &'s S,
+    shared: Arc<Shared<S>>,
+    data: Option<S::Link>,
+    /// The master's connection for acknowledgements.
+    auxiliary: Option<S::Link>,
+    payload: Vec<u8>,
+    /// The descriptor at hand: a copy, because its data overwrites the packet.
+    descriptor: Vec<u8>,
+}
+
+/// What a packet of the donor says; descriptor and parameters have been copied out of it.
+pub(super) enum Event {
+    Parameter,
+    Locators(Version, Vec<EngineLocator>),
+    /// The [descriptor](Dialogue::take_descriptor) is for this engine.
+    Descriptor {
+        db_type: u8,
+        locator_index: usize,
+    },
+    Data,
+    /// The donor asks whether its files can be shared.
+    FileTrial,
+    Complete,
+    Error(Error),
+}
+
+/// Which packets are looked at.
+pub(super) enum Takes<'a> {
+    /// The task has failed, and only waits for the end of the stream.
+    Nothing,
+    /// The donor answers INIT: its parameters may come.
+    Parameters(&'a mut Parameters),
+    /// All but parameters.
+    Stream,
+}
+
+impl<'s, S: RecipientSession> Dialogue<'s, S> {
+    pub(super) fn new(session: &'s S, shared: Arc<Shared<S>>) -> Self {
+        Self {
+            session,
+            shared,
+            data: None,
+            auxiliary: None,
+            payload: Vec::new(),
+            descriptor: Vec::new(),
+        }
+    }
+
+    /// Opens the data connection.
+    pub(super) fn connect(&mut self) -> Result<()> {
+        let compressed = self.shared.is_compressed();
+        let data = self.session.connect(&self.shared.donor, LinkKind::Data, compressed);
+        let outcome = data.map(|link| self.data = Some(link));
+        log_step(self.session, CLIENT, "Task Connect", &outcome);
+        outcome
+    }
+
+    /// Opens the auxiliary connection.
+    pub(super) fn connect_auxiliary(&mut self) -> Result<()> {
+        let compressed = self.shared.is_compressed();
+        let link = self.session.connect(&self.shared.donor, LinkKind::Auxiliary, compressed);
+        let outcome = link.map(|link| self.auxiliary = Some(link));
+        log_step(self.session, CLIENT, "Source ACK Connect", &outcome);
+        outcome
+    }
+
+    /// Whether the donor is on this machine.
+    pub(super) fn is_within_host(&self) -> bool {
+        self.data.as_ref().is_some_and(Link::is_within_host)
+    }
+
+    /// Sends a command over the data connection, with an offer behind it.
+    pub(super) fn send(&mut self, command: &Command<'_>, offer: Option<Offer>) -> Result<()> {
+        command.encode_payload(&mut self.payload);
+        if let Some(offer) = offer {
+            offer.encode(&mut self.payload);
+        }
+        let link = self.data.as_mut().ok_or(NetworkError::Write)?;
+        let sent = link.send(self.session, true, command.code(), &self.payload);
+        // The offer may have a secret.
+        self.payload.zeroize();
+        sent
+    }
+
+    /// Receives one packet of the answer. `timeout` is in seconds, 0 for `net_read_timeout`.
+    pub(super) fn receive(&mut self, timeout: u32, takes: Takes<'_>) -> Result<Event> {
+        let link = self.data.as_mut().ok_or(NetworkError::Read)?;
+        let packet = link.receive(self.session, true, timeout)?;
+        // A packet of data counts with its data, where the data is taken in.
+        self.shared.traffic.meter.add(0, packet.network_len);
+        let event = match (Response::parse(packet.data)?, takes) {
+            (Response::Complete, _) => return Ok(Event::Complete),
+            (Response::Error { number, message }, _) => Event::Error(donor_error(number, message)),
+            (Response::Block(Block { form: BlockForm::File, len: 0, .. }), _) => Event::FileTrial,
+            (Response::Data(_) | Response::Block(_), _) => Event::Data,
+            (_, Takes::Nothing) => Event::Parameter,
+            (Response::Locators { version, locators }, _) => Event::Locators(version, locators),
+            (Response::DataDescriptor { db_type, locator_index, descriptor }, _) => {
+                self.descriptor.clear();
+                self.descriptor.extend_from_slice(descriptor);
+                Event::Descriptor { db_type, locator_index: usize::from(locator_index) }
+            }
+            (parameter, Takes::Parameters(parameters)) => {
+                parameters.take(&parameter)?;
+                Event::Parameter
+            }
+            (_, Takes::Stream) => return Err(unexpected()),
+        };
+        if matches!(event, Event::Descriptor { .. })
+            && StreamCheck::contains_key_material(&self.descriptor)
+        {
+            packet.data.zeroize();
+        }
+        Ok(event)
+    }
+
+    /// The descriptor at hand, to be [given back](Self::give_back).
+    pub(super) fn take_descriptor(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.descriptor)
+    }
+
+    /// Gives back the memory of a descriptor; a key in it is wiped.
+    pub(super) fn give_back(&mut self, mut descriptor: Vec<u8>) {
+        if StreamCheck::contains_key_material(&descriptor) {
+            descriptor.zeroize();
+        }
+        self.descriptor = descriptor;
+    }
+
+    /// The packet behind a descriptor.
+    pub(super) fn receive_data(&mut self) -> Result<Packet<'_>> {
+        let link = self.data.as_mut().ok_or(NetworkError::Read)?;
+        link.receive(self.session, true, 0)
+    }
+
+    /// Acknowledges the end of a state with the engine's descriptor.
+    pub(super) fn acknowledge(&mut self, locator_index: usize, descriptor: &[u8]) -> Result<()> {
+        let locator = self.wire_locator(locator_index)?;
+        self.send_auxiliary(&Command::Ack(Ack { error: 0, locator, descriptor }))
+    }
+
+    /// Tells the donor that this recipient failed: the donor stops all tasks, and ends the stream
+    /// with an error. All of the donor's engines are told, since another one may be at work by now.
+    pub(super) fn report_local_error(&mut self, error: &Error) {
+        let error = i32::try_from(error.number()).unwrap_or(i32::MAX);
+        let engines = self.shared.clones().len();
+        for index in 0..engines {
+            let Ok(locator) = self.wire_locator(index) else { continue };
+            let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
+            if let Err(error) = told {
+                log::warn!(target: CLIENT, "Source ACK of local issue failed: {error}");
+            }
+        }
+    }
+
+    fn wire_locator(&self, locator_index: usize) -> Result<EngineLocator> {
+        let one = self.shared.clones().get(locator_index).map(EngineClone::to_wire);
+        one.ok_or_else(locators_expected)
+    }
+
+    fn send_auxiliary(&mut self, command: &Command<'_>) -> Result<()> {
+        let session = self.session;
+        let link = self.auxiliary.as_mut().ok_or(NetworkError::Write)?;
+        command.encode_payload(&mut self.payload);
+        link.send(session, false, command.code(), &self.payload)?;
+        let packet = link.receive(session, false, 0)?;
+        self.shared.traffic.meter.add(0, packet.network_len);
+        match Response::parse(packet.data)? {
+            Response::Complete => Ok(()),
+            Response::Error { number, message } => Err(donor_error(number, message)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Ends the auxiliary connection. If the clone was interrupted, the donor is asked to kill the
+    /// data connection.
+    pub(super) fn disconnect_auxiliary(&mut self, outcome: &Result<()>) {
+        let left = self.send_auxiliary(&Command::Exit);
+        log_step(self.session, CLIENT, "Source ACK COM_EXIT", &left);
+        let interrupted =
+            matches!(outcome, Err(error) if error.number() == number::ER_QUERY_INTERRUPTED);
+        let mut abort = left.is_err();
+        if !abort
+            && interrupted
+            && let (Some(auxiliary), Some(data)) = (&mut self.auxiliary, &mut self.data)
+        {
+            let killed = auxiliary.kill(data);
+            abort = killed.is_err();
+            log_step(self.session, CLIENT, "Source Interrupt", &killed);
+        }
+        if let Some(auxiliary) = self.auxiliary.take() {
+            auxiliary.disconnect(None, abort, false);
+            log::info!(target: CLIENT, "Source ACK Disconnect : abort: {abort}");
+        }
+    }
+
+    /// Closes the data connection. `abort`: the dialogue is broken. `clear_error`: forget errors of the
+    /// session.
+    pub(super) fn disconnect_data(&mut self, step: &str, abort: bool, clear_error: bool) {
+        if let Some(data) = self.data.take() {
+            data.disconnect(Some(self.session), abort, clear_error);
+            log::info!(target: CLIENT, "{step} abort: {abort}");
+        }
+    }
+}
+
+/// The name of a command in the log.
+pub(super) fn name(code: CommandCode) -> &'static str {
+    match code {
+        CommandCode::Init => "Command COM_INIT",
+        CommandCode::Reinit => "Command COM_REINIT",
+        CommandCode::Attach => "Command COM_ATTACH",
+        CommandCode::Execute => "Command COM_EXECUTE",
+        CommandCode::Ack => "Command COM_ACK",
+        CommandCode::Exit => "Command COM_EXIT",
+    }
+}
+
+/// Whether the connection can no longer be used for COM_EXIT.
+///
+/// An interrupted task has left the donor in mid-stream, so its connection is of no more use either.
+pub(super) fn ends_connection(error: &Error) -> bool {
+    error.ends_connection() || error.number() == number::ER_QUERY_INTERRUPTED
+}

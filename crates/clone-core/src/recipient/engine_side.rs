@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A recipient's task in the storage engines: it begins and ends there, and each descriptor goes
+//! there after a check.
+
+use clone_protocol::innodb::{Recipient, StreamCheck, TaskCheck, TaskRole};
+use clone_protocol::{EngineLocator, MAX_ENGINES};
+
+use super::answer::{locators_expected, unexpected};
+use super::block::Expected;
+use super::shared::Shared;
+use crate::engine::{BlockInput, Mode, ServerEngine};
+use crate::error::{Error, Result};
+use crate::parameters::Parameters;
+use crate::session::{Host, RecipientSession};
+use crate::tasks::{DestinationTasks, EngineClone};
+
+/// A task's part in the engines.
+#[derive(Default)]
+pub(super) struct EngineSide {
+    state: State,
+    /// Checks the descriptors of the EXECUTE at hand; none before the first.
+    check: Option<TaskCheck>,
+}
+
+/// How far the task is in the engines.
+#[derive(Default)]
+enum State {
+    #[default]
+    None,
+    /// Begun only to learn the format version.
+    Version(DestinationTasks),
+    Active(DestinationTasks),
+}
+
+impl EngineSide {
+    /// Whether the task takes part in a clone.
+    pub(super) fn is_active(&self) -> bool {
+        matches!(self.state, State::Active(_))
+    }
+
+    /// Before INIT: asks all engines of this server for their version locators.
+    pub(super) fn begin_version<S: RecipientSession>(
+        &mut self,
+        session: &S,
+        shared: &Shared<S>,
+    ) -> Result<()> {
+        let engines = session.engines();
+        if engines.is_empty() || engines.len() > MAX_ENGINES {
+            return Err(Error::NotSupported("Clone without a storage engine that can".into()));
+        }
+        let none = |engine| EngineClone { engine, locator: Vec::new() };
+        let mut clones: Vec<_> = engines.into_iter().map(none).collect();
+        let directory = shared.directory.as_deref();
+        let begun = DestinationTasks::begin(session, &mut clones, Mode::Version, directory)?;
+        self.state = State::Version(begun);
+        *shared.clones() = clones;
+        Ok(())
+    }
+
+    /// After INIT: the apply begins. It drops the server's data if that is to be replaced.
+    pub(super) fn begin<S: RecipientSession>(
+        &mut self,
+        session: &S,
+        shared: &Shared<S>,
+        mut clones: Vec<EngineClone<S::Engine>>,
+        donor: &Parameters,
+    ) -> Result<()> {
+        let has_spare_redo_file = session.host().release().has_spare_redo_file;
+        let page_size = donor.page_size()?;
+        let recipient = Recipient { page_size, has_spare_redo_file, directories: None };
+        let _ = shared.stream.set(StreamCheck::new(recipient));
+        let directory = shared.directory.as_deref();
+        let begun = DestinationTasks::begin(session, &mut clones, Mode::Start, directory)?;
+        self.state = State::Active(begun);
+        *shared.clones() = clones;
+        Ok(())
+    }
+
+    /// After ATTACH: the engines wait until this recipient has reached the state that the donor's
+    /// locators name.
+    pub(super) fn join<S: RecipientSession>(
+        &mut self,
+        session: &S,
+        shared: &Shared<S>,
+        mut clones: Vec<EngineClone<S::Engine>>,
+    ) -> Result<()> {
+        let directory = shared.directory.as_deref();
+        let begun = DestinationTasks::begin(session, &mut clones, Mode::AddTask, directory)?;
+        self.state = State::Active(begun);
+        Ok(())
+    }
+
+    /// Before REINIT: asks the engines for locators that say what has arrived.
+    pub(super) fn restart<S: RecipientSession>(
+        &mut self,
+        session: &S,
+        shared: &Shared<S>,
+    ) -> Result<()> {
+        let State::Active(tasks) = &self.state else { return Ok(()) };
+        let mut clones = shared.clones().clone();
+        tasks.restart(session, &mut clones, shared.directory.as_deref())?;
+        if let Some(stream) = shared.stream.get() {
+            for one in clones.iter().filter(|one| one.is_innodb()) {
+                stream.resume(&one.locator)?;
+            }
+        }
+        *shared.clones() = clones;
+        Ok(())
+    }
+
+    /// Before EXECUTE: the descriptors of a new stream are checked from its beginning.
+    pub(super) fn begin_stream<S: RecipientSession>(&mut self, shared: &Shared<S>, role: TaskRole) {
+        self.check = shared.stream.get().map(|stream| stream.task(role));
+    }
+
+    /// The engines of the donor's locators, which must be ours in the same order.
+    pub(super) fn resolve<S: RecipientSession>(
+        shared: &Shared<S>,
+        locators: Vec<EngineLocator>,
+    ) -> Result<Vec<EngineClone<S::Engine>>> {
+        let ours = shared.clones().clone();
+        if ours.len() != locators.len() {
+            return Err(locators_expected());
+        }
+        ours.into_iter()
+            .zip(locators)
+            .map(|(one, theirs)| {
+                if one.engine.db_type() != theirs.db_type || theirs.bytes.is_empty() {
+                    return Err(locators_expected());
+                }
+                Ok(EngineClone { engine: one.engine, locator: theirs.bytes })
+            })
+            .collect()
+    }
+
+    /// Checks a descriptor, and gives the clone whose engine it is for, and what is known of its
+    /// data.
+    pub(super) fn check<S: RecipientSession>(
+        &mut self,
+        shared: &Shared<S>,
+        db_type: u8,
+        locator_index: usize,
+        descriptor: &[u8],
+    ) -> Result<(EngineClone<S::Engine>, Expected)> {
+        if !self.is_active() {
+            return Err(unexpected());
+        }
+        let clone = shared.clones().get(locator_index).cloned().ok_or_else(unexpected)?;
+        if clone.engine.db_type() != db_type {
+            let text = "Remote descriptor handlerton type mismatch";
+            return Err(Error::Protocol(text.to_owned()));
+        }
+        if !clone.is_innodb() {
+            return Ok((clone, Expected::default()));
+        }
+        let checked = self.check.as_mut().ok_or_else(unexpected)?.check(descriptor)?;
+        let expected = Expected { len: checked.data_len, holds_key: checked.key_in_data() };
+        Ok((clone, expected))
+    }
+
+    /// Gives a descriptor to its engine, which takes the data from `input`.
+    pub(super) fn apply<S: RecipientSession>(
+        &self,
+        session: &S,
+        clone: &EngineClone<S::Engine>,
+        locator_index: usize,
+        descriptor: &[u8],
+        input: &mut dyn BlockInput,
+    ) -> Result<()> {
+        let State::Active(tasks) = &self.state else { return Err(unexpected()) };
+        tasks.apply(session, clone, locator_index, descriptor, input)
+    }
+
+    /// Tells the other tasks of the clone that this one failed.
+    pub(super) fn fail<S: RecipientSession>(&self, session: &S, shared: &Shared<S>, error: &Error) {
+        if let State::Active(tasks) = &self.state {
+            let clones = shared.clones().clone();
+            tasks.fail(session, &clones, error.number());
+        }
+    }
+
+    /// Ends the task in the engines, with `error` or 0.
+    pub(super) fn end<S: RecipientSession>(
+        &mut self,
+        session: &S,
+        shared: &Shared<S>,
+        error: u32,
+    ) -> Result<()> {
+        match std::mem::take(&mut self.state) {
+            State::None => Ok(()),
+            State::Version(tasks) | State::Active(tasks) => {
+                let clones = shared.clones().clone();
+                tasks.end(session, &clones, error)
+            }
+        }
+    }
+}

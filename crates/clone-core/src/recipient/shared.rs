@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What all tasks of a recipient's clone share.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use clone_io::FileWriter;
+use clone_protocol::innodb::StreamCheck;
+use clone_protocol::{Offer, Packing, Version};
+
+use crate::link::Donor;
+use crate::session::{Host, RecipientSession};
+use crate::settings::Settings;
+use crate::tasks::EngineClone;
+use crate::traffic::Traffic;
+
+/// What all tasks of a clone share.
+pub(super) struct Shared<S: RecipientSession> {
+    pub(super) donor: Donor,
+    pub(super) directory: Option<PathBuf>,
+    /// The version that this recipient offers, then the one that donor and recipient agreed on, as a
+    /// number of [`Version`].
+    version: AtomicU32,
+    clones: Mutex<Vec<EngineClone<S::Engine>>>,
+    /// Checks InnoDB's descriptors. There when the donor has been accepted.
+    pub(super) stream: OnceLock<StreamCheck>,
+    pub(super) traffic: Traffic,
+    /// Whether the donor may hand files over. False once the first file could not be shared.
+    pub(super) takes_files: AtomicBool,
+    pub(super) files: FileWriter,
+    /// What a donor of this project is asked for.
+    pub(super) offer: Offer,
+    /// Whether connections are compressed as the classic protocol does. The master finds out before
+    /// the first one.
+    pub(super) compressed: OnceLock<bool>,
+}
+
+impl<S: RecipientSession> Shared<S> {
+    pub(super) fn new(session: &S, donor: Donor, directory: Option<PathBuf>) -> Self {
+        let host = session.host();
+        let settings = host.settings();
+        Self {
+            donor,
+            directory,
+            version: AtomicU32::new(host.release().protocol.number()),
+            clones: Mutex::new(Vec::new()),
+            stream: OnceLock::new(),
+            traffic: Traffic::new(),
+            takes_files: AtomicBool::new(settings.file_handover),
+            files: FileWriter::default(),
+            offer: offer(&settings),
+            compressed: OnceLock::new(),
+        }
+    }
+
+    /// The clone replaces the data of this server, which restarts afterwards.
+    pub(super) fn replaces_server(&self) -> bool {
+        self.directory.is_none()
+    }
+
+    /// Where the files of the clone go: the directory, or the server's working directory.
+    pub(super) fn target(&self) -> &Path {
+        self.directory.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// The clone in each engine. A panic of another task does not make the list wrong: the list is
+    /// replaced as a whole.
+    pub(super) fn clones(&self) -> MutexGuard<'_, Vec<EngineClone<S::Engine>>> {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn version(&self) -> Version {
+        Version::from_wire(self.version.load(Ordering::Relaxed)).unwrap_or(Version::LATEST)
+    }
+
+    /// The donor has chosen this version.
+    pub(super) fn set_version(&self, version: Version) {
+        self.version.store(version.number(), Ordering::Relaxed);
+    }
+
+    /// Whether connections are compressed as the classic protocol does.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.compressed.get().copied().unwrap_or(false)
+    }
+}
+
+/// The offer of a recipient with these settings.
+fn offer(settings: &Settings) -> Offer {
+    let level = settings.enable_compression.then_some(settings.compression_level);
+    Offer { packing: Packing::of_level(level), ..Offer::default() }
+}
