@@ -13,6 +13,7 @@ use innodb_model::InnodbModel;
 use crate::Command;
 use crate::Offer;
 use crate::Response;
+use crate::innodb::Checked;
 use crate::innodb::Compression;
 use crate::innodb::Data;
 use crate::innodb::Descriptor;
@@ -20,11 +21,14 @@ use crate::innodb::DescriptorKind;
 use crate::innodb::EncryptionKey;
 use crate::innodb::FileMetadata;
 use crate::innodb::Locator;
+use crate::innodb::MAX_BLOCK;
+use crate::innodb::Recipient;
 use crate::innodb::SPACE_ID_BUFFER_POOL;
 use crate::innodb::SPACE_ID_REDO;
 use crate::innodb::SnapshotState;
 use crate::innodb::State;
 use crate::innodb::StreamCheck;
+use crate::innodb::TaskCheck;
 use crate::innodb::TaskMetadata;
 use crate::innodb::TaskRole;
 use crate::innodb::VERSION;
@@ -94,6 +98,9 @@ pub fn rocksdb_descriptor(bytes: &[u8]) {
     }
 }
 
+/// The page size of the recipient that [`stream_check`] has, in bytes.
+const PAGE_SIZE: u32 = 16_384;
+
 /// What passes [`StreamCheck`] does InnoDB no harm, with a master, two workers and restarts.
 ///
 /// The bytes choose what a hostile donor sends. A refused descriptor would end the clone; here the
@@ -102,30 +109,32 @@ pub fn rocksdb_descriptor(bytes: &[u8]) {
 pub fn stream_check(bytes: &[u8]) -> SnapshotState {
     let mut choices = Choices { rest: bytes };
     let mut innodb = InnodbModel::default();
-    let stream = StreamCheck::new();
-    let mut waiting = [None; 2];
+    let stream = StreamCheck::new(Recipient::new(PAGE_SIZE));
+    let mut tasks = Tasks::begin(&stream);
     while let Some(choice) = choices.next() {
-        let role = if choice & 1 == 0 { TaskRole::Master } else { TaskRole::Worker };
-        let worker = usize::from(choice >> 1 & 1);
-        let is_waiting = waiting[worker].is_some_and(|state| state > innodb.state());
-        if role == TaskRole::Worker && is_waiting {
+        let number = [MASTER, 1, MASTER, 2][usize::from(choice & 3)];
+        let task = &mut tasks.tasks[number];
+        if task.waits_for.is_some_and(|state| state > innodb.state()) {
             continue;
         }
         match choice >> 2 & 7 {
-            0 => restart(&stream, &innodb, &mut waiting),
-            1 => raw(&stream, role, choices.take(usize::from(choice >> 5) * 10)),
+            0 => tasks = restart(&stream, &mut innodb),
+            1 => raw(&mut task.check, choices.take(usize::from(choice >> 5) * 10)),
             _ => {
                 let sent = choices.descriptor(innodb.state());
                 let mut bytes = Vec::new();
                 sent.encode(&mut bytes);
-                let Ok(checked) = stream.check_from(role, &bytes) else { continue };
-                match (role, checked.state_started) {
+                let Ok(checked) = task.check.check(&bytes) else { continue };
+                accepted(&sent, &checked);
+                let starts = match sent {
+                    Descriptor::State(State { state, start: true, ack: false, .. }) => Some(state),
+                    _ => None,
+                };
+                match starts {
+                    Some(state) if number != MASTER => task.waits_for = Some(state),
                     // Another task lost its connection, and the start fails for that.
-                    (TaskRole::Master, Some(_)) if choice >> 5 == 0 => {
-                        restart(&stream, &innodb, &mut waiting);
-                    }
-                    (TaskRole::Worker, Some((state, _))) => waiting[worker] = Some(state),
-                    _ => assert_eq!(innodb.apply(&sent), Ok(()), "{sent:?}"),
+                    Some(_) if choice >> 5 == 0 => tasks = restart(&stream, &mut innodb),
+                    _ => assert_eq!(innodb.apply(number, &sent), Ok(()), "{sent:?}"),
                 }
             }
         }
@@ -133,8 +142,57 @@ pub fn stream_check(bytes: &[u8]) -> SnapshotState {
     innodb.state()
 }
 
-fn restart(stream: &StreamCheck, innodb: &InnodbModel, waiting: &mut [Option<SnapshotState>; 2]) {
-    *waiting = [None; 2];
+/// What holds for each descriptor that passed, whatever InnoDB's state is.
+fn accepted(sent: &Descriptor<'_>, checked: &Checked) {
+    match sent {
+        Descriptor::Data(data) => {
+            assert_eq!(checked.data_len, Some(data.data_len));
+            assert!((1..=MAX_BLOCK).contains(&data.data_len), "{data:?}");
+        }
+        Descriptor::FileMetadata(file) => {
+            let (name, space_id) = (file.name, file.space_id);
+            assert!(!name.iter().any(u8::is_ascii_control), "{file:?}");
+            assert!(name.len() < 4000 && name.split(|byte| *byte == b'/').all(|c| c.len() < 256));
+            assert!(name.is_empty() == (space_id == SPACE_ID_REDO), "{file:?}");
+            assert!(i64::try_from(file.file_size).is_ok(), "{file:?}");
+            let tablespace = [&b".ibd"[..], b".ibu"].iter().any(|end| name.ends_with(end));
+            let bare: &[&[u8]] = &[b"", b"ib_buffer_pool", b"ibdata1", b"undo_001"];
+            assert!(tablespace || bare.contains(&name), "{file:?}");
+        }
+        _ => assert_eq!(checked.data_len, None),
+    }
+}
+
+/// The master's place among the tasks.
+const MASTER: usize = 0;
+
+struct Tasks {
+    tasks: [Task; 3],
+}
+
+struct Task {
+    check: TaskCheck,
+    /// The task is in InnoDB, and reads on when its master has come to this state.
+    waits_for: Option<SnapshotState>,
+}
+
+impl Tasks {
+    /// All tasks begin, and say so.
+    fn begin(stream: &StreamCheck) -> Self {
+        let roles = [TaskRole::Master, TaskRole::Worker, TaskRole::Worker];
+        let mut bytes = Vec::new();
+        Descriptor::TaskMetadata(TaskMetadata { task: 0, chunk: 0, block: 0 }).encode(&mut bytes);
+        let tasks = roles.map(|role| {
+            let mut check = stream.task(role);
+            assert!(check.check(&bytes).is_ok());
+            Task { check, waits_for: None }
+        });
+        Self { tasks }
+    }
+}
+
+fn restart(stream: &StreamCheck, innodb: &mut InnodbModel) -> Tasks {
+    innodb.restart();
     let mut bytes = Vec::new();
     Descriptor::Locator(Locator {
         version: VERSION,
@@ -147,18 +205,17 @@ fn restart(stream: &StreamCheck, innodb: &InnodbModel, waiting: &mut [Option<Sna
     })
     .encode(&mut bytes);
     assert_eq!(stream.resume(&bytes), Ok(()));
-    Descriptor::TaskMetadata(TaskMetadata { task: 0, chunk: 0, block: 0 }).encode(&mut bytes);
-    assert!(stream.check_from(TaskRole::Master, &bytes).is_ok());
+    Tasks::begin(stream)
 }
 
 /// Bytes that are hardly ever a descriptor, and if they are, not one that changes anything.
-fn raw(stream: &StreamCheck, role: TaskRole, bytes: &[u8]) {
+fn raw(task: &mut TaskCheck, bytes: &[u8]) {
     if let Ok(descriptor) = Descriptor::parse(bytes)
         && descriptor.kind() != DescriptorKind::TaskMetadata
     {
         return;
     }
-    let _ = stream.check_from(role, bytes);
+    let _ = task.check(bytes);
 }
 
 /// Fuzzed bytes as a source of decisions.
@@ -223,7 +280,7 @@ impl<'a> Choices<'a> {
                 files: self.number(),
                 estimate: 0,
                 estimate_disk: 0,
-                start: !self.one_in(4),
+                start: self.one_in(2),
                 ack: self.one_in(8),
             }),
             3..=5 => Descriptor::FileMetadata(self.file(state)),
@@ -242,16 +299,23 @@ impl<'a> Choices<'a> {
 
     fn file(&mut self, state: SnapshotState) -> FileMetadata<'static> {
         let kind = self.byte();
-        let (space_id, name, fsp_flags): (_, &[u8], _) = match kind % 8 {
-            0 => (SPACE_ID_REDO, b"", u32::MAX),
+        let table: &[u8] = b"./test/t1.ibd";
+        let (space_id, name, fsp_flags): (_, &[u8], _) = match kind % 16 {
+            0 | 10 | 11 => (SPACE_ID_REDO, b"", u32::MAX),
             1 => (SPACE_ID_BUFFER_POOL, b"ib_buffer_pool", u32::MAX),
             2 => (5, b"", 0),
-            3 => (5, b"./test/t1.ibd", 1 << 1),
-            _ => (5, b"./test/t1.ibd", 0),
+            3 => (5, table, 1 << 1),
+            4 => (5, table, 3 << 6),
+            5 => (5, table, 5 << 1 | 3 << 6),
+            6 => (5, b"./test/t1\n/srv\nt1.ibd", 0),
+            7 => (5, b"./mysqld-auto.cnf", 0),
+            8 => (SPACE_ID_BUFFER_POOL, b"ib_buffer_pool", 1 << 6),
+            9 => (77, b"", u32::MAX),
+            _ => (5, table, 0),
         };
         FileMetadata {
             state,
-            file_size: 0,
+            file_size: if self.one_in(16) { u64::MAX } else { 0 },
             allocated_size: 0,
             fsp_flags,
             block_size: 4096,

@@ -10,6 +10,7 @@
 use std::fmt;
 
 pub use data::Data;
+pub use data::MAX_BLOCK;
 pub use file::Compression;
 pub use file::EncryptionKey;
 pub use file::FileMetadata;
@@ -21,7 +22,10 @@ pub use locator::Progress;
 pub use locator::VERSION_LOCATOR_LEN;
 pub use state::State;
 pub use stream_check::Checked;
+pub use stream_check::Directories;
+pub use stream_check::Recipient;
 pub use stream_check::StreamCheck;
+pub use stream_check::TaskCheck;
 pub use stream_check::TaskRole;
 pub use task::TaskMetadata;
 

@@ -19,8 +19,11 @@ use clone_protocol::Command;
 use clone_protocol::Response;
 use clone_protocol::innodb;
 use clone_protocol::innodb::Descriptor;
+use clone_protocol::innodb::Recipient;
 use clone_protocol::innodb::SnapshotState;
+use clone_protocol::innodb::State;
 use clone_protocol::innodb::StreamCheck;
+use clone_protocol::innodb::TaskCheck;
 use clone_protocol::innodb::TaskRole;
 
 #[test]
@@ -29,20 +32,14 @@ fn records_are_there() {
 }
 
 #[test]
-fn with_roles() {
-    replay_all(|| Replay { roles: true, resume: true, ..Replay::default() });
+fn whole_records_pass() {
+    replay_all(Replay::default);
 }
 
 #[test]
-fn without_roles() {
-    replay_all(|| Replay { roles: false, resume: true, ..Replay::default() });
-    replay_all(|| Replay { roles: false, resume: false, ..Replay::default() });
-}
-
-#[test]
-fn with_roles_a_restart_must_be_told() {
+fn a_restart_must_be_told() {
     for (path, record) in records() {
-        let mut replay = Replay { roles: true, resume: false, ..Replay::default() };
+        let mut replay = Replay { resume: false, ..Replay::default() };
         let restarted = record.lines().any(|line| line == "cut");
         assert_eq!(replay.run(&record).is_err(), restarted, "{}", path.display());
     }
@@ -86,11 +83,10 @@ fn records() -> Vec<(PathBuf, String)> {
 
 /// A recipient that does nothing but check, in the order in which InnoDB would let it.
 struct Replay {
-    roles: bool,
     resume: bool,
     is_left_out: fn(&Descriptor<'_>) -> bool,
     stream: StreamCheck,
-    tasks: BTreeMap<u32, TaskRole>,
+    tasks: BTreeMap<u32, (TaskRole, TaskCheck)>,
     /// The state that the master's stream started last.
     state: SnapshotState,
     /// Workers that started a state, wait in InnoDB for the master, and do not read on.
@@ -102,10 +98,9 @@ struct Replay {
 impl Default for Replay {
     fn default() -> Self {
         Self {
-            roles: true,
             resume: true,
             is_left_out: |_| false,
-            stream: StreamCheck::new(),
+            stream: StreamCheck::new(Recipient::new(16_384)),
             tasks: BTreeMap::new(),
             state: SnapshotState::Init,
             waiting: BTreeMap::new(),
@@ -178,11 +173,11 @@ impl Replay {
         assert_eq!(command.code() as u8, *code);
         let init = match &command {
             Command::Init(init) | Command::Reinit(init) => {
-                self.tasks.insert(connection, TaskRole::Master);
+                self.tasks.insert(connection, self.task(TaskRole::Master));
                 init
             }
             Command::Attach(init) => {
-                self.tasks.insert(connection, TaskRole::Worker);
+                self.tasks.insert(connection, self.task(TaskRole::Worker));
                 init
             }
             Command::Ack(ack) => {
@@ -205,6 +200,10 @@ impl Replay {
         }
     }
 
+    fn task(&self, role: TaskRole) -> (TaskRole, TaskCheck) {
+        (role, self.stream.task(role))
+    }
+
     fn response(&mut self, connection: u32, packet: &[u8]) -> Result<(), String> {
         let response = Response::parse(packet).unwrap();
         let mut encoded = Vec::new();
@@ -217,22 +216,18 @@ impl Replay {
         let parsed = Descriptor::parse(descriptor).unwrap();
         parsed.encode(&mut encoded);
         assert_eq!(encoded, descriptor);
-        let Some(role) = self.tasks.get(&connection).copied() else { return Ok(()) };
+        let Some((role, task)) = self.tasks.get_mut(&connection) else { return Ok(()) };
         if (self.is_left_out)(&parsed) {
             return Ok(());
         }
-        let checked = if self.roles {
-            self.stream.check_from(role, descriptor)
-        } else {
-            self.stream.check(descriptor)
-        };
-        let checked = checked.map_err(|error| format!("{error}: {parsed:?}"))?;
+        let checked = task.check(descriptor).map_err(|error| format!("{error}: {parsed:?}"))?;
         if let Some(len) = checked.data_len {
             assert_eq!(self.expected_data.insert(connection, len), None);
         }
-        match (checked.state_started, role) {
-            (Some((state, _)), TaskRole::Master) => self.state = state,
-            (Some((state, _)), TaskRole::Worker) if state > self.state => {
+        match (parsed, role) {
+            (Descriptor::State(State { ack: true, .. } | State { start: false, .. }), _) => {}
+            (Descriptor::State(State { state, .. }), TaskRole::Master) => self.state = state,
+            (Descriptor::State(State { state, .. }), TaskRole::Worker) if state > self.state => {
                 self.waiting.insert(connection, (state, VecDeque::new()));
             }
             _ => {}

@@ -10,6 +10,7 @@ use crate::innodb::Data;
 use crate::innodb::Descriptor;
 use crate::innodb::FileMetadata;
 use crate::innodb::SPACE_ID_BUFFER_POOL;
+use crate::innodb::SPACE_ID_REDO;
 use crate::innodb::SnapshotState;
 use crate::innodb::State;
 
@@ -27,6 +28,8 @@ pub(super) struct InnodbModel {
     data: BTreeMap<u32, DataFile>,
     redo_len: u32,
     redo: BTreeSet<u32>,
+    /// The states that each task ended since its EXECUTE.
+    ended: BTreeSet<(usize, SnapshotState)>,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,7 @@ impl Default for InnodbModel {
             data: BTreeMap::new(),
             redo_len: 0,
             redo: BTreeSet::new(),
+            ended: BTreeSet::new(),
         }
     }
 }
@@ -55,10 +59,21 @@ impl InnodbModel {
         self.state
     }
 
-    /// `Clone_Handle::apply`; the start of a state is the master's.
-    pub(super) fn apply(&mut self, descriptor: &Descriptor<'_>) -> Result<(), Harm> {
+    /// All tasks end, and others begin.
+    pub(super) fn restart(&mut self) {
+        self.ended.clear();
+    }
+
+    /// `Clone_Handle::apply` by one task; the start of a state is the master's.
+    pub(super) fn apply(&mut self, task: usize, descriptor: &Descriptor<'_>) -> Result<(), Harm> {
         match descriptor {
-            Descriptor::State(state) if state.start && !state.ack => self.start(state),
+            Descriptor::State(State { ack: true, .. }) => Ok(()),
+            Descriptor::State(state) if state.start => self.start(state),
+            // `finish_state`, which counts tasks.
+            Descriptor::State(state) => match self.ended.insert((task, state.state)) {
+                true => Ok(()),
+                false => Err("a state ended by fewer tasks than counted"),
+            },
             Descriptor::FileMetadata(file) => self.file(file),
             Descriptor::Data(data) => self.data(data),
             _ => Ok(()),
@@ -119,6 +134,12 @@ impl InnodbModel {
         let exists =
             is_data && self.data.contains_key(&index) || is_redo && self.redo.contains(&index);
 
+        if i64::try_from(file.file_size).is_err() {
+            return Err("disk filled with zeros");
+        }
+        if is_redo && (file.space_id != SPACE_ID_REDO || !file.name.is_empty()) {
+            return Err("data file among the redo files");
+        }
         if exists {
             if is_ddl && is_redo {
                 return Err("DDL on redo");
@@ -140,6 +161,7 @@ impl InnodbModel {
                 return Err("assertion in add_file_from_desc");
             }
             if is_ddl {
+                Self::initial_pages(file)?;
                 self.data_len += 1;
             }
             if index >= self.data_len {
@@ -155,17 +177,35 @@ impl InnodbModel {
         Ok(())
     }
 
-    /// `build_file_path_unsafe`.
+    /// `build_file_path`, `clone_files_for_each_file`, and what mysqld reads at its next start.
     fn name(file: &FileMetadata<'_>) -> Result<(), Harm> {
-        if file.name.is_empty() { Err("null file name") } else { Ok(()) }
+        match file.name {
+            b"" => Err("null file name"),
+            name if name.contains(&b'\n') => Err("another file removed"),
+            name if name.ends_with(b".cnf") => Err("settings of mysqld"),
+            _ => Ok(()),
+        }
+    }
+
+    /// `fil_write_initial_pages`, of a server with pages of 16 KiB.
+    fn initial_pages(file: &FileMetadata<'_>) -> Result<(), Harm> {
+        if file.fsp_flags == u32::MAX {
+            return Err("pages of a file without pages");
+        }
+        match file.fsp_flags >> 6 & 0xf {
+            0 => Ok(()),
+            _ => Err("write beyond the initial pages"),
+        }
     }
 
     /// The page sizes of the tablespaces that the fuzzed donor has.
     fn data_file(file: &FileMetadata<'_>) -> DataFile {
         let page_size = match file.space_id {
             SPACE_ID_BUFFER_POOL => None,
-            _ if file.fsp_flags == 0 => Some(16_384),
-            _ => Some(1024),
+            _ => match (file.fsp_flags >> 1 & 0xf, file.fsp_flags >> 6 & 0xf) {
+                (0, 0) => Some(16_384),
+                (0, shift) | (shift, _) => Some(512 << shift),
+            },
         };
         let (first_chunk, last_chunk) = (file.first_chunk, file.last_chunk);
         DataFile { page_size, first_chunk, last_chunk }
@@ -186,6 +226,9 @@ impl InnodbModel {
 
     /// `apply_data`, with what releases before 9.7 do not check.
     fn data(&self, data: &Data) -> Result<(), Harm> {
+        if data.data_len > 64 << 20 {
+            return Err("block takes all memory");
+        }
         match self.state {
             SnapshotState::FileCopy if self.data.contains_key(&data.file_index) => {}
             SnapshotState::PageCopy => {

@@ -143,7 +143,7 @@ fn streams_do_innodb_no_harm() {
     let mut random = Random(0xC10E);
     let mut reached = BTreeSet::new();
     for _ in 0..STREAMS {
-        reached.insert(stream_check(&random.bytes(2000)));
+        reached.insert(stream_check(&random.bytes(4000)));
     }
     // Otherwise the corpus would prove little.
     assert_eq!(reached.last(), Some(&SnapshotState::Done));
@@ -156,22 +156,27 @@ fn streams_do_harm_without_the_gate() {
     let mut random = Random(0xC10E);
     let mut harm = BTreeSet::new();
     for _ in 0..STREAMS {
-        let bytes = random.bytes(2000);
+        let bytes = random.bytes(4000);
         let mut choices = Choices { rest: &bytes };
         let mut innodb = InnodbModel::default();
         while !choices.rest.is_empty() {
-            if let Err(suffered) = innodb.apply(&choices.descriptor(innodb.state())) {
+            if let Err(suffered) = innodb.apply(MASTER, &choices.descriptor(innodb.state())) {
                 harm.insert(suffered);
             }
         }
     }
     let expected = BTreeSet::from([
         "DDL on redo",
+        "a state ended by fewer tasks than counted",
+        "another file removed",
         "assertion in add_file_from_desc",
         "assertion on the chunk of a deleted file",
         "assertion on the chunk of data",
         "bitmap takes all memory",
+        "block takes all memory",
+        "data file among the redo files",
         "data files take all memory",
+        "disk filled with zeros",
         "invalid state",
         "key beyond a page",
         "key beyond the redo header",
@@ -180,10 +185,13 @@ fn streams_do_harm_without_the_gate() {
         "null file of data",
         "null redo file",
         "page of a file without pages",
+        "pages of a file without pages",
         "redo file deleted",
         "redo files take all memory",
+        "settings of mysqld",
         "write beyond data files",
         "write beyond redo files",
+        "write beyond the initial pages",
     ]);
     assert_eq!(harm, expected);
 }

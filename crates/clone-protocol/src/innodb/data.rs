@@ -7,6 +7,12 @@ use super::SnapshotState;
 use crate::ProtocolError;
 use crate::wire::Reader;
 
+/// The most bytes of a block that a recipient takes: 16 MiB.
+///
+/// A stock donor sends 64 pages of the server's size, in FILE_COPY and in REDO_COPY, so 4 MiB at
+/// most. It sends longer blocks in a local clone only (`update_block_size`).
+pub const MAX_BLOCK: u32 = 16 << 20;
+
 const INVALID: &str = "Wrong Clone RPC: Invalid Data Descriptor";
 
 /// A block of a file; its bytes are the DATA packet that follows.

@@ -12,12 +12,17 @@
 //!   was counted in a STATE but never described (`fix_all_renamed`, `extend_and_flush_files`);
 //! * a short page 0 or redo header of an encrypted instance is read and written beyond its end, or
 //!   fails an assertion (`encrypt_key_in_header`, `encrypt_key_in_log_header`);
-//! * a count of files or chunks near 2^32 is allocated at once (`set_state_info`, `init_state`).
+//! * a count of files or chunks near 2^32 is allocated at once (`set_state_info`, `init_state`);
+//! * pages of another size than the server's are written beyond their buffer
+//!   (`fil_write_initial_pages`);
+//! * a name can be that of any file that mysqld may write (`build_file_path`), and a name with a line
+//!   break makes InnoDB remove another file (`clone_files_for_each_file`).
 //!
 //! All that a stock donor sends must pass. Each rule says from which line of the donor it follows;
 //! where the donor's code leaves a doubt the rule is not made, and a comment says so.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -28,102 +33,89 @@ use super::DescriptorKind;
 use super::FileMetadata;
 use super::Header;
 use super::Locator;
+use super::MAX_BLOCK;
 use super::SnapshotState;
 use super::State;
-use super::TaskMetadata;
 use super::file;
 use crate::ProtocolError;
+pub use directories::Directories;
 use files::Files;
+use files::KeyInData;
 use totals::Totals;
 
+mod directories;
 mod files;
 mod names;
 mod totals;
 
-/// Checks the descriptors of one clone, whichever task receives them.
+/// What the recipient knows of its own server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// `innodb_page_size` in bytes. InnoDB goes by this one, whatever a tablespace says of itself.
+    pub page_size: u32,
+    /// Recipient and donor are InnoDB before 8.0.30. Its redo log had two files at least, so it
+    /// announces that many, and describes the second only if there is something in it; the recipient
+    /// does without.
+    pub has_spare_redo_file: bool,
+    /// Where the donor's files may lie. With `None` names may lead anywhere, as InnoDB before 9.7
+    /// takes them.
+    pub directories: Option<Directories>,
+}
+
+impl Recipient {
+    /// A recipient of 8.0.30 or later, whose donor's files may lie anywhere.
+    pub fn new(page_size: u32) -> Self {
+        Self { page_size, has_spare_redo_file: false, directories: None }
+    }
+}
+
+/// What the donor of one clone said so far, to all tasks of the recipient.
 ///
-/// There is one for each clone, made before the first EXECUTE and kept over restarts. A task calls
-/// [`check_from`](Self::check_from) with each descriptor right before it gives it to InnoDB, and
-/// reads the next one only after InnoDB returned: which state InnoDB is in, and so what a
-/// descriptor means to it, is known from that order alone. After a network failure the clone goes on
-/// with [`resume`](Self::resume).
+/// There is one for each clone, made before the first EXECUTE and kept over restarts. A task makes a
+/// [`TaskCheck`] of its own for each EXECUTE. After a network failure the clone goes on with
+/// [`resume`](Self::resume). Clones of this value share what it knows.
 ///
 /// # Example
 ///
 /// ```
-/// use clone_protocol::innodb::{Descriptor, StreamCheck, TaskMetadata, TaskRole};
+/// use clone_protocol::innodb::{Descriptor, Recipient, StreamCheck, TaskMetadata, TaskRole};
 ///
-/// let stream = StreamCheck::new();
+/// let stream = StreamCheck::new(Recipient::new(16_384));
+/// let mut master = stream.task(TaskRole::Master);
 /// let mut bytes = Vec::new();
 /// Descriptor::TaskMetadata(TaskMetadata { task: 0, chunk: 0, block: 0 }).encode(&mut bytes);
-/// let checked = stream.check_from(TaskRole::Master, &bytes)?;
+/// let checked = master.check(&bytes)?;
 /// assert_eq!(checked.data_len, None);
 /// # Ok::<(), clone_protocol::ProtocolError>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct StreamCheck {
-    stream: Mutex<Stream>,
+    stream: Arc<Mutex<Stream>>,
 }
 
 impl StreamCheck {
     /// For a clone whose recipient has just begun.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(recipient: Recipient) -> Self {
+        Self { stream: Arc::new(Mutex::new(Stream::new(recipient))) }
     }
 
-    /// For InnoDB before 8.0.30, of recipient and donor. Its redo log had two files at least, so it announces that many, and
-    /// describes the second only if there is something in it; the recipient does without.
-    #[must_use]
-    pub fn with_spare_redo_file(self) -> Self {
-        self.stream().files.has_spare_redo = true;
-        self
-    }
-
-    /// Checks a descriptor that came on the connection of a task with this role.
+    /// For the answer to one EXECUTE of a task with this role.
     ///
-    /// The role is the recipient's own knowledge, and worth giving: InnoDB takes the totals of a
-    /// state and the files that DDL made from its master alone, so a worker must not be able to
-    /// announce them.
-    ///
-    /// # Errors
-    ///
-    /// The descriptor must not reach InnoDB. The clone fails with the error.
-    pub fn check_from(&self, role: TaskRole, descriptor: &[u8]) -> Result<Checked, ProtocolError> {
-        self.checked(Sender::Known(role), descriptor)
-    }
-
-    /// Checks a descriptor of a task whose role the caller does not know: the donor's word is taken
-    /// that its task 0 is the master, and that a second TASK_METADATA of it is a restart. After that
-    /// it is unknown whether InnoDB took the last start of a state, and what fits either case is let
-    /// through until the next one. So this keeps out mistakes, and less of a donor that lies.
-    ///
-    /// # Errors
-    ///
-    /// As for [`check_from`](Self::check_from).
-    pub fn check(&self, descriptor: &[u8]) -> Result<Checked, ProtocolError> {
-        self.checked(Sender::Unknown, descriptor)
-    }
-
-    fn checked(&self, sender: Sender, descriptor: &[u8]) -> Result<Checked, ProtocolError> {
-        let parsed = Descriptor::parse(descriptor)?;
-        let mut checked = Checked::of(&parsed);
-        let mut stream = self.stream();
-        match &parsed {
-            Descriptor::Locator(_) => {
-                return Err(ProtocolError::new("Wrong Clone RPC: Invalid Descriptor Header"));
-            }
-            Descriptor::TaskMetadata(task) => stream.task(sender, task)?,
-            Descriptor::State(state) => stream.state(sender, state)?,
-            Descriptor::FileMetadata(file) => stream.file(sender, file)?,
-            Descriptor::Data(data) => checked.key_in_data = stream.data(data)?,
+    /// The role is the recipient's own knowledge. InnoDB takes the totals of a state and the files
+    /// that DDL made from its master alone, so a worker must not be able to announce them.
+    pub fn task(&self, role: TaskRole) -> TaskCheck {
+        TaskCheck {
+            stream: self.clone(),
+            role,
+            has_begun: false,
+            ended: SnapshotState::None,
+            started: SnapshotState::Init,
         }
-        Ok(checked)
     }
 
     /// Tells that the clone goes on after a network failure, and where InnoDB stands, from the
     /// locator that its `clone_apply_begin` gave for COM_REINIT. Due before the EXECUTE after it;
-    /// [`check_from`](Self::check_from) takes no second TASK_METADATA from the master otherwise. No
-    /// task may be left from before.
+    /// the master's [`TaskCheck`] takes no TASK_METADATA otherwise. No task may be left from before.
     ///
     /// # Errors
     ///
@@ -147,6 +139,107 @@ impl StreamCheck {
     }
 }
 
+/// Checks the descriptors that one task of the recipient gets as the answer to one EXECUTE.
+///
+/// The task calls [`check`](Self::check) with each descriptor of InnoDB's, in the order in which
+/// they came, gives it to InnoDB if it passes, and checks the next one only after InnoDB returned.
+/// The checks of several tasks need no common order: the master's start of a state counts as soon as
+/// it passed, and InnoDB lets no worker into a state before its master.
+#[derive(Debug)]
+pub struct TaskCheck {
+    stream: StreamCheck,
+    role: TaskRole,
+    /// TASK_METADATA came.
+    has_begun: bool,
+    /// The last state that this task ended.
+    ended: SnapshotState,
+    /// The last state that this task started. INIT has no start.
+    started: SnapshotState,
+}
+
+impl TaskCheck {
+    /// Checks a descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The descriptor must not reach InnoDB. The clone fails with the error.
+    pub fn check(&mut self, descriptor: &[u8]) -> Result<Checked, ProtocolError> {
+        let parsed = Descriptor::parse(descriptor)?;
+        let stream = self.stream.clone();
+        let mut stream = stream.stream();
+        let mut checked = Checked { data_len: None, key: KeyInData::None };
+        match &parsed {
+            Descriptor::Locator(_) => {
+                return Err(ProtocolError::new("Wrong Clone RPC: Invalid Descriptor Header"));
+            }
+            Descriptor::TaskMetadata(_) => self.begin(&mut stream)?,
+            _ if !self.has_begun => return Err(invalid_task("not the first descriptor")),
+            Descriptor::State(state) => self.state(&mut stream, state)?,
+            Descriptor::FileMetadata(file) => {
+                if file.state <= self.ended {
+                    return Err(files::invalid(format_args!("after the end of {}", file.state)));
+                }
+                stream.file(self.role, file)?;
+            }
+            Descriptor::Data(data) => {
+                if data.state <= self.ended {
+                    return Err(invalid_data(format_args!("after the end of {}", data.state)));
+                }
+                checked.data_len = Some(data.data_len);
+                checked.key = stream.data(data)?;
+            }
+        }
+        Ok(checked)
+    }
+
+    /// TASK_METADATA comes first, and once (`Clone_Handle::copy`).
+    ///
+    /// Task numbers on one connection need not agree from packet to packet: InnoDB only asserts it
+    /// in a debug build and otherwise prints them. A chunk in TASK_METADATA, which stock never has,
+    /// only makes InnoDB believe that the task began it.
+    fn begin(&mut self, stream: &mut Stream) -> Result<(), ProtocolError> {
+        if self.has_begun {
+            return Err(invalid_task("once more"));
+        }
+        if self.role == TaskRole::Master {
+            stream.begin()?;
+        }
+        self.has_begun = true;
+        Ok(())
+    }
+
+    /// Each task ends a state and starts the next one once. InnoDB counts the ends (`finish_state`),
+    /// and a worker's second start would name a state to which no transition leads.
+    fn state(&mut self, stream: &mut Stream, state: &State) -> Result<(), ProtocolError> {
+        let named = state.state;
+        match (state.ack, state.start) {
+            // Keep-alive. InnoDB ignores it, and its sender may have filled it in while the master
+            // was changing the state (`send_keep_alive`), so that nothing in it can be relied on.
+            (true, _) => {}
+            (false, false) if named <= self.ended => {
+                return Err(invalid_state(format_args!("end of {named} once more")));
+            }
+            (false, false) => {
+                stream.end(self.role, named)?;
+                self.ended = named;
+            }
+            (false, true) if named <= self.started => {
+                return Err(invalid_state(format_args!("start of {named} once more")));
+            }
+            // A restarted master may begin with a start: its end came before the restart.
+            (false, true) if self.role == TaskRole::Worker && self.ended.next() != Some(named) => {
+                let ended = self.ended;
+                return Err(invalid_state(format_args!("start of {named} after end of {ended}")));
+            }
+            (false, true) => {
+                stream.start(self.role, state)?;
+                self.started = named;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What a task of the recipient is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TaskRole {
@@ -159,68 +252,31 @@ pub enum TaskRole {
 /// What the caller needs to know of a descriptor that passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checked {
-    /// What it is.
-    pub kind: DescriptorKind,
-    /// A DATA packet must follow, with this many bytes after its code, at least one.
+    /// A DATA packet must follow, with this many bytes after its code: at least one, at most
+    /// [`MAX_BLOCK`].
     pub data_len: Option<u32>,
-    /// A state starts, with the bytes to copy in it. A worker's start has 0 there.
-    pub state_started: Option<(SnapshotState, u64)>,
-    /// A state ends. The recipient's master acknowledges it.
-    pub state_ended: Option<SnapshotState>,
-    /// The descriptor holds a tablespace's key in clear.
-    pub key_in_descriptor: bool,
-    /// The DATA packet that follows is one in which InnoDB sends a key in clear if its file is
-    /// encrypted: page 0 of a tablespace in PAGE_COPY, or the redo header.
-    pub key_in_data: bool,
+    key: KeyInData,
 }
 
 impl Checked {
-    fn of(descriptor: &Descriptor<'_>) -> Self {
-        let mut checked = Self {
-            kind: descriptor.kind(),
-            data_len: None,
-            state_started: None,
-            state_ended: None,
-            key_in_descriptor: false,
-            key_in_data: false,
-        };
-        match descriptor {
-            Descriptor::State(state) if state.ack => {}
-            Descriptor::State(state) if state.start => {
-                checked.state_started = Some((state.state, state.estimate));
-            }
-            Descriptor::State(state) => checked.state_ended = Some(state.state),
-            Descriptor::FileMetadata(file) => checked.key_in_descriptor = file.key.is_some(),
-            Descriptor::Data(data) => checked.data_len = Some(data.data_len),
-            Descriptor::Locator(_) | Descriptor::TaskMetadata(_) => {}
-        }
-        checked
-    }
-}
-
-/// Who sent a descriptor.
-#[derive(Debug, Clone, Copy)]
-enum Sender {
-    Known(TaskRole),
-    Unknown,
-}
-
-impl Sender {
-    /// `task` is the donor's number for its task. Its master has 0: tasks take the first free
-    /// number, the master comes first and leaves last (`clone0clone.cc:reserve_task, drop_task`).
-    fn is_master(self, task: u32) -> bool {
-        match self {
-            Self::Known(role) => role == TaskRole::Master,
-            Self::Unknown => task == 0,
-        }
+    /// The DATA packet that follows is one in which InnoDB sends a key in clear if its file is
+    /// encrypted: page 0 of a tablespace in PAGE_COPY, or the redo header. The buffer that it lies
+    /// in should be wiped.
+    pub fn key_in_data(&self) -> bool {
+        self.key != KeyInData::None
     }
 
-    /// For what only the donor's master sends.
-    fn require_master(self) -> Result<(), ProtocolError> {
-        match self {
-            Self::Known(TaskRole::Worker) => Err(files::invalid("from a worker")),
-            Self::Known(TaskRole::Master) | Self::Unknown => Ok(()),
+    /// Checks the data that followed, before InnoDB gets them.
+    ///
+    /// # Errors
+    ///
+    /// There are more or fewer than the descriptor said, or InnoDB would put a key into a page that
+    /// cannot have one.
+    pub fn check_data(&self, data: &[u8]) -> Result<(), ProtocolError> {
+        if u32::try_from(data.len()).ok() != self.data_len {
+            return Err(ProtocolError::new("Wrong Clone RPC: Invalid Data: length"));
         }
+        self.key.check(data)
     }
 }
 
@@ -231,47 +287,34 @@ struct Stream {
     /// start of a state until the master applied its own, and the donor does not leave a state
     /// before all tasks of both sides ended it.
     state: SnapshotState,
-    /// After a restart of which nobody told: InnoDB may still be one state behind, when the start
-    /// of `state` failed in it because another task had lost its connection.
-    unsettled: bool,
+    /// The last state that the master's stream ended. A donor changes DDL's files and starts the
+    /// next state only after it has the acknowledgement of that. A restart keeps it: the donor does
+    /// not end an acknowledged state again (`check_ack`).
+    ended: SnapshotState,
     /// The master's EXECUTE begins, since the clone is new or [`StreamCheck::resume`] told so.
     expected: bool,
     totals: Totals,
     files: Files,
 }
 
-impl Default for Stream {
-    fn default() -> Self {
+impl Stream {
+    fn new(recipient: Recipient) -> Self {
         Self {
             state: SnapshotState::Init,
-            unsettled: false,
+            ended: SnapshotState::None,
             expected: true,
             totals: Totals::default(),
-            files: Files::default(),
+            files: Files::new(recipient),
         }
     }
-}
 
-impl Stream {
-    /// Task numbers on one connection need not agree from packet to packet: InnoDB only asserts it
-    /// in a debug build and otherwise prints them. A chunk in TASK_METADATA, which stock never has,
-    /// only makes InnoDB believe that the task began it.
-    fn task(&mut self, sender: Sender, task: &TaskMetadata) -> Result<(), ProtocolError> {
-        if !sender.is_master(task.task) {
-            return Ok(());
+    /// The master's EXECUTE begins. Without [`StreamCheck::resume`] it would be unknown whether
+    /// InnoDB took the last start of a state.
+    fn begin(&mut self) -> Result<(), ProtocolError> {
+        match std::mem::take(&mut self.expected) {
+            true => Ok(()),
+            false => Err(invalid_task("once more")),
         }
-        match sender {
-            _ if self.expected => self.unsettled = false,
-            Sender::Unknown => self.unsettled = true,
-            Sender::Known(_) => {
-                return Err(ProtocolError::detailed(
-                    "Wrong Clone RPC: Invalid Task Descriptor",
-                    "once more",
-                ));
-            }
-        }
-        self.expected = false;
-        Ok(())
     }
 
     fn resume(&mut self, state: SnapshotState) -> Result<(), ProtocolError> {
@@ -279,54 +322,56 @@ impl Stream {
             return Err(invalid_state(format_args!("resumed in {state} after {}", self.state)));
         }
         self.state = state.max(SnapshotState::Init);
-        self.unsettled = false;
         self.expected = true;
         Ok(())
     }
 
-    fn state(&mut self, sender: Sender, state: &State) -> Result<(), ProtocolError> {
-        // Keep-alive. InnoDB ignores it, and its sender may have filled it in while the master was
-        // changing the state (`send_keep_alive`), so that nothing in it can be relied on.
-        if state.ack {
-            return Ok(());
-        }
-        if !state.start {
-            // A worker that the donor has added, but that was not yet at work here when the state was acknowledged, gets
-            // nothing but the state's end. The donor waits for it, and sends the master's next start on another connection,
-            // which may be read first.
-            let is_late = !sender.is_master(state.task) && state.state.next() == Some(self.state);
-            if state.state != self.state && !is_late {
-                return Err(self.out_of_order("end of", state.state));
-            }
-            return Ok(());
-        }
-        // A worker's start may come before the master's and after it. The master's comes again only
-        // if InnoDB did not take it: it would go through files that are not there yet. INIT has none.
-        let is_master = sender.is_master(state.task);
-        let again = state.state == self.state
-            && state.state > SnapshotState::Init
-            && (!is_master || self.unsettled);
-        if !again && Some(state.state) != self.state.next() {
-            return Err(self.out_of_order("start of", state.state));
-        }
-        self.totals.agree(state)?;
-        if is_master {
-            self.files.require_all_before(state.state)?;
-            self.files.announce(state);
-            self.totals.announce(state);
-            self.state = state.state;
-            self.unsettled = false;
+    fn end(&mut self, role: TaskRole, state: SnapshotState) -> Result<(), ProtocolError> {
+        match role {
+            TaskRole::Master if state == self.state => self.ended = self.ended.max(state),
+            TaskRole::Worker if state == self.state => {}
+            // A worker that the donor has added, but that was not yet at work here when the state
+            // was acknowledged, gets nothing but the state's end. The donor waits for it, and sends
+            // the master's next start on another connection, which may be read first.
+            TaskRole::Worker if state.next() == Some(self.state) => {}
+            _ => return Err(self.out_of_order("end of", state)),
         }
         Ok(())
     }
 
-    fn file(&mut self, sender: Sender, file: &FileMetadata<'_>) -> Result<(), ProtocolError> {
+    /// A worker's start may come before the master's and after it, but not before the master's end
+    /// of the state before.
+    fn start(&mut self, role: TaskRole, state: &State) -> Result<(), ProtocolError> {
+        let is_next = Some(state.state) == self.state.next();
+        let is_behind = role == TaskRole::Worker && state.state == self.state;
+        if !is_next && !is_behind {
+            return Err(self.out_of_order("start of", state.state));
+        }
+        if is_next && self.ended < self.state {
+            let before = format_args!("start of {} before the end of {}", state.state, self.state);
+            return Err(invalid_state(before));
+        }
+        self.totals.agree(state)?;
+        if role == TaskRole::Master {
+            Totals::require_estimate(state)?;
+            self.files.require_all_before(state.state)?;
+            self.files.announce(state);
+            self.totals.announce(state);
+            self.state = state.state;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, role: TaskRole, file: &FileMetadata<'_>) -> Result<(), ProtocolError> {
         use SnapshotState::{FileCopy, PageCopy, RedoCopy};
 
         let current = file.state == self.state;
         let total = self.totals.chunks(self.state);
         if self.is_ddl(file) {
-            sender.require_master()?;
+            require_master(role)?;
+            if self.ended < self.state {
+                return Err(files::invalid(format_args!("DDL before the end of {}", self.state)));
+            }
             return self.files.ddl(file, self.totals.chunks(FileCopy));
         }
         match self.state {
@@ -334,7 +379,7 @@ impl Stream {
             FileCopy if current => {
                 // What a worker described, InnoDB might not have taken yet when its master goes
                 // through the files.
-                sender.require_master()?;
+                require_master(role)?;
                 self.files.data_file(file, total)
             }
             RedoCopy if current => self.files.redo_file(file),
@@ -346,26 +391,15 @@ impl Stream {
     /// ahead of its own (`apply_file_metadata`), and the donor sends such metadata before the starts
     /// of PAGE_COPY and REDO_COPY only (`send_all_ddl_metadata`).
     fn is_ddl(&self, file: &FileMetadata<'_>) -> bool {
-        use SnapshotState::{FileCopy, PageCopy, RedoCopy};
-
-        let ahead =
-            matches!(self.state, FileCopy | PageCopy) && Some(file.state) == self.state.next();
-        let behind = self.unsettled
-            && file.state == self.state
-            && match self.state {
-                // A notice of a dropped file looks the same; DDL is the wider meaning.
-                PageCopy => true,
-                RedoCopy => file.space_id != file::SPACE_ID_REDO,
-                _ => false,
-            };
-        ahead || behind
+        matches!(self.state, SnapshotState::FileCopy | SnapshotState::PageCopy)
+            && Some(file.state) == self.state.next()
     }
 
-    /// Whether InnoDB may have put a key into these data.
+    /// What key InnoDB may have put into these data.
     ///
     /// Blocks are not checked: InnoDB only notes the last one for a restart. File offsets are not
     /// compared with file sizes, since tablespaces grow while they are cloned.
-    fn data(&self, data: &Data) -> Result<bool, ProtocolError> {
+    fn data(&mut self, data: &Data) -> Result<KeyInData, ProtocolError> {
         if data.state != self.state {
             return Err(invalid_data(format_args!("state {} in {}", data.state, self.state)));
         }
@@ -380,6 +414,9 @@ impl Stream {
         if data.data_len == 0 {
             return Err(invalid_data("no data"));
         }
+        if data.data_len > MAX_BLOCK {
+            return Err(invalid_data(format_args!("{} bytes at once", data.data_len)));
+        }
         // File offsets are signed in the end (`off_t`).
         let end = data.file_offset.checked_add(u64::from(data.data_len));
         if end.is_none_or(|end| i64::try_from(end).is_err()) {
@@ -391,6 +428,18 @@ impl Stream {
     fn out_of_order(&self, what: &str, state: SnapshotState) -> ProtocolError {
         invalid_state(format_args!("{what} {state} in {}", self.state))
     }
+}
+
+/// For what only the donor's master sends.
+fn require_master(role: TaskRole) -> Result<(), ProtocolError> {
+    match role {
+        TaskRole::Worker => Err(files::invalid("from a worker")),
+        TaskRole::Master => Ok(()),
+    }
+}
+
+fn invalid_task(detail: impl fmt::Display) -> ProtocolError {
+    ProtocolError::detailed("Wrong Clone RPC: Invalid Task Descriptor", detail)
 }
 
 fn invalid_state(detail: impl fmt::Display) -> ProtocolError {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 
+use super::Recipient;
 use super::invalid_data;
 use super::names;
 use crate::ProtocolError;
@@ -20,24 +21,40 @@ use crate::innodb::State;
 /// information 48 bytes into it and 115 long. The header itself is 2048 bytes.
 const REDO_KEY_END: u32 = 1024 + 48 + 115;
 
+/// The type of page 0 of a tablespace, `FIL_PAGE_TYPE_FSP_HDR`, and where it stands in the page.
+const PAGE_TYPE_FSP_HDR: u16 = 8;
+const PAGE_TYPE_AT: usize = 24;
+
 /// The files of a clone, as InnoDB's two vectors hold them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Files {
+    recipient: Recipient,
     /// Data files that the start of FILE_COPY counted.
     data_total: u32,
-    /// The data files described so far, in the order of their index, each with the size of its
-    /// pages. A donor describes them in that order, from the first again after a restart, and new
-    /// ones made by DDL at the end (`iterate_data_files`, `add_file`).
-    data: Vec<PageSize>,
+    /// The data files described so far, in the order of their index. A donor describes them in that
+    /// order, from the first again after a restart, and new ones made by DDL at the end
+    /// (`iterate_data_files`, `add_file`).
+    data: Vec<DataFile>,
+    /// The sum of their sizes in bytes, at most `i64::MAX`.
+    size: u64,
     /// Redo files that the start of REDO_COPY counted.
     redo_total: u32,
-    /// See [`StreamCheck::with_spare_redo_file`](super::StreamCheck::with_spare_redo_file).
-    pub(super) has_spare_redo: bool,
     /// Those described so far, in any order: a worker that is ahead describes its own.
     redo: BTreeSet<u32>,
 }
 
 impl Files {
+    pub(super) fn new(recipient: Recipient) -> Self {
+        Self {
+            recipient,
+            data_total: 0,
+            data: Vec::new(),
+            size: 0,
+            redo_total: 0,
+            redo: BTreeSet::new(),
+        }
+    }
+
     /// Notes how many files a state has.
     pub(super) fn announce(&mut self, state: &State) {
         match state.state {
@@ -59,7 +76,7 @@ impl Files {
         }
         let redo = count(self.redo.len());
         let needed = match self.redo_total {
-            2 if self.has_spare_redo => 1,
+            2 if self.recipient.has_spare_redo_file => 1,
             total => total,
         };
         if state > SnapshotState::RedoCopy && redo < needed {
@@ -114,6 +131,9 @@ impl Files {
         file: &FileMetadata<'_>,
         file_copy_chunks: u32,
     ) -> Result<(), ProtocolError> {
+        if file.space_id == SPACE_ID_BUFFER_POOL {
+            return Err(invalid("buffer pool dump made by DDL"));
+        }
         self.require_all_before(file.state)?;
         if file.file_index < self.data_total {
             require_chunks(file, file_copy_chunks)?;
@@ -121,14 +141,24 @@ impl Files {
         self.describe(file)
     }
 
-    /// A redo file. It has no name on the wire, and InnoDB would not use one.
+    /// A redo file. It has no name on the wire (`send_file_metadata`).
     pub(super) fn redo_file(&mut self, file: &FileMetadata<'_>) -> Result<(), ProtocolError> {
         if file.file_index >= self.redo_total {
             return Err(index(file, self.redo_total));
         }
+        // InnoDB would handle another space's file as a data file.
+        if file.space_id != SPACE_ID_REDO {
+            return Err(invalid(format_args!("redo file of space {}", file.space_id)));
+        }
+        if !file.name.is_empty() {
+            return Err(invalid("redo file with a name"));
+        }
         // DDL drops no redo file, but InnoDB would mark its chunks, whichever those are.
         if file.deleted {
             return Err(invalid("redo file deleted"));
+        }
+        if i64::try_from(file.file_size).is_err() {
+            return Err(invalid(format_args!("size {}", file.file_size)));
         }
         self.redo.insert(file.file_index);
         Ok(())
@@ -136,55 +166,98 @@ impl Files {
 
     /// Whether these data are where InnoDB puts a key. The file must have been described, which a
     /// donor's task has done before, or its master for it.
-    pub(super) fn data(&self, data: &Data) -> Result<bool, ProtocolError> {
+    pub(super) fn data(&mut self, data: &Data) -> Result<KeyInData, ProtocolError> {
         let unknown = || ProtocolError::new("Wrong Clone RPC: Invalid Data File Index");
         let index = usize::try_from(data.file_index).map_err(|_| unknown())?;
         match data.state {
             SnapshotState::FileCopy => {
                 self.data.get(index).ok_or_else(unknown)?;
-                Ok(false)
+                Ok(KeyInData::None)
             }
             SnapshotState::PageCopy => {
-                let page_size = self.data.get(index).ok_or_else(unknown)?;
+                let file = self.data.get_mut(index).ok_or_else(unknown)?;
                 // A donor sends exactly one page. A debug build may be told to send one of the
                 // server's size for a compressed table, which InnoDB survives.
-                if page_size.bytes.is_none_or(|bytes| data.data_len < bytes.get()) {
+                if file.page_size.bytes.is_none_or(|bytes| data.data_len < bytes.get()) {
                     return Err(invalid_data(format_args!("page of {} bytes", data.data_len)));
                 }
-                Ok(data.file_offset == 0)
+                if data.file_offset != 0 {
+                    return Ok(KeyInData::None);
+                }
+                // Page 0 tells to what size the file has grown since it was described.
+                let grown = file.size.max(data.file_size);
+                self.size = sum(self.size, file.size, grown)
+                    .ok_or_else(|| invalid_data(format_args!("file size {}", data.file_size)))?;
+                file.size = grown;
+                Ok(match file.page_size.is_compressed {
+                    true => KeyInData::CompressedPage,
+                    false => KeyInData::Other,
+                })
             }
             SnapshotState::RedoCopy => {
                 if !self.redo.contains(&data.file_index) {
                     return Err(unknown());
                 }
-                let header = data.file_index == 0 && data.file_offset == 0;
-                if header && data.data_len < REDO_KEY_END {
+                if data.file_index != 0 || data.file_offset != 0 {
+                    return Ok(KeyInData::None);
+                }
+                if data.data_len < REDO_KEY_END {
                     return Err(invalid_data(format_args!(
                         "redo header of {} bytes",
                         data.data_len
                     )));
                 }
-                Ok(header)
+                Ok(KeyInData::Other)
             }
             SnapshotState::None | SnapshotState::Init | SnapshotState::Done => Err(unknown()),
         }
     }
 
-    /// Notes a data file. Its page size stays what it was: another one comes with another
-    /// tablespace, and that has another index.
+    /// Notes a data file. Its page size and its tablespace stay what they were: others come with
+    /// another index (`file_ctx_changed` finds the index by the id). InnoDB takes what a rename says
+    /// of the tablespace, and with it how to read the name.
     fn describe(&mut self, file: &FileMetadata<'_>) -> Result<(), ProtocolError> {
-        if file.space_id == SPACE_ID_REDO || !names::is_genuine(file.space_id, file.name) {
-            return Err(invalid("file name"));
-        }
-        let page_size = PageSize::of(file)?;
+        self.check_name(file)?;
+        let space_id = file.space_id;
+        let page_size = PageSize::of(file, self.recipient.page_size)?;
         let at = usize::try_from(file.file_index).unwrap_or(usize::MAX);
-        match self.data.get(at) {
-            Some(before) if *before == page_size => {}
-            Some(_) => return Err(invalid(format_args!("FSP flags {:#x}", file.fsp_flags))),
-            None if at == self.data.len() => self.data.push(page_size),
+        let next = self.data.len();
+        let known = self.data.get_mut(at);
+        // A file keeps the larger size that its page 0 told (`apply_ddl`).
+        let before = known.as_ref().map_or(0, |known| known.size);
+        let size = file.file_size.max(before);
+        let total = sum(self.size, before, size)
+            .ok_or_else(|| invalid(format_args!("size {size} beside {}", self.size)))?;
+        match known {
+            Some(known) if known.page_size != page_size => {
+                return Err(invalid(format_args!("FSP flags {:#x}", file.fsp_flags)));
+            }
+            Some(known) if known.space_id != space_id => {
+                let before = known.space_id;
+                return Err(invalid(format_args!("space {space_id}, before {before}")));
+            }
+            Some(known) => known.size = size,
+            None if at == next => self.data.push(DataFile { space_id, page_size, size }),
             None => return Err(index(file, self.data_count())),
         }
+        self.size = total;
         Ok(())
+    }
+
+    fn check_name(&self, file: &FileMetadata<'_>) -> Result<(), ProtocolError> {
+        let refused = |why: &str| invalid(format_args!("file name: {why}"));
+        if file.space_id == SPACE_ID_REDO {
+            return Err(refused("redo among the data files"));
+        }
+        names::check(file.space_id, file.name).map_err(refused)?;
+        // A bare name is a file in the data directory, or in one of the recipient's settings.
+        let is_path = file.name.contains(&b'/');
+        match &self.recipient.directories {
+            Some(directories) if is_path && !directories.contain(file.name) => {
+                Err(refused("not in a known directory"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn data_count(&self) -> u32 {
@@ -192,30 +265,84 @@ impl Files {
     }
 }
 
-/// The size of a tablespace's pages on disk in bytes, between 1 KiB and 64 KiB; none for the buffer
-/// pool dump.
+/// A data file that was described.
+#[derive(Debug)]
+struct DataFile {
+    space_id: u32,
+    page_size: PageSize,
+    /// In bytes.
+    size: u64,
+}
+
+/// The size of a tablespace's pages on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PageSize {
+    /// Between 1 KiB and 64 KiB; none for the buffer pool dump.
     bytes: Option<NonZeroU32>,
+    /// `ROW_FORMAT=COMPRESSED`.
+    is_compressed: bool,
 }
 
 impl PageSize {
     /// `include/page0size.h:page_size_t`. Sizes stand in the FSP flags as powers of two from 512:
-    /// compressed tables' in bits 1 to 4, else that of the instance in bits 6 to 9, where 0 is 16 KiB.
-    fn of(file: &FileMetadata<'_>) -> Result<Self, ProtocolError> {
+    /// compressed tables' in bits 1 to 4, that of the instance in bits 6 to 9, where 0 is 16 KiB.
+    ///
+    /// InnoDB takes the server's page size for the instance's, whatever the flags say, and writes at
+    /// the end of a page that it made room for by the flags (`fil_write_initial_pages`).
+    fn of(file: &FileMetadata<'_>, server: u32) -> Result<Self, ProtocolError> {
+        let wrong = || invalid(format_args!("FSP flags {:#x}", file.fsp_flags));
         if file.space_id == SPACE_ID_BUFFER_POOL {
-            return Ok(Self { bytes: None });
+            let is_genuine = file.fsp_flags == u32::MAX;
+            let dump = Self { bytes: None, is_compressed: false };
+            return is_genuine.then_some(dump).ok_or_else(wrong);
         }
-        let compressed = file.fsp_flags >> 1 & 0xf;
-        let instance = file.fsp_flags >> 6 & 0xf;
-        let shift = match (compressed, instance) {
-            (0, 0) => 5,
-            (0, 3..=7) => instance,
-            (1..=5, 0 | 3..=7) => compressed,
-            _ => return Err(invalid(format_args!("FSP flags {:#x}", file.fsp_flags))),
+        let instance = match file.fsp_flags >> 6 & 0xf {
+            0 => 16 << 10,
+            shift => 512 << shift,
         };
-        Ok(Self { bytes: NonZeroU32::new(512 << shift) })
+        if instance != server {
+            return Err(wrong());
+        }
+        let bytes = match file.fsp_flags >> 1 & 0xf {
+            0 => instance,
+            shift @ 1..=5 if 512 << shift <= instance => 512 << shift,
+            _ => return Err(wrong()),
+        };
+        let is_compressed = file.fsp_flags >> 1 & 0xf != 0;
+        Ok(Self { bytes: NonZeroU32::new(bytes), is_compressed })
     }
+}
+
+/// Whether InnoDB puts a key into a block of data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyInData {
+    /// No.
+    None,
+    /// Into page 0 of a tablespace with `ROW_FORMAT=COMPRESSED`.
+    CompressedPage,
+    /// Into page 0 of another tablespace, or the redo header.
+    Other,
+}
+
+impl KeyInData {
+    /// Whether InnoDB can put a key there. It fails an assertion where page 0 of a compressed
+    /// tablespace says that it is another kind of page (`buf_flush_init_for_writing`).
+    pub(super) fn check(self, data: &[u8]) -> Result<(), ProtocolError> {
+        if self != Self::CompressedPage {
+            return Ok(());
+        }
+        let page_type = data.get(PAGE_TYPE_AT..).and_then(|rest| rest.first_chunk());
+        match page_type.map(|bytes| u16::from_be_bytes(*bytes)) {
+            Some(PAGE_TYPE_FSP_HDR) => Ok(()),
+            _ => Err(ProtocolError::new("Wrong Clone RPC: Invalid Data: type of page 0")),
+        }
+    }
+}
+
+/// `total` with `after` for `before`, if that is at most `i64::MAX`.
+fn sum(total: u64, before: u64, after: u64) -> Option<u64> {
+    let sum = total.saturating_sub(before).checked_add(after)?;
+    i64::try_from(sum).is_ok().then_some(sum)
 }
 
 /// Whether a file's chunks are among those of FILE_COPY. If the file is dropped there, InnoDB marks

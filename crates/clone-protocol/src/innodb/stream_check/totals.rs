@@ -14,9 +14,16 @@ use crate::innodb::State;
 /// that is.
 const MAX_CHUNKS: u32 = 1 << 27;
 
-/// The most data files. InnoDB takes a pointer for each at once, so 512 MiB here. The smallest
-/// tablespace is 7 pages, which makes this many 7 TiB of empty tables at 16 KiB.
-const MAX_DATA_FILES: u32 = 1 << 26;
+/// The most data files. InnoDB takes a pointer for each at once, so 128 MiB here. The smallest
+/// tablespace is 7 pages, which makes this many 1.75 TiB of empty tables at 16 KiB.
+const MAX_DATA_FILES: u32 = 1 << 24;
+
+/// The least bytes that a donor estimates for a data file. The smallest tablespace has 4 pages, which
+/// 5.7 made, of 1 KiB (`KEY_BLOCK_SIZE=1`). Newer ones have 7.
+const MIN_FILE_ESTIMATE: u64 = 4 << 10;
+
+/// So many data files need no estimate.
+const FEW_DATA_FILES: u64 = 1000;
 
 /// The most redo files. A donor gives up beyond 1000 (`SRV_N_LOG_FILES_CLONE_MAX`).
 const MAX_REDO_FILES: u32 = 1 << 16;
@@ -52,6 +59,21 @@ impl Totals {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the master's start of FILE_COPY estimates enough bytes for its number of files. Both
+    /// estimates count each file: its size, and what the file takes on the disk with the redo log
+    /// (`add_node`). Sparse files may take less than their size, so the larger one counts.
+    ///
+    /// This keeps a mistaken number out. A donor that lies about both is stopped by
+    /// [`MAX_DATA_FILES`] only.
+    pub(super) fn require_estimate(state: &State) -> Result<(), ProtocolError> {
+        let estimate = state.estimate.max(state.estimate_disk);
+        let most = (estimate / MIN_FILE_ESTIMATE).saturating_add(FEW_DATA_FILES);
+        if state.state == SnapshotState::FileCopy && u64::from(state.files) > most {
+            return Err(invalid_state(format_args!("{} files in {estimate} bytes", state.files)));
+        }
+        Ok(())
     }
 
     /// Notes the master's totals, which are those that InnoDB uses.
