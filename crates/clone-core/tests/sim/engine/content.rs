@@ -16,8 +16,14 @@ use crate::sim::rng::Rng;
 /// Bytes of a page: the smallest that a tablespace can have.
 const PAGE: usize = 1024;
 
-/// The tablespace flags for that: compressed to 512 << 1 bytes.
-pub(super) const FSP_FLAGS: u32 = 1 << 1;
+/// The tablespace flags for that: compressed to 512 << 1 bytes, at a server with this page size.
+pub(super) fn fsp_flags(innodb_page_size: u32) -> u32 {
+    let instance = match innodb_page_size {
+        16_384 => 0,
+        bytes => (bytes / 512).ilog2(),
+    };
+    instance << 6 | 1 << 1
+}
 
 /// A redo header, which is a chunk of its own; so is the trailer.
 const REDO_HEADER: usize = 2048;

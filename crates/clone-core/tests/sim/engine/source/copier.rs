@@ -14,7 +14,7 @@ use clone_protocol::innodb::{
 };
 
 use super::Source;
-use crate::sim::engine::content::{Block, FSP_FLAGS};
+use crate::sim::engine::content::{Block, fsp_flags};
 use crate::sim::engine::encode;
 use crate::sim::engine::tasks::{ALERT, MASTER};
 use crate::sim::faults::Step;
@@ -216,12 +216,13 @@ impl<'a> Copier<'a> {
         let size = content.files[file].bytes.len() as u64;
         let is_encrypted = content.shape.is_encrypted && file == 1;
         drop(content);
+        let instance = self.session.host.facts().variables["innodb_page_size"].parse().unwrap();
         self.describe_securely(
             &Descriptor::FileMetadata(FileMetadata {
                 state: self.source.tasks.state(),
                 file_size: size,
                 allocated_size: size,
-                fsp_flags: if file == 0 { u32::MAX } else { FSP_FLAGS },
+                fsp_flags: if file == 0 { u32::MAX } else { fsp_flags(instance) },
                 block_size: 4096,
                 compression: Compression::None,
                 encrypted: is_encrypted,
