@@ -2,7 +2,6 @@
 
 //! The row of `performance_schema.clone_status`, and the file in which it outlives the server.
 
-
 use std::fmt::Write as _;
 
 pub use crate::text::Text;

@@ -316,9 +316,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         loop {
             let takes = match (&failure, command, &mut self.master) {
                 (Some(_), ..) => Takes::Nothing,
-                (None, Command::Init(_), Some(master)) => {
-                    Takes::Parameters(&mut master.parameters)
-                }
+                (None, Command::Init(_), Some(master)) => Takes::Parameters(&mut master.parameters),
                 _ => Takes::Stream,
             };
             let received = self.dialogue.receive(timeout, takes);

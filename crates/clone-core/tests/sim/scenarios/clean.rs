@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use clone_core::progress::Stage;
-use clone_core::session::Host;
 
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, Event, Step};

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use clone_core::session::{Host, PluginName};
+use clone_core::session::PluginName;
 use clone_protocol::innodb::SnapshotState;
 use clone_protocol::{CommandCode, Response, ResponseCode, Version};
 
