@@ -177,7 +177,7 @@ pub unsafe extern "C" fn clone_ack(
         let descriptor = match cbk.is_null() {
             true => &[],
             // SAFETY: by the caller's promise.
-            false => unsafe { EngineCallbacks::new(cbk, hton) }?.descriptor()?,
+            false => unsafe { EngineCallbacks::with_descriptor(cbk, hton) }?.descriptor(),
         };
         call.engine.ack(&call.caller, call.locator, error_number(in_err), descriptor)
     })
@@ -261,8 +261,8 @@ pub unsafe extern "C" fn clone_apply(
             return call.engine.apply_error(&call.caller, call.locator, task_id, error);
         }
         // SAFETY: by the caller's promise.
-        let mut callbacks = unsafe { EngineCallbacks::new(cbk, hton) }?;
-        let descriptor = callbacks.descriptor()?;
+        let mut callbacks = unsafe { EngineCallbacks::with_descriptor(cbk, hton) }?;
+        let descriptor = callbacks.descriptor();
         call.engine.apply(&call.caller, call.locator, task_id, descriptor, &mut callbacks)
     })
 }

@@ -8,3 +8,4 @@ mod loaded;
 pub(crate) mod start_up;
 mod tables;
 pub(crate) mod variables;
+mod writable;

@@ -87,12 +87,12 @@ pub(super) unsafe fn give(
     loc: *mut *const u8,
     loc_len: *mut c_uint,
     task_id: *mut c_uint,
-    locator: &'static [u8],
+    locator: *const [u8],
     task: u32,
 ) {
     // SAFETY: by the caller's promise.
     unsafe {
-        loc.write(locator.as_ptr());
+        loc.write(locator.cast());
         loc_len.write(c_uint::try_from(locator.len()).unwrap_or(c_uint::MAX));
         task_id.write(task);
     }

@@ -13,7 +13,7 @@ use super::arguments::{bytes, wrong};
 use crate::server::abi;
 
 /// A callback object that a caller has given to `clone_copy` or `clone_apply`, until that returns.
-pub(super) struct EngineCallbacks {
+pub(super) struct EngineCallbacks<'call> {
     object: *mut abi::Ha_clone_cbk,
     functions: abi::Ha_clone_cbk_vtable,
     hton: *mut abi::handlerton,
@@ -22,12 +22,17 @@ pub(super) struct EngineCallbacks {
     /// What the object points to while a callback runs.
     source_name: CString,
     destination_name: CString,
+    /// What the object came with. The engine's own descriptors take its place there.
+    descriptor: &'call [u8],
 }
 
-impl EngineCallbacks {
+impl<'call> EngineCallbacks<'call> {
+    /// The object of a call that copies: what it says of a descriptor means nothing yet.
+    ///
     /// # Safety
-    /// `object` is NULL or a callback object that outlives the result, used by this thread alone. As it is the case for objects of
-    /// `sql/handler.h:Ha_clone_cbk`, its table of functions has all of them.
+    /// `object` is NULL or a callback object that lives for `'call`, used by this thread alone. As
+    /// it is the case for objects of `sql/handler.h:Ha_clone_cbk`, its table of functions has all
+    /// of them.
     pub(super) unsafe fn new(
         object: *mut abi::Ha_clone_cbk,
         hton: *mut abi::handlerton,
@@ -48,10 +53,30 @@ impl EngineCallbacks {
             wants_estimate: flags & abi::CLONE_CBK_ESTIMATE != 0,
             source_name: CString::default(),
             destination_name: CString::default(),
+            descriptor: &[],
         };
         // SAFETY: by the caller's promise.
         unsafe { (*object).m_hton = hton };
         Ok(callbacks)
+    }
+
+    /// The object of a call that is given a descriptor.
+    ///
+    /// # Safety
+    /// As [`EngineCallbacks::new`], and the descriptor that the object points to lives for `'call`.
+    pub(super) unsafe fn with_descriptor(
+        object: *mut abi::Ha_clone_cbk,
+        hton: *mut abi::handlerton,
+    ) -> Result<Self> {
+        // SAFETY: by the caller's promise.
+        let callbacks = unsafe { Self::new(object, hton) }?;
+        // SAFETY: by the caller's promise; it is not NULL.
+        let data = unsafe { (*object).m_data_desc };
+        // SAFETY: as above.
+        let len = unsafe { (*object).m_desc_len };
+        // SAFETY: by the caller's promise.
+        let descriptor = unsafe { bytes(data, len) }?.unwrap_or_default();
+        Ok(Self { descriptor, ..callbacks })
     }
 
     /// The size of the applying side's buffer in a local clone, in bytes.
@@ -60,13 +85,9 @@ impl EngineCallbacks {
         unsafe { (*self.object).m_client_buff_size }
     }
 
-    /// The descriptor that is to be applied.
-    pub(super) fn descriptor<'a>(&self) -> Result<&'a [u8]> {
-        // SAFETY: `new` was promised that the object lives.
-        let object = unsafe { &*self.object };
-        let (data, len) = (object.m_data_desc, object.m_desc_len);
-        // SAFETY: the caller keeps the bytes until the call returns, which the object outlives.
-        Ok(unsafe { bytes(data, len) }?.unwrap_or_default())
+    /// The descriptor that is to be applied or was acknowledged.
+    pub(super) fn descriptor(&self) -> &'call [u8] {
+        self.descriptor
     }
 
     /// Writes what the engine says into the object.
@@ -94,7 +115,7 @@ impl EngineCallbacks {
     }
 }
 
-impl Callbacks for EngineCallbacks {
+impl Callbacks for EngineCallbacks<'_> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.show(view)?;
         let file_cbk = self.functions.file_cbk.ok_or_else(|| wrong("file_cbk"))?;

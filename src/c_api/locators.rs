@@ -4,7 +4,7 @@
 //! task's beginning to the last one's end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::slice;
+use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 /// Which half of a clone.
@@ -30,24 +30,22 @@ struct Lent {
 }
 
 impl Locators {
-    /// Gives bytes an address that stays until the last task of this side of the engine has ended. Not `'static` in truth, but C
-    /// knows no better.
+    /// Gives bytes an address that stays until the last task of this side of the engine has
+    /// ended. The header tells C how long that is.
     pub(super) fn lend(
         &self,
         db_type: u32,
         side: Side,
         locator: &[u8],
         is_new_task: bool,
-    ) -> &'static [u8] {
+    ) -> *const [u8] {
         let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         let lent = lent.entry((db_type, side)).or_default();
         lent.tasks += usize::from(is_new_task);
         if !lent.locators.contains(locator) {
             lent.locators.insert(locator.into());
         }
-        let Some(kept) = lent.locators.get(locator) else { return &[] };
-        // SAFETY: the bytes stay until `task_ended` removes them; only C gets the address, and the header tells it how long.
-        unsafe { slice::from_raw_parts(kept.as_ptr(), kept.len()) }
+        lent.locators.get(locator).map_or(ptr::from_ref(&[]), |kept| &raw const **kept)
     }
 
     /// A task has ended.
@@ -72,11 +70,11 @@ mod tests {
             let lent = locators.lent.lock().expect("no panic");
             lent.get(&(42, side)).map_or(0, |lent| lent.locators.len())
         };
-        let first = locators.lend(42, Side::Donor, b"one", true).as_ptr();
+        let first = locators.lend(42, Side::Donor, b"one", true);
         for number in 0..100_u32 {
             locators.lend(42, Side::Donor, &number.to_be_bytes(), false);
         }
-        assert_eq!(locators.lend(42, Side::Donor, b"one", true).as_ptr(), first);
+        assert!(ptr::addr_eq(locators.lend(42, Side::Donor, b"one", true), first));
         locators.lend(42, Side::Recipient, b"one", true);
         assert_eq!((count(Side::Donor), count(Side::Recipient)), (101, 1));
         locators.task_ended(42, Side::Donor);

@@ -8,7 +8,8 @@ use std::ptr::null_mut;
 
 use super::entry;
 use super::start_up;
-use super::variables::{VARIABLES, Writable};
+use super::variables::VARIABLES;
+use super::writable::Writable;
 use crate::server::abi;
 use crate::server::clone_handle::PLUGIN_NAME;
 

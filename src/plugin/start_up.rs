@@ -22,7 +22,7 @@ use clone_core::error::Result;
 use clone_rocksdb::{Layout, Outcome, Standing, Swap};
 use log::Level;
 
-use super::variables::Writable;
+use super::writable::Writable;
 use crate::guard::guard;
 use crate::server::error_log::log_plain;
 use crate::server::symbols::Symbols;

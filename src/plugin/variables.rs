@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The 14 system variables, or as many as the stock plugin of the server's release has: names, types, defaults, ranges and texts of the stock plugin, in its order.
+//! The system variables: those of the stock plugin with its names, types, defaults, ranges and
+//! texts, in its order, or as many as the stock plugin of the server's release has; then our own.
 //!
-//! mysqld owns the values: it writes them when SET is executed, through the pointers given here. Numbers and booleans are read as
-//! atomics; strings are mysqld's memory and are only ever read through its services, which take the lock that SET holds.
+//! A variable is one row of [`sysvars!`] below.
+//!
+//! mysqld owns the values: it writes them when SET is executed, through the pointers given here.
+//! Numbers and booleans are read as atomics. Strings are mysqld's memory and are only ever read
+//! through its services, which take the lock that SET holds.
 
-use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -14,158 +17,110 @@ use clone_core::donor_list::{DonorList, FormatError};
 use clone_core::error::Error;
 use clone_core::settings::Settings;
 
+use super::writable::Writable;
 use crate::guard::guard;
 use crate::mysqld::errors::raise;
 use crate::server::value::value_text;
 use crate::server::{abi, releases, symbols};
 
-/// The values as they are now.
-pub(crate) fn settings() -> Settings {
-    Settings {
-        buffer_size: BUFFER_SIZE.load(Ordering::Relaxed),
-        block_ddl: BLOCK_DDL.load(Ordering::Relaxed),
-        ddl_timeout: DDL_TIMEOUT.load(Ordering::Relaxed),
-        max_concurrency: MAX_CONCURRENCY.load(Ordering::Relaxed),
-        max_network_bandwidth: MAX_NETWORK_BANDWIDTH.load(Ordering::Relaxed),
-        max_data_bandwidth: MAX_DATA_BANDWIDTH.load(Ordering::Relaxed),
-        autotune_concurrency: AUTOTUNE_CONCURRENCY.load(Ordering::Relaxed),
-        delay_after_data_drop: DELAY_AFTER_DATA_DROP.load(Ordering::Relaxed),
-        enable_compression: ENABLE_COMPRESSION.load(Ordering::Relaxed),
-        compression_level: u8::try_from(COMPRESSION_LEVEL.load(Ordering::Relaxed))
-            .unwrap_or(u8::MAX),
-        file_handover: FILE_HANDOVER.load(Ordering::Relaxed),
-    }
-}
+/// Makes of each row `name: Kind = kind, text, in Settings;` the value, mysqld's description of
+/// the variable, its place in [`VARIABLES`] and, if the row says so, the field `name` of
+/// [`Settings`]. `name` is what follows `clone_`.
+macro_rules! sysvars {
+    ($($name:ident: $kind:ident = $of:expr, $text:literal $(, in $settings:ident)?;)*) => {
+        struct Values {
+            $($name: <$kind as Kind>::Value,)*
+        }
 
-/// Sets `clone_ddl_timeout` to `seconds` and gives the value that it had.
-pub(crate) fn swap_ddl_timeout(seconds: u32) -> u32 {
-    DDL_TIMEOUT.swap(seconds, Ordering::Relaxed)
-}
+        /// The values, as they are now. Before mysqld has set them they are the defaults.
+        static VALUES: Values = Values { $($name: <$kind>::value(&$of),)* };
 
-/// Takes back [`swap_ddl_timeout`], unless somebody has SET the variable since.
-pub(crate) fn restore_ddl_timeout(lent: u32, own: u32) {
-    let _ = DDL_TIMEOUT.compare_exchange(lent, own, Ordering::Relaxed, Ordering::Relaxed);
-}
+        struct Descriptions {
+            $($name: Writable<<$kind as Kind>::Description>,)*
+        }
 
-static BUFFER_SIZE: AtomicU32 = AtomicU32::new(0);
-static BLOCK_DDL: AtomicBool = AtomicBool::new(false);
-static DDL_TIMEOUT: AtomicU32 = AtomicU32::new(0);
-static MAX_CONCURRENCY: AtomicU32 = AtomicU32::new(1);
-static MAX_NETWORK_BANDWIDTH: AtomicU32 = AtomicU32::new(0);
-static MAX_DATA_BANDWIDTH: AtomicU32 = AtomicU32::new(0);
-static ENABLE_COMPRESSION: AtomicBool = AtomicBool::new(false);
-static AUTOTUNE_CONCURRENCY: AtomicBool = AtomicBool::new(true);
-static VALID_DONOR_LIST: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
-static SSL_KEY: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
-static SSL_CERT: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
-static SSL_CA: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
-static DONOR_TIMEOUT: AtomicU32 = AtomicU32::new(0);
-static DELAY_AFTER_DATA_DROP: AtomicU32 = AtomicU32::new(0);
-static COMPRESSION_LEVEL: AtomicU32 = AtomicU32::new(1);
-static FILE_HANDOVER: AtomicBool = AtomicBool::new(true);
+        static DESCRIPTIONS: Descriptions = Descriptions {
+            $($name: <$kind>::description(
+                $of,
+                c_str(concat!(stringify!($name), "\0")),
+                $text,
+                &VALUES.$name,
+            ),)*
+        };
 
-/// A static that mysqld writes to.
-#[repr(transparent)]
-pub(crate) struct Writable<T>(UnsafeCell<T>);
+        const COUNT: usize = [$(stringify!($name)),*].len();
 
-// SAFETY: only mysqld writes to it, with its plugin lock held; this side only takes the address.
-unsafe impl<T> Sync for Writable<T> {}
+        /// All variables, for the plugin's declaration; ends with a null pointer.
+        pub(super) static VARIABLES: Writable<[*mut abi::SYS_VAR; COUNT + 1]> =
+            Writable::new([$(DESCRIPTIONS.$name.as_ptr().cast(),)* null_mut()]);
 
-impl<T> Writable<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self(UnsafeCell::new(value))
-    }
-
-    pub(crate) const fn as_ptr(&self) -> *mut T {
-        self.0.get()
-    }
+        /// The values as they are now.
+        pub(crate) fn settings() -> Settings {
+            sysvars!(@settings $($($settings $name)?)*)
+        }
+    };
+    (@settings $($settings:ident $name:ident)*) => {
+        Settings { $($name: Setting::of(&VALUES.$name)),* }
+    };
 }
 
 const MIB: u32 = 1024 * 1024;
 
-/// Range and step of a numeric variable.
-struct Range {
-    default: u32,
-    min: u32,
-    max: u32,
-    step: u32,
+sysvars! {
+    buffer_size: Number = Number { default: 4 * MIB, min: MIB, max: 256 * MIB, step: MIB },
+        c"buffer size used by clone for data transfer", in Settings;
+    block_ddl: Boolean = Boolean { default: false },
+        c"If clone should block concurrent DDL", in Settings;
+    ddl_timeout: Number = Number { default: 300, min: 0, max: 30 * 24 * 60 * 60, step: 1 },
+        c"Time in seconds to wait for DDL lock", in Settings;
+    max_concurrency: Number = Number { default: 16, min: 1, max: 128, step: 1 },
+        c"Maximum number of concurrent threads for clone", in Settings;
+    max_network_bandwidth: Number = Number { default: 0, min: 0, max: MIB, step: 1 },
+        c"Maximum network bandwidth for clone in MiB/sec", in Settings;
+    max_data_bandwidth: Number = Number { default: 0, min: 0, max: MIB, step: 1 },
+        c"Maximum File data bandwidth for clone in MiB/sec", in Settings;
+    enable_compression: Boolean = Boolean { default: false },
+        c"If compression is done at network", in Settings;
+    autotune_concurrency: Boolean = Boolean { default: true },
+        c"If concurrency is automatically tuned", in Settings;
+    valid_donor_list: Text = Text { check: Some(check_donor_list) },
+        c"List of valid donor addresses allowed to clone from HOST1:PORT1,HOST2:PORT2,...";
+    ssl_key: Text = Text { check: None },
+        c"SSL path name of the SSL private key file";
+    ssl_cert: Text = Text { check: None },
+        c"SSL path name of the public key certificate file";
+    ssl_ca: Text = Text { check: None },
+        c"SSL path name for Certificate Authority (CA) file";
+    donor_timeout_after_network_failure: Number = Number { default: 5, min: 0, max: 30, step: 1 },
+        c"Time in minutes up to which donor allows recipient to re-connect and restart cloning after network failure.";
+    delay_after_data_drop: Number = Number { default: 0, min: 0, max: 60 * 60, step: 1 },
+        c"Time in seconds to wait after removing data.", in Settings;
+    // Ours, from here. What stock peers compress is zlib's business.
+    compression_level: Number = Number { default: 1, min: 0, max: 19, step: 1 },
+        c"How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level", in Settings;
+    file_handover: Boolean = Boolean { default: true },
+        c"If a donor hands its open files over to a recipient on the same machine, which copies them, instead of sending what is in them", in Settings;
 }
 
-static BUFFER_SIZE_VAR: Writable<abi::sysvar_uint> = number(
-    c"buffer_size",
-    c"buffer size used by clone for data transfer",
-    &BUFFER_SIZE,
-    Range { default: 4 * MIB, min: MIB, max: 256 * MIB, step: MIB },
-);
-static BLOCK_DDL_VAR: Writable<abi::sysvar_bool> =
-    boolean(c"block_ddl", c"If clone should block concurrent DDL", &BLOCK_DDL, false);
-static DDL_TIMEOUT_VAR: Writable<abi::sysvar_uint> = number(
-    c"ddl_timeout",
-    c"Time in seconds to wait for DDL lock",
-    &DDL_TIMEOUT,
-    Range { default: 300, min: 0, max: 30 * 24 * 60 * 60, step: 1 },
-);
-static MAX_CONCURRENCY_VAR: Writable<abi::sysvar_uint> = number(
-    c"max_concurrency",
-    c"Maximum number of concurrent threads for clone",
-    &MAX_CONCURRENCY,
-    Range { default: 16, min: 1, max: 128, step: 1 },
-);
-static MAX_NETWORK_BANDWIDTH_VAR: Writable<abi::sysvar_uint> = number(
-    c"max_network_bandwidth",
-    c"Maximum network bandwidth for clone in MiB/sec",
-    &MAX_NETWORK_BANDWIDTH,
-    Range { default: 0, min: 0, max: MIB, step: 1 },
-);
-static MAX_DATA_BANDWIDTH_VAR: Writable<abi::sysvar_uint> = number(
-    c"max_data_bandwidth",
-    c"Maximum File data bandwidth for clone in MiB/sec",
-    &MAX_DATA_BANDWIDTH,
-    Range { default: 0, min: 0, max: MIB, step: 1 },
-);
-static ENABLE_COMPRESSION_VAR: Writable<abi::sysvar_bool> = boolean(
-    c"enable_compression",
-    c"If compression is done at network",
-    &ENABLE_COMPRESSION,
-    false,
-);
-static AUTOTUNE_CONCURRENCY_VAR: Writable<abi::sysvar_bool> = boolean(
-    c"autotune_concurrency",
-    c"If concurrency is automatically tuned",
-    &AUTOTUNE_CONCURRENCY,
-    true,
-);
-static VALID_DONOR_LIST_VAR: Writable<abi::sysvar_str> = string(
-    c"valid_donor_list",
-    c"List of valid donor addresses allowed to clone from HOST1:PORT1,HOST2:PORT2,...",
-    &VALID_DONOR_LIST,
-    Some(check_donor_list),
-);
-static SSL_KEY_VAR: Writable<abi::sysvar_str> =
-    string(c"ssl_key", c"SSL path name of the SSL private key file", &SSL_KEY, None);
-static SSL_CERT_VAR: Writable<abi::sysvar_str> =
-    string(c"ssl_cert", c"SSL path name of the public key certificate file", &SSL_CERT, None);
-static SSL_CA_VAR: Writable<abi::sysvar_str> =
-    string(c"ssl_ca", c"SSL path name for Certificate Authority (CA) file", &SSL_CA, None);
-static DONOR_TIMEOUT_VAR: Writable<abi::sysvar_uint> = number(
-    c"donor_timeout_after_network_failure",
-    c"Time in minutes up to which donor allows recipient to re-connect and restart cloning after network failure.",
-    &DONOR_TIMEOUT,
-    Range { default: 5, min: 0, max: 30, step: 1 },
-);
-static DELAY_AFTER_DATA_DROP_VAR: Writable<abi::sysvar_uint> = number(
-    c"delay_after_data_drop",
-    c"Time in seconds to wait after removing data.",
-    &DELAY_AFTER_DATA_DROP,
-    Range { default: 0, min: 0, max: 60 * 60, step: 1 },
-);
+/// Sets `clone_ddl_timeout` to `seconds` and gives the value that it had.
+pub(crate) fn swap_ddl_timeout(seconds: u32) -> u32 {
+    VALUES.ddl_timeout.swap(seconds, Ordering::Relaxed)
+}
 
-/// mysqld registers the variables of a plugin before it calls anything in it. This runs earlier: when the library is opened.
+/// Takes back [`swap_ddl_timeout`], unless somebody has SET the variable since.
+pub(crate) fn restore_ddl_timeout(lent: u32, own: u32) {
+    let (relaxed, value) = (Ordering::Relaxed, &VALUES.ddl_timeout);
+    let _ = value.compare_exchange(lent, own, relaxed, relaxed);
+}
+
+/// mysqld registers the variables of a plugin before it calls anything in it. This runs earlier:
+/// when the library is opened.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static ON_LOAD: extern "C" fn() = follow_server;
 
-/// Takes out of [`VARIABLES`] what the stock plugin of this server's release does not have. Their values stay at 0 or OFF.
+/// Takes out of [`VARIABLES`] what the stock plugin of this server's release does not have. Those
+/// keep their defaults.
 extern "C" fn follow_server() {
     // Otherwise this is not mysqld, or one that `init` refuses.
     let Some(release) = symbols::release() else { return };
@@ -187,42 +142,109 @@ extern "C" fn follow_server() {
     variables[kept..].fill(null_mut());
 }
 
-/// Ours alone. Between two plugins of this project; what stock peers compress is zlib's business.
-static COMPRESSION_LEVEL_VAR: Writable<abi::sysvar_uint> = number(
-    c"compression_level",
-    c"How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level",
-    &COMPRESSION_LEVEL,
-    Range { default: 1, min: 0, max: 19, step: 1 },
-);
+/// A kind of variable.
+trait Kind {
+    /// What mysqld writes the value to.
+    type Value;
+    /// What mysqld is told of the variable.
+    type Description;
+}
 
-/// Ours alone.
-static FILE_HANDOVER_VAR: Writable<abi::sysvar_bool> = boolean(
-    c"file_handover",
-    c"If a donor hands its open files over to a recipient on the same machine, which copies them, instead of sending what is in them",
-    &FILE_HANDOVER,
-    true,
-);
+/// A number of 32 bits without a sign: its default, its range and its step.
+struct Number {
+    default: u32,
+    min: u32,
+    max: u32,
+    step: u32,
+}
 
-/// All variables, for the plugin's declaration; ends with a null pointer.
-pub(crate) static VARIABLES: Writable<[*mut abi::SYS_VAR; 17]> = Writable::new([
-    BUFFER_SIZE_VAR.as_ptr().cast(),
-    BLOCK_DDL_VAR.as_ptr().cast(),
-    DDL_TIMEOUT_VAR.as_ptr().cast(),
-    MAX_CONCURRENCY_VAR.as_ptr().cast(),
-    MAX_NETWORK_BANDWIDTH_VAR.as_ptr().cast(),
-    MAX_DATA_BANDWIDTH_VAR.as_ptr().cast(),
-    ENABLE_COMPRESSION_VAR.as_ptr().cast(),
-    AUTOTUNE_CONCURRENCY_VAR.as_ptr().cast(),
-    VALID_DONOR_LIST_VAR.as_ptr().cast(),
-    SSL_KEY_VAR.as_ptr().cast(),
-    SSL_CERT_VAR.as_ptr().cast(),
-    SSL_CA_VAR.as_ptr().cast(),
-    DONOR_TIMEOUT_VAR.as_ptr().cast(),
-    DELAY_AFTER_DATA_DROP_VAR.as_ptr().cast(),
-    COMPRESSION_LEVEL_VAR.as_ptr().cast(),
-    FILE_HANDOVER_VAR.as_ptr().cast(),
-    null_mut(),
-]);
+/// ON or OFF.
+struct Boolean {
+    default: bool,
+}
+
+/// A text, NULL by default, and what decides about a value.
+struct Text {
+    check: abi::mysql_var_check_func,
+}
+
+impl Kind for Number {
+    type Value = AtomicU32;
+    type Description = abi::sysvar_uint;
+}
+
+impl Kind for Boolean {
+    type Value = AtomicBool;
+    type Description = abi::sysvar_bool;
+}
+
+impl Kind for Text {
+    type Value = AtomicPtr<c_char>;
+    type Description = abi::sysvar_str;
+}
+
+impl Number {
+    const fn value(&self) -> AtomicU32 {
+        AtomicU32::new(self.default)
+    }
+
+    const fn description(
+        self,
+        name: &'static CStr,
+        comment: &'static CStr,
+        value: &'static AtomicU32,
+    ) -> Writable<abi::sysvar_uint> {
+        let flags = abi::PLUGIN_VAR_INT | abi::PLUGIN_VAR_UNSIGNED | abi::PLUGIN_VAR_RQCMDARG;
+        Writable::new(abi::sysvar_uint {
+            header: header(flags, name, comment, None),
+            value: value.as_ptr(),
+            def_val: self.default,
+            min_val: self.min,
+            max_val: self.max,
+            blk_sz: self.step,
+        })
+    }
+}
+
+impl Boolean {
+    const fn value(&self) -> AtomicBool {
+        AtomicBool::new(self.default)
+    }
+
+    const fn description(
+        self,
+        name: &'static CStr,
+        comment: &'static CStr,
+        value: &'static AtomicBool,
+    ) -> Writable<abi::sysvar_bool> {
+        let flags = abi::PLUGIN_VAR_BOOL | abi::PLUGIN_VAR_NOCMDARG;
+        Writable::new(abi::sysvar_bool {
+            header: header(flags, name, comment, None),
+            value: value.as_ptr(),
+            def_val: self.default,
+        })
+    }
+}
+
+impl Text {
+    const fn value(&self) -> AtomicPtr<c_char> {
+        AtomicPtr::new(null_mut())
+    }
+
+    const fn description(
+        self,
+        name: &'static CStr,
+        comment: &'static CStr,
+        value: &'static AtomicPtr<c_char>,
+    ) -> Writable<abi::sysvar_str> {
+        let flags = abi::PLUGIN_VAR_STR | abi::PLUGIN_VAR_OPCMDARG | abi::PLUGIN_VAR_MEMALLOC;
+        Writable::new(abi::sysvar_str {
+            header: header(flags, name, comment, self.check),
+            value: value.as_ptr(),
+            def_val: null_mut(),
+        })
+    }
+}
 
 const fn header(
     flags: c_int,
@@ -233,56 +255,34 @@ const fn header(
     abi::SYS_VAR { flags, name: name.as_ptr(), comment: comment.as_ptr(), check, update: None }
 }
 
-const fn number(
-    name: &'static CStr,
-    comment: &'static CStr,
-    value: &'static AtomicU32,
-    range: Range,
-) -> Writable<abi::sysvar_uint> {
-    Writable::new(abi::sysvar_uint {
-        header: header(
-            abi::PLUGIN_VAR_INT | abi::PLUGIN_VAR_UNSIGNED | abi::PLUGIN_VAR_RQCMDARG,
-            name,
-            comment,
-            None,
-        ),
-        value: value.as_ptr(),
-        def_val: range.default,
-        min_val: range.min,
-        max_val: range.max,
-        blk_sz: range.step,
-    })
+const fn c_str(terminated: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(terminated.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("a NUL at the end, and nowhere else"),
+    }
 }
 
-const fn boolean(
-    name: &'static CStr,
-    comment: &'static CStr,
-    value: &'static AtomicBool,
-    default: bool,
-) -> Writable<abi::sysvar_bool> {
-    Writable::new(abi::sysvar_bool {
-        header: header(abi::PLUGIN_VAR_BOOL | abi::PLUGIN_VAR_NOCMDARG, name, comment, None),
-        value: value.as_ptr(),
-        def_val: default,
-    })
+/// A field of [`Settings`], as a variable gives it.
+trait Setting<V> {
+    fn of(value: &V) -> Self;
 }
 
-const fn string(
-    name: &'static CStr,
-    comment: &'static CStr,
-    value: &'static AtomicPtr<c_char>,
-    check: abi::mysql_var_check_func,
-) -> Writable<abi::sysvar_str> {
-    Writable::new(abi::sysvar_str {
-        header: header(
-            abi::PLUGIN_VAR_STR | abi::PLUGIN_VAR_OPCMDARG | abi::PLUGIN_VAR_MEMALLOC,
-            name,
-            comment,
-            check,
-        ),
-        value: value.as_ptr(),
-        def_val: null_mut(),
-    })
+impl Setting<AtomicU32> for u32 {
+    fn of(value: &AtomicU32) -> Self {
+        value.load(Ordering::Relaxed)
+    }
+}
+
+impl Setting<AtomicU32> for u8 {
+    fn of(value: &AtomicU32) -> Self {
+        u8::try_from(value.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
+    }
+}
+
+impl Setting<AtomicBool> for bool {
+    fn of(value: &AtomicBool) -> Self {
+        value.load(Ordering::Relaxed)
+    }
 }
 
 /// Checks a value for `clone_valid_donor_list`; what is stored at `save` is what SET assigns.
@@ -313,4 +313,45 @@ unsafe extern "C" fn check_donor_list(
         unsafe { *save = text };
         0
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What mysqld sees of a number, a boolean and a text, and the order.
+    #[test]
+    fn rows_become_variables() {
+        // SAFETY: nobody writes to it in a test.
+        let variables = unsafe { &*VARIABLES.as_ptr() };
+        let (last, variables) = variables.split_last().expect("not empty");
+        assert!(last.is_null());
+        let names = variables.iter().map(|&variable| {
+            // SAFETY: one of the descriptions.
+            let name = unsafe { (*variable).name };
+            // SAFETY: a literal.
+            unsafe { CStr::from_ptr(name) }.to_str().expect("ASCII")
+        });
+        let names: Vec<_> = names.collect();
+        assert_eq!(names[..3], ["buffer_size", "block_ddl", "ddl_timeout"]);
+        assert_eq!(names[8], "valid_donor_list");
+        // SAFETY: the first variable is a number.
+        let number = unsafe { &*variables[0].cast::<abi::sysvar_uint>() };
+        assert_eq!(number.value, VALUES.buffer_size.as_ptr());
+        assert_eq!(
+            (number.def_val, number.min_val, number.max_val, number.blk_sz),
+            (4 * MIB, MIB, 256 * MIB, MIB)
+        );
+        // SAFETY: the ninth is a text.
+        let text = unsafe { &*variables[8].cast::<abi::sysvar_str>() };
+        assert!(text.header.check.is_some() && text.def_val.is_null());
+    }
+
+    #[test]
+    fn settings_are_the_values() {
+        let settings = settings();
+        assert_eq!((settings.buffer_size, settings.max_concurrency), (4 * MIB, 16));
+        assert_eq!((settings.block_ddl, settings.autotune_concurrency), (false, true));
+        assert_eq!(settings.compression_level, 1);
+    }
 }
