@@ -35,6 +35,8 @@ mod bindings {
             // The functions of clone_engine.h are ours.
             .blocklist_function("clone_(capability|begin|copy|ack|end|apply|apply_begin|apply_end)")
             .blocklist_function("clone_engine_[a-z]+")
+            // What an engine in C++ throws ends mysqld in the guard, instead of being undefined.
+            .override_abi(bindgen::Abi::CUnwind, "clone_(begin|copy|apply|end|apply_begin)_fn")
             .default_visibility(bindgen::FieldVisibilityKind::PublicCrate)
             .default_macro_constant_type(bindgen::MacroTypeVariation::Signed)
             .raw_line("// SPDX-License-Identifier: GPL-2.0-only")

@@ -5,6 +5,9 @@
 //! Behind them are the engines of one [`Registry`](clone_engine::Registry). C registers databases in it ([`clone_engine_register`]), Rust any
 //! [`StorageEngine`] ([`register`]). Whoever calls is checked as far as C can be: NULL, lengths, modes. What cannot be checked is
 //! what the header asks for.
+//!
+//! The functions of the interface are `extern "C-unwind"`, as their types are: what an engine in C++
+//! throws would be undefined behaviour in a frame of `extern "C"`. From ours nothing comes out.
 
 use std::ffi::{c_char, c_int, c_uint};
 use std::ptr;
@@ -107,7 +110,7 @@ pub unsafe extern "C" fn clone_capability(flags: *mut u64) {
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clone_begin(
+pub unsafe extern "C-unwind" fn clone_begin(
     hton: *mut abi::handlerton,
     thd: *mut abi::THD,
     loc: *mut *const u8,
@@ -139,7 +142,7 @@ pub unsafe extern "C" fn clone_begin(
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clone_copy(
+pub unsafe extern "C-unwind" fn clone_copy(
     hton: *mut abi::handlerton,
     thd: *mut abi::THD,
     loc: *const u8,
@@ -162,7 +165,7 @@ pub unsafe extern "C" fn clone_copy(
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clone_ack(
+pub unsafe extern "C-unwind" fn clone_ack(
     hton: *mut abi::handlerton,
     thd: *mut abi::THD,
     loc: *const u8,
@@ -188,7 +191,7 @@ pub unsafe extern "C" fn clone_ack(
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clone_end(
+pub unsafe extern "C-unwind" fn clone_end(
     hton: *mut abi::handlerton,
     thd: *mut abi::THD,
     loc: *const u8,
@@ -211,7 +214,7 @@ pub unsafe extern "C" fn clone_end(
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clone_apply_begin(
+pub unsafe extern "C-unwind" fn clone_apply_begin(
     hton: *mut abi::handlerton,
     thd: *mut abi::THD,
     loc: *mut *const u8,
@@ -244,7 +247,7 @@ pub unsafe extern "C" fn clone_apply_begin(
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clone_apply(
+pub unsafe extern "C-unwind" fn clone_apply(
     hton: *mut abi::handlerton,
     thd: *mut abi::THD,
     loc: *const u8,
@@ -272,7 +275,7 @@ pub unsafe extern "C" fn clone_apply(
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clone_apply_end(
+pub unsafe extern "C-unwind" fn clone_apply_end(
     hton: *mut abi::handlerton,
     thd: *mut abi::THD,
     loc: *const u8,

@@ -598,7 +598,7 @@ pub type clone_capability_fn = ::core::option::Option<
     unsafe extern "C" fn(flags: *mut u64),
 >;
 pub type clone_begin_fn = ::core::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         hton: *mut handlerton,
         thd: *mut THD,
         loc: *mut *const ::core::ffi::c_uchar,
@@ -609,7 +609,7 @@ pub type clone_begin_fn = ::core::option::Option<
     ) -> ::core::ffi::c_int,
 >;
 pub type clone_copy_fn = ::core::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         hton: *mut handlerton,
         thd: *mut THD,
         loc: *const ::core::ffi::c_uchar,
@@ -620,7 +620,7 @@ pub type clone_copy_fn = ::core::option::Option<
 >;
 /// clone_ack and clone_apply.
 pub type clone_apply_fn = ::core::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         hton: *mut handlerton,
         thd: *mut THD,
         loc: *const ::core::ffi::c_uchar,
@@ -632,7 +632,7 @@ pub type clone_apply_fn = ::core::option::Option<
 >;
 /// clone_end and clone_apply_end.
 pub type clone_end_fn = ::core::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         hton: *mut handlerton,
         thd: *mut THD,
         loc: *const ::core::ffi::c_uchar,
@@ -642,7 +642,7 @@ pub type clone_end_fn = ::core::option::Option<
     ) -> ::core::ffi::c_int,
 >;
 pub type clone_apply_begin_fn = ::core::option::Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         hton: *mut handlerton,
         thd: *mut THD,
         loc: *mut *const ::core::ffi::c_uchar,
