@@ -19,7 +19,7 @@ use super::start_up;
 use super::tables;
 use crate::guard::{self, guard};
 use crate::myrocks;
-use crate::mysqld::errors::raise;
+use crate::mysqld::errors;
 use crate::mysqld::host::MysqldHost;
 use crate::mysqld::links::DonorLinkOf;
 use crate::mysqld::session::MysqldSession;
@@ -27,8 +27,9 @@ use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
 use crate::server::error_log::log_plain;
 use crate::server::load_error::LoadError;
+use crate::server::raise::{self, Raise};
 use crate::server::services::{self, Services, services};
-use crate::server::text::lossy;
+use crate::server::text::{lossy, text};
 use crate::server::{abi, psi, symbols};
 use crate::server_report;
 
@@ -112,7 +113,10 @@ pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *cons
         // SAFETY: the session of this thread, which lives through the call.
         let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
         // SAFETY: mysqld passes a path that lives through the call.
-        let directory = unsafe { lossy(directory) }.into_owned();
+        let directory = match unsafe { directory_of(directory) } {
+            Ok(directory) => directory.unwrap_or_default(),
+            Err(number) => return number,
+        };
         let key = session.host().keys().local_statement;
         services().clone_protocol.start_statement(session.thd(), key);
         let host = session.host();
@@ -141,9 +145,13 @@ pub(super) unsafe extern "C" fn clone_client(
         // SAFETY: the session of this thread, which lives through the call.
         let Some(session) = (unsafe { session_of(thd) }) else { return no_session() };
         // SAFETY: mysqld passes texts that live through the call, or NULL.
-        let [host, user, password, into] =
-            [host, user, password, directory].map(|text| unsafe { lossy(text) }.into_owned());
-        let directory = (!directory.is_null()).then_some(into);
+        let [host, user, password] =
+            [host, user, password].map(|text| unsafe { lossy(text) }.into_owned());
+        // SAFETY: as above.
+        let directory = match unsafe { directory_of(directory) } {
+            Ok(directory) => directory,
+            Err(number) => return number,
+        };
         let port = u16::try_from(port).unwrap_or(0);
         let donor = Donor { host, port, user, password: Zeroizing::new(password), ssl_mode };
         if let Err(error) = check_donor_list(&session, &donor) {
@@ -191,6 +199,21 @@ fn check_donor_list(session: &MysqldSession, donor: &Donor) -> Result<(), Error>
     Err(Error::SystemConfig(not_listed(host, *port, &list)))
 }
 
+/// The DATA DIRECTORY of a statement, `None` for NULL. mysqld has checked and made the directory of
+/// these very bytes; a name that is not UTF-8 cannot be kept here, and is refused (1525).
+///
+/// # Safety
+/// `directory` is NULL or a terminated text that lives through the call.
+unsafe fn directory_of(directory: *const c_char) -> Result<Option<String>, c_int> {
+    // SAFETY: by the caller's promise.
+    let Some(directory) = (unsafe { text(directory) }) else { return Ok(None) };
+    directory.to_str().map(|name| Some(name.to_owned())).map_err(|_| {
+        let value = directory.to_string_lossy();
+        let number = raise::raise(Raise::WrongValue { what: "path", value: &value });
+        c_int::try_from(number).unwrap_or(c_int::MAX)
+    })
+}
+
 /// # Safety
 /// `thd` is NULL or the session of this thread, which outlives the result.
 unsafe fn session_of(thd: *mut abi::THD) -> Option<MysqldSession> {
@@ -200,10 +223,29 @@ unsafe fn session_of(thd: *mut abi::THD) -> Option<MysqldSession> {
 
 fn no_session() -> c_int {
     let error = Error::Internal("Clone plugin is not loaded".to_owned());
-    raise(&error);
+    errors::raise(&error);
     code(Err(error))
 }
 
 fn code(outcome: Result<(), Error>) -> c_int {
     outcome.err().map_or(0, |error| c_int::try_from(error.number()).unwrap_or(c_int::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::null;
+
+    use super::*;
+
+    /// A clone into another directory than the one that mysqld has made.
+    #[test]
+    fn directories_that_are_not_utf_8_are_refused() {
+        // SAFETY: a literal.
+        assert_eq!(unsafe { directory_of(c"/srv/caf\xe9".as_ptr()) }, Err(1525));
+        // SAFETY: a literal.
+        let good = unsafe { directory_of(c"/srv/café".as_ptr()) };
+        assert_eq!(good, Ok(Some("/srv/café".to_owned())));
+        // SAFETY: NULL.
+        assert_eq!(unsafe { directory_of(null()) }, Ok(None));
+    }
 }

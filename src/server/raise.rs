@@ -43,6 +43,8 @@ pub(crate) enum Raise<'a> {
     NotSupportedYet(&'a str),
     /// 1317 "Query execution was interrupted"
     QueryInterrupted,
+    /// 1525 "Incorrect %-.32s value: '%-.128s'"
+    WrongValue { what: &'a str, value: &'a str },
     /// 1815 "Internal error: %s"
     InternalError(&'a str),
     /// 3634 "Too many concurrent clone operations. Maximum allowed - %d."
@@ -78,6 +80,7 @@ impl Raise<'_> {
             Raise::LockWaitTimeout => 1205,
             Raise::NotSupportedYet(_) => 1235,
             Raise::QueryInterrupted => 1317,
+            Raise::WrongValue { .. } => 1525,
             Raise::InternalError(_) => ER_INTERNAL_ERROR,
             Raise::TooManyConcurrentClones { .. } => 3634,
             Raise::CloneDonor(_) => 3862,
@@ -114,6 +117,7 @@ impl Raise<'_> {
             | Raise::ClonePluginMatch(text) => Arguments::Text(text),
             Raise::TooManyConcurrentClones { allowed } => Arguments::Int(allowed),
             Raise::CloneDonorVersion { donor, recipient } => Arguments::Texts(donor, recipient),
+            Raise::WrongValue { what, value } => Arguments::Texts(what, value),
             Raise::CloneNetworkPacket { needed, current } => Arguments::Unsigned(needed, current),
         }
     }
