@@ -1,11 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What differs between versions of mysqld: one table, and the probes that it is checked against.
+//! All that differs between releases of mysqld, and nowhere else in this package.
 //!
-//! A service table says nothing of its own form, and calling a wrong slot is undefined behaviour. But the methods whose
-//! arrival moved slots are thin covers over exported C++ functions that arrived with them, so whether mysqld exports such
-//! a function tells which form the table has. The probes decide; [`KNOWN`] holds what was read in the sources (or the
-//! published source documentation) of releases, and a server that contradicts it is refused rather than guessed at.
+//! A service table says nothing of its own form, and calling a wrong slot is undefined behaviour.
+//! But the methods whose arrival moved slots are thin covers over exported C++ functions that
+//! arrived with them. So whether mysqld exports such a function tells which form the table has.
+//! The probes decide. [`KNOWN`] holds what was read in the sources (or the published source
+//! documentation) of releases, and a server that contradicts it is refused rather than guessed at.
+//!
+//! Three kinds of fact:
+//!
+//! | Known by | Facts |
+//! |---|---|
+//! | version, and checked by probes | slots, the place of `clone_interface`: [`Layout`], [`KNOWN`] |
+//! | version | variables, protocol, DDL, redo files, maturity: [`has_variable`], [`Layout::release`] |
+//! | whether mysqld has the service | [`STRING_COLUMNS`], [`TEXT_COLUMN`], [`STATUS_VARIABLES`] |
+//! | whether mysqld exports the function | `Option` fields of [`super::symbols::Symbols`] |
 
 use std::ffi::CStr;
 use std::fmt;
@@ -96,6 +106,30 @@ fn release_facts(release: Release) -> ReleaseFacts {
         has_spare_redo_file: release < DYNAMIC_REDO,
     }
 }
+
+/// Services that fill CHAR and VARCHAR columns, the newest first. The older one has its methods in
+/// other slots: `set_char_utf8` instead of `set_char_utf8mb4` before them.
+pub(crate) const STRING_COLUMNS: [(&CStr, StringColumns); 2] = [
+    (c"pfs_plugin_column_string_v2", StringColumns::V2),
+    (c"pfs_plugin_column_string_v1", StringColumns::V1),
+];
+
+/// The form of a service in [`STRING_COLUMNS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StringColumns {
+    V1,
+    V2,
+}
+
+/// The service that fills a LONGTEXT column, since 8.0.34. Where there is none, a VARCHAR takes its
+/// place.
+pub(crate) const TEXT_COLUMN: &CStr = c"pfs_plugin_column_text_v1";
+
+/// The services that read a session's status variables, since 8.0.32: the reader, and the owner and
+/// the converter of its strings. Without them a donor does not know whether its connection is
+/// plain, and sends everything through mysqld.
+pub(crate) const STATUS_VARIABLES: [&CStr; 3] =
+    [c"mysql_status_variable_string", c"mysql_string_factory", c"mysql_string_converter"];
 
 /// Series with long-term support; all others up to the next one are innovation releases.
 const LTS_SERIES: [(u16, u16); 3] = [(8, 0), (8, 4), (9, 7)];

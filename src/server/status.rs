@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Status variables of a session, over the service `mysql_status_variable_string` (since 8.0.32), which keeps its strings behind
-//! handles of the services `mysql_string_*`.
+//! Status variables of a session, over [`STATUS_VARIABLES`]: a reader that keeps its strings behind
+//! handles of two other services.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use super::abi::THD;
+use super::abi::{Function, THD};
 use super::registry::{Registry, Service};
+use super::releases::STATUS_VARIABLES;
 use super::thd::Thd;
 
 /// `include/mysql/components/services/mysql_status_variable_reader.h:mysql_status_variable_string`, slot 0. False is success.
@@ -20,9 +21,9 @@ type ConvertFn = Option<unsafe extern "C" fn(*mut c_void, *mut c_char, u64, *con
 
 /// The methods.
 pub(crate) struct StatusReader {
-    get: super::abi::Function<GetFn>,
-    destroy: super::abi::Function<DestroyFn>,
-    convert: super::abi::Function<ConvertFn>,
+    get: Function<GetFn>,
+    destroy: Function<DestroyFn>,
+    convert: Function<ConvertFn>,
     _services: [Service; 3],
 }
 
@@ -30,9 +31,10 @@ impl StatusReader {
     /// None from servers that lack one of the services.
     #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one promise about a list")]
     pub(super) fn acquire(registry: &Arc<Registry>) -> Option<Self> {
-        let status = registry.service(c"mysql_status_variable_string").ok()?;
-        let factory = registry.service(c"mysql_string_factory").ok()?;
-        let converter = registry.service(c"mysql_string_converter").ok()?;
+        let [status, factory, converter] = STATUS_VARIABLES;
+        let status = registry.service(status).ok()?;
+        let factory = registry.service(factory).ok()?;
+        let converter = registry.service(converter).ok()?;
         // SAFETY: the slots and types of the headers named above, which have been the same since the services exist.
         let (get, destroy, convert) = unsafe {
             (

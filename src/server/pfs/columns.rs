@@ -9,6 +9,7 @@ use super::table::Value;
 use crate::server::abi;
 use crate::server::load_error::LoadError;
 use crate::server::registry::{Registry, Service};
+use crate::server::releases::{STRING_COLUMNS, StringColumns, TEXT_COLUMN};
 
 /// What the cursors of all tables fill columns with. The callbacks get no other context than the cursor.
 static COLUMNS: RwLock<Option<Arc<Columns>>> = RwLock::new(None);
@@ -44,7 +45,7 @@ impl Columns {
         let bigint = registry.service(c"pfs_plugin_column_bigint_v1")?;
         let timestamp = registry.service(c"pfs_plugin_column_timestamp_v2")?;
         let Strings { service: string, char, varchar, empty_varchar } = strings(registry)?;
-        let text = registry.service(c"pfs_plugin_column_text_v1").ok();
+        let text = registry.service(TEXT_COLUMN).ok();
         let slot = |service, slot| LoadError::EmptySlot { service, slot };
         Ok(Self {
             // SAFETY: the table of this name.
@@ -125,28 +126,33 @@ struct Strings {
     empty_varchar: Option<unsafe extern "C" fn(*mut abi::PSI_field, *const c_char)>,
 }
 
-/// The older service has them in other slots.
+/// Acquires the newest service that this server has.
 fn strings(registry: &Arc<Registry>) -> Result<Strings, LoadError> {
-    let (service, char, varchar, empty_varchar) =
-        match registry.service(c"pfs_plugin_column_string_v2") {
-            Ok(service) => {
-                // SAFETY: the table of this name.
-                let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v2>() };
-                let (char, varchar) = (table.set_char_utf8mb4, table.set_varchar_utf8mb4_len);
-                let empty_varchar = table.set_varchar_utf8mb4;
-                (service, char, varchar, empty_varchar)
-            }
-            Err(_) => {
-                let service = registry.service(c"pfs_plugin_column_string_v1")?;
-                // SAFETY: the table of this name.
-                let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v1>() };
-                let (char, varchar) = (table.set_char_utf8, table.set_varchar_utf8mb4_len);
-                let empty_varchar = table.set_varchar_utf8mb4;
-                (service, char, varchar, empty_varchar)
+    let mut missing = LoadError::NotLoadedByServer;
+    for (name, form) in STRING_COLUMNS {
+        let service = match registry.service(name) {
+            Ok(service) => service,
+            Err(error) => {
+                missing = error;
+                continue;
             }
         };
-    match (char, varchar) {
-        (Some(char), Some(varchar)) => Ok(Strings { service, char, varchar, empty_varchar }),
-        _ => Err(LoadError::EmptySlot { service: c"pfs_plugin_column_string", slot: 0 }),
+        let (char, varchar, empty_varchar) = match form {
+            StringColumns::V2 => {
+                // SAFETY: the table of this name.
+                let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v2>() };
+                (table.set_char_utf8mb4, table.set_varchar_utf8mb4_len, table.set_varchar_utf8mb4)
+            }
+            StringColumns::V1 => {
+                // SAFETY: the table of this name.
+                let table = unsafe { service.table::<abi::s_mysql_pfs_plugin_column_string_v1>() };
+                (table.set_char_utf8, table.set_varchar_utf8mb4_len, table.set_varchar_utf8mb4)
+            }
+        };
+        return match (char, varchar) {
+            (Some(char), Some(varchar)) => Ok(Strings { service, char, varchar, empty_varchar }),
+            _ => Err(LoadError::EmptySlot { service: name, slot: 0 }),
+        };
     }
+    Err(missing)
 }

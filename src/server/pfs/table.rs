@@ -11,8 +11,8 @@ pub(crate) trait Table: 'static {
     /// About how many rows it has; for the optimiser.
     const ROWS: u64;
 
-    /// The columns, as in CREATE TABLE. Before 8.0.34 performance_schema had no way to fill a `longtext`, which
-    /// `has_text` tells.
+    /// The columns, as in CREATE TABLE. `has_text` says whether performance_schema can fill a
+    /// `longtext` ([`TEXT_COLUMN`](crate::server::releases::TEXT_COLUMN)).
     fn columns(has_text: bool) -> &'static CStr;
 
     /// The rows as they are now.
