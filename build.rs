@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Compiles the C++ shim and, with the feature `regenerate-bindings`, writes the bindings of `include/` anew.
+//! Compiles the C++ shim and, with the feature `regenerate-bindings`, writes the bindings of
+//! `include/` anew.
 
 fn main() {
     println!("cargo:rerun-if-changed=include");

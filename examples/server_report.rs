@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Says of a mysqld whether the plugin would load into it, and what there is to know about it for those who make it load:
+//! Says of a mysqld whether the plugin would load into it, and what there is to know about it for
+//! those who make it load:
 //!
 //!     cargo run --example server_report -- /usr/sbin/mysqld
 //!     cargo run --example server_report -- mysqld.copy 8.0.36
 //!
-//! The file is only read. Without a version behind it, it is run as `mysqld --no-defaults --version`. One line on standard
-//! output; paste it into a report.
+//! The file is only read. Without a version behind it, it is run as `mysqld --no-defaults
+//! --version`. One line on standard output; paste it into a report.
 
 use std::collections::HashSet;
 use std::env;

@@ -4,8 +4,8 @@
   @file
   src/server/shim.cc: calls to those methods of clone_protocol that take std::string or std::vector.
 
-  Each takes the method's address from the service table and returns what the method returned, or CLONE_SHIM_NO_MEMORY
-  when C++ threw while the arguments were built or the results handed over.
+  Each takes the method's address from the service table and returns what the method returned, or
+  CLONE_SHIM_NO_MEMORY when C++ threw while the arguments were built or the results handed over.
 */
 
 #ifndef CLONE_SHIM_H

@@ -2,9 +2,10 @@
 
 /**
   @file
-  The part of mysqld's binary interface that the plugin relies on, in our own words. bindgen turns these headers into
-  src/server/abi/bindings.rs (cargo build --features regenerate-bindings); the assertions beside each structure hold the
-  sizes and offsets that were measured on real servers, and bindgen repeats them in Rust.
+  The part of mysqld's binary interface that the plugin relies on, in our own words. bindgen turns
+  these headers into src/server/abi/bindings.rs (cargo build --features regenerate-bindings); the
+  assertions beside each structure hold the sizes and offsets that were measured on real servers,
+  and bindgen repeats them in Rust.
 */
 
 #ifndef CLONE_SERVER_ABI_H

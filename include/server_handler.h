@@ -4,7 +4,8 @@
   @file
   The clone interface of a storage engine, and the object through which the engine calls back.
 
-  Learned from sql/handler.h of MySQL 9.7.4; Clone_interface_t and Ha_clone_cbk are the same in 8.0.27, 8.0.40 and 8.4.
+  Learned from sql/handler.h of MySQL 9.7.4; Clone_interface_t and Ha_clone_cbk are the same in
+  8.0.27, 8.0.40 and 8.4.
 */
 
 #ifndef CLONE_SERVER_HANDLER_H
@@ -14,7 +15,10 @@
 
 struct Ha_clone_cbk;
 
-/** A storage engine; only its beginning. Where clone_interface lies differs by version, see src/server/handlerton.rs. */
+/**
+  A storage engine; only its beginning. Where clone_interface lies differs by version, see
+  src/server/handlerton.rs.
+*/
 struct handlerton {
   unsigned int state;
   unsigned int db_type;
@@ -35,7 +39,8 @@ static_assert(offsetof(struct handlerton, db_type) == 4, "handlerton::db_type");
 #define HA_CLONE_MODE_VERSION 3
 
 /*
-  The functions of a clone interface. All but the first return 0 or the number of an error that is already raised.
+  The functions of a clone interface. All but the first return 0 or the number of an error that is
+  already raised.
 */
 
 /** flags is a std::bitset<6>, which is one word. */
@@ -91,7 +96,10 @@ struct Ha_clone_cbk_vtable {
   void (*deleting_destructor)(struct Ha_clone_cbk *self);
 };
 
-/** The callback object. The engine reads and writes the fields by inlined code, so their places are part of the interface. */
+/**
+  The callback object. The engine reads and writes the fields by inlined code, so their places are
+  part of the interface.
+*/
 struct Ha_clone_cbk {
   const struct Ha_clone_cbk_vtable *vptr;
   /** Written by the engine when a call begins. */
@@ -104,7 +112,10 @@ struct Ha_clone_cbk {
   const char *m_dest_name;
   uint64_t m_state_estimate;
   int m_flag;
-  /* Members with an initialiser in C++: the engine's code reads the bits of m_flag from the object itself. */
+  /*
+    Members with an initialiser in C++: the engine's code reads the bits of m_flag from the object
+    itself.
+  */
   int ha_clone_ack;
   int ha_clone_file_cache;
   int ha_clone_zero_copy;

@@ -2,9 +2,11 @@
 
 /**
   @file
-  Tables of a plugin in performance_schema: the callbacks that the plugin gives, and the services that store columns.
+  Tables of a plugin in performance_schema: the callbacks that the plugin gives, and the services
+  that store columns.
 
-  Learned from include/mysql/components/services/pfs_plugin_table_service.h of MySQL 9.7.4, 8.0.40 and 8.0.27.
+  Learned from include/mysql/components/services/pfs_plugin_table_service.h of MySQL 9.7.4, 8.0.40
+  and 8.0.27.
 */
 
 #ifndef CLONE_SERVER_PFS_H
@@ -93,7 +95,10 @@ struct s_mysql_pfs_plugin_column_bigint_v1 {
   void (*set_unsigned)(PSI_field *field, struct PSI_ulonglong value);
 };
 
-/** pfs_plugin_column_string_v1, as in 8.0.19 to 8.0.28; its beginning. A text of length 0 becomes NULL. */
+/**
+  pfs_plugin_column_string_v1, as in 8.0.19 to 8.0.28; its beginning. A text of length 0 becomes
+  NULL.
+*/
 struct s_mysql_pfs_plugin_column_string_v1 {
   void (*set_char_utf8)(PSI_field *field, const char *value, unsigned int length);
   void *slots_1_to_6[6];

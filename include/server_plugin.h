@@ -2,8 +2,8 @@
 
 /**
   @file
-  What a plugin and mysqld exchange while the plugin is loaded: the declaration, system variables, the clone
-  descriptor, and the records mysqld keeps about plugins.
+  What a plugin and mysqld exchange while the plugin is loaded: the declaration, system variables,
+  the clone descriptor, and the records mysqld keeps about plugins.
 
   Layouts of x86-64 Linux. Learned from include/mysql/plugin.h, include/mysql/plugin_clone.h and
   sql/sql_plugin_ref.h of MySQL 9.7.4; equal in 8.0.21 and later.
@@ -24,7 +24,10 @@ typedef struct THD THD;
 #define MYSQL_PLUGIN_INTERFACE_VERSION 0x010B
 /** st_mysql_plugin::type of the clone plugin. */
 #define MYSQL_CLONE_PLUGIN 11
-/** st_mysql_plugin::type of plugins that only run, and the structure that st_mysql_plugin::info points to then. */
+/**
+  st_mysql_plugin::type of plugins that only run, and the structure that st_mysql_plugin::info
+  points to then.
+*/
 #define MYSQL_DAEMON_PLUGIN 3
 struct st_mysql_daemon {
   /** MYSQL_VERSION_ID << 8, that of the very server: 9.7.4 is 90704. */
@@ -62,7 +65,10 @@ struct SHOW_VAR;
 /** A value that SET assigns, read through its own functions. */
 struct st_mysql_value {
   int (*value_type)(struct st_mysql_value *value);
-  /** *length is the size of buffer on entry and the length on return; the result may or may not be buffer. */
+  /**
+    *length is the size of buffer on entry and the length on return; the result may or may not be
+    buffer.
+  */
   const char *(*val_str)(struct st_mysql_value *value, char *buffer, int *length);
   int (*val_real)(struct st_mysql_value *value, double *out);
   int (*val_int)(struct st_mysql_value *value, long long *out);
@@ -70,7 +76,9 @@ struct st_mysql_value {
 };
 static_assert(sizeof(struct st_mysql_value) == 40, "st_mysql_value");
 
-/** Decides about a value before it is assigned; what it stores at save goes to the update function. */
+/**
+  Decides about a value before it is assigned; what it stores at save goes to the update function.
+*/
 typedef int (*mysql_var_check_func)(THD *thd, struct SYS_VAR *var, void *save, struct st_mysql_value *value);
 /** Assigns a checked value. */
 typedef void (*mysql_var_update_func)(THD *thd, struct SYS_VAR *var, void *var_ptr, const void *save);
@@ -152,7 +160,10 @@ struct MYSQL_SOCKET {
 static_assert(offsetof(struct MYSQL_SOCKET, m_psi) == 8, "MYSQL_SOCKET::m_psi");
 static_assert(sizeof(struct MYSQL_SOCKET) == 16, "MYSQL_SOCKET");
 
-/** st_mysql_plugin::info of a clone plugin. All three return 0 or the number of an error that is already raised. */
+/**
+  st_mysql_plugin::info of a clone plugin. All three return 0 or the number of an error that is
+  already raised.
+*/
 struct Mysql_clone {
   int interface_version;
   int (*clone_local)(THD *thd, const char *data_dir);
@@ -195,7 +206,10 @@ static_assert(offsetof(struct st_plugin_int, plugin_dl) == 24, "st_plugin_int::p
 static_assert(offsetof(struct st_plugin_int, state) == 32, "st_plugin_int::state");
 static_assert(offsetof(struct st_plugin_int, data) == 40, "st_plugin_int::data");
 
-/** Called for each plugin; true ends the iteration. In a debug server plugin_ref is a pointer to the st_plugin_int's address. */
+/**
+  Called for each plugin; true ends the iteration. In a debug server plugin_ref is a pointer to the
+  st_plugin_int's address.
+*/
 typedef bool (*plugin_foreach_func)(THD *thd, void *plugin_ref, void *arg);
 
 #endif /* CLONE_SERVER_PLUGIN_H */

@@ -2,10 +2,11 @@
 
 /**
   @file
-  The services of mysqld that the plugin calls. A service is a table of functions; which slot holds what differs by
-  version where a comment says so, and is then decided by src/server/releases.rs.
+  The services of mysqld that the plugin calls. A service is a table of functions; which slot holds
+  what differs by version where a comment says so, and is then decided by src/server/releases.rs.
 
-  Learned from include/mysql/service_*.h, include/mysql/components/services and include/mysql/psi of MySQL 9.7.4.
+  Learned from include/mysql/service_*.h, include/mysql/components/services and include/mysql/psi of
+  MySQL 9.7.4.
 */
 
 #ifndef CLONE_SERVER_SERVICES_H
@@ -23,7 +24,9 @@ struct s_mysql_registry {
   int (*release)(my_h_service service);
 };
 
-/** The version that the exported pointers of both plugin services hold until mysqld overwrites them. */
+/**
+  The version that the exported pointers of both plugin services hold until mysqld overwrites them.
+*/
 #define PLUGIN_SERVICE_VERSION 0x0100
 
 /** include/mysql/service_plugin_registry.h. */
@@ -32,7 +35,10 @@ struct plugin_registry_service_st {
   int (*release)(struct s_mysql_registry *registry);
 };
 
-/** include/mysql/service_my_plugin_log.h. plugin points to the st_plugin_int's address; level is MY_ERROR_LEVEL and so on. */
+/**
+  include/mysql/service_my_plugin_log.h. plugin points to the st_plugin_int's address; level is
+  MY_ERROR_LEVEL and so on.
+*/
 struct my_plugin_log_service {
   int (*my_plugin_log_message)(void **plugin, int level, const char *format, ...);
 };
@@ -40,7 +46,10 @@ struct my_plugin_log_service {
 #define MY_WARNING_LEVEL 1
 #define MY_INFORMATION_LEVEL 2
 
-/** include/mysql/service_thd_alloc.h; its beginning. What it gives lives until the statement of thd ends. */
+/**
+  include/mysql/service_thd_alloc.h; its beginning. What it gives lives until the statement of thd
+  ends.
+*/
 struct thd_alloc_service_st {
   void *(*thd_alloc_func)(THD *thd, size_t size);
   void *(*thd_calloc_func)(THD *thd, size_t size);
@@ -49,7 +58,10 @@ struct thd_alloc_service_st {
 };
 _Static_assert(offsetof(struct thd_alloc_service_st, thd_strmake_func) == 24, "thd_strmake_func");
 
-/** The method message of log_builtins; its slot depends on the version. Pairs of item type and value follow log_type. */
+/**
+  The method message of log_builtins; its slot depends on the version. Pairs of item type and value
+  follow log_type.
+*/
 typedef int log_builtins_message_fn(int log_type, ...);
 /* include/mysql/components/services/log_shared.h */
 #define LOG_TYPE_ERROR 1
@@ -78,8 +90,9 @@ typedef struct MYSQL MYSQL;
 #define MYSQL_UNCOMPRESSED 1
 
 /**
-  include/mysql_com_server.h. When compression is on it must live as long as the connection, and mysqld keeps the
-  state of the compression in it. The tail is reserve: vendors have members after compress_ctx.
+  include/mysql_com_server.h. When compression is on it must live as long as the connection, and
+  mysqld keeps the state of the compression in it. The tail is reserve: vendors have members after
+  compress_ctx.
 */
 struct NET_SERVER {
   void *m_before_header;
@@ -112,8 +125,8 @@ static_assert(offsetof(struct mysql_clone_ssl_context, m_server_extn) == 40,
 static_assert(sizeof(struct mysql_clone_ssl_context) == 48, "mysql_clone_ssl_context");
 
 /*
-  Methods of clone_protocol without C++ types; their slots depend on the version. The others are in clone_shim.h.
-  Return values are 0 or an error number.
+  Methods of clone_protocol without C++ types; their slots depend on the version. The others are in
+  clone_shim.h. Return values are 0 or an error number.
 */
 typedef void clone_start_statement_fn(THD **thd, unsigned int thread_key, unsigned int statement_key);
 typedef void clone_finish_statement_fn(THD *thd);

@@ -2,10 +2,11 @@
 
 /**
   @file
-  SQL statements inside mysqld: sessions without a connection, and what a statement calls while it runs.
+  SQL statements inside mysqld: sessions without a connection, and what a statement calls while it
+  runs.
 
-  Learned from include/mysql/service_srv_session.h, service_command.h and com_data.h of MySQL 9.7.4; equal in 8.0.19 and
-  8.0.27. Later releases added members at the ends.
+  Learned from include/mysql/service_srv_session.h, service_command.h and com_data.h of MySQL 9.7.4;
+  equal in 8.0.19 and 8.0.27. Later releases added members at the ends.
 */
 
 #ifndef CLONE_SERVER_SQL_H
@@ -40,7 +41,10 @@ struct COM_DATA {
 #define COM_QUERY 3
 #define CS_TEXT_REPRESENTATION 1
 
-/** What a statement calls; any but field_metadata may be NULL. With CS_TEXT_REPRESENTATION all values come as strings, or as NULL. */
+/**
+  What a statement calls; any but field_metadata may be NULL. With CS_TEXT_REPRESENTATION all values
+  come as strings, or as NULL.
+*/
 struct st_command_service_cbs {
   int (*start_result_metadata)(void *ctx, unsigned int num_cols, unsigned int flags, const void *resultcs);
   int (*field_metadata)(void *ctx, void *field, const void *charset);
@@ -65,7 +69,10 @@ struct st_command_service_cbs {
   bool (*connection_alive)(void *ctx);
 };
 
-/** 0 when the statement was run, even if it failed: that is what handle_error says. NULL keeps the session's charset, utf8mb3. */
+/**
+  0 when the statement was run, even if it failed: that is what handle_error says. NULL keeps the
+  session's charset, utf8mb3.
+*/
 typedef int command_service_run_command_fn(Srv_session *session, int command, const struct COM_DATA *data,
                                            const void *client_cs, const struct st_command_service_cbs *callbacks,
                                            int text_or_binary, void *ctx);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The functions of `include/clone_engine.h`: the clone interface of a handlerton, for engines that have none of their own.
+//! The functions of `include/clone_engine.h`: the clone interface of a handlerton, for engines that
+//! have none of their own.
 //!
-//! Behind them are the engines of one [`Registry`](clone_engine::Registry). C registers databases in it ([`clone_engine_register`]), Rust any
-//! [`StorageEngine`] ([`register`]). Whoever calls is checked as far as C can be: NULL, lengths, modes. What cannot be checked is
-//! what the header asks for.
+//! Behind them are the engines of one [`Registry`](clone_engine::Registry). C registers databases
+//! in it ([`clone_engine_register`]), Rust any [`StorageEngine`] ([`register`]). Whoever calls is
+//! checked as far as C can be: NULL, lengths, modes. What cannot be checked is what the header asks
+//! for.
 //!
-//! The functions of the interface are `extern "C-unwind"`, as their types are: what an engine in C++
-//! throws would be undefined behaviour in a frame of `extern "C"`. From ours nothing comes out.
+//! The functions of the interface are `extern "C-unwind"`, as their types are: what an engine in
+//! C++ throws would be undefined behaviour in a frame of `extern "C"`. From ours nothing comes out.
 
 use std::ffi::{c_char, c_int, c_uint};
 use std::ptr;
@@ -90,7 +92,8 @@ fn is_db_type(db_type: u32) -> bool {
     (1..255).contains(&db_type) && db_type != abi::DB_TYPE_INNODB as u32
 }
 
-/// `HA_CLONE_HYBRID`, `MULTI_TASK` and `RESTART` (`sql/handler.h:Ha_clone_type`), what InnoDB says of itself.
+/// `HA_CLONE_HYBRID`, `MULTI_TASK` and `RESTART` (`sql/handler.h:Ha_clone_type`), what InnoDB says
+/// of itself.
 const CAPABILITY: u64 = 1 << 3 | 1 << 4 | 1 << 5;
 
 /// `clone_capability`: says what engines of this library can, all of them the same.
@@ -296,8 +299,8 @@ pub unsafe extern "C-unwind" fn clone_apply_end(
 /// `clone_engine_register`.
 ///
 /// # Safety
-/// As `include/clone_engine.h` says; the functions of the database can be called from any thread until the engine is forgotten and
-/// its clones have ended.
+/// As `include/clone_engine.h` says; the functions of the database can be called from any thread
+/// until the engine is forgotten and its clones have ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clone_engine_register(engine: *const abi::clone_engine) -> c_int {
     end_call(|| {
@@ -398,7 +401,8 @@ pub unsafe extern "C" fn clone_engine_error(number: *mut c_uint) -> *const c_cha
 /// `clone_engine_set_killed`.
 ///
 /// # Safety
-/// The function can be called on any thread that calls an engine, with the session of that call, from now on.
+/// The function can be called on any thread that calls an engine, with the session of that call,
+/// from now on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clone_engine_set_killed(killed: Option<caller::Killed>) {
     caller::set_killed(killed);

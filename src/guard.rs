@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The door that mysqld comes in by: no panic may cross into it. Every function that C calls runs its body in [`guard`]
-//! or [`guard_or`]; [`install_hook`] writes what panicked, and where, to the error log.
+//! The door that mysqld comes in by: no panic may cross into it. Every function that C calls runs
+//! its body in [`guard`] or [`guard_or`]; [`install_hook`] writes what panicked, and where, to the
+//! error log.
 
 use std::any::Any;
 use std::ffi::c_int;
@@ -12,8 +13,8 @@ use crate::server::error_log;
 use crate::server::raise::Raise;
 use crate::server::raise::raise;
 
-/// Runs `f`, whose result is 0 or the number of a raised error. A panic is raised in the session of this thread as
-/// `ER_INTERNAL_ERROR`, and that number returned.
+/// Runs `f`, whose result is 0 or the number of a raised error. A panic is raised in the session of
+/// this thread as `ER_INTERNAL_ERROR`, and that number returned.
 pub(crate) fn guard(f: impl FnOnce() -> c_int) -> c_int {
     caught(f).unwrap_or_else(|number| c_int::try_from(number).unwrap_or(c_int::MAX))
 }
@@ -25,8 +26,8 @@ pub(crate) fn guard_or<R>(on_panic: R, f: impl FnOnce() -> R) -> R {
 
 /// Runs `f`. A panic becomes the number of the error that it was raised as.
 ///
-/// What a panicking `f` leaves half done can be seen afterwards. The callers that C has do not come back to it: an
-/// engine ends its operation, and a statement fails.
+/// What a panicking `f` leaves half done can be seen afterwards. The callers that C has do not come
+/// back to it: an engine ends its operation, and a statement fails.
 pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, u32> {
     panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         let number = raise(Raise::InternalError(&format!("Clone plugin: {}", message(&*payload))));
@@ -35,8 +36,8 @@ pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, u32> {
     })
 }
 
-/// Makes panics go to the error log as one line with their place, in this library only: each cdylib has its own copy of
-/// std and its hook.
+/// Makes panics go to the error log as one line with their place, in this library only: each cdylib
+/// has its own copy of std and its hook.
 pub(crate) fn install_hook() {
     panic::set_hook(Box::new(|info| {
         let text = match info.location() {

@@ -4,10 +4,13 @@
 //!
 //! A map:
 //!
-//! * `plugin`: what mysqld sees: declaration, system variables, `performance_schema` tables, entry points.
+//! * `plugin`: what mysqld sees: declaration, system variables, `performance_schema` tables, entry
+//!   points.
 //! * `mysqld`: mysqld as the clone logic (crate `clone-core`) sees it.
-//! * `server`: each call of mysqld, with its reason why it is safe, and the table of what differs by server version.
-//! * [`c_api`]: what engines without a clone interface of their own find here (`include/clone_engine.h`).
+//! * `server`: each call of mysqld, with its reason why it is safe, and the table of what differs
+//!   by server version.
+//! * [`c_api`]: what engines without a clone interface of their own find here
+//!   (`include/clone_engine.h`).
 //! * `myrocks`: the MyRocks of this server, which gets a clone interface from `c_api`.
 //! * `guard`: no panic crosses into mysqld.
 //! * [`server_report`]: what can be said of a mysqld without loading into it.

@@ -2,10 +2,11 @@
 
 //! The MyRocks of this server.
 //!
-//! Percona's MyRocks has no clone interface, so this plugin lends it one: the functions of [`crate::c_api`] go into the handlerton
-//! of the engine `ROCKSDB`, and behind them is a [`RocksDb`] whose database is reached with MyRocks' own variables for backups
-//! ([`database`]). That is done when a clone begins and finds them missing, because MyRocks may be installed before or after this
-//! plugin, and again; it ends with this plugin.
+//! Percona's MyRocks has no clone interface, so this plugin lends it one: the functions of
+//! [`crate::c_api`] go into the handlerton of the engine `ROCKSDB`, and behind them is a
+//! [`RocksDb`] whose database is reached with MyRocks' own variables for backups ([`database`]).
+//! That is done when a clone begins and finds them missing, because MyRocks may be installed before
+//! or after this plugin, and again; it ends with this plugin.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +41,8 @@ struct Adopted {
 
 static ADOPTED: Mutex<Option<Adopted>> = Mutex::new(None);
 
-/// Gives MyRocks a clone interface, if it is there and has none. Whoever looks for engines that can clone calls this first.
+/// Gives MyRocks a clone interface, if it is there and has none. Whoever looks for engines that can
+/// clone calls this first.
 ///
 /// A MyRocks whose files cannot be found is left as it is, and mentioned in the error log.
 pub(crate) fn adopt() {
@@ -65,7 +67,8 @@ pub(crate) fn let_go() {
     if let Some(plugin) =
         installed().filter(|plugin| Some(plugin.handlerton().as_ptr().addr()) == ours)
     {
-        // SAFETY: mysqld unloads the plugin when no clone runs, and has no use for the functions afterwards.
+        // SAFETY: mysqld unloads the plugin when no clone runs, and has no use for the functions
+        // afterwards.
         unsafe { plugin.handlerton().set_clone_interface(c_api::no_interface()) };
     }
     forget(&mut adopted);
@@ -87,14 +90,15 @@ fn lend(engine: Handlerton<'_>, directories: Directories) -> Option<Adopted> {
         log::warn!(target: CLIENT, "{NAME} is not cloned: there is another engine of type {db_type}");
         return None;
     }
-    // SAFETY: nobody has seen an interface in this handlerton: who looks comes through `adopt`, one at a time. The functions stay
-    // until `let_go` has taken them out.
+    // SAFETY: nobody has seen an interface in this handlerton: who looks comes through `adopt`, one
+    // at a time. The functions stay until `let_go` has taken them out.
     unsafe { engine.set_clone_interface(c_api::interface()) };
     log::info!(target: CLIENT, "{NAME} has no clone interface, and gets one");
     Some(Adopted { address: engine.as_ptr().addr(), db_type })
 }
 
-/// A clone that replaces the server's data puts MyRocks' files in place when the server starts again.
+/// A clone that replaces the server's data puts MyRocks' files in place when the server starts
+/// again.
 fn check_start_up(data: &Path, wal: &Path) -> Result<()> {
     if start_up::serves(data, wal) {
         return Ok(());

@@ -2,16 +2,18 @@
 
 //! Everything that is said to mysqld. The only room with unsafe code beside [`crate::guard`].
 //!
-//! * What mysqld is: [`version`], [`releases`] (the one table of facts that differ by version), [`symbols`] (its functions,
-//!   by `dlsym`), [`abi`] (its structures, from `include/`).
-//! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`], [`status`], [`backup_lock`], [`error_log`],
-//!   [`raise`](mod@raise), [`thd`], [`plugins`], [`clone_handle`].
+//! * What mysqld is: [`version`], [`releases`] (the one table of facts that differ by version),
+//!   [`symbols`] (its functions, by `dlsym`), [`abi`] (its structures, from `include/`).
+//! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`],
+//!   [`status`], [`backup_lock`], [`error_log`], [`raise`](mod@raise), [`thd`], [`plugins`],
+//!   [`clone_handle`].
 //! * SQL statements of our own: [`sql`].
-//! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine calls back.
+//! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine
+//!   calls back.
 //! * What is registered with it: [`pfs`], [`psi`]. What only debug servers have: [`debug`].
 //!
-//! A function that raises returns the MySQL error number; a number in an `Err` is already raised in the session, unless
-//! the function says otherwise.
+//! A function that raises returns the MySQL error number; a number in an `Err` is already raised in
+//! the session, unless the function says otherwise.
 
 pub(crate) mod abi;
 pub(crate) mod backup_lock;

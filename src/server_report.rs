@@ -2,7 +2,8 @@
 
 //! What can be said of a mysqld without loading into it: for those who have one that we never saw.
 //!
-//! `cargo run --example server_report -- /usr/sbin/mysqld` prints it; a plugin that refuses to load writes it to the error log.
+//! `cargo run --example server_report -- /usr/sbin/mysqld` prints it; a plugin that refuses to load
+//! writes it to the error log.
 
 use std::ffi::CStr;
 use std::fmt::Write;
@@ -11,7 +12,8 @@ use crate::server::releases::{Layout, Probes};
 use crate::server::symbols::{self, names};
 use crate::server::version::ServerVersion;
 
-/// One line about a server that says it is `version`; `exports` tells whether it exports a function or variable.
+/// One line about a server that says it is `version`; `exports` tells whether it exports a function
+/// or variable.
 pub fn describe(version: &str, exports: &dyn Fn(&CStr) -> bool) -> String {
     let probes = Probes::ask(exports);
     let mut line = format!("mysql-clone {} and MySQL {version}: ", env!("CARGO_PKG_VERSION"));

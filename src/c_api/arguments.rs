@@ -27,7 +27,8 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// # Safety
-    /// Pointers are NULL or point to what they are called, which outlives the result; `thd` as [`Caller::new`] has it.
+    /// Pointers are NULL or point to what they are called, which outlives the result; `thd` as
+    /// [`Caller::new`] has it.
     pub(super) unsafe fn new(
         hton: *mut abi::handlerton,
         thd: *mut abi::THD,

@@ -128,7 +128,8 @@ impl Callbacks for EngineCallbacks<'_> {
         let len = u32::try_from(data.len()).map_err(|_| wrong("length of data"))?;
         let buffer_cbk = self.functions.buffer_cbk.ok_or_else(|| wrong("buffer_cbk"))?;
         let data = if data.is_empty() { ptr::null() } else { data.as_ptr() };
-        // SAFETY: as above; the bytes live while it runs. The function only reads them, though C++ says otherwise.
+        // SAFETY: as above; the bytes live while it runs. The function only reads them, though C++
+        // says otherwise.
         outcome(unsafe { buffer_cbk(self.object, data.cast_mut(), len) })
     }
 
@@ -163,7 +164,8 @@ impl Callbacks for EngineCallbacks<'_> {
         let object = unsafe { &mut *self.object };
         object.m_state_estimate = bytes;
         object.m_flag = abi::CLONE_CBK_ESTIMATE;
-        // SAFETY: a function of the object's table with its object, and no data. It is news, not a question.
+        // SAFETY: a function of the object's table with its object, and no data. It is news, not a
+        // question.
         unsafe { buffer_cbk(self.object, ptr::null_mut(), 0) };
     }
 }

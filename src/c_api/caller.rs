@@ -48,7 +48,8 @@ impl Session for Caller {
     }
 }
 
-/// Runs a call and tells C how it ended: 0, or the number of an error that is raised in a server and noted elsewhere.
+/// Runs a call and tells C how it ended: 0, or the number of an error that is raised in a server
+/// and noted elsewhere.
 pub(super) fn end_call(call: impl FnOnce() -> Result<()>) -> c_int {
     guard(|| match call() {
         Ok(()) => 0,
@@ -61,7 +62,8 @@ pub(super) fn end_call(call: impl FnOnce() -> Result<()>) -> c_int {
     })
 }
 
-/// The last error of a thread. Without a destructor, since the library may be unmapped before the thread ends.
+/// The last error of a thread. Without a destructor, since the library may be unmapped before the
+/// thread ends.
 struct LastError {
     number: u32,
     /// Zero-terminated.

@@ -42,14 +42,16 @@ struct Functions {
     cut: ReadLogs,
 }
 
-// SAFETY: the header says that the functions may be called from any thread; the context is only theirs.
+// SAFETY: the header says that the functions may be called from any thread; the context is only
+// theirs.
 unsafe impl Send for CDatabase {}
 // SAFETY: as above.
 unsafe impl Sync for CDatabase {}
 
 impl CDatabase {
     /// # Safety
-    /// The structure is as `include/clone_engine.h` says; its functions may be called as long as the result lives.
+    /// The structure is as `include/clone_engine.h` says; its functions may be called as long as
+    /// the result lives.
     pub(super) unsafe fn new(database: &abi::clone_database) -> Result<Self> {
         // SAFETY: by the caller's promise.
         let directory = unsafe { path(database.directory) }.ok_or_else(|| wrong("directory"))?;
@@ -96,7 +98,8 @@ impl Database for CDatabase {
 
     fn connect(&self) -> Result<Box<dyn Connection>> {
         let mut connection = ptr::null_mut();
-        // SAFETY: the function with the context that was registered with it, and a place for the answer.
+        // SAFETY: the function with the context that was registered with it, and a place for the
+        // answer.
         outcome(unsafe { (self.connect)(self.context, &raw mut connection) })?;
         Ok(Box::new(CConnection { connection, functions: self.functions }))
     }
@@ -176,7 +179,8 @@ struct Logs {
 }
 
 /// # Safety
-/// `logs` is what [`CConnection::cut`] handed out and not returned from; `name` is NULL or a C string.
+/// `logs` is what [`CConnection::cut`] handed out and not returned from; `name` is NULL or a C
+/// string.
 unsafe extern "C" fn add_log(logs: *mut c_void, name: *const c_char, size: u64) {
     guard_or((), || {
         // SAFETY: by the caller's promise.

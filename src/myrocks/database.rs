@@ -5,8 +5,11 @@
 //! | Needed | Statement |
 //! |---|---|
 //! | a checkpoint | `SET GLOBAL rocksdb_create_checkpoint` |
-//! | no file is removed | `SET SESSION rocksdb_disable_file_deletions`; ends with the session at the latest |
-//! | the lengths of the live logs | `performance_schema.log_status`, which locks the logs of all engines for the moment |
+//! | no file is removed | `SET SESSION rocksdb_disable_file_deletions` |
+//! | the lengths of the live logs | `performance_schema.log_status` |
+//!
+//! File deletions are enabled again when the session ends. `log_status` locks the logs of all
+//! engines while it is read.
 
 use std::path::{Path, PathBuf};
 
@@ -112,8 +115,8 @@ impl Connection for Session {
     }
 }
 
-/// A string literal. Backslashes may mean something or not (`NO_BACKSLASH_ESCAPES`), and so may quotes inside: hexadecimal digits
-/// mean the same in every `sql_mode`.
+/// A string literal. Backslashes may mean something or not (`NO_BACKSLASH_ESCAPES`), and so may
+/// quotes inside: hexadecimal digits mean the same in every `sql_mode`.
 fn quoted(text: &str) -> String {
     let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("_utf8mb4 x'{digits}'")

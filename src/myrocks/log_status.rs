@@ -5,7 +5,8 @@
 //! ```json
 //! {"InnoDB": {...}, "RocksDB": {"wal_files": [{"path_name": "/000012.log", "log_number": 12, "size_file_bytes": 345}]}}
 //! ```
-//! Learned from `storage/rocksdb/ha_rocksdb.cc:rocksdb_collect_hton_log_info` of Percona Server 8.0.27.
+//! Learned from `storage/rocksdb/ha_rocksdb.cc:rocksdb_collect_hton_log_info` of Percona Server
+//! 8.0.27.
 
 use clone_core::error::{Error, Result};
 use clone_rocksdb::WalFile;

@@ -50,8 +50,8 @@ pub(crate) struct CommitBlock {
 }
 
 impl CommitBlock {
-    /// Waits for the statements that run, at most about `timeout_seconds`. `connection` is the id of
-    /// the session that asks.
+    /// Waits for the statements that run, at most about `timeout_seconds`. `connection` is the id
+    /// of the session that asks.
     ///
     /// # Errors
     /// It took too long; the account has to wait; that of `wait`.
@@ -139,7 +139,8 @@ impl Shared {
         })
     }
 
-    /// Waits until the caller needs the lock no longer, for at most `limit`. False if it still does.
+    /// Waits until the caller needs the lock no longer, for at most `limit`. False if it still
+    /// does.
     fn released(&self, limit: Duration) -> bool {
         let is_needed = |state: &mut State| !state.is_released;
         let waited = self.changed.wait_timeout_while(self.state(), limit, is_needed);
@@ -208,8 +209,8 @@ impl Statements for SqlSession {
     }
 }
 
-/// Takes the lock. Between two attempts `pause` waits; if it returns true, nobody wants the lock any
-/// more.
+/// Takes the lock. Between two attempts `pause` waits; if it returns true, nobody wants the lock
+/// any more.
 fn lock(
     timeout_seconds: u32,
     sql: &mut impl Statements,

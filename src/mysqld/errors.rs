@@ -6,7 +6,8 @@ use clone_core::error::{Error, number};
 
 use crate::server::raise::{self, Raise};
 
-/// Puts `error` into the diagnostics area of this thread's session. [`Error::Raised`] has been put there already.
+/// Puts `error` into the diagnostics area of this thread's session. [`Error::Raised`] has been put
+/// there already.
 pub(crate) fn raise(error: &Error) {
     let donor;
     let raised = match error {
@@ -39,8 +40,8 @@ pub(crate) fn raise(error: &Error) {
     raise::raise(raised);
 }
 
-/// Raises an error of which only the number is known, because mysqld returned it without raising it: after a network error all
-/// further calls on a connection do that.
+/// Raises an error of which only the number is known, because mysqld returned it without raising
+/// it: after a network error all further calls on a connection do that.
 pub(super) fn raise_number(error: u32) {
     let text;
     let raised = match error {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The three symbols that mysqld looks up in a plugin's library (`sql/sql_plugin.cc:plugin_dl_add`), and what they declare.
+//! The three symbols that mysqld looks up in a plugin's library
+//! (`sql/sql_plugin.cc:plugin_dl_add`), and what they declare.
 
 use std::ffi::{CStr, c_int, c_ulong};
 use std::mem::size_of;
@@ -13,7 +14,8 @@ use super::writable::Writable;
 use crate::server::abi;
 use crate::server::clone_handle::PLUGIN_NAME;
 
-/// The plugin interface that this library was written for; servers accept every one of their own major number.
+/// The plugin interface that this library was written for; servers accept every one of their own
+/// major number.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "mysqld's name")]
 pub(crate) static _mysql_plugin_interface_version_: c_int = abi::MYSQL_PLUGIN_INTERFACE_VERSION;
@@ -24,8 +26,9 @@ pub(crate) static _mysql_plugin_interface_version_: c_int = abi::MYSQL_PLUGIN_IN
 pub(crate) static _mysql_sizeof_struct_st_plugin_: c_int =
     size_of::<abi::st_mysql_plugin>() as c_int;
 
-/// The declarations, and the end of the array: one without `info`. Both plugins allow to be loaded early, since mysqld loads no
-/// library early in which one does not; `clone` refuses to be, because InnoDB is not up then.
+/// The declarations, and the end of the array: one without `info`. Both plugins allow to be loaded
+/// early, since mysqld loads no library early in which one does not; `clone` refuses to be, because
+/// InnoDB is not up then.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "mysqld's name")]
 pub(crate) static _mysql_plugin_declarations_: Writable<[abi::st_mysql_plugin; 3]> =

@@ -8,8 +8,9 @@
 //! plugin-load-add   = clone=libmysql_clone.so
 //! ```
 //!
-//! Plugins that are loaded early are initialised before all storage engines, in the data directory. What this one does there is
-//! [`clone_rocksdb::Swap`]; a server whose database is neither the old nor the new one is stopped.
+//! Plugins that are loaded early are initialised before all storage engines, in the data directory.
+//! What this one does there is [`clone_rocksdb::Swap`]; a server whose database is neither the old
+//! nor the new one is stopped.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io::Write;
@@ -39,7 +40,8 @@ const ROOT: &str = ".";
 pub(super) static DAEMON: Writable<abi::st_mysql_daemon> =
     Writable::new(abi::st_mysql_daemon { interface_version: 0 });
 
-/// mysqld looks at [`DAEMON`] before it calls anything here. This runs earlier: when the library is opened.
+/// mysqld looks at [`DAEMON`] before it calls anything here. This runs earlier: when the library is
+/// opened.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static ON_LOAD: extern "C" fn() = follow_server;
@@ -142,7 +144,8 @@ fn directories() -> (&'static Path, Option<&'static Path>) {
     (data, Some(wal).filter(|wal| !wal.as_os_str().is_empty()))
 }
 
-/// Whether a clone of MyRocks, which has its files and logs there, will be put in place when this server starts again.
+/// Whether a clone of MyRocks, which has its files and logs there, will be put in place when this
+/// server starts again.
 pub(crate) fn serves(directory: &Path, wal_directory: &Path) -> bool {
     let (data, wal) = directories();
     let is_same = |one: &Path, other: &Path| {
@@ -183,8 +186,8 @@ fn is_late() -> bool {
     plugins::is_innodb_ready(symbols)
 }
 
-/// Ends the process. An error from `init` would only stop a server that was started with `clone-swap=FORCE`, and any other would
-/// open, or create, a database in the middle of a swap.
+/// Ends the process. An error from `init` would only stop a server that was started with
+/// `clone-swap=FORCE`, and any other would open, or create, a database in the middle of a swap.
 fn stop(text: &str) -> ! {
     // The error log is buffered this early.
     let _ = writeln!(std::io::stderr(), "[ERROR] clone_swap: {text}");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `performance_schema.clone_status` and `performance_schema.clone_progress`, with the stock plugin's columns.
+//! `performance_schema.clone_status` and `performance_schema.clone_progress`, with the stock
+//! plugin's columns.
 
 use std::ffi::CStr;
 

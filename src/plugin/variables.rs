@@ -294,7 +294,8 @@ unsafe extern "C" fn check_donor_list(
 ) -> c_int {
     let save: *mut *const c_char = save.cast();
     guard(|| {
-        // SAFETY: for a string variable mysqld passes the address of a pointer (sql/sql_plugin_var.cc).
+        // SAFETY: for a string variable mysqld passes the address of a pointer
+        // (sql/sql_plugin_var.cc).
         unsafe { *save = null() };
         // SAFETY: mysqld gives a session and a value that live through this call.
         let text = unsafe { value_text(thd, value) };

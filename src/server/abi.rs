@@ -29,7 +29,8 @@ impl<F: Copy> Nullable for Option<F> {
 /// The function at an address, `None` for NULL.
 ///
 /// # Safety
-/// `T` is one of the nullable function pointers of this module, and what lies at `address` is a function of that type.
+/// `T` is one of the nullable function pointers of this module, and what lies at `address` is a
+/// function of that type.
 pub(crate) unsafe fn function_at<T: Nullable>(address: *const c_void) -> Option<Function<T>> {
     const { assert!(size_of::<Function<T>>() == size_of::<*const c_void>()) };
     if address.is_null() {

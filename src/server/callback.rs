@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The object through which an engine hands out data, or asks for it (`sql/handler.h:Ha_clone_cbk`).
+//! The object through which an engine hands out data, or asks for it
+//! (`sql/handler.h:Ha_clone_cbk`).
 //!
-//! A callback object is used by one call of an engine on one thread. In a local clone the `file` or `buffer` callback of
-//! the copying engine calls the applying engine, which calls back in turn. The stock plugin passes the *same* object on
-//! and keeps a flag that says which half is speaking. Here each call of an engine gets an object of its own, with the
-//! descriptor that is to be applied: then no two `&mut` to one [`Callbacks`] exist, a view does not change under its
-//! reader, and its flags are about one file, not the sum of two. Nothing is lost, because a copying engine sets all
-//! fields anew before each callback and reads none of them after it (`storage/innobase/clone/clone0copy.cc`).
+//! A callback object is used by one call of an engine on one thread. In a local clone the `file` or
+//! `buffer` callback of the copying engine calls the applying engine, which calls back in turn. The
+//! stock plugin passes the *same* object on and keeps a flag that says which half is speaking. Here
+//! each call of an engine gets an object of its own, with the descriptor that is to be applied:
+//! then no two `&mut` to one [`Callbacks`] exist, a view does not change under its reader, and its
+//! flags are about one file, not the sum of two. Nothing is lost, because a copying engine sets all
+//! fields anew before each callback and reads none of them after it
+//! (`storage/innobase/clone/clone0copy.cc`).
 
 use std::borrow::Cow;
 use std::ffi::c_int;
@@ -23,7 +26,8 @@ use super::raise::raise;
 use super::text::{length, lossy};
 use crate::guard::caught;
 
-/// What an engine calls, on the thread that called the engine. An error is a MySQL error number that is already raised.
+/// What an engine calls, on the thread that called the engine. An error is a MySQL error number
+/// that is already raised.
 pub(crate) trait Callbacks {
     /// The next `len` bytes of a file, from its current position. Afterwards it is `len` further.
     fn file(&mut self, view: &CallbackView<'_>, file: BorrowedFd<'_>, len: u32) -> Result<(), u32>;
@@ -31,14 +35,17 @@ pub(crate) trait Callbacks {
     /// Bytes, or none: then the descriptor is the message, or the state has changed.
     fn buffer(&mut self, view: &CallbackView<'_>, data: &[u8]) -> Result<(), u32>;
 
-    /// Wants the data that the descriptor describes to be written to a file, from its current position.
+    /// Wants the data that the descriptor describes to be written to a file, from its current
+    /// position.
     fn apply_file(&mut self, view: &CallbackView<'_>, file: BorrowedFd<'_>) -> Result<(), u32>;
 
-    /// Wants the data that the descriptor describes. It has to stay until the engine returns from apply, and the engine
-    /// may write to it: it wraps encryption keys in place (`clone0apply.cc:modify_and_write`).
+    /// Wants the data that the descriptor describes. It has to stay until the engine returns from
+    /// apply, and the engine may write to it: it wraps encryption keys in place
+    /// (`clone0apply.cc:modify_and_write`).
     fn apply_buffer(&mut self, view: &CallbackView<'_>) -> Result<&mut [u8], u32>;
 
-    /// So many more bytes are expected, says an engine that was [asked](CloneCallback::ask_for_estimate) to.
+    /// So many more bytes are expected, says an engine that was
+    /// [asked](CloneCallback::ask_for_estimate) to.
     fn add_estimate(&mut self, bytes: u64) {
         let _ = bytes;
     }
@@ -49,7 +56,8 @@ pub(crate) trait Callbacks {
 pub(crate) struct CloneCallback<'a> {
     raw: abi::Ha_clone_cbk,
     callbacks: &'a mut (dyn Callbacks + 'a),
-    /// The number that a panic was raised as. The callbacks may be in any state then and are not called again.
+    /// The number that a panic was raised as. The callbacks may be in any state then and are not
+    /// called again.
     panicked: Option<u32>,
     /// Of the bytes that `raw` points to.
     _descriptor: PhantomData<&'a [u8]>,
@@ -88,8 +96,8 @@ impl<'a> CloneCallback<'a> {
         self
     }
 
-    /// Sets the size of the buffer that a block is copied with where no network is in between and files are not cached, in bytes. InnoDB
-    /// makes its blocks as large.
+    /// Sets the size of the buffer that a block is copied with where no network is in between and
+    /// files are not cached, in bytes. InnoDB makes its blocks as large.
     pub(crate) fn client_buffer_size(mut self, bytes: u32) -> Self {
         self.raw.m_client_buff_size = bytes;
         self
@@ -102,7 +110,8 @@ impl<'a> CloneCallback<'a> {
         self
     }
 
-    /// Asks an engine of this library to say how much is to be expected (`include/clone_engine.h`). Others do not know the flag.
+    /// Asks an engine of this library to say how much is to be expected (`include/clone_engine.h`).
+    /// Others do not know the flag.
     pub(crate) fn ask_for_estimate(mut self) -> Self {
         self.raw.m_flag |= abi::CLONE_CBK_ESTIMATE;
         self
@@ -144,8 +153,8 @@ impl CallbackView<'_> {
         unsafe { lossy(self.raw.m_dest_name) }
     }
 
-    /// Whether the file goes through the page cache. Otherwise it is open with `O_DIRECT`, and addresses, lengths and
-    /// positions have to be aligned.
+    /// Whether the file goes through the page cache. Otherwise it is open with `O_DIRECT`, and
+    /// addresses, lengths and positions have to be aligned.
     pub(crate) fn is_os_buffer_cached(&self) -> bool {
         self.has(abi::HA_CLONE_FILE_CACHE)
     }
@@ -246,7 +255,8 @@ unsafe extern "C" fn apply_buffer_cbk(
         let Ok(length) = u32::try_from(buffer.len()) else {
             return Err(raise(Raise::InternalError("Clone data is longer than 4 GiB")));
         };
-        // SAFETY: a place for the result. The buffer lives until the engine returns, as the trait demands.
+        // SAFETY: a place for the result. The buffer lives until the engine returns, as the trait
+        // demands.
         unsafe { data.write(buffer.as_mut_ptr()) };
         // SAFETY: a place for the result.
         unsafe { len.write(length) };
@@ -262,8 +272,8 @@ unsafe extern "C" fn destroy(_this: *mut abi::Ha_clone_cbk) {}
 /// Calls back, and turns the result into what an engine expects: 0 or an error number.
 ///
 /// # Safety
-/// `this` is the pointer that [`CloneCallback::for_engine`] gave to an engine which has not returned, and no other
-/// callback of this object runs.
+/// `this` is the pointer that [`CloneCallback::for_engine`] gave to an engine which has not
+/// returned, and no other callback of this object runs.
 unsafe fn enter(
     this: *mut abi::Ha_clone_cbk,
     call: impl FnOnce(&mut dyn Callbacks, &CallbackView<'_>) -> Result<(), u32>,

@@ -236,8 +236,8 @@ fn a_nested_call_has_an_object_of_its_own() {
                 CloneCallback::new(&mut self.destination).descriptor(view.descriptor());
             let mut engine = FakeEngine::new();
             let object = engine.object(&mut nested);
-            // What an applying engine does: flags and name of the destination, then the data, then an acknowledgement
-            // with a descriptor of its own.
+            // What an applying engine does: flags and name of the destination, then the data, then
+            // an acknowledgement with a descriptor of its own.
             // SAFETY: an object of this test.
             unsafe { (*object).m_flag |= abi::HA_CLONE_FILE_CACHE };
             // SAFETY: as above.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The global object through which mysqld's SQL layer finds the clone plugin (`sql/clone_handler.cc`).
+//! The global object through which mysqld's SQL layer finds the clone plugin
+//! (`sql/clone_handler.cc`).
 
 use std::ffi::CStr;
 use std::ffi::c_int;

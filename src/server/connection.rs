@@ -31,7 +31,8 @@ pub(crate) struct Donor<'a> {
 /// TLS of the connection. The rest of its configuration is mysqld's own.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SslContext<'a> {
-    /// `enum mysql_ssl_mode`: 1 disabled, 2 preferred, 3 required. Becomes "verify CA" when `ca` is given.
+    /// `enum mysql_ssl_mode`: 1 disabled, 2 preferred, 3 required. Becomes "verify CA" when `ca` is
+    /// given.
     pub(crate) mode: i32,
     /// File names.
     pub(crate) key: Option<&'a str>,
@@ -39,7 +40,8 @@ pub(crate) struct SslContext<'a> {
     pub(crate) ca: Option<&'a str>,
 }
 
-/// A connection on which the donor has answered COM_CLONE with OK. Dropping it closes the socket, as after an error.
+/// A connection on which the donor has answered COM_CLONE with OK. Dropping it closes the socket,
+/// as after an error.
 pub(crate) struct Connection {
     mysql: NonNull<abi::MYSQL>,
     /// The session that KILL wakes through this connection, NULL for none. It may have ended.
@@ -60,11 +62,11 @@ pub(crate) struct Packet<'a> {
 }
 
 impl Connection {
-    /// Connects and sends COM_CLONE. Errors are raised in the session of this thread: 3862 "Connect failed: ..." or
-    /// "`<number>` : `<text>`" of the donor.
+    /// Connects and sends COM_CLONE. Errors are raised in the session of this thread: 3862 "Connect
+    /// failed: ..." or "`<number>` : `<text>`" of the donor.
     ///
-    /// With `thd` the connection becomes the one that KILL interrupts, mysqld's time-outs are the session's, and its
-    /// earlier errors are cleared. The auxiliary connection is made without.
+    /// With `thd` the connection becomes the one that KILL interrupts, mysqld's time-outs are the
+    /// session's, and its earlier errors are cleared. The auxiliary connection is made without.
     pub(crate) fn connect(thd: Option<Thd<'_>>, donor: &Donor<'_>) -> Result<Self, u32> {
         let mut compression = donor.compress.then(no_compression_yet);
         let ssl = donor.ssl;
@@ -82,8 +84,9 @@ impl Connection {
         let (host, user) = (whole(donor.host), whole(donor.user));
         let mut password = whole(donor.password);
         let mut socket = abi::MYSQL_SOCKET { fd: -1, m_psi: ptr::null_mut() };
-        // SAFETY: terminated texts that live until the call returns (the client library copies them), a living session
-        // or NULL, and the context, whose extension lives as long as the connection.
+        // SAFETY: terminated texts that live until the call returns (the client library copies
+        // them), a living session or NULL, and the context, whose extension lives as long as the
+        // connection.
         let mysql = unsafe {
             (services().clone_protocol.connect)(
                 thd::as_ptr(thd),
@@ -109,7 +112,8 @@ impl Connection {
         }
     }
 
-    /// Sends the command `code` with `payload`. `set_active` makes it fail with 1317 when `thd` is killed.
+    /// Sends the command `code` with `payload`. `set_active` makes it fail with 1317 when `thd` is
+    /// killed.
     ///
     /// After one network error all calls return it without raising it again.
     pub(crate) fn send_command(
@@ -119,7 +123,8 @@ impl Connection {
         code: u8,
         payload: &[u8],
     ) -> Result<(), u32> {
-        // SAFETY: a living session and connection; the method only reads the payload (net_write_command).
+        // SAFETY: a living session and connection; the method only reads the payload
+        // (net_write_command).
         check(unsafe {
             (services().clone_protocol.send_command)(
                 thd.as_ptr(),
@@ -132,7 +137,8 @@ impl Connection {
         })
     }
 
-    /// Waits for a packet, for each read of the socket at most `timeout` seconds (at least 30; 0 means as configured).
+    /// Waits for a packet, for each read of the socket at most `timeout` seconds (at least 30; 0
+    /// means as configured).
     pub(crate) fn receive(
         &mut self,
         thd: Thd<'_>,
@@ -154,8 +160,8 @@ impl Connection {
                 &raw mut network_len,
             )
         })?;
-        // SAFETY: on success the packet lies in the connection's buffer and nobody else touches it before the next call
-        // on this connection, which needs the borrow to have ended.
+        // SAFETY: on success the packet lies in the connection's buffer and nobody else touches it
+        // before the next call on this connection, which needs the borrow to have ended.
         let data = unsafe { slice::from_raw_parts_mut(data, length) };
         Ok(Packet { data, network_len })
     }
@@ -166,18 +172,20 @@ impl Connection {
         (self.socket >= 0).then(|| unsafe { BorrowedFd::borrow_raw(self.socket) })
     }
 
-    /// The socket, if it has neither TLS nor compression: then packets can be read from it past the client library. Nothing may
-    /// be under way, in the library's buffer or on the network.
+    /// The socket, if it has neither TLS nor compression: then packets can be read from it past the
+    /// client library. Nothing may be under way, in the library's buffer or on the network.
     ///
-    /// That there is no TLS is read in the library's own structures, of which only the first fields are known. They are believed
-    /// if they name the socket that mysqld named.
+    /// That there is no TLS is read in the library's own structures, of which only the first fields
+    /// are known. They are believed if they name the socket that mysqld named.
     pub(crate) fn plain_socket(&self) -> Option<BorrowedFd<'_>> {
         if self._compression.is_some() || self.socket < 0 {
             return None;
         }
-        // SAFETY: a `MYSQL` begins with its `NET`, in every release; it lives as long as the connection.
+        // SAFETY: a `MYSQL` begins with its `NET`, in every release; it lives as long as the
+        // connection.
         let net = unsafe { self.mysql.cast::<NetHead>().as_ref() };
-        // SAFETY: a `NET` begins with the address of its `Vio`, NULL only when the connection is closed.
+        // SAFETY: a `NET` begins with the address of its `Vio`, NULL only when the connection is
+        // closed.
         let vio = unsafe { net.vio.as_ref() }?;
         let is_known = net.fd == self.socket && vio.socket == self.socket;
         if !is_known || !matches!(vio.kind, VIO_TYPE_TCPIP | VIO_TYPE_SOCKET) {
@@ -186,8 +194,8 @@ impl Connection {
         self.socket()
     }
 
-    /// Kills the session of `other` at the donor, through this connection, which has left clone mode (COM_EXIT). The
-    /// error is that of a query, which is not raised.
+    /// Kills the session of `other` at the donor, through this connection, which has left clone
+    /// mode (COM_EXIT). The error is that of a query, which is not raised.
     pub(crate) fn kill(&mut self, other: &Connection) -> Result<(), u32> {
         // SAFETY: two living connections; of the other only its id is read.
         check(unsafe {
@@ -195,8 +203,8 @@ impl Connection {
         })
     }
 
-    /// Ends the connection: a `fatal` end closes the socket, the other first makes the donor leave clone mode.
-    /// `clear_error` clears the error of the session that the connection was made with.
+    /// Ends the connection: a `fatal` end closes the socket, the other first makes the donor leave
+    /// clone mode. `clear_error` clears the error of the session that the connection was made with.
     pub(crate) fn disconnect(mut self, fatal: bool, clear_error: bool) {
         self.close(fatal, clear_error);
     }
@@ -223,7 +231,8 @@ impl Drop for Connection {
     }
 }
 
-/// The first fields of `include/mysql_com.h:NET`, which is part of the client library's public interface.
+/// The first fields of `include/mysql_com.h:NET`, which is part of the client library's public
+/// interface.
 #[repr(C)]
 struct NetHead {
     vio: *const VioHead,

@@ -11,6 +11,7 @@ use super::symbols::symbols;
 pub(crate) fn debug_keyword(keyword: &str) -> bool {
     let Some(db_keyword) = symbols().and_then(|symbols| symbols.db_keyword) else { return false };
     let Ok(keyword) = CString::new(keyword) else { return false };
-    // SAFETY: NULL for this thread's state, a terminated keyword, and strict: only keywords that were named.
+    // SAFETY: NULL for this thread's state, a terminated keyword, and strict: only keywords that
+    // were named.
     unsafe { db_keyword(ptr::null_mut(), keyword.as_ptr(), 1) != 0 }
 }

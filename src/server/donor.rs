@@ -23,14 +23,15 @@ impl<'s> DonorConnection<'s> {
     /// The connection of `thd`.
     ///
     /// # Safety
-    /// `thd` and `socket` are those that `Mysql_clone::clone_server` was called with, and this is the only `DonorConnection` of
-    /// them.
+    /// `thd` and `socket` are those that `Mysql_clone::clone_server` was called with, and this is
+    /// the only `DonorConnection` of them.
     pub(crate) unsafe fn new(thd: Thd<'s>, socket: abi::MYSQL_SOCKET) -> Self {
         Self { thd, socket, is_plain: None }
     }
 
-    /// The socket, if what is written to it is what the recipient reads. Everything that was sent has left mysqld's buffers by
-    /// then, because each packet is flushed (`clone_protocol_service.cc:mysql_clone_send_response`).
+    /// The socket, if what is written to it is what the recipient reads. Everything that was sent
+    /// has left mysqld's buffers by then, because each packet is flushed
+    /// (`clone_protocol_service.cc:mysql_clone_send_response`).
     pub(crate) fn plain_socket(&mut self) -> Option<BorrowedFd<'_>> {
         let thd = self.thd;
         let is_plain = *self.is_plain.get_or_insert_with(|| {
@@ -43,7 +44,8 @@ impl<'s> DonorConnection<'s> {
         Some(unsafe { BorrowedFd::borrow_raw(self.socket.fd) })
     }
 
-    /// Waits for a command, at least 8 hours: its code and its payload, which lies in the connection's buffer.
+    /// Waits for a command, at least 8 hours: its code and its payload, which lies in the
+    /// connection's buffer.
     ///
     /// After one network error all calls return it without raising it again.
     pub(crate) fn next_command(&mut self) -> Result<(u8, &[u8]), u32> {
@@ -70,7 +72,8 @@ impl<'s> DonorConnection<'s> {
 
     /// Sends a packet. `secure` raises 3872 when the connection has no TLS.
     pub(crate) fn send_response(&mut self, secure: bool, packet: &[u8]) -> Result<(), u32> {
-        // SAFETY: a living session with a client connection; the method only reads the packet (my_net_write).
+        // SAFETY: a living session with a client connection; the method only reads the packet
+        // (my_net_write).
         check(unsafe {
             (services().clone_protocol.send_response)(
                 self.thd.as_ptr(),
@@ -81,8 +84,8 @@ impl<'s> DonorConnection<'s> {
         })
     }
 
-    /// Sends the error of the session as the response `code`, and clears it. A `fatal` error, or one after a network
-    /// error, is not sent: the socket is shut down and the error returned.
+    /// Sends the error of the session as the response `code`, and clears it. A `fatal` error, or
+    /// one after a network error, is not sent: the socket is shut down and the error returned.
     pub(crate) fn send_error(&mut self, code: u8, fatal: bool) -> Result<(), u32> {
         // SAFETY: a living session with a client connection.
         check(unsafe { (services().clone_protocol.send_error)(self.thd.as_ptr(), code, fatal) })

@@ -2,9 +2,10 @@
 
 //! The clone functions of a storage engine.
 //!
-//! Locators that an engine returns are its own memory, which it writes again when another task begins and frees with the
-//! clone. They are copied here: what an engine reads from a locator that it is given, beside the identity of the clone,
-//! is the state at the time it was returned (`storage/innobase/clone/clone0clone.cc:Clone_Handle::get_locator`).
+//! Locators that an engine returns are its own memory, which it writes again when another task
+//! begins and frees with the clone. They are copied here: what an engine reads from a locator that
+//! it is given, beside the identity of the clone, is the state at the time it was returned
+//! (`storage/innobase/clone/clone0clone.cc:Clone_Handle::get_locator`).
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -39,7 +40,8 @@ pub(crate) struct HandlertonClone<'p> {
     clone_apply_end: Function<abi::clone_end_fn>,
 }
 
-/// Why [`HandlertonClone::begin`] or [`HandlertonClone::apply_begin`] is called (`sql/handler.h:Ha_clone_mode`).
+/// Why [`HandlertonClone::begin`] or [`HandlertonClone::apply_begin`] is called
+/// (`sql/handler.h:Ha_clone_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloneMode {
     /// A new clone.
@@ -52,9 +54,10 @@ pub(crate) enum CloneMode {
     Version,
 }
 
-/// Paths that InnoDB has been given. It keeps the address of a clone's directory, not a copy, from [`CloneMode::Start`]
-/// until the clone is gone, and reads it on all threads (`clone0clone.cc:Clone_Handle::m_clone_dir`). When that is, only
-/// InnoDB knows, so paths stay: one for each directory that was ever cloned to.
+/// Paths that InnoDB has been given. It keeps the address of a clone's directory, not a copy, from
+/// [`CloneMode::Start`] until the clone is gone, and reads it on all threads
+/// (`clone0clone.cc:Clone_Handle::m_clone_dir`). When that is, only InnoDB knows, so paths stay:
+/// one for each directory that was ever cloned to.
 static DIRECTORIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
 /// The address of `path` among [`DIRECTORIES`].
@@ -100,8 +103,8 @@ impl<'p> HandlertonClone<'p> {
         self.handlerton
     }
 
-    /// Donor: begins a clone, or a task of one. `locator` is the recipient's version locator for a remote clone, `None`
-    /// for a local one, the running clone's for the other modes.
+    /// Donor: begins a clone, or a task of one. `locator` is the recipient's version locator for a
+    /// remote clone, `None` for a local one, the running clone's for the other modes.
     pub(crate) fn begin(
         &self,
         thd: Thd<'_>,
@@ -136,7 +139,8 @@ impl<'p> HandlertonClone<'p> {
     ) -> Result<(), u32> {
         let locator = Locator::of(Some(locator));
         let callback = callback.for_engine(self.handlerton.as_ptr());
-        // SAFETY: a living engine and session, a locator, and a callback object that lives until the call returns.
+        // SAFETY: a living engine and session, a locator, and a callback object that lives until
+        // the call returns.
         check(unsafe {
             (self.clone_copy)(
                 self.handlerton.as_ptr(),
@@ -149,7 +153,8 @@ impl<'p> HandlertonClone<'p> {
         })
     }
 
-    /// Donor: hands over what the recipient acknowledges, or its error, after which all tasks of the clone end with it.
+    /// Donor: hands over what the recipient acknowledges, or its error, after which all tasks of
+    /// the clone end with it.
     pub(crate) fn ack(
         &self,
         thd: Thd<'_>,
@@ -161,7 +166,8 @@ impl<'p> HandlertonClone<'p> {
         let mut nothing = NoCallbacks;
         let mut callback = CloneCallback::new(&mut nothing).descriptor(descriptor);
         let callback = callback.for_engine(self.handlerton.as_ptr());
-        // SAFETY: as in `copy`. The engine stores to the callback object even when it only takes the error.
+        // SAFETY: as in `copy`. The engine stores to the callback object even when it only takes
+        // the error.
         check(unsafe {
             (self.clone_ack)(
                 self.handlerton.as_ptr(),
@@ -175,8 +181,9 @@ impl<'p> HandlertonClone<'p> {
         })
     }
 
-    /// Donor: ends a task with its error or 0. For a master that lost its network this waits for the recipient to come
-    /// back, for as many minutes as `clone_donor_timeout_after_network_failure` says.
+    /// Donor: ends a task with its error or 0. For a master that lost its network this waits for
+    /// the recipient to come back, for as many minutes as
+    /// `clone_donor_timeout_after_network_failure` says.
     pub(crate) fn end(
         &self,
         thd: Thd<'_>,
@@ -226,8 +233,8 @@ impl<'p> HandlertonClone<'p> {
         Ok(Begun { locator: unsafe { locator.to_vec() }, task })
     }
 
-    /// Recipient: applies the descriptor of `callback`, whose `apply_file` or `apply_buffer` gives the data, and whose
-    /// `buffer` is called for acknowledgements and state changes.
+    /// Recipient: applies the descriptor of `callback`, whose `apply_file` or `apply_buffer` gives
+    /// the data, and whose `buffer` is called for acknowledgements and state changes.
     pub(crate) fn apply(
         &self,
         thd: Thd<'_>,
@@ -273,8 +280,8 @@ impl<'p> HandlertonClone<'p> {
         })
     }
 
-    /// Recipient: ends a task with its error or 0. An error of the master in a clone that replaces the server's data
-    /// rolls the files back.
+    /// Recipient: ends a task with its error or 0. An error of the master in a clone that replaces
+    /// the server's data rolls the files back.
     pub(crate) fn apply_end(
         &self,
         thd: Thd<'_>,

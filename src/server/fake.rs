@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A mysqld that is made up, for tests of what the plugin does in one that is not as it should be: symbols, a registry of
-//! services with their tables, and InnoDB's handlerton. Nothing in it does anything, except to be found.
+//! A mysqld that is made up, for tests of what the plugin does in one that is not as it should be:
+//! symbols, a registry of services with their tables, and InnoDB's handlerton. Nothing in it does
+//! anything, except to be found.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -35,7 +36,8 @@ unsafe extern "C" fn function() {}
 static INNODB: [u8; 8] = [0; 8];
 
 impl FakeServer {
-    /// A release server that says it is `version`, with the functions in `exports` besides those that all have.
+    /// A release server that says it is `version`, with the functions in `exports` besides those
+    /// that all have.
     pub(super) fn new(version: &str, clone_interface: usize, exports: &[&'static CStr]) -> Self {
         let function = function as *mut c_void;
         let mut symbols: BTreeMap<_, _> =

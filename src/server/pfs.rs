@@ -2,8 +2,9 @@
 
 //! Tables of the plugin in performance_schema.
 //!
-//! A table is a type that implements [`Table`]. Each statement that opens it gets a cursor of its own, which takes a
-//! snapshot when a scan begins; the stock plugin has one cursor for all, so that concurrent statements disturb each other.
+//! A table is a type that implements [`Table`]. Each statement that opens it gets a cursor of its
+//! own, which takes a snapshot when a scan begins; the stock plugin has one cursor for all, so that
+//! concurrent statements disturb each other.
 
 mod columns;
 mod cursor;
@@ -23,8 +24,8 @@ pub(super) use columns::Columns;
 use columns::set_columns;
 pub(crate) use table::{Snapshot, Table, Value};
 
-/// Tables that performance_schema has. Dropping this removes them, waiting for those who read them; it needs a session
-/// on the thread, which `deinit` has.
+/// Tables that performance_schema has. Dropping this removes them, waiting for those who read them;
+/// it needs a session on the thread, which `deinit` has.
 pub(crate) struct RegisteredTables {
     service: Service,
     /// mysqld keeps the addresses of the names in these as long as it has the tables.
@@ -55,7 +56,8 @@ impl Tables {
         self
     }
 
-    /// Hands the tables over, which creates them in the data dictionary. This needs a session on the thread.
+    /// Hands the tables over, which creates them in the data dictionary. This needs a session on
+    /// the thread.
     pub(crate) fn register(mut self) -> Result<RegisteredTables, LoadError> {
         if !has_session() {
             return Err(LoadError::PfsTables(1));
@@ -86,7 +88,8 @@ impl Drop for RegisteredTables {
 }
 
 fn table(service: &Service) -> &abi::s_mysql_pfs_plugin_table_v1 {
-    // SAFETY: pfs_plugin_table_v1 is the only service this module calls it with; its beginning never changed.
+    // SAFETY: pfs_plugin_table_v1 is the only service this module calls it with; its beginning
+    // never changed.
     unsafe { service.table() }
 }
 

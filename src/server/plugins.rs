@@ -159,14 +159,16 @@ pub(crate) fn is_installed(symbols: &Symbols, thd: Thd<'_>, name: &str) -> bool 
     true
 }
 
-/// Calls `visit` for each ready plugin of a type. A panic of `visit` ends the iteration and is raised.
+/// Calls `visit` for each ready plugin of a type. A panic of `visit` ends the iteration and is
+/// raised.
 fn for_each<F: FnMut(&abi::st_plugin_int)>(
     symbols: &Symbols,
     plugin_type: c_int,
     mut visit: F,
 ) -> Result<(), u32> {
     let mut visitor = Visitor { plugin_ref: symbols.plugin_ref, visit: &mut visit };
-    // SAFETY: `call` takes the visitor, which outlives the iteration. The session is only handed to `call`.
+    // SAFETY: `call` takes the visitor, which outlives the iteration. The session is only handed to
+    // `call`.
     let stopped = unsafe {
         (symbols.plugin_foreach_with_mask)(
             std::ptr::null_mut(),
@@ -203,7 +205,8 @@ unsafe extern "C" fn call<F: FnMut(&abi::st_plugin_int)>(
 
 impl PluginRef {
     /// # Safety
-    /// `plugin` is NULL or a `plugin_ref` of this kind, to a plugin that lives as long as the result is used.
+    /// `plugin` is NULL or a `plugin_ref` of this kind, to a plugin that lives as long as the
+    /// result is used.
     unsafe fn resolve<'a>(self, plugin: *mut c_void) -> Option<&'a abi::st_plugin_int> {
         let plugin = match self {
             PluginRef::Direct => plugin.cast(),

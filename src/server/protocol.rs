@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The service `clone_protocol`: sessions, the parameters that donor and recipient compare, and the methods that
-//! [`super::connection`] and [`super::donor`] talk through. Learned from
+//! The service `clone_protocol`: sessions, the parameters that donor and recipient compare, and the
+//! methods that [`super::connection`] and [`super::donor`] talk through. Learned from
 //! `sql/server_component/clone_protocol_service.cc`.
 
 use std::ptr::{self, NonNull};

@@ -13,7 +13,8 @@ use super::services::Services;
 
 const CATEGORY: &CStr = c"clone";
 
-/// The keys that performance_schema gave. 0 means not instrumented, which everything that takes a key understands.
+/// The keys that performance_schema gave. 0 means not instrumented, which everything that takes a
+/// key understands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Keys {
     /// memory/clone/data
@@ -30,7 +31,8 @@ pub(crate) struct Keys {
     pub(crate) server_statement: u32,
 }
 
-/// Where performance_schema writes the keys of memory and threads. Statics, as in every other user of the interface.
+/// Where performance_schema writes the keys of memory and threads. Statics, as in every other user
+/// of the interface.
 static MEMORY: AtomicU32 = AtomicU32::new(0);
 static LOCAL_TASK: AtomicU32 = AtomicU32::new(0);
 static CLIENT_TASK: AtomicU32 = AtomicU32::new(0);

@@ -13,8 +13,8 @@ use super::thd::has_session;
 /// `ER_INTERNAL_ERROR`, which also stands for what should not happen.
 pub(crate) const ER_INTERNAL_ERROR: u32 = 1815;
 
-/// An error of `share/messages_to_clients.txt` that the plugin raises. Formats are the English ones; the types of their arguments are the same
-/// in all languages.
+/// An error of `share/messages_to_clients.txt` that the plugin raises. Formats are the English
+/// ones; the types of their arguments are the same in all languages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Raise<'a> {
     /// 1024 "Error reading file '%-.200s' (errno: %d - %s)"
@@ -147,7 +147,8 @@ enum Arguments<'a> {
 /// mysqld's buffer for a message is this long (`ERRMSGSIZE`), so no argument can show more.
 const LONGEST_TEXT: usize = 512;
 
-/// Raises `error` in the session of this thread and returns its number. Without a session only the number is returned.
+/// Raises `error` in the session of this thread and returns its number. Without a session only the
+/// number is returned.
 pub(crate) fn raise(error: Raise<'_>) -> u32 {
     let number = error.number();
     let Some(symbols) = symbols().filter(|_| has_session()) else { return number };
@@ -155,8 +156,8 @@ pub(crate) fn raise(error: Raise<'_>) -> u32 {
     let code = c_int::try_from(number).unwrap_or(c_int::MAX);
     let text = |text: &str| cut(text, LONGEST_TEXT);
 
-    // SAFETY, for all of these calls: the types after the flags are those of the error's format, see `Raise`; texts are
-    // terminated and live until the call returns.
+    // SAFETY, for all of these calls: the types after the flags are those of the error's format,
+    // see `Raise`; texts are terminated and live until the call returns.
     match error.arguments() {
         // SAFETY: see above.
         Arguments::None => unsafe { my_error(code, 0) },

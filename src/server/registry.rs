@@ -27,7 +27,8 @@ pub(crate) struct Registry {
     program: Range<usize>,
 }
 
-// SAFETY: the registry has its own locks (`components/libminchassis/registry.cc`), and its table is constant.
+// SAFETY: the registry has its own locks (`components/libminchassis/registry.cc`), and its table is
+// constant.
 unsafe impl Send for Registry {}
 // SAFETY: as above.
 unsafe impl Sync for Registry {}
@@ -38,7 +39,8 @@ impl Registry {
         Self::from_plugin_service(plugin_registry_service.load(Ordering::Acquire))
     }
 
-    /// Takes a reference through `service`, which mysqld has written where the version of the plugin service was.
+    /// Takes a reference through `service`, which mysqld has written where the version of the
+    /// plugin service was.
     pub(super) fn from_plugin_service(
         service: *mut abi::plugin_registry_service_st,
     ) -> Result<Arc<Self>, LoadError> {
@@ -76,7 +78,8 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         if let Some(release) = self.release {
-            // SAFETY: the reference that `acquire` took; every service holds the registry, so all are released.
+            // SAFETY: the reference that `acquire` took; every service holds the registry, so all
+            // are released.
             unsafe { release(self.table.as_ptr()) };
         }
     }
@@ -89,14 +92,16 @@ pub(crate) struct Service {
     registry: Arc<Registry>,
 }
 
-// SAFETY: the table is constant. What its functions ask of their callers is for those who call them.
+// SAFETY: the table is constant. What its functions ask of their callers is for those who call
+// them.
 unsafe impl Send for Service {}
 // SAFETY: as above.
 unsafe impl Sync for Service {}
 
 impl Service {
-    /// The method in `slot`. It may be called as long as the service is held. A function that is not in the program that the
-    /// registry is in, which is mysqld, is not a method of its services.
+    /// The method in `slot`. It may be called as long as the service is held. A function that is
+    /// not in the program that the registry is in, which is mysqld, is not a method of its
+    /// services.
     ///
     /// # Safety
     /// The service has more than `slot` slots, and this one is a function of type `T`.

@@ -12,8 +12,8 @@
 //!
 //! | Known by | Facts |
 //! |---|---|
-//! | version, and checked by probes | slots, the place of `clone_interface`: [`Layout`], [`KNOWN`] |
-//! | version | variables, protocol, DDL, redo files, maturity: [`has_variable`], [`Layout::release`] |
+//! | version and probes | slots, offset of `clone_interface`: [`Layout`], [`KNOWN`] |
+//! | version | variables ([`has_variable`]); protocol, DDL, redo files ([`Layout::release`]) |
 //! | whether mysqld has the service | [`STRING_COLUMNS`], [`TEXT_COLUMN`], [`STATUS_VARIABLES`] |
 //! | whether mysqld exports the function | `Option` fields of [`super::symbols::Symbols`] |
 
@@ -35,10 +35,11 @@ pub(crate) struct Layout {
     pub(crate) clone_protocol: CloneProtocolSlots,
     /// Whether threads are registered with `PSI_thread_info_v5`. Before, the record was another.
     pub(crate) thread_info_v5: bool,
-    /// Where `clone_interface` is expected in a handlerton, where that was measured. The place that is used is found by
-    /// [`super::handlerton::find_clone_interface`].
+    /// Where `clone_interface` is expected in a handlerton, where that was measured. The place that
+    /// is used is found by [`super::plugins::find_clone_interface`].
     pub(crate) clone_interface: Option<usize>,
-    /// `MYSQL_VERSION_MATURITY` of the server's build, which no variable tells: what a donor of 9.7 says of itself.
+    /// `MYSQL_VERSION_MATURITY` of the server's build, which no variable tells: what a donor of 9.7
+    /// says of itself.
     pub(crate) maturity: &'static str,
     /// What has to do with clones, rather than with the server's interfaces.
     pub(crate) release: ReleaseFacts,
@@ -75,7 +76,8 @@ impl Layout {
     }
 }
 
-/// WL#14035: the clone is told of each file that DDL changes. Before, a donor has to hold the backup lock.
+/// WL#14035: the clone is told of each file that DDL changes. Before, a donor has to hold the
+/// backup lock.
 const CONCURRENT_DDL: Release = Release::new(8, 0, 27);
 
 /// WL#12527: the redo log is as many files as it takes, in a directory of its own.
@@ -98,7 +100,8 @@ fn release_facts(release: Release) -> ReleaseFacts {
     ReleaseFacts {
         protocol: match release {
             release if release >= Release::new(9, 7, 0) => Version::V4,
-            // V3 is for this variable. Whether the stock plugin spoke V2 before is not known, and does not matter.
+            // V3 is for this variable. Whether the stock plugin spoke V2 before is not known, and
+            // does not matter.
             release if release >= DONOR_TIMEOUT => Version::V3,
             _ => Version::V1,
         },
@@ -191,7 +194,8 @@ pub(crate) struct Probes {
     pub(crate) log_line_get_output_buffer: bool,
     /// With it came the slot `line_set_flag`, before `message`.
     pub(crate) log_line_set_flag: bool,
-    /// With its four arguments came the slot `mysql_clone_validate_version`; the mangled name tells how many they are.
+    /// With its four arguments came the slot `mysql_clone_validate_version`; the mangled name tells
+    /// how many they are.
     pub(crate) are_versions_clone_compatible: bool,
 }
 
@@ -229,9 +233,10 @@ struct Known {
 /// Patch number of a row that holds for all later patches of a series.
 const ANY: u16 = u16::MAX;
 
-/// Sources: the servers themselves, where the last column says "run"; headers of 8.0.21 (a fork), 8.0.27 (Percona), 8.0.40,
-/// 8.1.0 and 8.4.3 (forks), 9.7.4; member lists at dev.mysql.com/doc/dev/mysql-server for 8.0.37 to 8.0.45, 8.3.0, 8.4.1 to
-/// 8.4.10, 9.0.1, 9.1.0, 9.3.0 and 9.7.0.
+/// Sources: the servers themselves, where the last column says "run"; headers of 8.0.21 (a fork),
+/// 8.0.27 (Percona), 8.0.40, 8.1.0 and 8.4.3 (forks), 9.7.4; member lists at
+/// dev.mysql.com/doc/dev/mysql-server for 8.0.37 to 8.0.45, 8.3.0, 8.4.1 to 8.4.10, 9.0.1, 9.1.0,
+/// 9.3.0 and 9.7.0.
 #[rustfmt::skip]
 const KNOWN: &[Known] = &[
     // The first release with CLONE. Between those that were run or read, only the probes know.

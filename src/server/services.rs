@@ -15,7 +15,8 @@ use super::status::StatusReader;
 use super::symbols::{self, LookUp, Symbols};
 use super::version::ServerVersion;
 
-/// All that the plugin calls, and what is known of the server that it calls. Dropping it releases the services.
+/// All that the plugin calls, and what is known of the server that it calls. Dropping it releases
+/// the services.
 pub(crate) struct Services {
     pub(crate) version: ServerVersion,
     pub(crate) layout: Layout,
@@ -94,8 +95,8 @@ impl Services {
 
 static SERVICES: RwLock<Option<Arc<Services>>> = RwLock::new(None);
 
-/// Makes `services` what [`services`] returns, on all threads. A server that is not quite the one that its version says,
-/// such as a vendor's, is mentioned in the error log.
+/// Makes `services` what [`services`] returns, on all threads. A server that is not quite the one
+/// that its version says, such as a vendor's, is mentioned in the error log.
 pub(crate) fn install(services: Services) {
     error_log::start(Arc::clone(&services.log));
     log::info!(target: error_log::CLIENT, "{}", services.facts());
@@ -119,7 +120,8 @@ pub(crate) fn try_services() -> Option<Arc<Services>> {
 /// The services.
 ///
 /// # Panics
-/// Before [`install`] and after [`uninstall`]. mysqld calls nothing of the plugin but `init` and `deinit` then.
+/// Before [`install`] and after [`uninstall`]. mysqld calls nothing of the plugin but `init` and
+/// `deinit` then.
 pub(crate) fn services() -> Arc<Services> {
     try_services().expect("mysqld calls the plugin only between init and deinit")
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `shim.cc` in Rust's types: the methods of `clone_protocol` that take `std::string` or `std::vector`.
+//! `shim.cc` in Rust's types: the methods of `clone_protocol` that take `std::string` or
+//! `std::vector`.
 
 use std::ffi::c_int;
 use std::ffi::c_void;
@@ -18,7 +19,8 @@ pub(super) type Method = Function<abi::clone_shim_method>;
 /// `method` is `mysql_clone_get_charsets`.
 pub(super) unsafe fn get_charsets(method: Method, thd: Thd<'_>) -> Result<Vec<String>, u32> {
     let mut names = Vec::new();
-    // SAFETY: the method by the caller's promise; `collect` takes the vector, which outlives the call.
+    // SAFETY: the method by the caller's promise; `collect` takes the vector, which outlives the
+    // call.
     let code = unsafe {
         abi::clone_shim_get_charsets(
             Some(method),
@@ -54,7 +56,8 @@ pub(super) unsafe fn get_configs(
     let names: Vec<_> = names.iter().map(|name| text(name)).collect();
     let mut values = Vec::new();
     let context = (&raw mut values).cast();
-    // SAFETY: the method by the caller's promise; a slice and its length; `collect` takes the vector.
+    // SAFETY: the method by the caller's promise; a slice and its length; `collect` takes the
+    // vector.
     let code = unsafe {
         abi::clone_shim_get_configs(
             Some(method),

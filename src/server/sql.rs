@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! SQL statements that the plugin itself runs, in sessions without a connection (`sql/srv_session.cc`).
+//! SQL statements that the plugin itself runs, in sessions without a connection
+//! (`sql/srv_session.cc`).
 //!
-//! They run on any thread of mysqld that has a session of its own, which is put aside meanwhile. Not every server needs them, so a
-//! function that is missing is an error here, and not when the plugin is loaded.
+//! They run on any thread of mysqld that has a session of its own, which is put aside meanwhile.
+//! Not every server needs them, so a function that is missing is an error here, and not when the
+//! plugin is loaded.
 
 use std::ffi::CStr;
 use std::ffi::c_char;
@@ -39,7 +41,8 @@ impl fmt::Display for SqlError {
 /// The rows of a result; NULL is `None`.
 pub(crate) type Rows = Vec<Vec<Option<String>>>;
 
-/// A session without a connection, which may do everything. It ends with this object, and with it its locks.
+/// A session without a connection, which may do everything. It ends with this object, and with it
+/// its locks.
 pub(crate) struct SqlSession {
     session: NonNull<abi::Srv_session>,
     functions: Functions,
@@ -50,7 +53,8 @@ pub(crate) struct SqlSession {
 unsafe impl Send for SqlSession {}
 
 impl SqlSession {
-    /// Opens a session. To be called on a thread of mysqld, and counts as a connection (`max_connections`).
+    /// Opens a session. To be called on a thread of mysqld, and counts as a connection
+    /// (`max_connections`).
     pub(crate) fn open() -> Result<Self, SqlError> {
         let functions = Functions::find().ok_or_else(|| SqlError {
             number: super::raise::ER_INTERNAL_ERROR,
@@ -58,7 +62,8 @@ impl SqlSession {
         })?;
         let mut failure = Outcome::default();
         let on_error: Function<abi::srv_session_error_cb> = on_session_error;
-        // SAFETY: on a thread of mysqld; the outcome lives until the call returns, and no statement fails outside of `run`.
+        // SAFETY: on a thread of mysqld; the outcome lives until the call returns, and no statement
+        // fails outside of `run`.
         let session = unsafe { (functions.open)(Some(on_error), (&raw mut failure).cast()) };
         let session = NonNull::new(session);
         let session = session.ok_or_else(|| failure.into_error("Opening a session"))?;
@@ -81,7 +86,8 @@ impl SqlSession {
             length: c_uint::try_from(statement.len()).unwrap_or(0),
             rest: [ptr::null_mut(); 14],
         };
-        // SAFETY: a living session that no other thread uses; statement, functions and outcome live until the call returns.
+        // SAFETY: a living session that no other thread uses; statement, functions and outcome live
+        // until the call returns.
         let code = unsafe {
             (self.functions.run)(
                 self.session.as_ptr(),
@@ -197,12 +203,14 @@ static CALLBACKS: abi::st_command_service_cbs = abi::st_command_service_cbs {
     connection_alive: None,
 };
 
-/// Runs `note` on the outcome that a callback was given; 1 after a panic, which makes mysqld abort the statement.
+/// Runs `note` on the outcome that a callback was given; 1 after a panic, which makes mysqld abort
+/// the statement.
 ///
 /// # Safety
 /// `outcome` is what [`SqlSession`] handed to mysqld for a call that has not returned.
 unsafe fn with(outcome: *mut c_void, note: impl FnOnce(&mut Outcome)) -> c_int {
-    // SAFETY: by the caller's promise; mysqld calls back on the thread of the call, one callback at a time.
+    // SAFETY: by the caller's promise; mysqld calls back on the thread of the call, one callback at
+    // a time.
     let Some(outcome) = (unsafe { outcome.cast::<Outcome>().as_mut() }) else { return 1 };
     guard_or(1, || {
         note(outcome);

@@ -12,11 +12,13 @@ use super::registry::{Registry, Service};
 use super::releases::STATUS_VARIABLES;
 use super::thd::Thd;
 
-/// `include/mysql/components/services/mysql_status_variable_reader.h:mysql_status_variable_string`, slot 0. False is success.
+/// `include/mysql/components/services/mysql_status_variable_reader.h:mysql_status_variable_string`,
+/// slot 0. False is success.
 type GetFn = Option<unsafe extern "C" fn(*mut THD, *const c_char, bool, *mut *mut c_void) -> bool>;
 /// `include/mysql/components/services/mysql_string.h:mysql_string_factory`, slot 1.
 type DestroyFn = Option<unsafe extern "C" fn(*mut c_void)>;
-/// `mysql_string.h:mysql_string_converter`, slot 1: to a buffer of so many bytes, in this character set. False is success.
+/// `mysql_string.h:mysql_string_converter`, slot 1: to a buffer of so many bytes, in this character
+/// set. False is success.
 type ConvertFn = Option<unsafe extern "C" fn(*mut c_void, *mut c_char, u64, *const c_char) -> bool>;
 
 /// The methods.
@@ -35,7 +37,8 @@ impl StatusReader {
         let status = registry.service(status).ok()?;
         let factory = registry.service(factory).ok()?;
         let converter = registry.service(converter).ok()?;
-        // SAFETY: the slots and types of the headers named above, which have been the same since the services exist.
+        // SAFETY: the slots and types of the headers named above, which have been the same since
+        // the services exist.
         let (get, destroy, convert) = unsafe {
             (
                 status.method::<GetFn>(0).ok()?,
@@ -56,7 +59,8 @@ impl StatusReader {
         }
         let mut text = [0_u8; 256];
         let charset = c"utf8mb4";
-        // SAFETY: a handle that the service gave, and a buffer of more bytes than are named, so that a NUL is left at its end.
+        // SAFETY: a handle that the service gave, and a buffer of more bytes than are named, so
+        // that a NUL is left at its end.
         let not_converted = failed
             || unsafe {
                 (self.convert)(

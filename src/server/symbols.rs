@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! mysqld's functions and variables, found with `dlsym` so that tests and tools link without mysqld, and so that a
-//! missing one is a message. Names are the mangled ones of GCC and Clang (Itanium C++ ABI).
+//! mysqld's functions and variables, found with `dlsym` so that tests and tools link without
+//! mysqld, and so that a missing one is a message. Names are the mangled ones of GCC and Clang
+//! (Itanium C++ ABI).
 
 use std::ffi::CStr;
 use std::ffi::c_char;
@@ -50,7 +51,8 @@ unsafe impl Send for Symbols {}
 // SAFETY: as above.
 unsafe impl Sync for Symbols {}
 
-/// `sql/sql_plugin_ref.h:plugin_ref`. Which of the two it is shows in the mangled names of the functions that take one.
+/// `sql/sql_plugin_ref.h:plugin_ref`. Which of the two it is shows in the mangled names of the
+/// functions that take one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PluginRef {
     /// `st_plugin_int *`, in release servers.
@@ -79,7 +81,8 @@ impl Symbols {
 
     /// The version mysqld says it has.
     pub(crate) fn server_version(&self) -> Result<ServerVersion, LoadError> {
-        // SAFETY: `sql/mysqld.h:server_version`, a terminated text that mysqld writes before it loads any plugin.
+        // SAFETY: `sql/mysqld.h:server_version`, a terminated text that mysqld writes before it
+        // loads any plugin.
         let text = unsafe { CStr::from_ptr(self.server_version.as_ptr()) }.to_string_lossy();
         text.parse().map_err(|_| LoadError::UnreadableVersion(text.into_owned()))
     }
@@ -97,7 +100,8 @@ impl Symbols {
             false => PluginRef::Indirect,
         };
         let (foreach, unlock) = names::with_plugin_ref(plugin_ref);
-        // SAFETY: by the caller's promise. Each name is mangled from, or declared in C as, the type of the field that it goes to.
+        // SAFETY: by the caller's promise. Each name is mangled from, or declared in C as, the type
+        // of the field that it goes to.
         unsafe {
             Ok(Self {
                 my_error: function::<abi::my_error_fn>(look_up, names::MY_ERROR)?,
@@ -173,7 +177,8 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, search: *mut
     1
 }
 
-/// The version of the server that this library was loaded into, before anything else is known of it. `None` outside mysqld.
+/// The version of the server that this library was loaded into, before anything else is known of
+/// it. `None` outside mysqld.
 pub(crate) fn release() -> Option<Release> {
     Some(version_text()?.to_str().ok()?.parse::<ServerVersion>().ok()?.release)
 }
@@ -201,7 +206,8 @@ unsafe fn function<T: Nullable>(
 }
 
 /// # Safety
-/// The symbol is a variable that a `T` can stand for, and mysqld writes it without races that matter.
+/// The symbol is a variable that a `T` can stand for, and mysqld writes it without races that
+/// matter.
 unsafe fn variable<T>(look_up: LookUp<'_>, name: &'static CStr) -> Result<&'static T, LoadError> {
     let address: NonNull<T> = address(look_up, name)?.cast();
     // SAFETY: by the caller's promise; mysqld is never unmapped.

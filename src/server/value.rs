@@ -16,8 +16,8 @@ use super::abi;
 pub(crate) static thd_alloc_service: AtomicPtr<abi::thd_alloc_service_st> =
     AtomicPtr::new(ptr::without_provenance_mut(abi::PLUGIN_SERVICE_VERSION as usize));
 
-/// The text of a value, as a C string that lives until the statement of `thd` ends; NULL for SQL's NULL, and when there is
-/// no memory.
+/// The text of a value, as a C string that lives until the statement of `thd` ends; NULL for SQL's
+/// NULL, and when there is no memory.
 ///
 /// # Safety
 /// mysqld gave both to the check function of a variable, which has not returned.

@@ -99,7 +99,8 @@ pub struct st_mysql_value {
     pub(crate) value_type: ::core::option::Option<
         unsafe extern "C" fn(value: *mut st_mysql_value) -> ::core::ffi::c_int,
     >,
-    /// *length is the size of buffer on entry and the length on return; the result may or may not be buffer.
+    /**length is the size of buffer on entry and the length on return; the result may or may not be
+buffer.*/
     pub(crate) val_str: ::core::option::Option<
         unsafe extern "C" fn(
             value: *mut st_mysql_value,
@@ -143,7 +144,7 @@ const _: () = {
         "Offset of field: st_mysql_value::is_unsigned",
     ][::core::mem::offset_of!(st_mysql_value, is_unsigned) - 32usize];
 };
-/// Decides about a value before it is assigned; what it stores at save goes to the update function.
+///Decides about a value before it is assigned; what it stores at save goes to the update function.
 pub type mysql_var_check_func = ::core::option::Option<
     unsafe extern "C" fn(
         thd: *mut THD,
@@ -359,7 +360,8 @@ const _: () = {
         "Offset of field: MYSQL_SOCKET::m_psi",
     ][::core::mem::offset_of!(MYSQL_SOCKET, m_psi) - 8usize];
 };
-/// st_mysql_plugin::info of a clone plugin. All three return 0 or the number of an error that is already raised.
+/**st_mysql_plugin::info of a clone plugin. All three return 0 or the number of an error that is
+already raised.*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct Mysql_clone {
@@ -477,7 +479,8 @@ const _: () = {
         "Offset of field: st_plugin_int::data",
     ][::core::mem::offset_of!(st_plugin_int, data) - 40usize];
 };
-/// Called for each plugin; true ends the iteration. In a debug server plugin_ref is a pointer to the st_plugin_int's address.
+/**Called for each plugin; true ends the iteration. In a debug server plugin_ref is a pointer to the
+st_plugin_int's address.*/
 pub type plugin_foreach_func = ::core::option::Option<
     unsafe extern "C" fn(
         thd: *mut THD,
@@ -575,7 +578,8 @@ unsafe extern "C" {
         donor_lts: bool,
     ) -> ::core::ffi::c_int;
 }
-/// A storage engine; only its beginning. Where clone_interface lies differs by version, see src/server/handlerton.rs.
+/**A storage engine; only its beginning. Where clone_interface lies differs by version, see
+src/server/handlerton.rs.*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct handlerton {
@@ -800,7 +804,8 @@ const _: () = {
         "Offset of field: Ha_clone_cbk_vtable::deleting_destructor",
     ][::core::mem::offset_of!(Ha_clone_cbk_vtable, deleting_destructor) - 40usize];
 };
-/// The callback object. The engine reads and writes the fields by inlined code, so their places are part of the interface.
+/**The callback object. The engine reads and writes the fields by inlined code, so their places are
+part of the interface.*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct Ha_clone_cbk {
@@ -1149,7 +1154,8 @@ const _: () = {
     ][::core::mem::offset_of!(s_mysql_pfs_plugin_column_bigint_v1, set_unsigned)
         - 8usize];
 };
-/// pfs_plugin_column_string_v1, as in 8.0.19 to 8.0.28; its beginning. A text of length 0 becomes NULL.
+/**pfs_plugin_column_string_v1, as in 8.0.19 to 8.0.28; its beginning. A text of length 0 becomes
+NULL.*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct s_mysql_pfs_plugin_column_string_v1 {
@@ -1361,7 +1367,8 @@ const _: () = {
         "Offset of field: plugin_registry_service_st::release",
     ][::core::mem::offset_of!(plugin_registry_service_st, release) - 8usize];
 };
-/// include/mysql/service_my_plugin_log.h. plugin points to the st_plugin_int's address; level is MY_ERROR_LEVEL and so on.
+/**include/mysql/service_my_plugin_log.h. plugin points to the st_plugin_int's address; level is
+MY_ERROR_LEVEL and so on.*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct my_plugin_log_service {
@@ -1386,7 +1393,8 @@ const _: () = {
         "Offset of field: my_plugin_log_service::my_plugin_log_message",
     ][::core::mem::offset_of!(my_plugin_log_service, my_plugin_log_message) - 0usize];
 };
-/// include/mysql/service_thd_alloc.h; its beginning. What it gives lives until the statement of thd ends.
+/**include/mysql/service_thd_alloc.h; its beginning. What it gives lives until the statement of thd
+ends.*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct thd_alloc_service_st {
@@ -1431,7 +1439,8 @@ const _: () = {
         "Offset of field: thd_alloc_service_st::thd_strmake_func",
     ][::core::mem::offset_of!(thd_alloc_service_st, thd_strmake_func) - 24usize];
 };
-/// The method message of log_builtins; its slot depends on the version. Pairs of item type and value follow log_type.
+/**The method message of log_builtins; its slot depends on the version. Pairs of item type and value
+follow log_type.*/
 pub type log_builtins_message_fn = ::core::option::Option<
     unsafe extern "C" fn(log_type: ::core::ffi::c_int, ...) -> ::core::ffi::c_int,
 >;
@@ -1470,8 +1479,9 @@ const _: () = {
 pub struct MYSQL {
     _unused: [u8; 0],
 }
-/**include/mysql_com_server.h. When compression is on it must live as long as the connection, and mysqld keeps the
-state of the compression in it. The tail is reserve: vendors have members after compress_ctx.*/
+/**include/mysql_com_server.h. When compression is on it must live as long as the connection, and
+mysqld keeps the state of the compression in it. The tail is reserve: vendors have members after
+compress_ctx.*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct NET_SERVER {
@@ -1955,7 +1965,8 @@ const _: () = {
         "Offset of field: COM_DATA::rest",
     ][::core::mem::offset_of!(COM_DATA, rest) - 16usize];
 };
-/// What a statement calls; any but field_metadata may be NULL. With CS_TEXT_REPRESENTATION all values come as strings, or as NULL.
+/**What a statement calls; any but field_metadata may be NULL. With CS_TEXT_REPRESENTATION all values
+come as strings, or as NULL.*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct st_command_service_cbs {
@@ -2148,7 +2159,8 @@ const _: () = {
         "Offset of field: st_command_service_cbs::connection_alive",
     ][::core::mem::offset_of!(st_command_service_cbs, connection_alive) - 152usize];
 };
-/// 0 when the statement was run, even if it failed: that is what handle_error says. NULL keeps the session's charset, utf8mb3.
+/**0 when the statement was run, even if it failed: that is what handle_error says. NULL keeps the
+session's charset, utf8mb3.*/
 pub type command_service_run_command_fn = ::core::option::Option<
     unsafe extern "C" fn(
         session: *mut Srv_session,
@@ -2168,14 +2180,15 @@ pub type clone_add_log_fn = ::core::option::Option<
         size: u64,
     ),
 >;
-/**A live database. All functions return 0 or the number of a MySQL error that they have raised (in a server) or simply
-mean (elsewhere).*/
+/**A live database. All functions return 0 or the number of a MySQL error that they have raised (in a
+server) or simply mean (elsewhere).*/
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct clone_database {
     /// The directory of the data files. Snapshots are made in it.
     pub(crate) directory: *const ::core::ffi::c_char,
-    /// The directory of the live write-ahead logs; NULL for the same. Logs are the files whose names end with ".log".
+    /**The directory of the live write-ahead logs; NULL for the same. Logs are the files whose names
+end with ".log".*/
     pub(crate) wal_directory: *const ::core::ffi::c_char,
     /// Not 0: old logs are written over instead of removed.
     pub(crate) recycles_logs: ::core::ffi::c_int,
@@ -2192,7 +2205,8 @@ pub struct clone_database {
     pub(crate) disconnect: ::core::option::Option<
         unsafe extern "C" fn(connection: *mut ::core::ffi::c_void),
     >,
-    /// Makes a consistent snapshot in `directory`, which does not exist: hard links, or copies of what may change.
+    /**Makes a consistent snapshot in `directory`, which does not exist: hard links, or copies of what
+may change.*/
     pub(crate) create_checkpoint: ::core::option::Option<
         unsafe extern "C" fn(
             connection: *mut ::core::ffi::c_void,
@@ -2213,9 +2227,9 @@ pub struct clone_database {
     pub(crate) enable_file_deletions: ::core::option::Option<
         unsafe extern "C" fn(connection: *mut ::core::ffi::c_void) -> ::core::ffi::c_int,
     >,
-    /**Names the live logs, all at one moment: with the last snapshot they make the database at that moment, which is what
-the clone will be. Each is to end with a whole record, flushed to the file. *sequence may be set to the number of the
-last write before that moment.*/
+    /**Names the live logs, all at one moment: with the last snapshot they make the database at that
+moment, which is what the clone will be. Each is to end with a whole record, flushed to the
+file. *sequence may be set to the number of the last write before that moment.*/
     pub(crate) cut: ::core::option::Option<
         unsafe extern "C" fn(
             connection: *mut ::core::ffi::c_void,
@@ -2269,12 +2283,14 @@ const _: () = {
 pub struct clone_engine {
     /// CLONE_ENGINE_VERSION.
     pub(crate) version: ::core::ffi::c_uint,
-    /// legacy_db_type of the engine, 1 to 254 and not InnoDB's; what handlerton::db_type says, and the same at the peers.
+    /**legacy_db_type of the engine, 1 to 254 and not InnoDB's; what handlerton::db_type says, and the
+same at the peers.*/
     pub(crate) db_type: ::core::ffi::c_uint,
-    /// The server's data directory, in which clones are put that replace the server's data; "." in a server.
+    /**The server's data directory, in which clones are put that replace the server's data; "." in a
+server.*/
     pub(crate) root: *const ::core::ffi::c_char,
-    /**How the directories of an incoming clone begin, below root or the directory of the clone: with ".rocksdb" these are
-".rocksdb.cloned" and ".rocksdb.wal.cloned". Begins with a dot.*/
+    /**How the directories of an incoming clone begin, below root or the directory of the clone: with
+".rocksdb" these are ".rocksdb.cloned" and ".rocksdb.wal.cloned". Begins with a dot.*/
     pub(crate) prefix: *const ::core::ffi::c_char,
     /// A file without which no clone is complete ("CURRENT"), or NULL.
     pub(crate) required_file: *const ::core::ffi::c_char,
@@ -2314,7 +2330,8 @@ const _: () = {
     ][::core::mem::offset_of!(clone_engine, database) - 40usize];
 };
 unsafe extern "C" {
-    /// Outside of a server: what says whether the session of a call was killed. NULL, the default: none is.
+    /**Outside of a server: what says whether the session of a call was killed. NULL, the default: none
+is.*/
     pub fn clone_engine_set_killed(
         killed: ::core::option::Option<
             unsafe extern "C" fn(thd: *const THD) -> ::core::ffi::c_int,

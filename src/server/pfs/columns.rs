@@ -11,7 +11,8 @@ use crate::server::load_error::LoadError;
 use crate::server::registry::{Registry, Service};
 use crate::server::releases::{STRING_COLUMNS, StringColumns, TEXT_COLUMN};
 
-/// What the cursors of all tables fill columns with. The callbacks get no other context than the cursor.
+/// What the cursors of all tables fill columns with. The callbacks get no other context than the
+/// cursor.
 static COLUMNS: RwLock<Option<Arc<Columns>>> = RwLock::new(None);
 
 pub(super) fn set_columns(columns: Option<Arc<Columns>>) {
@@ -87,7 +88,8 @@ impl Columns {
             unsafe { set(field, text.as_ptr().cast(), length) };
         };
         match value {
-            // Every type of field takes NULL this way (storage/perfschema/pfs_plugin_table.cc:set_field_uinteger_v1).
+            // Every type of field takes NULL this way
+            // (storage/perfschema/pfs_plugin_table.cc:set_field_uinteger_v1).
             // SAFETY: the field by the caller's promise.
             Value::Null => unsafe {
                 (self.integer)(field, abi::PSI_ulong { val: 0, is_null: true })

@@ -12,7 +12,8 @@ use super::table::{Snapshot, Table};
 use crate::guard::{guard, guard_or};
 use crate::server::abi;
 
-/// `m_ref_length`: the size of a position, which mysqld copies from and to [`Cursor::position`] by itself.
+/// `m_ref_length`: the size of a position, which mysqld copies from and to [`Cursor::position`] by
+/// itself.
 pub(super) const REF_LENGTH: u32 = size_of::<u32>() as u32;
 
 /// A cursor. mysqld uses it on one thread at a time.
@@ -53,7 +54,8 @@ impl Cursor {
         unsafe { handle.cast::<Self>().as_ref() }
     }
 
-    /// Takes a snapshot for a scan. To read single rows again, as after a sort, the cursor keeps the one it has.
+    /// Takes a snapshot for a scan. To read single rows again, as after a sort, the cursor keeps
+    /// the one it has.
     fn begin(&self, scan: bool) {
         let mut rows = self.rows.borrow_mut();
         if scan || rows.is_none() {
@@ -142,7 +144,8 @@ unsafe extern "C" fn read_column_value(
         let (Some(row), Some(rows)) = (cursor.row(), rows.as_ref()) else {
             return abi::HA_ERR_END_OF_FILE;
         };
-        // SAFETY: the column that mysqld is reading; that values are of its columns' types is the table's promise.
+        // SAFETY: the column that mysqld is reading; that values are of its columns' types is the
+        // table's promise.
         unsafe { cursor.columns.store(field, rows.column(row, index as usize)) };
         0
     })
