@@ -4,12 +4,12 @@
 //! have none of their own.
 //!
 //! Behind them are the engines of one [`Registry`](clone_engine::Registry). C registers databases
-//! in it ([`clone_engine_register`]), Rust any [`StorageEngine`] ([`register`]). Whoever calls is
-//! checked as far as C can be: NULL, lengths, modes. What cannot be checked is what the header asks
-//! for.
+//! in it ([`clone_engine_register`]), Rust any [`StorageEngine`] ([`register`]). Arguments are
+//! checked as far as C allows: NULL, lengths, modes. For the rest the caller has to keep to the
+//! header.
 //!
 //! The functions of the interface are `extern "C-unwind"`, as their types are: what an engine in
-//! C++ throws would be undefined behaviour in a frame of `extern "C"`. From ours nothing comes out.
+//! C++ throws would be undefined behaviour in a frame of `extern "C"`. Our functions never unwind.
 
 use std::ffi::{c_char, c_int, c_uint};
 use std::ptr;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The door that mysqld comes in by: no panic may cross into it. Every function that C calls runs
-//! its body in [`guard`] or [`guard_or`]; [`install_hook`] writes what panicked, and where, to the
-//! error log.
+//! No panic may unwind into mysqld. Every function that C calls runs its body in [`guard`] or
+//! [`guard_or`]; [`install_hook`] writes what panicked, and where, to the error log.
 
 use std::any::Any;
 use std::ffi::c_int;
@@ -26,8 +25,8 @@ pub(crate) fn guard_or<R>(on_panic: R, f: impl FnOnce() -> R) -> R {
 
 /// Runs `f`. A panic becomes the number of the error that it was raised as.
 ///
-/// What a panicking `f` leaves half done can be seen afterwards. The callers that C has do not come
-/// back to it: an engine ends its operation, and a statement fails.
+/// A panicking `f` may leave data in a half-changed state. That is acceptable: an engine ends its
+/// operation after an error, and a statement fails, so nobody uses that data again.
 pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, u32> {
     panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         let number = raise(Raise::InternalError(&format!("Clone plugin: {}", message(&*payload))));

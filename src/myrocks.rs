@@ -5,8 +5,9 @@
 //! Percona's MyRocks has no clone interface, so this plugin lends it one: the functions of
 //! [`crate::c_api`] go into the handlerton of the engine `ROCKSDB`, and behind them is a
 //! [`RocksDb`] whose database is reached with MyRocks' own variables for backups ([`database`]).
-//! That is done when a clone begins and finds them missing, because MyRocks may be installed before
-//! or after this plugin, and again; it ends with this plugin.
+//! Each clone checks at its beginning whether the functions are in the handlerton, because MyRocks
+//! may be installed, or installed again, at any time. They are taken out when this plugin is
+//! unloaded.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,8 +42,8 @@ struct Adopted {
 
 static ADOPTED: Mutex<Option<Adopted>> = Mutex::new(None);
 
-/// Gives MyRocks a clone interface, if it is there and has none. Whoever looks for engines that can
-/// clone calls this first.
+/// Gives MyRocks a clone interface, if MyRocks is installed and has none. Called before each search
+/// for engines that can clone.
 ///
 /// A MyRocks whose files cannot be found is left as it is, and mentioned in the error log.
 pub(crate) fn adopt() {
@@ -90,8 +91,9 @@ fn lend(engine: Handlerton<'_>, directories: Directories) -> Option<Adopted> {
         log::warn!(target: CLIENT, "{NAME} is not cloned: there is another engine of type {db_type}");
         return None;
     }
-    // SAFETY: nobody has seen an interface in this handlerton: who looks comes through `adopt`, one
-    // at a time. The functions stay until `let_go` has taken them out.
+    // SAFETY: this handlerton had no interface until now. All code that reads it calls `adopt`
+    // first, and `ADOPTED` lets one thread in at a time. The functions stay until `let_go` has
+    // taken them out.
     unsafe { engine.set_clone_interface(c_api::interface()) };
     log::info!(target: CLIENT, "{NAME} has no clone interface, and gets one");
     Some(Adopted { address: engine.as_ptr().addr(), db_type })

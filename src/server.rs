@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Everything that is said to mysqld. The only room with unsafe code beside [`crate::guard`].
+//! The calls of mysqld, each with the reason why it is safe. Other unsafe code is in `c_api` (calls
+//! from C), and in the declarations of `plugin`.
 //!
 //! * What mysqld is: [`version`], [`releases`] (the one table of facts that differ by version),
 //!   [`symbols`] (its functions, by `dlsym`), [`abi`] (its structures, from `include/`).
-//! * What it lends: [`services`](mod@services), [`protocol`] with [`connection`] and [`donor`],
-//!   [`status`], [`backup_lock`], [`error_log`], [`raise`](mod@raise), [`thd`], [`plugins`],
-//!   [`clone_handle`].
+//! * Services and functions: [`services`](mod@services), [`protocol`] with [`connection`] and
+//!   [`donor`], [`status`], [`backup_lock`], [`error_log`], [`raise`](mod@raise), [`thd`],
+//!   [`plugins`], [`clone_handle`].
 //! * SQL statements of our own: [`sql`].
 //! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine
 //!   calls back.

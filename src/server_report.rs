@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What can be said of a mysqld without loading into it: for those who have one that we never saw.
+//! A report about a mysqld, made without loading the plugin into it. For users of a release that we
+//! do not know.
 //!
 //! `cargo run --example server_report -- /usr/sbin/mysqld` prints it; a plugin that refuses to load
 //! writes it to the error log.

@@ -164,8 +164,8 @@ impl Callbacks for EngineCallbacks<'_> {
         let object = unsafe { &mut *self.object };
         object.m_state_estimate = bytes;
         object.m_flag = abi::CLONE_CBK_ESTIMATE;
-        // SAFETY: a function of the object's table with its object, and no data. It is news, not a
-        // question.
+        // SAFETY: a function of the object's table with its object, and no data. The result does
+        // not matter: the engine only informs.
         unsafe { buffer_cbk(self.object, ptr::null_mut(), 0) };
     }
 }

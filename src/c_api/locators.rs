@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The locators that C has been given. They are the library's memory, and C keeps addresses of them
-//! on many threads, from the first task's beginning to the last one's end.
+//! The locators that C was given. They are memory of this library. C keeps their addresses, on many
+//! threads, from the beginning of the first task to the end of the last one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;

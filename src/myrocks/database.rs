@@ -115,8 +115,8 @@ impl Connection for Session {
     }
 }
 
-/// A string literal. Backslashes may mean something or not (`NO_BACKSLASH_ESCAPES`), and so may
-/// quotes inside: hexadecimal digits mean the same in every `sql_mode`.
+/// A string literal. What backslashes and quotes mean depends on `sql_mode`. Hexadecimal digits
+/// always mean the same.
 fn quoted(text: &str) -> String {
     let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("_utf8mb4 x'{digits}'")

@@ -98,9 +98,10 @@ impl Drop for CommitBlock {
     }
 }
 
-/// What the caller and the thread tell each other. A condition variable, and no channel: a channel
-/// leaves a thread-local with a destructor in the caller's thread, which would keep this library in
-/// memory after UNINSTALL PLUGIN.
+/// What the caller and the thread tell each other. A condition variable is used instead of a
+/// channel, because a channel registers a thread-local destructor on the caller's thread. glibc
+/// keeps a library in memory as long as such a thread runs, so that UNINSTALL PLUGIN could not
+/// unmap it.
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,

@@ -2,9 +2,9 @@
 
 //! Whether a plugin's library could be loaded, without loading it.
 //!
-//! The stock recipient calls `dlopen` on the name that the donor sent, and with it every
-//! constructor in that file. Here the file is only looked at: a shared object for this machine, in
-//! the plugin directory.
+//! The stock recipient calls `dlopen` on the name that the donor sent, which runs every constructor
+//! of that file. This plugin only reads the file: a shared object for this machine, in the plugin
+//! directory.
 
 use std::fs::File;
 use std::io::Read;

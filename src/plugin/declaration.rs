@@ -63,7 +63,7 @@ pub(crate) static _mysql_plugin_declarations_: Writable<[abi::st_mysql_plugin; 3
             status_vars: null_mut(),
             system_vars: start_up::VARIABLES.as_ptr().cast(),
             reserved1: null_mut(),
-            // Who loads all plugins of the library gets it, and has it do nothing.
+            // If all plugins of the library are loaded, this one is loaded, too, but is off.
             flags: ALLOW_EARLY | abi::PLUGIN_OPT_DEFAULT_OFF as c_ulong,
         },
         END,

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Plugins that are loaded early are initialised before all storage engines, in the data directory.
-//! What this one does there is [`clone_rocksdb::Swap`]; a server whose database is neither the old
-//! nor the new one is stopped.
+//! This plugin runs [`clone_rocksdb::Swap`] there. It stops a server whose database is neither the
+//! old nor the new one.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io::Write;
@@ -158,7 +158,8 @@ pub(crate) fn serves(directory: &Path, wal_directory: &Path) -> bool {
         && is_same(wal.unwrap_or(data), wal_directory)
 }
 
-/// InnoDB has come up on its part of the clone, if there was one: what was there before may go.
+/// InnoDB has started with its part of the clone, if there was a clone. The data that the clone has
+/// replaced may be removed.
 pub(super) fn settle() {
     let swap = SWAP.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(swap) = swap {

@@ -8,8 +8,8 @@
 //! stock plugin passes the *same* object on and keeps a flag that says which half is speaking. Here
 //! each call of an engine gets an object of its own, with the descriptor that is to be applied:
 //! then no two `&mut` to one [`Callbacks`] exist, a view does not change under its reader, and its
-//! flags are about one file, not the sum of two. Nothing is lost, because a copying engine sets all
-//! fields anew before each callback and reads none of them after it
+//! flags are about one file, not the sum of two. The copying engine does not miss the changes of
+//! the object: it sets all fields before each callback and reads none of them after it
 //! (`storage/innobase/clone/clone0copy.cc`).
 
 use std::borrow::Cow;
@@ -44,8 +44,8 @@ pub(crate) trait Callbacks {
     /// (`clone0apply.cc:modify_and_write`).
     fn apply_buffer(&mut self, view: &CallbackView<'_>) -> Result<&mut [u8], u32>;
 
-    /// So many more bytes are expected, says an engine that was
-    /// [asked](CloneCallback::ask_for_estimate) to.
+    /// `bytes` more are to be expected. Only engines that were
+    /// [asked](CloneCallback::ask_for_estimate) call this.
     fn add_estimate(&mut self, bytes: u64) {
         let _ = bytes;
     }
@@ -96,8 +96,8 @@ impl<'a> CloneCallback<'a> {
         self
     }
 
-    /// Sets the size of the buffer that a block is copied with where no network is in between and
-    /// files are not cached, in bytes. InnoDB makes its blocks as large.
+    /// Sets the size of the copy buffer of a local clone with `O_DIRECT`, in bytes. InnoDB's blocks
+    /// have this size then.
     pub(crate) fn client_buffer_size(mut self, bytes: u32) -> Self {
         self.raw.m_client_buff_size = bytes;
         self

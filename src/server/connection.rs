@@ -175,8 +175,9 @@ impl Connection {
     /// The socket, if it has neither TLS nor compression: then packets can be read from it past the
     /// client library. Nothing may be under way, in the library's buffer or on the network.
     ///
-    /// That there is no TLS is read in the library's own structures, of which only the first fields
-    /// are known. They are believed if they name the socket that mysqld named.
+    /// Whether the connection has TLS is read from the client library's own structures, of which
+    /// only the first fields are known. The answer is used only if these structures name the same
+    /// socket as mysqld did.
     pub(crate) fn plain_socket(&self) -> Option<BorrowedFd<'_>> {
         if self._compression.is_some() || self.socket < 0 {
             return None;
@@ -203,8 +204,9 @@ impl Connection {
         })
     }
 
-    /// Ends the connection: a `fatal` end closes the socket, the other first makes the donor leave
-    /// clone mode. `clear_error` clears the error of the session that the connection was made with.
+    /// Ends the connection. If `fatal`, the socket is closed at once; if not, the donor is asked to
+    /// leave clone mode first. `clear_error` clears the error of the session that the connection
+    /// was made with.
     pub(crate) fn disconnect(mut self, fatal: bool, clear_error: bool) {
         self.close(fatal, clear_error);
     }

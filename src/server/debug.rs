@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What mysqld's own tests switch on in debug servers. In release servers it costs one load.
+//! The keywords that MySQL's own tests switch on in debug servers. In a release server a query
+//! costs one load from memory.
 
 use std::ffi::CString;
 use std::ptr;

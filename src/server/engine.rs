@@ -2,10 +2,10 @@
 
 //! The clone functions of a storage engine.
 //!
-//! Locators that an engine returns are its own memory, which it writes again when another task
-//! begins and frees with the clone. They are copied here: what an engine reads from a locator that
-//! it is given, beside the identity of the clone, is the state at the time it was returned
-//! (`storage/innobase/clone/clone0clone.cc:Clone_Handle::get_locator`).
+//! A locator that an engine returns is memory of the engine: it is overwritten when another task
+//! begins, and freed with the clone. So locators are copied here. That is right, because an engine
+//! reads two things from a locator: which clone it is, and the state at the time when the locator
+//! was returned (`storage/innobase/clone/clone0clone.cc:Clone_Handle::get_locator`).
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -56,8 +56,8 @@ pub(crate) enum CloneMode {
 
 /// Paths that InnoDB has been given. It keeps the address of a clone's directory, not a copy, from
 /// [`CloneMode::Start`] until the clone is gone, and reads it on all threads
-/// (`clone0clone.cc:Clone_Handle::m_clone_dir`). When that is, only InnoDB knows, so paths stay:
-/// one for each directory that was ever cloned to.
+/// (`clone0clone.cc:Clone_Handle::m_clone_dir`). Only InnoDB knows when the clone is gone. So paths
+/// are never freed: one stays for each directory that was ever cloned to.
 static DIRECTORIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
 /// The address of `path` among [`DIRECTORIES`].

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A mysqld that is made up, for tests of what the plugin does in one that is not as it should be:
-//! symbols, a registry of services with their tables, and InnoDB's handlerton. Nothing in it does
-//! anything, except to be found.
+//! An imitation of mysqld, for tests of how the plugin refuses a server that is not as it should
+//! be. It has symbols, a registry of services with their tables, and InnoDB's handlerton. Most
+//! functions can be found but not called.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

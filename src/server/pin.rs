@@ -6,8 +6,8 @@ use std::ffi::CStr;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
-/// Makes UNINSTALL PLUGIN not unmap this library any more, for the case that mysqld has kept
-/// pointers into it. Whether that worked.
+/// Keeps this library in memory after UNINSTALL PLUGIN, for the case that mysqld has kept pointers
+/// into it. Returns whether that worked.
 pub(crate) fn pin() -> bool {
     let here = pin as fn() -> bool as *const c_void;
     let mut info = MaybeUninit::<libc::Dl_info>::uninit();

@@ -13,8 +13,8 @@ use super::services::Services;
 
 const CATEGORY: &CStr = c"clone";
 
-/// The keys that performance_schema gave. 0 means not instrumented, which everything that takes a
-/// key understands.
+/// The keys that performance_schema gave. 0 means "not instrumented", and is a valid key for every
+/// function that takes one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Keys {
     /// memory/clone/data

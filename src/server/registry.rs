@@ -92,16 +92,14 @@ pub(crate) struct Service {
     registry: Arc<Registry>,
 }
 
-// SAFETY: the table is constant. What its functions ask of their callers is for those who call
-// them.
+// SAFETY: the table is constant. Each call of one of its functions has a SAFETY comment of its own.
 unsafe impl Send for Service {}
 // SAFETY: as above.
 unsafe impl Sync for Service {}
 
 impl Service {
-    /// The method in `slot`. It may be called as long as the service is held. A function that is
-    /// not in the program that the registry is in, which is mysqld, is not a method of its
-    /// services.
+    /// The method in `slot`. It may be called as long as the service is held. A method must be a
+    /// function of mysqld, the program that has the registry. Any other address is refused.
     ///
     /// # Safety
     /// The service has more than `slot` slots, and this one is a function of type `T`.

@@ -67,7 +67,8 @@ impl Services {
         plugins::engines(self.symbols, self.clone_interface)
     }
 
-    /// What was found out about this server, for those who run one that we have not seen: one line.
+    /// One line about this server for the error log. It helps when a release is reported that we do
+    /// not know.
     fn facts(&self) -> String {
         let Layout { log_message, clone_protocol, .. } = &self.layout;
         let has = |slot: Option<usize>| slot.map_or("no".to_owned(), |slot| format!("slot {slot}"));
@@ -95,8 +96,8 @@ impl Services {
 
 static SERVICES: RwLock<Option<Arc<Services>>> = RwLock::new(None);
 
-/// Makes `services` what [`services`] returns, on all threads. A server that is not quite the one
-/// that its version says, such as a vendor's, is mentioned in the error log.
+/// Makes `services` what [`services`] returns, on all threads. A warning is logged if the server
+/// differs from what is known of its version, as a vendor's may.
 pub(crate) fn install(services: Services) {
     error_log::start(Arc::clone(&services.log));
     log::info!(target: error_log::CLIENT, "{}", services.facts());

@@ -3,9 +3,9 @@
 //! SQL statements that the plugin itself runs, in sessions without a connection
 //! (`sql/srv_session.cc`).
 //!
-//! They run on any thread of mysqld that has a session of its own, which is put aside meanwhile.
-//! Not every server needs them, so a function that is missing is an error here, and not when the
-//! plugin is loaded.
+//! They run on any thread of mysqld that has a session; mysqld puts that session aside meanwhile.
+//! Only MyRocks needs them. So a missing function is an error when a statement is to be run, and
+//! not when the plugin is loaded.
 
 use std::ffi::CStr;
 use std::ffi::c_char;

@@ -51,8 +51,8 @@ unsafe impl Send for Symbols {}
 // SAFETY: as above.
 unsafe impl Sync for Symbols {}
 
-/// `sql/sql_plugin_ref.h:plugin_ref`. Which of the two it is shows in the mangled names of the
-/// functions that take one.
+/// `sql/sql_plugin_ref.h:plugin_ref`, which has two forms. The mangled names of the functions that
+/// take one tell which form a server has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PluginRef {
     /// `st_plugin_int *`, in release servers.

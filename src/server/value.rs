@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Values that SET assigns to a variable.
+//! The values that SET assigns to a variable.
 
 use std::ffi::c_char;
 use std::ffi::c_int;
