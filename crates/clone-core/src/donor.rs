@@ -6,8 +6,8 @@
 //! its auxiliary connection (ACK, EXIT). Which one this is shows by its commands.
 
 mod clones;
-mod file_channel;
 mod framer;
+mod handover;
 mod parameters;
 mod sender;
 mod way;
@@ -306,7 +306,9 @@ impl<S: DonorSession> Serving<'_, S> {
         };
         let hands_over = self.session.host().settings().file_handover;
         let packs = parameters::allows_packing(self.session);
-        self.output.agree(offer, hands_over, packs, self.link.is_plain())?;
+        let key = offer.and_then(|offer| offer.handover).filter(|_| hands_over);
+        let giver = key.and_then(|key| self.session.connect_files(key));
+        self.output.agree(offer, giver, packs, self.link.is_plain())?;
         let clone = self.clone.as_deref();
         let point = clone.filter(|_| self.is_master).and_then(|clone| clone.point.as_ref());
         if let Some(point) = point {

@@ -2,7 +2,7 @@
 
 //! Clone sessions of MySQL: the donor, the recipient and the local clone, without mysqld and without sockets.
 //!
-//! * [`session`], [`engine`], [`link`]: the traits of everything outside, by role.
+//! * [`session`], [`engine`], [`link`], [`file_channel`]: the traits of everything outside, by role.
 //! * [`donor`], [`recipient`], [`local`]: the three roles. `donor/way.rs` decides how a block leaves the
 //!   donor, `sink.rs` how a block gets into its file. `tasks` has a thread's part in each engine,
 //!   `workers` the threads of a clone.
@@ -24,6 +24,7 @@ pub mod donor;
 pub mod donor_list;
 pub mod engine;
 pub mod error;
+pub mod file_channel;
 pub mod link;
 pub mod local;
 pub mod log_target;

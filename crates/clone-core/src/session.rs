@@ -10,8 +10,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clone_protocol::HandoverKey;
+
 use crate::engine::{Cancel, ServerEngine};
 use crate::error::{Error, Result};
+use crate::file_channel::{FileGiver, FileTaker};
 use crate::link::{Donor, Link, LinkKind};
 use crate::meter::Sample;
 use crate::parameters::Parameters;
@@ -166,6 +169,13 @@ pub trait DonorSession: ServerSession + Variables {
 
     /// The engine with this `legacy_db_type`, if it can clone.
     fn engine(&self, db_type: u8) -> Option<Self::Engine>;
+
+    /// Connects to a recipient on this machine that takes open files, by its key. None if the
+    /// recipient cannot be reached: it is not where it seems to be.
+    fn connect_files(&self, key: HandoverKey) -> Option<Box<dyn FileGiver>> {
+        let giver = clone_io::FileGiver::connect(key.bytes()).ok()?;
+        Some(Box::new(giver))
+    }
 }
 
 /// A recipient's session.
@@ -176,6 +186,11 @@ pub trait RecipientSession: Session {
     /// Connects to a donor and switches the connection to COM_CLONE. `compressed` asks for the
     /// compression of the classic protocol.
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<Self::Link>;
+
+    /// Listens for open files of a donor on this machine. None if that is not possible.
+    fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {
+        Some(Box::new(clone_io::FileTaker::listen().ok()?))
+    }
 
     /// Decides about a donor, by what the donor told of itself. Nothing has been changed yet.
     ///

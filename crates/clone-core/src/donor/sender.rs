@@ -10,12 +10,13 @@ use clone_io::Packer;
 use clone_protocol::{Block, BlockForm, Offer};
 
 use super::clones::DonorClone;
-use super::file_channel::{FileChannel, HandedOver};
 use super::framer::Framer;
+use super::handover::{HandedOver, Handover};
 use super::way::{BlockFacts, Terms, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
 use crate::engine::{BlockOutput, Engine, ServerEngine, View};
 use crate::error::{Error, NetworkError, Result};
+use crate::file_channel::FileGiver;
 use crate::link::{DonorLink, TransferError};
 use crate::log_target::SERVER;
 use crate::session::{Clock, DonorSession};
@@ -28,20 +29,20 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// What a connection sends from, and what the donor agreed with the recipient.
 pub(super) struct Output {
     framer: Framer,
-    files: FileChannel,
+    files: Handover,
     terms: Terms,
 }
 
 impl Default for Output {
     fn default() -> Self {
-        Self { framer: Framer::default(), files: FileChannel::Closed, terms: Terms::default() }
+        Self { framer: Framer::default(), files: Handover::Closed, terms: Terms::default() }
     }
 }
 
 impl Output {
     /// Agrees to what the recipient offers.
     ///
-    /// `hands_over`: this donor hands over files. `packs`: this donor packs blocks. `is_plain`:
+    /// `giver`: the recipient takes open files there. `packs`: this donor packs blocks. `is_plain`:
     /// nothing else protects the bytes.
     ///
     /// # Errors
@@ -49,7 +50,7 @@ impl Output {
     pub(super) fn agree(
         &mut self,
         offer: Option<Offer>,
-        hands_over: bool,
+        giver: Option<Box<dyn FileGiver>>,
         packs: bool,
         is_plain: bool,
     ) -> Result<()> {
@@ -62,9 +63,7 @@ impl Output {
             None => None,
         };
         let packer = packer.filter(|packer| accepts(packer.form()));
-        let key = offer.and_then(|offer| offer.handover);
-        let key = key.filter(|_| hands_over && accepts(BlockForm::File));
-        self.files = FileChannel::connect(key);
+        self.files = Handover::to(giver.filter(|_| accepts(BlockForm::File)));
         self.terms = Terms {
             shares: self.files.is_open(),
             packs: packer.is_some(),
@@ -143,7 +142,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             is_secure: view.is_secure,
             may_share: terms.shares
                 && end.is_some()
-                && clone_io::may_share_blocks(file)
+                && self.output.files.may_share(file)
                 && clone_io::is_read_only(file),
             should_skip: self.output.framer.should_skip(),
         };

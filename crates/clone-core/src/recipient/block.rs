@@ -8,16 +8,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clone_io::{
-    ALIGNMENT, AlignedBuffer, CopyError, FileTaker, FileWriter, Sparse, TakenFile, Unpacker,
-    checksum,
-};
+use clone_io::{ALIGNMENT, AlignedBuffer, CopyError, FileWriter, Sparse, Unpacker, checksum};
 use clone_protocol::{Block, BlockForm, HandoverKey, Response};
 use zeroize::Zeroize;
 
 use super::answer::unexpected;
 use crate::engine::View;
 use crate::error::{Error, NetworkError, Result};
+use crate::file_channel::{FileTaker, TakenFile};
 use crate::link::Packet;
 use crate::log_target::CLIENT;
 use crate::sink::{Origin, Sink, TargetFile};
@@ -38,7 +36,7 @@ pub(super) struct BlockReceiver {
     buffer: AlignedBuffer,
     unpacker: Unpacker,
     /// The socket where a donor on this machine hands over files.
-    files: Option<FileTaker>,
+    files: Option<Box<dyn FileTaker>>,
 }
 
 /// How long to wait for a file whose block has been announced; the donor sends the file first.
@@ -65,13 +63,14 @@ enum Place<'l> {
     /// At the beginning of the receiver's buffer.
     Buffer,
     /// In a file that the donor has handed over.
-    File(TakenFile),
+    File(Box<dyn TakenFile>),
 }
 
 impl BlockReceiver {
-    /// Listens for files that the donor may hand over. None if that is not possible.
-    pub(super) fn listen_for_files(&mut self) -> Option<HandoverKey> {
-        self.files = FileTaker::listen().ok();
+    /// Takes the donor's files from there. Gives the key for the donor; none if there is no such
+    /// place.
+    pub(super) fn take_files(&mut self, files: Option<Box<dyn FileTaker>>) -> Option<HandoverKey> {
+        self.files = files;
         self.files.as_ref().and_then(|files| HandoverKey::new(files.key()))
     }
 
@@ -86,8 +85,9 @@ impl BlockReceiver {
     /// # Errors
     /// Nobody has asked for files.
     pub(super) fn try_sharing(&mut self, directory: &Path, takes_files: &AtomicBool) -> Result<()> {
-        let reason = match self.files.as_mut().ok_or_else(unexpected)?.take(HANDOVER_LIMIT) {
-            Ok(file) if clone_io::can_share_blocks(file.as_fd(), directory) => {
+        let files = self.files.as_mut().ok_or_else(unexpected)?;
+        let reason = match files.take(HANDOVER_LIMIT) {
+            Ok(file) if files.can_share(file.as_fd(), directory) => {
                 file.is_copied();
                 return Ok(());
             }
@@ -145,7 +145,7 @@ impl BlockReceiver {
     }
 
     /// The file that the donor has handed over for the block at hand.
-    fn take_file(&mut self, takes_files: &AtomicBool) -> Result<TakenFile> {
+    fn take_file(&mut self, takes_files: &AtomicBool) -> Result<Box<dyn TakenFile>> {
         let files = self.files.as_mut().ok_or_else(unexpected)?;
         files.take(HANDOVER_LIMIT).map_err(|error| {
             // The clone goes on over a new connection, where files are sent.

@@ -292,7 +292,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     fn offer(&mut self) -> Offer {
         let takes_files = self.shared.takes_files.load(Ordering::Relaxed);
         let handover = match takes_files && self.dialogue.is_within_host() {
-            true => self.receiver.listen_for_files(),
+            true => self.receiver.take_files(self.session.listen_for_files()),
             false => None,
         };
         Offer { handover, ..self.shared.offer }

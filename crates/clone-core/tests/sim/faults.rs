@@ -16,6 +16,8 @@ pub(crate) enum Event<'a> {
     Connect,
     /// A server starts a worker.
     Spawn,
+    /// A donor hands a file over.
+    HandOver,
     /// An InnoDB is about to do something.
     Engine(Step),
     /// The same of an engine that follows it.

@@ -7,6 +7,7 @@ mod commits;
 mod engine;
 mod engines;
 mod faults;
+mod files;
 mod follower;
 mod log;
 mod network;

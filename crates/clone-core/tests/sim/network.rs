@@ -16,6 +16,7 @@ use clone_protocol::Response;
 pub(crate) use links::SimLink;
 
 use super::faults::{Action, End, Event, Hook, Role, Wire};
+use super::files::Channels;
 use super::rng::Rng;
 use super::scheduler::{Key, Scheduler};
 use super::server::SimHost;
@@ -23,7 +24,9 @@ use super::session::Handle;
 
 /// All connections, and whatever interferes with them.
 pub(crate) struct Network {
-    sim: Arc<Scheduler>,
+    pub(super) sim: Arc<Scheduler>,
+    /// Open files on their way.
+    pub(crate) files: Channels,
     shape: NetworkShape,
     wires: Mutex<Wires>,
     hook: Mutex<Option<Hook>>,
@@ -37,8 +40,10 @@ pub(crate) struct NetworkShape {
     pub(crate) latency: Duration,
     /// Bytes that may be under way on a connection; one packet always may.
     pub(crate) window: usize,
-    /// Both servers are on one machine. Files are not handed over: that would be by sockets of this one.
+    /// Both servers are on one machine.
     pub(crate) is_within_host: bool,
+    /// Files of one server can share the blocks of the other's.
+    pub(crate) shares_files: bool,
 }
 
 struct Wires {
@@ -85,11 +90,16 @@ impl Network {
         };
         Arc::new(Self {
             sim: Arc::clone(sim),
+            files: Channels::default(),
             shape,
             wires: Mutex::new(wires),
             hook: Mutex::new(None),
             trace: Mutex::new(None),
         })
+    }
+
+    pub(super) fn shape(&self) -> NetworkShape {
+        self.shape
     }
 
     pub(crate) fn add_host(&self, host: &Arc<SimHost>) {

@@ -6,6 +6,7 @@ mod clean;
 mod failures;
 mod follower_faults;
 mod followers;
+mod handover;
 mod hostile;
 mod local;
 mod random;

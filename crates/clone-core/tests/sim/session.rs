@@ -11,11 +11,13 @@ use clone_core::checks::{self, ServerChecks};
 use clone_core::compat::versions_compatible;
 use clone_core::engine::{Cancel, ServerEngine};
 use clone_core::error::{Error, Result, number};
+use clone_core::file_channel::{FileGiver, FileTaker};
 use clone_core::link::{Donor, LinkKind};
 use clone_core::parameters::{Parameters, ServerRelease};
 use clone_core::session::{
     DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, Variables,
 };
+use clone_protocol::HandoverKey;
 
 use super::commits::CommitBlock;
 use super::engines::SimEngine;
@@ -198,10 +200,18 @@ impl DonorSession for SimSession {
     fn engine(&self, db_type: u8) -> Option<SimEngine> {
         self.engines().into_iter().find(|engine| engine.db_type() == db_type)
     }
+
+    fn connect_files(&self, key: HandoverKey) -> Option<Box<dyn FileGiver>> {
+        self.host.network.connect_files(key)
+    }
 }
 
 impl RecipientSession for SimSession {
     type Link = SimLink;
+
+    fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {
+        self.host.network.listen_for_files()
+    }
 
     fn connect(&self, donor: &Donor, kind: LinkKind, _: bool) -> Result<SimLink> {
         SimLink::connect(self, donor, kind)

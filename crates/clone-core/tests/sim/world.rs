@@ -80,6 +80,7 @@ impl Setup {
                 latency: Duration::from_millis(2),
                 window: 64 << 10,
                 is_within_host: false,
+                shares_files: false,
             },
             content: ContentShape::default(),
             settings: default_settings(),
@@ -130,9 +131,7 @@ impl World {
             host
         };
         let donor = server("donor", default_settings());
-        let mut settings = setup.settings;
-        settings.file_handover &= !setup.network.is_within_host;
-        let recipient = server("recipient", settings);
+        let recipient = server("recipient", setup.settings);
         donor.innodb.fill(setup.content);
         if setup.follower.is_some() {
             // While commits are blocked there is not much to wait for.

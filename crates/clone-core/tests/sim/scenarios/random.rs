@@ -107,6 +107,7 @@ fn random_setup(seed: u64, rng: &mut Rng) -> Setup {
         latency: Duration::from_millis([0, 1, 50, 400][rng.below(4)]),
         window: [1, 9_000, 100_000][rng.below(3)],
         is_within_host: rng.chance(30),
+        shares_files: rng.chance(50),
     };
     setup.content = ContentShape {
         files: rng.between(0, 5),

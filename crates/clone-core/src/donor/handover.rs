@@ -5,21 +5,19 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use clone_io::{FileGiver, Taken};
-use clone_protocol::HandoverKey;
+use crate::file_channel::{FileGiver, Taken};
 
 /// How long a recipient may take for a block that was handed over. Its bandwidth limits are in that.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The donor's end of the hand-over of one connection.
-#[derive(Debug)]
-pub(super) enum FileChannel {
+pub(super) enum Handover {
     /// No files are handed over, or not any more.
     Closed,
     /// Connected. Whether the recipient can share blocks is not known yet.
-    Untried(FileGiver),
+    Untried(Box<dyn FileGiver>),
     /// The recipient shares blocks.
-    Open(FileGiver),
+    Open(Box<dyn FileGiver>),
 }
 
 /// How handing over one block ended.
@@ -34,11 +32,18 @@ pub(super) enum HandedOver {
     Stopped,
 }
 
-impl FileChannel {
-    /// Connects to the recipient of this key. A recipient that cannot be reached gets no files.
-    pub(super) fn connect(key: Option<HandoverKey>) -> Self {
-        let giver = key.and_then(|key| FileGiver::connect(key.bytes()).ok());
+impl Handover {
+    /// A hand-over to this recipient, if there is one.
+    pub(super) fn to(giver: Option<Box<dyn FileGiver>>) -> Self {
         giver.map_or(Self::Closed, Self::Untried)
+    }
+
+    /// Whether the file lies where blocks may be shared.
+    pub(super) fn may_share(&self, file: BorrowedFd<'_>) -> bool {
+        match self {
+            Self::Closed => false,
+            Self::Untried(giver) | Self::Open(giver) => giver.may_share(file),
+        }
     }
 
     /// Whether files may be handed over.

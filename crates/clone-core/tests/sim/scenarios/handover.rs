@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Donor and recipient on one machine: the donor hands its files over where their blocks can be
+//! shared.
+
+use crate::sim::engine::ContentShape;
+use crate::sim::faults::{Action, Event};
+use crate::sim::world::{Setup, Target};
+
+/// Both servers on one machine, with blocks as long as InnoDB's: 64 pages.
+fn setup(seed: u64, shares_files: bool) -> Setup {
+    let mut setup = Setup::new(seed).threads(3);
+    setup.network.is_within_host = true;
+    setup.network.shares_files = shares_files;
+    let shape = ContentShape { files: 8, pages: 200, pages_in_block: 64, ..setup.content };
+    setup.content = shape;
+    setup
+}
+
+#[test]
+fn files_are_shared_in_every_state() {
+    for seed in 0..20 {
+        for compressed in [false, true] {
+            let mut setup = setup(seed, true);
+            setup.settings.enable_compression = compressed;
+            setup.run(|world| {
+                world.clone_remote(Target::Directory("clone")).assert_ok();
+                assert!(world.network.files.copied() > 10, "{}", world.network.files.copied());
+            });
+        }
+    }
+}
+
+#[test]
+fn files_that_cannot_be_shared_are_sent() {
+    for seed in 0..20 {
+        setup(seed, false).run(|world| {
+            world.clone_remote(Target::Directory("clone")).assert_ok();
+            assert_eq!(world.network.files.copied(), 0);
+        });
+    }
+}
+
+#[test]
+fn the_variable_forbids_it() {
+    let mut setup = setup(1, true);
+    setup.settings.file_handover = false;
+    setup.run(|world| {
+        world.clone_remote(Target::Directory("clone")).assert_ok();
+        assert_eq!(world.network.files.copied(), 0);
+    });
+}
+
+/// Wherever the hand-over stops, the rest is sent.
+#[test]
+fn a_hand_over_that_fails_is_no_error() {
+    for at in 0..20 {
+        setup(at, true).run(move |world| {
+            let mut seen = 0;
+            world.interfere(move |event| match event {
+                Event::HandOver => {
+                    seen += 1;
+                    if seen > at { Action::Fail(0) } else { Action::Pass }
+                }
+                _ => Action::Pass,
+            });
+            world.clone_remote(Target::Directory("clone")).assert_ok();
+            let copied = u64::from(world.network.files.copied());
+            assert!(copied <= at, "{copied} of {at}");
+        });
+    }
+}
