@@ -118,8 +118,8 @@ impl Host for MysqldHost {
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             // The session ends before the thread does: mysqld's state of the thread goes with it.
             let Some(own) = MysqldSession::start(key, host) else { return };
-            // A panic has been logged and raised. The master sees the task's error in the engine, or
-            // misses the task's part.
+            // A panic has been logged and raised. The master sees the task's error in the engine,
+            // or misses the task's part.
             let _ = guard::caught(|| work(&own));
         })
     }

@@ -6,8 +6,8 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use clone_core::error::{Error, NetworkError, Result};
 use clone_core::engine::Cancel;
+use clone_core::error::{Error, NetworkError, Result};
 use clone_core::link::{DonorLink, Link, Packet, TransferError};
 use clone_core::session::{Session, Variables};
 use clone_io::{CopyError, PacketError, PacketReader, PacketWriter};

@@ -173,8 +173,8 @@ impl DonorSession for MysqldSession {
 
     fn plugins(&self) -> Result<Vec<PluginName>> {
         let plugins = plugins::active_plugins(services().symbols).map_err(Error::Raised)?;
-        // The plugin that puts clones in place at start-up matters to no peer. A stock recipient would
-        // demand it.
+        // The plugin that puts clones in place at start-up matters to no peer. A stock recipient
+        // would demand it.
         let plugins = plugins.into_iter().filter(|(name, _)| name.as_bytes() != NAME.to_bytes());
         Ok(plugins.map(|(name, library)| PluginName { name, library }).collect())
     }

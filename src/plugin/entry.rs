@@ -5,9 +5,9 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::path::PathBuf;
 
+use clone_core::board::Begin;
 use clone_core::donor_list::{DonorList, not_listed};
 use clone_core::error::Error;
-use clone_core::board::Begin;
 use clone_core::link::Donor;
 use clone_core::session::{Clock, Session, Variables};
 use clone_core::{donor, local, recipient};

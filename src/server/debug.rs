@@ -8,7 +8,8 @@ use std::ptr;
 
 use super::symbols::symbols;
 
-/// Whether `SET DEBUG = '+d,<keyword>'` is in force for this thread, as `DBUG_EXECUTE_IF` asks (`mysys/dbug.cc`).
+/// Whether `SET DEBUG = '+d,<keyword>'` is in force for this thread, as `DBUG_EXECUTE_IF` asks
+/// (`mysys/dbug.cc`).
 pub(crate) fn debug_keyword(keyword: &str) -> bool {
     let Some(db_keyword) = symbols().and_then(|symbols| symbols.db_keyword) else { return false };
     let Ok(keyword) = CString::new(keyword) else { return false };

@@ -18,19 +18,23 @@ use files::StatusFiles;
 
 /// What the tables show: the clone that runs, or else the last one.
 ///
-/// One clone runs at a time; one that replaced the server's data keeps the board until the server restarts.
+/// One clone runs at a time; one that replaced the server's data keeps the board until the server
+/// restarts.
 ///
 /// # Files
-/// Both tables outlive the server in files below `#clone` in the data directory that they describe: the server's own, or the
-/// clone's, whose server will show them when it starts. They have the form of the stock plugin, so that a server can change
-/// plugins between two starts. A file that cannot be written does not disturb the clone.
+/// Both tables outlive the server in files below `#clone` in the data directory that they describe:
+/// the server's own, or the clone's, whose server will show them when it starts. They have the form
+/// of the stock plugin, so that a server can change plugins between two starts. A file that cannot
+/// be written does not disturb the clone.
 ///
 /// # Recovery
-/// When a server starts with cloned data, InnoDB notes times, binary log position and, at last, the GTID set in
-/// `#clone/#status_recovery`, and removes `#clone/#replace_files` when it is through. The board takes these notes over at the
-/// first look at the table, and at every look until `#replace_files` is gone; only then it removes the notes. (The stock plugin
-/// removes them at the first look, and loses the GTID set if that came early.) The notes are about the clone that
-/// the server started with, so the board stops taking them over when another clone [begins](StatusBoard::begin).
+/// When a server starts with cloned data, InnoDB notes times, binary log position and, at last, the
+/// GTID set in `#clone/#status_recovery`, and removes `#clone/#replace_files` when it is through.
+/// The board takes these notes over at the first look at the table, and at every look until
+/// `#replace_files` is gone; only then it removes the notes. (The stock plugin removes them at the
+/// first look, and loses the GTID set if that came early.) The notes are about the clone that the
+/// server started with, so the board stops taking them over when another clone
+/// [begins](StatusBoard::begin).
 #[derive(Debug)]
 pub struct StatusBoard {
     base: PathBuf,
@@ -65,7 +69,8 @@ impl Observer for StatusBoard {
     }
 }
 
-/// Another clone is running, or has replaced the data and waits for the restart: MySQL's error 3634.
+/// Another clone is running, or has replaced the data and waits for the restart: MySQL's
+/// error 3634.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
@@ -88,24 +93,26 @@ enum Run {
     Replace,
 }
 
-/// Whom the notes in `#status_recovery` of the server's own data directory are about, if there are any.
+/// Whom the notes in `#status_recovery` of the server's own data directory are about, if there are
+/// any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Notes {
     /// The clone on the board: the server started with it.
     Present,
-    /// The clone that the files in the server's own data directory describe, while the board has moved on to a clone into another
-    /// directory. The notes stay for the next start.
+    /// The clone that the files in the server's own data directory describe, while the board has
+    /// moved on to a clone into another directory. The notes stay for the next start.
     Past,
-    /// A clone that nothing describes any more, because another one began to replace the data. They are removed as soon as InnoDB
-    /// is through with them, or the next start would take them for notes about that other one.
+    /// A clone that nothing describes any more, because another one began to replace the data. They
+    /// are removed as soon as InnoDB is through with them, or the next start would take them for
+    /// notes about that other one.
     Orphaned,
 }
 
 impl StatusBoard {
     /// The board of the server with the data directory `base`, as the last clone left it.
     ///
-    /// To be called when the server has started its storage engines. A clone that was running when the server died is shown as
-    /// failed.
+    /// To be called when the server has started its storage engines. A clone that was running when
+    /// the server died is shown as failed.
     pub fn load(base: PathBuf) -> StatusBoard {
         let files = StatusFiles::of(&base);
         let status = tolerate(files.status().read()).flatten();
@@ -170,7 +177,8 @@ impl StatusBoard {
         if inner.run != Run::Idle {
             return Err(Busy);
         }
-        // What is still to be learned about the last clone is learned now, while its files are ours to write.
+        // What is still to be learned about the last clone is learned now, while its files are ours
+        // to write.
         tolerate(inner.take_notes(&self.own_files()));
         inner.notes = match (begin.destination, inner.notes) {
             (None, _) | (Some(_), Notes::Orphaned) => Notes::Orphaned,
@@ -188,7 +196,8 @@ impl StatusBoard {
         Ok(())
     }
 
-    /// The next stage of the running clone begins with so many threads; `estimate` is the data that it is expected to move, bytes.
+    /// The next stage of the running clone begins with so many threads; `estimate` is the data that
+    /// it is expected to move, bytes.
     pub fn next_stage(&self, threads: u32, estimate: u64, now_us: u64) {
         if let Some(mut inner) = self.lock_running() {
             inner.progress.next_stage(threads, estimate, now_us);
@@ -197,7 +206,8 @@ impl StatusBoard {
         }
     }
 
-    /// The running clone is expected to move so many more bytes; see [`Callbacks::add_estimate`](crate::session::Callbacks::add_estimate).
+    /// The running clone is expected to move so many more bytes; see
+    /// [`Callbacks::add_estimate`](crate::session::Callbacks::add_estimate).
     pub fn add_estimate(&self, bytes: u64) {
         if let Some(mut inner) = self.lock_running() {
             inner.progress.add_estimate(bytes);
@@ -213,7 +223,8 @@ impl StatusBoard {
 
     /// The running clone has ended, with `error` (MySQL's number and text) or without.
     ///
-    /// A clone that has replaced the server's data keeps the board, and stays in progress until the server restarts.
+    /// A clone that has replaced the server's data keeps the board, and stays in progress until the
+    /// server restarts.
     pub fn end(&self, error: Option<(u32, &str)>, now_us: u64) {
         let Some(mut inner) = self.lock_running() else { return };
         let is_replace = inner.run == Run::Replace;
@@ -253,21 +264,23 @@ impl StatusBoard {
         Some(self.lock()).filter(|inner| inner.run != Run::Idle)
     }
 
-    /// The board is put right step by step, so that a panic elsewhere leaves nothing worse than an old value.
+    /// The board is put right step by step, so that a panic elsewhere leaves nothing worse than an
+    /// old value.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where all errors of the files end: there may be no such directory yet, it may be read-only, the disk may be full, and none of
-/// that is a reason to fail a clone or a SELECT. What the tables show is right all the same.
+/// Where all errors of the files end: there may be no such directory yet, it may be read-only, the
+/// disk may be full, and none of that is a reason to fail a clone or a SELECT. What the tables show
+/// is right all the same.
 fn tolerate<T>(outcome: io::Result<T>) -> Option<T> {
     outcome.ok()
 }
 
 impl Inner {
-    /// Takes the notes of the server's start over, as far as they are written, or removes them if they are nobody's. `own` are
-    /// the files of the server's data directory.
+    /// Takes the notes of the server's start over, as far as they are written, or removes them if
+    /// they are nobody's. `own` are the files of the server's data directory.
     fn take_notes(&mut self, own: &StatusFiles) -> io::Result<()> {
         if self.notes == Notes::Past {
             return Ok(());

@@ -14,9 +14,9 @@ const BLOCK_PAGES: u32 = 64;
 
 /// Checks that a block of data fits into a packet.
 ///
-/// The stock plugin asks for 2 MiB whatever the page size is. With pages of 32 and 64 KiB a block is 2
-/// and 4 MiB, and the stock clone fails in its middle with error 1153. So the limit here is twice the
-/// block, which is still 2 MiB for pages of up to 16 KiB.
+/// The stock plugin asks for 2 MiB whatever the page size is. With pages of 32 and 64 KiB a block
+/// is 2 and 4 MiB, and the stock clone fails in its middle with error 1153. So the limit here is
+/// twice the block, which is still 2 MiB for pages of up to 16 KiB.
 ///
 /// # Errors
 /// [`Error::NetworkPacket`]; that of reading the variables.
@@ -44,8 +44,8 @@ pub trait ServerChecks: Variables {
     /// Raises 3865, 3866, 3868 (before 9.0 also 3864) for each variable whose value differs.
     fn check_variables(&self, variables: &[(String, String)]) -> Result<()>;
 
-    /// Raises 3864 if a donor of version `donor` cannot be cloned by this server. Servers before 9.0
-    /// compare versions in [`check_variables`](Self::check_variables); there this does nothing.
+    /// Raises 3864 if a donor of version `donor` cannot be cloned by this server. Servers before
+    /// 9.0 compare versions in [`check_variables`](Self::check_variables); there this does nothing.
     fn check_version(&self, recipient: &ServerRelease, donor: &ServerRelease) -> Result<()>;
 
     /// "LTS" or "INNOVATION", as this server was built.
@@ -54,8 +54,8 @@ pub trait ServerChecks: Variables {
     /// Whether a plugin of that name is installed.
     fn has_plugin(&self, name: &str) -> bool;
 
-    /// Whether `library` lies in the plugin directory and could be loaded. Nothing of it is run: the
-    /// name comes from the donor.
+    /// Whether `library` lies in the plugin directory and could be loaded. Nothing of it is run:
+    /// the name comes from the donor.
     fn can_load_plugin(&self, library: &str) -> bool;
 
     /// Raises an error that is not the last one.

@@ -15,7 +15,8 @@ const FIRST_FREE_8_0_PATCH: u64 = 37;
 /// First version that takes part in clones from one LTS series to the next.
 const FIRST_FREE_LTS: (u64, u64, u64) = (9, 7, 0);
 
-/// What a donor says of itself in the JSON packet of protocol V4 (`clone_server.cc:Server::send_upgrade_configs`).
+/// What a donor says of itself in the JSON packet of protocol V4
+/// (`clone_server.cc:Server::send_upgrade_configs`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DonorFacts {
     /// The donor's variable `version`.
@@ -79,8 +80,9 @@ pub fn to_json(version: &str, maturity: &str) -> String {
 /// Whether a server of version `recipient` can clone from one of version `donor`
 /// (`mysys/my_version.cc:are_versions_clone_compatible`).
 ///
-/// Within a series any patch goes, in 8.0 only from 8.0.37 on both sides; build suffixes do not count. From 9.7.0 on, a server
-/// of an LTS series can also clone from the LTS series before its own, which it then upgrades when it starts.
+/// Within a series any patch goes, in 8.0 only from 8.0.37 on both sides; build suffixes do not
+/// count. From 9.7.0 on, a server of an LTS series can also clone from the LTS series before its
+/// own, which it then upgrades when it starts.
 pub fn versions_compatible(
     recipient: &str,
     donor: &str,

@@ -233,7 +233,8 @@ pub(crate) enum PointEvent {
 }
 
 impl PointEvent {
-    /// None for all other descriptors. A donor keeps its connection alive with descriptors that look like acknowledgements.
+    /// None for all other descriptors. A donor keeps its connection alive with descriptors that
+    /// look like acknowledgements.
     pub(crate) fn of(descriptor: &[u8]) -> Option<Self> {
         let Ok(Descriptor::State(State { state, start, ack, .. })) = Descriptor::parse(descriptor)
         else {
@@ -248,7 +249,8 @@ impl PointEvent {
     }
 }
 
-/// What keeps the connection alive while the recipient waits: InnoDB's own form of it (`clone0copy.cc:send_keep_alive`).
+/// What keeps the connection alive while the recipient waits: InnoDB's own form of it
+/// (`clone0copy.cc:send_keep_alive`).
 pub(crate) fn keep_alive() -> Vec<u8> {
     let state = State {
         state: SnapshotState::PageCopy,

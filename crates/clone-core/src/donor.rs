@@ -2,8 +2,9 @@
 
 //! The donor: answers the commands of one connection in COM_CLONE.
 //!
-//! Three kinds of connection come: a recipient's master (INIT or REINIT, EXECUTE, EXIT), its workers (ATTACH, EXECUTE, EXIT), and
-//! its auxiliary connection (ACK, EXIT). Which one this is shows by its commands.
+//! Three kinds of connection come: a recipient's master (INIT or REINIT, EXECUTE, EXIT), its
+//! workers (ATTACH, EXECUTE, EXIT), and its auxiliary connection (ACK, EXIT). Which one this is
+//! shows by its commands.
 
 mod clones;
 mod framer;
@@ -116,9 +117,9 @@ impl<S: DonorSession> Serving<'_, S> {
 
     /// Tells the recipient of `error`.
     ///
-    /// The recipient answers with EXIT sooner or later. What the clone holds here (snapshot, backup lock) is given back at once:
-    /// a recipient that stalls must not stop DDL at the donor until the idle time-out of eight hours, as it does with the stock
-    /// plugin.
+    /// The recipient answers with EXIT sooner or later. What the clone holds here (snapshot, backup
+    /// lock) is given back at once: a recipient that stalls must not stop DDL at the donor until
+    /// the idle time-out of eight hours, as it does with the stock plugin.
     ///
     /// # Errors
     /// The connection is broken: `error` itself or what broke it.
@@ -141,15 +142,17 @@ impl<S: DonorSession> Serving<'_, S> {
     /// Gives back what the clone holds.
     fn close(&mut self, error: u32) {
         let error = if self.is_attaching { 0 } else { error };
-        // The end of a failed clone waits for its other tasks, in InnoDB for half an hour if one of them stalls: DDL need not. After
-        // a network failure the clone may go on, and the end is when it does not any more.
+        // The end of a failed clone waits for its other tasks, in InnoDB for half an hour if one of
+        // them stalls: DDL need not. After a network failure the clone may go on, and the end is
+        // when it does not any more.
         if error != 0 && !Error::Raised(error).is_network() {
             self.unlock_backup();
         }
         if let Some(source) = self.source.take() {
             let point = self.clone.as_ref().and_then(|clone| clone.point.as_ref());
-            // A master that waits for its recipient has to hear of a worker's failure: as long as the worker is one of the clone's
-            // tasks, for another connection must not take it for its own.
+            // A master that waits for its recipient has to hear of a worker's failure: as long as
+            // the worker is one of the clone's tasks, for another connection must not take it for
+            // its own.
             if let Some(point) = point.filter(|_| error != 0 && !self.is_master) {
                 point.fail(error);
             }
@@ -222,7 +225,8 @@ impl<S: DonorSession> Serving<'_, S> {
                 log::info!(target: SERVER, "Acquired backup lock");
             }
         }
-        // Before the old connection's part of the clone ends, and what is known of the clone with it.
+        // Before the old connection's part of the clone ends, and what is known of the clone with
+        // it.
         let innodb = engines.iter().find(|(engine, _)| engine.db_type() == innodb::DB_TYPE);
         let clone = innodb.and_then(|(_, locator)| self.clones.find(locator.as_deref()?));
         self.source = Some(self.begin(engines, mode, init.ddl_timeout)?);
@@ -232,8 +236,8 @@ impl<S: DonorSession> Serving<'_, S> {
             found => found,
         };
         if is_master && block_ddl {
-            // InnoDB gives back all backup locks of the session if it had to open tablespaces (clone_init_tablespaces): take it
-            // again, which costs nothing where it is still held.
+            // InnoDB gives back all backup locks of the session if it had to open tablespaces
+            // (clone_init_tablespaces): take it again, which costs nothing where it is still held.
             self.session.lock_backup(init.ddl_timeout)?;
         }
         if mode == Mode::Start {
@@ -244,7 +248,8 @@ impl<S: DonorSession> Serving<'_, S> {
         self.send_locators(version)
     }
 
-    /// The engine of a recipient's locator. InnoDB's are looked at before it sees them: it reads more bytes than it was given.
+    /// The engine of a recipient's locator. InnoDB's are looked at before it sees them: it reads
+    /// more bytes than it was given.
     fn engine_of(&self, locator: &EngineLocator) -> Option<S::Engine> {
         if locator.db_type == innodb::DB_TYPE && innodb::Locator::parse(&locator.bytes).is_err() {
             return None;
@@ -252,8 +257,8 @@ impl<S: DonorSession> Serving<'_, S> {
         self.session.engine(locator.db_type)
     }
 
-    /// A new clone must have all engines of this server in it, or what it copies would be half of one. Stock recipients ask for InnoDB
-    /// alone.
+    /// A new clone must have all engines of this server in it, or what it copies would be half of
+    /// one. Stock recipients ask for InnoDB alone.
     fn check_engines(&self, mode: Mode, asked: &[(S::Engine, Option<Vec<u8>>)]) -> Result<()> {
         if mode != Mode::Start || asked.is_empty() {
             return Ok(());
@@ -272,7 +277,8 @@ impl<S: DonorSession> Serving<'_, S> {
     /// A clone that has begun.
     fn new_clone(&self, ddl_timeout: u32) -> Option<Arc<DonorClone<S::Engine>>> {
         let clones = self.source.as_ref()?.clones();
-        // The recipient may not keep this server's writers waiting for longer than this server does.
+        // The recipient may not keep this server's writers waiting for longer than this server
+        // does.
         let timeout = ddl_timeout.min(self.session.host().settings().ddl_timeout);
         let clone = Arc::new(DonorClone { point: ConsistencyPoint::of(&clones, timeout) });
         let innodb = clones.iter().find(|one| one.is_innodb())?;
@@ -329,7 +335,8 @@ impl<S: DonorSession> Serving<'_, S> {
         Ok(())
     }
 
-    /// EXIT with an offer behind it: the recipient wants to know whether there is somebody who understands it.
+    /// EXIT with an offer behind it: the recipient wants to know whether there is somebody who
+    /// understands it.
     fn answer_offer(&mut self, payload: &[u8]) -> Result<()> {
         if Offer::parse(payload).is_none() {
             return Ok(());
@@ -338,7 +345,8 @@ impl<S: DonorSession> Serving<'_, S> {
         send(self.link, &mut self.packet, &answer)
     }
 
-    /// ACK: comes on the auxiliary connection and wakes the master's EXECUTE; or InnoDB in it, if there is no engine to wait for.
+    /// ACK: comes on the auxiliary connection and wakes the master's EXECUTE; or InnoDB in it, if
+    /// there is no engine to wait for.
     fn acknowledge(&self, ack: &Ack<'_>) -> Result<()> {
         let engine = self
             .engine_of(&ack.locator)

@@ -7,18 +7,21 @@ use std::net::Ipv6Addr;
 
 /// The value of `clone_valid_donor_list`: `host:port,host:port,...`.
 ///
-/// The rules of the stock plugin (`clone_plugin.cc:scan_donor_list`): no blank anywhere, no empty entry, and a port of digits
-/// only, behind the first colon. Two things differ. An IPv6 address can be given, in brackets: `[::1]:3306`; there the stock
-/// plugin takes the first colon of the address for the one before the port, and refuses the entry. And a port above 65535 is
-/// refused, where the stock plugin accepts an entry that no donor can match.
+/// The rules of the stock plugin (`clone_plugin.cc:scan_donor_list`): no blank anywhere, no empty
+/// entry, and a port of digits only, behind the first colon. Two things differ. An IPv6 address can
+/// be given, in brackets: `[::1]:3306`; there the stock plugin takes the first colon of the address
+/// for the one before the port, and refuses the entry. And a port above 65535 is refused, where the
+/// stock plugin accepts an entry that no donor can match.
 ///
-/// NULL, the variable's default, is the empty list: [`DonorList::default`]. An empty string is an error, as in the stock plugin.
+/// NULL, the variable's default, is the empty list: [`DonorList::default`]. An empty string is an
+/// error, as in the stock plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DonorList {
     entries: Vec<(String, u16)>,
 }
 
-/// A value that is no donor list. Displayed, it is the argument of MySQL's error 3869, stray quote and all.
+/// A value that is no donor list. Displayed, it is the argument of MySQL's error 3869, stray quote
+/// and all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatError;
 
@@ -42,14 +45,15 @@ impl DonorList {
 
     /// Reads the variable's value as it is: the entries before the first that is malformed.
     ///
-    /// A value from the command line, or from an option file, was checked by nobody. Like the stock plugin, this uses what can be
-    /// used of it. An empty string is NULL, which is all that can be told of a variable read through `clone_protocol`.
+    /// A value from the command line, or from an option file, was checked by nobody. Like the stock
+    /// plugin, this uses what can be used of it. An empty string is NULL, which is all that can be
+    /// told of a variable read through `clone_protocol`.
     pub fn from_variable(text: &str) -> DonorList {
         DonorList::scan(text).0
     }
 
-    /// Whether a donor is in the list. `host` is an IPv6 address without brackets, as in the CLONE statement, or a name in any
-    /// case; all ways to write an IPv6 address are the same.
+    /// Whether a donor is in the list. `host` is an IPv6 address without brackets, as in the CLONE
+    /// statement, or a name in any case; all ways to write an IPv6 address are the same.
     pub fn contains(&self, host: &str, port: u16) -> bool {
         let host = canonical(host);
         self.entries.iter().any(|entry| entry.0 == host && entry.1 == port)
@@ -70,7 +74,8 @@ impl DonorList {
     }
 }
 
-/// The argument of MySQL's error 3869 for a donor that is not in the list; `list` is the variable's value.
+/// The argument of MySQL's error 3869 for a donor that is not in the list; `list` is the variable's
+/// value.
 pub fn not_listed(host: &str, port: u16, list: &str) -> String {
     format!("{host}:{port} is not found in clone_valid_donor_list: {list}")
 }

@@ -17,8 +17,8 @@ pub trait Cancel {
 /// What a storage engine does in a clone, both sides of it.
 ///
 /// All functions are called by many threads at once: one for each task of each clone. `S` is the
-/// session as the engine needs it: an engine of mysqld needs mysqld's own, an engine of this project
-/// only [`dyn Cancel`](Cancel).
+/// session as the engine needs it: an engine of mysqld needs mysqld's own, an engine of this
+/// project only [`dyn Cancel`](Cancel).
 ///
 /// A *locator* is the engine's name for one clone, in bytes that mean something only to the engine.
 /// A *task* is one thread's part in a clone. The first task, number 0, is the master's: it begins

@@ -2,8 +2,8 @@
 
 //! The way of open files from a donor to a recipient on the same machine.
 //!
-//! [`clone_io::FileGiver`] and [`clone_io::FileTaker`] are one implementation, over a Unix socket. A
-//! simulation is another.
+//! [`clone_io::FileGiver`] and [`clone_io::FileTaker`] are one implementation, over a Unix socket.
+//! A simulation is another.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,8 +27,8 @@ pub trait FileGiver {
     /// `is_over` is asked ten times a second.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if the
-    /// recipient says that it has copied the block, and the file's offset is elsewhere.
+    /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if
+    /// the recipient says that it has copied the block, and the file's offset is elsewhere.
     fn wait(
         &self,
         file: BorrowedFd<'_>,
@@ -53,8 +53,8 @@ pub trait FileTaker {
     fn take(&mut self, limit: Duration) -> io::Result<Box<dyn TakenFile>>;
 }
 
-/// A file that came. If it is dropped before its block [is copied](Self::is_copied), the donor hears
-/// that no more files are wanted.
+/// A file that came. If it is dropped before its block [is copied](Self::is_copied), the donor
+/// hears that no more files are wanted.
 pub trait TakenFile: AsFd {
     /// Lets the donor go on.
     fn is_copied(self: Box<Self>);

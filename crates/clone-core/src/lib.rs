@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Clone sessions of MySQL: the donor, the recipient and the local clone, without mysqld and without sockets.
+//! Clone sessions of MySQL: the donor, the recipient and the local clone, without mysqld and
+//! without sockets.
 //!
-//! * [`session`], [`engine`], [`link`], [`file_channel`]: the traits of everything outside, by role.
-//! * [`donor`], [`recipient`], [`local`]: the three roles. `donor/way.rs` decides how a block leaves the
-//!   donor, `sink.rs` how a block gets into its file. `tasks` has a thread's part in each engine,
-//!   `workers` the threads of a clone.
-//! * [`parameters`], [`checks`]: what a donor tells of itself, and whether a server can use its data.
+//! * [`session`], [`engine`], [`link`], [`file_channel`]: the traits of everything outside, by
+//!   role.
+//! * [`donor`], [`recipient`], [`local`]: the three roles. `donor/way.rs` decides how a block
+//!   leaves the donor, `sink.rs` how a block gets into its file. `tasks` has a thread's part in
+//!   each engine, `workers` the threads of a clone.
+//! * [`parameters`], [`checks`]: what a donor tells of itself, and whether a server can use its
+//!   data.
 //! * `consistency_point`: how all engines of a clone show one moment.
-//! * `traffic`, [`meter`], `tuner`, [`throttle`]: speed measured, the number of threads, and bandwidth
-//!   limits. Time is passed in.
-//! * [`board`], [`status`], [`progress`]: what the `performance_schema` tables show, and their files.
+//! * `traffic`, [`meter`], `tuner`, [`throttle`]: speed measured, the number of threads, and
+//!   bandwidth limits. Time is passed in.
+//! * [`board`], [`status`], [`progress`]: what the `performance_schema` tables show, and their
+//!   files.
 //! * [`donor_list`], [`compat`]: `clone_valid_donor_list`, and which versions may clone each other.
 //! * [`error`], [`log_target`]: one error with MySQL's numbers, and the targets of log lines.
 

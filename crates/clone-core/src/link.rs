@@ -48,7 +48,8 @@ pub trait DonorLink {
     /// Waits for the next command; its payload replaces the content of `payload`.
     fn receive(&mut self, payload: &mut Vec<u8>) -> Result<u8>;
 
-    /// Sends one packet; with `secure` only over an encrypted connection (error 3872 otherwise). The packet may be overwritten.
+    /// Sends one packet; with `secure` only over an encrypted connection (error 3872 otherwise).
+    /// The packet may be overwritten.
     fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()>;
 
     /// Sends packets one behind the other: at once, where the connection is made for that.
@@ -57,7 +58,8 @@ pub trait DonorLink {
         self.send(false, second)
     }
 
-    /// Whether bytes cross the network as they are sent: without TLS and without the classic protocol's compression.
+    /// Whether bytes cross the network as they are sent: without TLS and without the classic
+    /// protocol's compression.
     fn is_plain(&mut self) -> bool;
 
     /// Sends the packet `descriptor`, and behind it one with `len` bytes of `file` from its current
@@ -77,8 +79,8 @@ pub trait DonorLink {
         Ok(false)
     }
 
-    /// Sends the error in the diagnostics area and clears it there; with `fatal` closes the connection instead and gives the
-    /// error back.
+    /// Sends the error in the diagnostics area and clears it there; with `fatal` closes the
+    /// connection instead and gives the error back.
     fn send_error(&mut self, fatal: bool) -> Result<()>;
 }
 

@@ -45,7 +45,8 @@ pub struct Sample {
     pub network_speed: u64,
 }
 
-/// What was moved since the clone began. Displayed, it is the line that the log gets at the end of each state.
+/// What was moved since the clone began. Displayed, it is the line that the log gets at the end of
+/// each state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// Bytes of data.
@@ -68,11 +69,12 @@ impl Meter {
         self.network_bytes.fetch_add(network, Ordering::Relaxed);
     }
 
-    /// What was moved since the last evaluation, at most once a second, or at once with `reset`, which ends a state of the clone
-    /// (`clone_client.cc:Client_Stat::update`).
+    /// What was moved since the last evaluation, at most once a second, or at once with `reset`,
+    /// which ends a state of the clone (`clone_client.cc:Client_Stat::update`).
     ///
-    /// `now` is monotonic time since any fixed moment. The first call starts the time and gives nothing. A reset before it gives what
-    /// was moved, without a speed; if that is nothing it is ignored.
+    /// `now` is monotonic time since any fixed moment. The first call starts the time and gives
+    /// nothing. A reset before it gives what was moved, without a speed; if that is nothing it is
+    /// ignored.
     pub fn evaluate(&self, now: Duration, reset: bool) -> Option<Sample> {
         let mut guard = self.evaluation.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = guard.is_none();
@@ -178,7 +180,8 @@ mod tests {
         meter.add(300, 0);
         let sample = meter.evaluate(millis(100), true);
         assert_eq!(sample.map(|sample| sample.data_speed), Some(3_000));
-        // Too early for a speed, but no byte is lost: the stock plugin drops these from clone_progress.
+        // Too early for a speed, but no byte is lost: the stock plugin drops these from
+        // clone_progress.
         meter.add(7, 9);
         let sample = Sample { data_bytes: 7, network_bytes: 9, data_speed: 0, network_speed: 0 };
         assert_eq!(meter.evaluate(millis(100), true), Some(sample));

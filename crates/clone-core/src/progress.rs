@@ -9,8 +9,8 @@ use crate::recovery::Recovery;
 use crate::status::{CLONE_ID, State};
 use crate::text::{Numbers, int, lines};
 
-/// A stage of a clone. The tasks of the clone go through the first five; the last two happen when the server starts with the
-/// cloned data.
+/// A stage of a clone. The tasks of the clone go through the first five; the last two happen when
+/// the server starts with the cloned data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The recipient's own data is removed; nothing to do for a clone into a directory.
@@ -66,7 +66,8 @@ impl Stage {
     }
 }
 
-/// What is known of one stage. Times are microseconds since the Unix epoch, 0 for none; amounts are bytes.
+/// What is known of one stage. Times are microseconds since the Unix epoch, 0 for none; amounts are
+/// bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageProgress {
     /// How far the stage is.
@@ -111,9 +112,11 @@ impl Progress {
         Stage::ALL.into_iter().zip(&self.stages)
     }
 
-    /// Data bytes per second that the table shows for `stage`: only the one in progress has a speed.
+    /// Data bytes per second that the table shows for `stage`: only the one in progress has a
+    /// speed.
     ///
-    /// At most `i32::MAX`, which is what the column holds; the stock plugin shows faster clones as negative.
+    /// At most `i32::MAX`, which is what the column holds; the stock plugin shows faster clones as
+    /// negative.
     pub fn data_speed(&self, stage: Stage) -> u32 {
         if self.stage(stage).state == State::InProgress { self.data_speed } else { 0 }
     }
@@ -125,7 +128,8 @@ impl Progress {
 
     /// The stage before has succeeded, and the next one begins. `estimate` is in bytes.
     ///
-    /// After FILE SYNC there is no next stage for a clone: the stage goes on, whatever a donor says.
+    /// After FILE SYNC there is no next stage for a clone: the stage goes on, whatever a donor
+    /// says.
     pub(crate) fn next_stage(&mut self, threads: u32, estimate: u64, now_us: u64) {
         let next = match self.current {
             None => Stage::DropData,
@@ -150,7 +154,8 @@ impl Progress {
         };
     }
 
-    /// So many more bytes are expected in the stage that runs, by an engine without stages of its own.
+    /// So many more bytes are expected in the stage that runs, by an engine without stages of its
+    /// own.
     pub(crate) fn add_estimate(&mut self, bytes: u64) {
         if let Some(current) = self.current {
             let stage = self.stage_mut(current);
@@ -181,7 +186,8 @@ impl Progress {
     /// What the server noted when it started with the cloned data: the last two stages.
     pub(crate) fn complete(&mut self, recovery: &Recovery) {
         if let Some(begin_us) = recovery.begin_us {
-            // The server starts with cloned data only if the clone had succeeded, even if it could not say so any more.
+            // The server starts with cloned data only if the clone had succeeded, even if it could
+            // not say so any more.
             let sync = self.stage_mut(Stage::FileSync);
             if sync.end_us == 0 || sync.state != State::Completed {
                 sync.end_us = begin_us;
@@ -199,7 +205,8 @@ impl Progress {
         stage.state = if recovery.has_succeeded() { State::Completed } else { State::Failed };
     }
 
-    /// The file `#view_progress` (`clone_status.cc:Progress_pfs::Data::write`): the ID, then one line of numbers for each stage.
+    /// The file `#view_progress` (`clone_status.cc:Progress_pfs::Data::write`): the ID, then one
+    /// line of numbers for each stage.
     ///
     /// A running stage is written as failed, which it will be if the server dies.
     pub(crate) fn render(&self) -> String {

@@ -4,9 +4,9 @@
 //!
 //! The statement's thread is the master. It opens two connections to the donor, one for data and
 //! one, the auxiliary, for acknowledgements; worker threads open one each. Every thread runs a
-//! `task`: the `dialogue` sends commands and receives packets, the `engine_side` gives each descriptor
-//! to its storage engine, which calls back (`apply`) for the data, and the data goes to its file
-//! (`block`). Only the master has workers, the donor's parameters and the lock (`master`).
+//! `task`: the `dialogue` sends commands and receives packets, the `engine_side` gives each
+//! descriptor to its storage engine, which calls back (`apply`) for the data, and the data goes to
+//! its file (`block`). Only the master has workers, the donor's parameters and the lock (`master`).
 //!
 //! After a network failure the master connects again, up to the donor's time-out, and resumes where
 //! the engine's locator says.
@@ -35,8 +35,9 @@ use task::Task;
 /// A server runs the clone on its [`StatusBoard`](crate::board::StatusBoard::run).
 ///
 /// # Errors
-/// The first error of the clone, in the session's diagnostics area. Without a directory the user data
-/// of this server may be gone by then (`performance_schema.clone_progress` tells: stage DROP DATA).
+/// The first error of the clone, in the session's diagnostics area. Without a directory the user
+/// data of this server may be gone by then (`performance_schema.clone_progress` tells: stage DROP
+/// DATA).
 pub fn clone_instance<S: RecipientSession>(
     session: &S,
     donor: Donor,

@@ -4,12 +4,14 @@
 
 use crate::text::{Numbers, Text, lines};
 
-/// The notes of InnoDB (`clone0api.cc:clone_init_recovery_status`, `clone_update_recovery_status`, `clone_update_gtid_status`).
+/// The notes of InnoDB (`clone0api.cc:clone_init_recovery_status`, `clone_update_recovery_status`,
+/// `clone_update_gtid_status`).
 ///
-/// Line by line: begin and end of the recovery in microseconds since the Unix epoch, the end being 0 if it failed; binary log
-/// file, empty if the donor has no binary log; position in it; GTID set, which may have several lines. InnoDB appends to the file
-/// as the server starts, the GTID set last. So lines may be missing from some point on, and what is missing leaves the status as
-/// it was.
+/// Line by line: begin and end of the recovery in microseconds since the Unix epoch, the end being
+/// 0 if it failed; binary log file, empty if the donor has no binary log; position in it; GTID set,
+/// which may have several lines. InnoDB appends to the file as the server starts, the GTID set
+/// last. So lines may be missing from some point on, and what is missing leaves the status as it
+/// was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Recovery {
     /// None for an empty file.

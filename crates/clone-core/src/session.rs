@@ -194,7 +194,8 @@ pub trait RecipientSession: Session {
 
     /// Decides about a donor, by what the donor told of itself. Nothing has been changed yet.
     ///
-    /// A server asks whether it could run with the donor's data ([`checks::check`](crate::checks::check)).
+    /// A server asks whether it could run with the donor's data
+    /// ([`checks::check`](crate::checks::check)).
     ///
     /// # Errors
     /// What forbids the clone; the other reasons have been raised.

@@ -4,15 +4,17 @@
 
 use clone_protocol::Version;
 
-/// What differs by the release of MySQL that a server is. Donor and recipient are of releases for which it is the same.
+/// What differs by the release of MySQL that a server is. Donor and recipient are of releases for
+/// which it is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleaseFacts {
     /// The highest version of the protocol that is spoken.
     pub protocol: Version,
-    /// Whether InnoDB copes with DDL while it is cloned: since 8.0.27. Where it does not, donors keep DDL out whatever the recipient
-    /// asks for.
+    /// Whether InnoDB copes with DDL while it is cloned: since 8.0.27. Where it does not, donors
+    /// keep DDL out whatever the recipient asks for.
     pub allows_ddl: bool,
-    /// Whether InnoDB's redo log always has two files, of which a clone may leave out the second: before 8.0.30.
+    /// Whether InnoDB's redo log always has two files, of which a clone may leave out the second:
+    /// before 8.0.30.
     pub has_spare_redo_file: bool,
 }
 
@@ -45,6 +47,7 @@ pub struct Settings {
     pub enable_compression: bool,
     /// `clone_file_handover`.
     pub file_handover: bool,
-    /// `clone_compression_level`: 0 for LZ4, above it Zstandard's level. Between plugins of this project.
+    /// `clone_compression_level`: 0 for LZ4, above it Zstandard's level. Between plugins of this
+    /// project.
     pub compression_level: u8,
 }

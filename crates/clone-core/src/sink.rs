@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The way in which one block gets into the recipient's file. `docs/design.md` shows the same table.
+//! The way in which one block gets into the recipient's file. `docs/design.md` shows the same
+//! table.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;

@@ -16,7 +16,8 @@ pub const LOCAL_INSTANCE: &str = "LOCAL INSTANCE";
 /// ID of a clone. There is one at a time, so all have the same.
 pub(crate) const CLONE_ID: u32 = 1;
 
-/// What the file says about a clone that is running, as the next start shall find it if this server dies.
+/// What the file says about a clone that is running, as the next start shall find it if this server
+/// dies.
 const INTERRUPTED: &str = "Query execution was interrupted";
 
 /// What the row says about cloned data with which the server could not start.
@@ -82,7 +83,8 @@ pub struct Status {
     pub error_number: u32,
     /// The text of that error.
     pub error_message: Text,
-    /// The donor's binary log up to which the cloned data goes, as the donor names it: with a directory.
+    /// The donor's binary log up to which the cloned data goes, as the donor names it: with a
+    /// directory.
     pub binlog_file: Text,
     /// Offset in that binary log.
     pub binlog_position: u64,
@@ -114,8 +116,9 @@ impl Status {
         }
     }
 
-    /// The clone has ended, with `error` or without. One that replaced the server's own data stays in progress if it succeeded:
-    /// the server has to restart with the new data, and tells the end by [`Recovery`].
+    /// The clone has ended, with `error` or without. One that replaced the server's own data stays
+    /// in progress if it succeeded: the server has to restart with the new data, and tells the end
+    /// by [`Recovery`].
     pub(crate) fn end(&mut self, error: Option<(u32, &str)>, is_replace: bool, now_us: u64) {
         self.end_us = now_us;
         match error {
@@ -146,10 +149,11 @@ impl Status {
         self.end_us = recovery.end_us;
     }
 
-    /// For a status that the server found when it started, without a [`Recovery`]: a clone that was running when the server died
-    /// has failed. The stock plugin shows it as running for ever.
+    /// For a status that the server found when it started, without a [`Recovery`]: a clone that was
+    /// running when the server died has failed. The stock plugin shows it as running for ever.
     ///
-    /// A clone that had replaced the data is in progress too, but without an error; it is left alone.
+    /// A clone that had replaced the data is in progress too, but without an error; it is left
+    /// alone.
     pub(crate) fn settle_interrupted(&mut self) {
         if self.state == State::InProgress && self.error_number == ER_QUERY_INTERRUPTED {
             self.state = State::Failed;
@@ -177,8 +181,9 @@ impl Status {
         self.render_with(ER_QUERY_INTERRUPTED, INTERRUPTED)
     }
 
-    /// `clone_status.cc:Status_pfs::Data::write`. Line by line: state and ID; begin and end; source; error number; error text;
-    /// binary log file; position in it; GTID set, the only one that may go over several lines.
+    /// `clone_status.cc:Status_pfs::Data::write`. Line by line: state and ID; begin and end;
+    /// source; error number; error text; binary log file; position in it; GTID set, the only one
+    /// that may go over several lines.
     fn render_with(&self, error_number: u32, error_message: &str) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.

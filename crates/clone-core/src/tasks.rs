@@ -167,8 +167,8 @@ pub(crate) struct DestinationTasks {
 }
 
 impl DestinationTasks {
-    /// Begins, joins or resumes the apply. The locators are replaced by the engines' answers, unless
-    /// a task is added: the clone of an added task keeps its locator.
+    /// Begins, joins or resumes the apply. The locators are replaced by the engines' answers,
+    /// unless a task is added: the clone of an added task keeps its locator.
     ///
     /// # Errors
     /// The engine's; what the other engines had begun is ended with it.
@@ -251,8 +251,8 @@ impl DestinationTasks {
 
     /// Ends the tasks, with `error` or 0.
     ///
-    /// InnoDB, which is the first engine, comes last: when the others are complete, the clone is. If
-    /// one is not, InnoDB learns that in time to roll back.
+    /// InnoDB, which is the first engine, comes last: when the others are complete, the clone is.
+    /// If one is not, InnoDB learns that in time to roll back.
     ///
     /// # Errors
     /// The first one that an engine gave for a clone that had succeeded so far. All engines are

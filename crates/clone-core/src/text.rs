@@ -2,9 +2,10 @@
 
 //! What the texts in the status files have in common.
 //!
-//! The files are lines of numbers and texts that MySQL's stock plugin writes and reads with C++ streams. They lie in the data
-//! directory, but they may be cut short by a full disk, edited, or put there by whoever prepared the directory. So everything in
-//! them is taken as far as it goes: a number that is none counts as 0, and a missing line leaves a field empty.
+//! The files are lines of numbers and texts that MySQL's stock plugin writes and reads with C++
+//! streams. They lie in the data directory, but they may be cut short by a full disk, edited, or
+//! put there by whoever prepared the directory. So everything in them is taken as far as it goes: a
+//! number that is none counts as 0, and a missing line leaves a field empty.
 
 use std::fmt;
 use std::ops::Deref;
@@ -12,7 +13,8 @@ use std::ops::Deref;
 /// Longest text of a `VARCHAR(512)` column, bytes (`clone_status.h:Status_pfs::Data`).
 const MAX_BYTES: usize = 511;
 
-/// The text of a `VARCHAR(512)` column of `performance_schema.clone_status`: at most 511 bytes, without a NUL.
+/// The text of a `VARCHAR(512)` column of `performance_schema.clone_status`: at most 511 bytes,
+/// without a NUL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text(String);
 
@@ -28,7 +30,8 @@ impl Text {
     }
 }
 
-/// Cuts the text at its first NUL, as a C string ends there, and at the last whole character that fits.
+/// Cuts the text at its first NUL, as a C string ends there, and at the last whole character that
+/// fits.
 impl From<&str> for Text {
     fn from(text: &str) -> Text {
         let text = text.split('\0').next().unwrap_or_default();

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 /// The longest wait that [`Throttle::reserve`] asks for at once.
 ///
-/// A task that waits does not read from its connection, and the donor gives a connection up when it cannot write for 60 s
-/// (`net_write_timeout`): a wait must end well before.
+/// A task that waits does not read from its connection, and the donor gives a connection up when it
+/// cannot write for 60 s (`net_write_timeout`): a wait must end well before.
 pub const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// How far tasks may be ahead of the limit before they have to wait.
 ///
-/// At 10 GiB/s a block of 64 KiB is due in 6 microseconds, which no sleep can hit. So small debts gather to one sleep of this length or
-/// more.
+/// At 10 GiB/s a block of 64 KiB is due in 6 microseconds, which no sleep can hit. So small debts
+/// gather to one sleep of this length or more.
 const MAX_AHEAD: Duration = Duration::from_millis(5);
 
-/// How much unused bandwidth is kept for later, so that a stall does not lower the speed of the whole clone.
+/// How much unused bandwidth is kept for later, so that a stall does not lower the speed of the
+/// whole clone.
 ///
 /// A stall is made up for at [`PEAK`]: one of a second within 15 seconds.
 const MAX_CREDIT: Duration = Duration::from_secs(10);
@@ -27,28 +28,33 @@ const PEAK: u64 = 106;
 
 /// How much unused bandwidth may be sent at once, at the speed of the machine.
 ///
-/// It makes up for sleeps that last longer than asked for, some milliseconds on an idle machine, tens on a busy one.
+/// It makes up for sleeps that last longer than asked for, some milliseconds on an idle machine,
+/// tens on a busy one.
 const MAX_BURST: Duration = Duration::from_millis(100);
 
 /// One bandwidth limit, shared by all tasks of a clone.
 ///
-/// All tasks draw on one account. Bytes are booked as debt, time pays the debt off at the limit's rate, and a task that finds the
-/// account in debt waits until it is paid. So the sum of all tasks keeps to the limit whatever their number, speed and block
-/// size, unlike in the stock plugin, which gives each task a share that it re-estimates every second (`Client_Stat::task_target`)
-/// and forgets what a task sent beyond it.
+/// All tasks draw on one account. Bytes are booked as debt, time pays the debt off at the limit's
+/// rate, and a task that finds the account in debt waits until it is paid. So the sum of all tasks
+/// keeps to the limit whatever their number, speed and block size, unlike in the stock plugin,
+/// which gives each task a share that it re-estimates every second (`Client_Stat::task_target`) and
+/// forgets what a task sent beyond it.
 ///
 /// # Bounds
-/// From the first call to any moment `t` later, the tasks book at most `rate * (t + 5 ms)`. Over any span `t` after that it is
-/// `1.06 * rate * (t + 105 ms)`: 118% of the limit in any one second, and less than 110% in any span of 3 seconds or more. One block
-/// for each task comes on top of both.
+/// From the first call to any moment `t` later, the tasks book at most `rate * (t + 5 ms)`. Over
+/// any span `t` after that it is `1.06 * rate * (t + 105 ms)`: 118% of the limit in any one second,
+/// and less than 110% in any span of 3 seconds or more. One block for each task comes on top of
+/// both.
 ///
-/// Time in which the tasks do not send is made up for afterwards, up to 10 seconds of it: a tenth of a second at once, the rest at those
-/// 106%. So the whole clone averages the limit if it stalls for up to 5% of the time, and 90% of it if it stalls for up to 15%. What the
-/// machine cannot do, no credit brings back.
+/// Time in which the tasks do not send is made up for afterwards, up to 10 seconds of it: a tenth
+/// of a second at once, the rest at those 106%. So the whole clone averages the limit if it stalls
+/// for up to 5% of the time, and 90% of it if it stalls for up to 15%. What the machine cannot do,
+/// no credit brings back.
 ///
 /// # Changes of the limit
-/// A new limit counts from the next call on. After a raise, debt is paid at the new rate. After a cut, what was booked before is
-/// paid within the time that it would have taken under the old limit.
+/// A new limit counts from the next call on. After a raise, debt is paid at the new rate. After a
+/// cut, what was booked before is paid within the time that it would have taken under the old
+/// limit.
 #[derive(Debug, Default)]
 pub struct Throttle {
     account: Mutex<Option<Account>>,
@@ -60,17 +66,20 @@ impl Throttle {
         Self::default()
     }
 
-    /// Books `bytes` that the caller is about to move, or has just moved, and gives the time that it must wait before it goes on.
+    /// Books `bytes` that the caller is about to move, or has just moved, and gives the time that
+    /// it must wait before it goes on.
     ///
-    /// `now` is monotonic time since any fixed moment, the same for all tasks. `rate` is the limit in bytes per second, 0 for
-    /// none; without a limit the account is closed and forgotten.
+    /// `now` is monotonic time since any fixed moment, the same for all tasks. `rate` is the limit
+    /// in bytes per second, 0 for none; without a limit the account is closed and forgotten.
     ///
-    /// With zero bytes nothing is booked and the answer is the time until the whole account is even. Two uses:
+    /// With zero bytes nothing is booked and the answer is the time until the whole account is
+    /// even. Two uses:
     /// * A wait of [`MAX_WAIT`] may be a part of what is due: ask again with zero bytes after it.
-    /// * A caller that sleeps in slices can ask between them and shorten its wait to the answer: it is the smaller of the two
-    ///   only after a raise of the limit.
+    /// * A caller that sleeps in slices can ask between them and shorten its wait to the answer: it
+    ///   is the smaller of the two only after a raise of the limit.
     pub fn reserve(&self, now: Duration, bytes: u64, rate: u64) -> Duration {
-        // The account is a few numbers that are always consistent, so that a panic of another task does not matter.
+        // The account is a few numbers that are always consistent, so that a panic of another task
+        // does not matter.
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
         if rate == 0 {
             *account = None;
@@ -107,7 +116,8 @@ impl Account {
         }
     }
 
-    /// Counts the time up to `now`. Tasks read the clock before they get here, so it may be a little older than the last one's.
+    /// Counts the time up to `now`. Tasks read the clock before they get here, so it may be a
+    /// little older than the last one's.
     fn pay(&mut self, now: Duration) {
         let elapsed = now.saturating_sub(self.paid_until);
         self.paid_until += elapsed;
@@ -133,8 +143,8 @@ impl Account {
 
 /// Bytes to be paid at a rate.
 ///
-/// The unit is a billionth of a byte. Then debt divided by bytes per second is nanoseconds, and nothing is lost in rounding
-/// however small the steps are.
+/// The unit is a billionth of a byte. Then debt divided by bytes per second is nanoseconds, and
+/// nothing is lost in rounding however small the steps are.
 #[derive(Debug)]
 struct Debt {
     /// Bytes per second, not 0.

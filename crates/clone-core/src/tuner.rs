@@ -10,7 +10,8 @@ const EVALUATIONS: u32 = 5;
 /// Threads added in one step.
 const STEP: u32 = 4;
 
-/// Bandwidth in MiB/s that a worker must be able to use, or it is not worth a thread while a limit is set.
+/// Bandwidth in MiB/s that a worker must be able to use, or it is not worth a thread while a limit
+/// is set.
 const WORKER_BANDWIDTH: u32 = 64;
 
 /// The bandwidth limits of a clone in MiB/s, 0 for none.
@@ -31,8 +32,8 @@ pub(crate) struct Advice {
     pub log: Option<String>,
 }
 
-/// How many workers to start at once if the number is not tuned: all of `max_workers`, or as many as the limits leave
-/// 64 MiB/s each (`clone_client.cc:Client::limit_workers`).
+/// How many workers to start at once if the number is not tuned: all of `max_workers`, or as many
+/// as the limits leave 64 MiB/s each (`clone_client.cc:Client::limit_workers`).
 ///
 /// Zero is a fine answer: the master does the work then.
 pub(crate) fn initial_workers(max_workers: u32, limits: Limits) -> u32 {
@@ -44,9 +45,9 @@ pub(crate) fn initial_workers(max_workers: u32, limits: Limits) -> u32 {
 
 /// Adds threads as long as that makes the clone faster (`clone_client.cc:Client_Stat`).
 ///
-/// From a number of threads it heads for twice that number, in steps of four. Each step must bring its part of the gain
-/// that is expected at the target, a quarter more speed, or the search is over until the next state of the clone. Threads are
-/// never taken away.
+/// From a number of threads it heads for twice that number, in steps of four. Each step must bring
+/// its part of the gain that is expected at the target, a quarter more speed, or the search is over
+/// until the next state of the clone. Threads are never taken away.
 #[derive(Debug, Default)]
 pub(crate) struct Tuner {
     /// Evaluations since the last decision.

@@ -26,7 +26,8 @@ impl<H: Host> Workers<H> {
         initial(self.max_threads, settings, processors)
     }
 
-    /// Called before each block: evaluates the speed about once a second, and says how many workers there should be.
+    /// Called before each block: evaluates the speed about once a second, and says how many workers
+    /// there should be.
     pub(crate) fn tune(&mut self, session: &H::Session, meter: &Meter) -> u32 {
         let host = session.host();
         let now = self.count();
@@ -106,9 +107,9 @@ impl<H: Host> Drop for Workers<H> {
     }
 }
 
-/// How many workers to start with, of a clone with at most `max_threads`. With auto-tuning the clone
-/// begins with a thread for each of the `processors` (the stock plugin begins with one thread), else
-/// with `clone_max_concurrency`. Bandwidth limits leave room for fewer.
+/// How many workers to start with, of a clone with at most `max_threads`. With auto-tuning the
+/// clone begins with a thread for each of the `processors` (the stock plugin begins with one
+/// thread), else with `clone_max_concurrency`. Bandwidth limits leave room for fewer.
 fn initial(max_threads: u32, settings: &Settings, processors: u32) -> u32 {
     let threads = match settings.autotune_concurrency {
         true => max_threads.min(processors.max(1)),

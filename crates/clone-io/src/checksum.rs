@@ -2,7 +2,8 @@
 
 //! The checksum of a block on its way.
 
-/// CRC-32C (Castagnoli), as InnoDB uses it for its pages; with the processor's instruction where it has one.
+/// CRC-32C (Castagnoli), as InnoDB uses it for its pages; with the processor's instruction where it
+/// has one.
 pub fn checksum(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }

@@ -9,8 +9,8 @@ use zeroize::Zeroize;
 
 use crate::sparse::{self, Sparse};
 
-/// The part of a block's length that its packed form must stay below. Otherwise the block is sent as
-/// it is.
+/// The part of a block's length that its packed form must stay below. Otherwise the block is sent
+/// as it is.
 #[derive(Clone, Copy)]
 struct Worth(usize, usize);
 

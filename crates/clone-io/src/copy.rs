@@ -34,10 +34,10 @@ impl std::error::Error for CopyError {}
 
 /// Copies exactly `len` bytes from the current offset of `from` to the current offset of `to`.
 ///
-/// With `zero_copy` the kernel is asked first: `copy_file_range` (which a file system may turn into a reflink), then `sendfile`,
-/// then reads and writes of at most `chunk` bytes through `buffer`. A way that fails leaves the rest to the next one without a byte
-/// lost, because each way moves both offsets by what it has done; so it is always the last way that finds out which side is at
-/// fault.
+/// With `zero_copy` the kernel is asked first: `copy_file_range` (which a file system may turn into
+/// a reflink), then `sendfile`, then reads and writes of at most `chunk` bytes through `buffer`. A
+/// way that fails leaves the rest to the next one without a byte lost, because each way moves both
+/// offsets by what it has done; so it is always the last way that finds out which side is at fault.
 ///
 /// # Errors
 /// The side that failed, with the operating system's error.

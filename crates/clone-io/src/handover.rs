@@ -2,9 +2,9 @@
 
 //! Open files that go from one process to another on the same machine, instead of what is in them.
 //!
-//! The taker listens on a Unix stream socket of the abstract name space. Both ends know 32 bytes that
-//! came over the clone's own connection: the first 16 are in the socket's name, the other 16 are a
-//! secret. On the socket:
+//! The taker listens on a Unix stream socket of the abstract name space. Both ends know 32 bytes
+//! that came over the clone's own connection: the first 16 are in the socket's name, the other 16
+//! are a secret. On the socket:
 //!
 //! | | From | Bytes | Descriptor | What for |
 //! |---|---|---|---|---|
@@ -13,27 +13,28 @@
 //! | 3 | giver | one byte 0 | the file | the taker copies a block, from the file's current offset on |
 //! | 4 | taker | one byte 1 | | the block has been copied |
 //!
-//! Steps 3 and 4 are repeated for each block. The giver waits for step 4. Therefore the file is read no
-//! later than if it had been read before it was sent, unless the wait is broken off. Then the clone
-//! over this connection is broken off, too.
+//! Steps 3 and 4 are repeated for each block. The giver waits for step 4. Therefore the file is
+//! read no later than if it had been read before it was sent, unless the wait is broken off. Then
+//! the clone over this connection is broken off, too.
 //!
 //! # What the two ends check
 //!
-//! Everybody on the machine can see the name of the socket, and connect to it. So the taker asks for
-//! the secret.
+//! Everybody on the machine can see the name of the socket, and connect to it. So the taker asks
+//! for the secret.
 //!
-//! Both ends ask Linux (`SO_PEERCRED`) whether the other end is a process of the same user. They refuse
-//! a process that has no number in their own PID namespace (the number is 0), and every process if
-//! they run as the user that stands for all unknown users (`/proc/sys/kernel/overflowuid`).
+//! Both ends ask Linux (`SO_PEERCRED`) whether the other end is a process of the same user. They
+//! refuse a process that has no number in their own PID namespace (the number is 0), and every
+//! process if they run as the user that stands for all unknown users
+//! (`/proc/sys/kernel/overflowuid`).
 //!
-//! Containers may share the machine's socket names and the number of a user, but not its files. A file
-//! that is open for reading can be opened again for writing through `/proc/self/fd`. So the giver
-//! hands files over only to a process that sees the same files by their names: to one of its own mount
-//! namespace. The taker proves that with a descriptor, because Linux lets a process open only its own
-//! namespace and those of processes that it may inspect. The giver never sends its own namespace: the
-//! taker could send it back. A process that got our namespace from an honest taker could send it to a
-//! giver; but it has the secrets of both clones then, which only the donor of the one and a recipient
-//! of the other has.
+//! Containers may share the machine's socket names and the number of a user, but not its files. A
+//! file that is open for reading can be opened again for writing through `/proc/self/fd`. So the
+//! giver hands files over only to a process that sees the same files by their names: to one of its
+//! own mount namespace. The taker proves that with a descriptor, because Linux lets a process open
+//! only its own namespace and those of processes that it may inspect. The giver never sends its own
+//! namespace: the taker could send it back. A process that got our namespace from an honest taker
+//! could send it to a giver; but it has the secrets of both clones then, which only the donor of
+//! the one and a recipient of the other has.
 
 use std::cell::Cell;
 use std::fmt;
@@ -71,7 +72,8 @@ const NAME: &str = "mysql-clone-";
 /// Bytes of the name, and of the secret behind it.
 const HALF: usize = 16;
 
-/// Connections that may wait for the taker. One is wanted; if strangers' take all places, the giver goes without.
+/// Connections that may wait for the taker. One is wanted; if strangers' take all places, the giver
+/// goes without.
 const BACKLOG: i32 = 16;
 
 /// How long a connection may take for the secret, which the giver sends at once.
@@ -88,7 +90,8 @@ pub struct FileTaker {
     giver: Option<Arc<OwnedFd>>,
 }
 
-/// A file that came. If it goes before its block [is copied](Self::is_copied), the giver hears that no more files are wanted.
+/// A file that came. If it goes before its block [is copied](Self::is_copied), the giver hears that
+/// no more files are wanted.
 #[derive(Debug)]
 pub struct TakenFile {
     file: OwnedFd,
@@ -123,11 +126,12 @@ impl FileTaker {
         *self.key
     }
 
-    /// The next file, for which to wait at most `limit`. What is to be copied from it begins at its current offset.
+    /// The next file, for which to wait at most `limit`. What is to be copied from it begins at its
+    /// current offset.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::TimedOut`], [`io::ErrorKind::UnexpectedEof`] if the giver is gone, and
-    /// [`io::ErrorKind::InvalidData`] if what came is no regular file.
+    /// The operating system's; [`io::ErrorKind::TimedOut`], [`io::ErrorKind::UnexpectedEof`] if the
+    /// giver is gone, and [`io::ErrorKind::InvalidData`] if what came is no regular file.
     pub fn take(&mut self, limit: Duration) -> io::Result<TakenFile> {
         let deadline = Instant::now() + limit;
         let giver = match &self.giver {
@@ -243,7 +247,8 @@ impl FileGiver {
     /// Connects to the taker of this key. It need not be there, nor on this machine.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::PermissionDenied`] if it is another user's process that listens.
+    /// The operating system's; [`io::ErrorKind::PermissionDenied`] if it is another user's process
+    /// that listens.
     pub fn connect(key: [u8; 2 * HALF]) -> io::Result<Self> {
         let key = Zeroizing::new(key);
         let taker = socket()?;
@@ -260,11 +265,12 @@ impl FileGiver {
         Ok(Self { taker, is_neighbour: Cell::new(false) })
     }
 
-    /// Sends the file, of which the taker is to copy a block from its current offset on. It should be one that can only be read.
-    /// [`wait`](Self::wait) must follow, with the same file.
+    /// Sends the file, of which the taker is to copy a block from its current offset on. It should
+    /// be one that can only be read. [`wait`](Self::wait) must follow, with the same file.
     ///
-    /// The first file is not sent here but by `wait`, when the taker has proved that it may have it. The taker sends its proof
-    /// when it takes the first file, which it has to be told to do meanwhile.
+    /// The first file is not sent here but by `wait`, when the taker has proved that it may have
+    /// it. The taker sends its proof when it takes the first file, which it has to be told to do
+    /// meanwhile.
     ///
     /// # Errors
     /// The operating system's: the taker has got nothing.
@@ -275,14 +281,15 @@ impl FileGiver {
         send_descriptor(self.taker.as_fd(), FILE, file)
     }
 
-    /// Waits until the taker has copied the block that ends at `end`, and at most `limit`. `is_over` is asked ten times a second.
+    /// Waits until the taker has copied the block that ends at `end`, and at most `limit`.
+    /// `is_over` is asked ten times a second.
     ///
-    /// The file's offset is at the end of the block then, and it is put there if the taker refused the block, or if the taker must
-    /// not have files.
+    /// The file's offset is at the end of the block then, and it is put there if the taker refused
+    /// the block, or if the taker must not have files.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if the taker says that it has copied the
-    /// block, and the offset is elsewhere.
+    /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if
+    /// the taker says that it has copied the block, and the offset is elsewhere.
     pub fn wait(
         &self,
         file: BorrowedFd<'_>,
@@ -333,7 +340,8 @@ impl FileGiver {
         }
     }
 
-    /// Leaves the file behind the block, and tells the taker, if it is still there, that no file will come.
+    /// Leaves the file behind the block, and tells the taker, if it is still there, that no file
+    /// will come.
     fn refused(&self, file: BorrowedFd<'_>, end: u64) -> io::Result<Taken> {
         // It fails if the taker is gone.
         let _ = rustix::net::shutdown(&self.taker, Shutdown::Both);
@@ -372,7 +380,8 @@ fn send_descriptor(socket: BorrowedFd<'_>, byte: u8, descriptor: BorrowedFd<'_>)
     }
 }
 
-/// The next byte with its descriptor, if there is one beside it; none if the other end is gone. Does not wait.
+/// The next byte with its descriptor, if there is one beside it; none if the other end is gone.
+/// Does not wait.
 fn receive(socket: BorrowedFd<'_>) -> Result<Option<(u8, Option<OwnedFd>)>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -36,8 +36,8 @@ impl<'fd> Socket<'fd> {
     /// Fills `buffer`.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::UnexpectedEof`] when the peer has closed the connection,
-    /// [`io::ErrorKind::TimedOut`].
+    /// The operating system's; [`io::ErrorKind::UnexpectedEof`] when the peer has closed the
+    /// connection, [`io::ErrorKind::TimedOut`].
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -70,9 +70,9 @@ impl<'fd> Socket<'fd> {
         Ok(())
     }
 
-    /// Sends `head`, then `len` bytes of `file` from its current offset, and with `sums` the tail of a
-    /// [`Block`] with their [`checksum`](crate::checksum). The bytes go through `buffer`, which stays
-    /// in the processor's cache. A short file leaves in one call.
+    /// Sends `head`, then `len` bytes of `file` from its current offset, and with `sums` the tail
+    /// of a [`Block`] with their [`checksum`](crate::checksum). The bytes go through `buffer`,
+    /// which stays in the processor's cache. A short file leaves in one call.
     ///
     /// # Errors
     /// [`CopyError::Read`] for the file, [`CopyError::Write`] for the connection. In both cases the
@@ -140,8 +140,8 @@ impl<'fd> Socket<'fd> {
     }
 }
 
-/// Whether the peer of a connected TCP socket is on this machine: the peer has this end's address, or
-/// a loopback address.
+/// Whether the peer of a connected TCP socket is on this machine: the peer has this end's address,
+/// or a loopback address.
 pub fn is_within_host(socket: BorrowedFd<'_>) -> bool {
     let own = getsockname(socket).ok();
     let peer = getpeername(socket).ok().flatten();

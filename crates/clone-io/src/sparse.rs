@@ -7,13 +7,14 @@
 //! | one bit for each [`GRANULE`] of the block, the lowest bit of the first byte for the first; bits behind the last are 0 | 1: it is there, 0: it is all zeros |
 //! | the granules that are there, one behind the other; the last one of a block may be shorter | |
 //!
-//! Pages of compressed tables end in holes, and a new table is mostly pages that were never used. A look at the bytes finds both, whatever
-//! the file system says of holes.
+//! Pages of compressed tables end in holes, and a new table is mostly pages that were never used. A
+//! look at the bytes finds both, whatever the file system says of holes.
 
 use std::io::IoSlice;
 use std::ops::Range;
 
-/// Bytes that one bit stands for: a sector. Coarser ones miss most of what is free in InnoDB's pages, finer ones cost more than they find.
+/// Bytes that one bit stands for: a sector. Coarser ones miss most of what is free in InnoDB's
+/// pages, finer ones cost more than they find.
 const GRANULE: usize = 512;
 
 /// Bytes that one byte of the map stands for: a page of memory, and of most file systems.
@@ -34,8 +35,8 @@ fn map_len(len: usize) -> usize {
     len.div_ceil(GRANULE).div_ceil(8)
 }
 
-/// Packs `block` into the beginning of `place`, and gives the length; none if that would not be less than `limit`, or if `place` has no
-/// room for it.
+/// Packs `block` into the beginning of `place`, and gives the length; none if that would not be
+/// less than `limit`, or if `place` has no room for it.
 pub(crate) fn pack(block: &[u8], place: &mut [u8], limit: usize) -> Option<usize> {
     let (map, place) = place.split_at_mut_checked(map_len(block.len()))?;
     map.fill(0);
@@ -121,8 +122,8 @@ impl<'a> Sparse<'a> {
         }
     }
 
-    /// Gives the parts of the block that are not all zeros, in whole pages as far as there are: where each begins, and its bytes. `give`
-    /// may take the bytes apart.
+    /// Gives the parts of the block that are not all zeros, in whole pages as far as there are:
+    /// where each begins, and its bytes. `give` may take the bytes apart.
     pub(crate) fn islands<E>(
         &self,
         mut give: impl FnMut(usize, &mut [IoSlice<'a>]) -> Result<(), E>,
@@ -192,7 +193,8 @@ fn is_there(map: &[u8], index: usize) -> bool {
 }
 
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    // Most that are not show it at once. The rest is one loop without a branch, which takes whole registers.
+    // Most that are not show it at once. The rest is one loop without a branch, which takes whole
+    // registers.
     let begin = bytes.first_chunk::<8>().is_none_or(|begin| u64::from_ne_bytes(*begin) == 0);
     begin && bytes.iter().fold(0, |all, byte| all | byte) == 0
 }

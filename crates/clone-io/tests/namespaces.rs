@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Who gets files, and who may give them, when the other process is in a container: a giver or a taker
-//! that `unshare` puts into namespaces of its own.
+//! Who gets files, and who may give them, when the other process is in a container: a giver or a
+//! taker that `unshare` puts into namespaces of its own.
 //!
 //! This program starts itself for that. `MYSQL_CLONE_TEST_KEY` tells the second process what it is.
 
@@ -30,7 +30,8 @@ struct Other {
 }
 
 impl Other {
-    /// Starts the test `role` of this program under `unshare` with these arguments; without arguments, in our own namespaces.
+    /// Starts the test `role` of this program under `unshare` with these arguments; without
+    /// arguments, in our own namespaces.
     fn start(unshare: &[&str], role: &str, key: &str) -> Self {
         let program = env::current_exe().unwrap();
         let mut command = match unshare {
@@ -83,7 +84,8 @@ fn file() -> File {
     File::open(env::current_exe().unwrap()).unwrap()
 }
 
-/// How giving a block of no bytes to a taker in other namespaces ends, and what the taker says of it.
+/// How giving a block of no bytes to a taker in other namespaces ends, and what the taker says of
+/// it.
 fn give_to(unshare: &[&str]) -> (io::Result<Taken>, String) {
     let mut taker = Other::start(unshare, "takes", "");
     let giver = FileGiver::connect(to_key(&taker.says()));
@@ -104,7 +106,8 @@ fn a_taker_of_our_own_mount_namespace_gets_files() {
     assert_eq!(said, "a file");
 }
 
-/// Its files have other names, or none, so it shall not have descriptors of ours: what is open for reading could be opened for writing.
+/// Its files have other names, or none, so it shall not have descriptors of ours: what is open for
+/// reading could be opened for writing.
 #[test]
 fn a_taker_of_another_mount_namespace_gets_no_file() {
     if can_unshare(&["--mount"]) {
@@ -123,7 +126,8 @@ fn a_taker_of_another_network_namespace_is_not_found() {
     }
 }
 
-/// Our process has no number in the PID namespace of the other one, and no user number in its user namespace.
+/// Our process has no number in the PID namespace of the other one, and no user number in its user
+/// namespace.
 #[test]
 fn a_taker_without_a_number_is_refused() {
     let own_pids: &[&str] = &["--pid", "--fork", "--kill-child"];

@@ -387,7 +387,8 @@ mod tests {
             // Longer than a block may be.
             b"\x20\x02\x01\x00\x00\x01packed\x00\x00\x00\x00",
             b"\x20\x04\xff\xff\xff\xff\x00\x00\x00\x00",
-            // A form that nobody knows, bytes or a checksum beside a file, and raw bytes that are not as many as they say.
+            // A form that nobody knows, bytes or a checksum beside a file, and raw bytes that are
+            // not as many as they say.
             b"\x20\x05\x03\x00\x00\x00abc\x00\x00\x00\x00",
             b"\x20\x03\x03\x00\x00\x00abc",
             b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00",

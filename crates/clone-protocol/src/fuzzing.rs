@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What must hold for any bytes: the bodies of the targets in `fuzz/`, which the unit tests feed too.
+//! What must hold for any bytes: the bodies of the targets in `fuzz/`, which the unit tests feed
+//! too.
 //!
 //! Each function panics when it does not hold.
 
@@ -86,7 +87,8 @@ pub fn rocksdb_locator(bytes: &[u8]) {
     assert!(rocksdb::Descriptor::parse(bytes).is_err(), "both a locator and a descriptor");
 }
 
-/// A RocksDB descriptor that parses encodes to the bytes it came from, and names a file that stays in its directory.
+/// A RocksDB descriptor that parses encodes to the bytes it came from, and names a file that stays
+/// in its directory.
 pub fn rocksdb_descriptor(bytes: &[u8]) {
     let Ok(descriptor) = rocksdb::Descriptor::parse(bytes) else { return };
     assert_eq!(descriptor.to_bytes(), bytes);

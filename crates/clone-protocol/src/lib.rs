@@ -6,9 +6,9 @@
 //!
 //! * **The plugin's own**, little-endian: a recipient sends a [`Command`], the donor answers with
 //!   [`Response`]s. Engines appear in it only as a type byte and opaque bytes ([`EngineLocator`]).
-//! * **The engine's**, big-endian: the locators and descriptors that the plugin carries
-//!   without looking inside. [`innodb`] knows them, because a recipient must not hand foreign bytes
-//!   to an InnoDB that trusts them; [`innodb::StreamCheck`] is the gate. [`rocksdb`] is what MyRocks
+//! * **The engine's**, big-endian: the locators and descriptors that the plugin carries without
+//!   looking inside. [`innodb`] knows them, because a recipient must not hand foreign bytes to an
+//!   InnoDB that trusts them; [`innodb::StreamCheck`] is the gate. [`rocksdb`] is what MyRocks
 //!   writes.
 //!
 //! Nothing here reads a socket or a clock. Parsers borrow from the packet, never panic and never

@@ -178,7 +178,8 @@ fn s1_names_that_are_no_tablespaces() {
 
 #[test]
 fn s2_names_with_line_breaks() {
-    // InnoDB writes names line by line to #clone/#new_files and removes each line's file, recursively, when it rolls back.
+    // InnoDB writes names line by line to #clone/#new_files and removes each line's file,
+    // recursively, when it rolls back.
     let gate = Gate::begun();
     let name = b"./a\n/srv/backups\nb.ibd";
     refused(
@@ -189,7 +190,8 @@ fn s2_names_with_line_breaks() {
 
 #[test]
 fn s3a_pages_of_another_size_than_the_servers() {
-    // 4 KiB pages for a 16 KiB server. Made by DDL: fil_write_initial_pages allocates 2 * 4096 and writes at UNIV_PAGE_SIZE - 8.
+    // 4 KiB pages for a 16 KiB server. Made by DDL: fil_write_initial_pages allocates 2 * 4096 and
+    // writes at UNIV_PAGE_SIZE - 8.
     let gate = Gate::described();
     gate.master(state(FileCopy, false)).unwrap();
     let f = FileMetadata { state: PageCopy, file_index: FILES, fsp_flags: 3 << 6, ..file(0) };
@@ -223,7 +225,8 @@ fn s3c_a_buffer_pool_dump_made_by_ddl_with_any_flags() {
 
 #[test]
 fn s4a_ddl_before_the_end_of_file_copy() {
-    // A file that file_list.rs still keeps from InnoDB: there this is a new file, and ut_a(index == num_data_files()) aborts.
+    // A file that file_list.rs still keeps from InnoDB: there this is a new file, and ut_a(index ==
+    // num_data_files()) aborts.
     let gate = Gate::described();
     let f = FileMetadata { state: PageCopy, ..file(0) };
     refused(gate.master(Descriptor::FileMetadata(f)), "DDL before FILE_COPY has ended");

@@ -65,11 +65,12 @@ impl StatusFile {
 
     /// Puts `content` in place of what the file was, so that nobody ever reads half of it.
     ///
-    /// It is not forced to disk: that could hold the clone up for seconds on a busy disk, for a text that informs but decides
-    /// nothing.
+    /// It is not forced to disk: that could hold the clone up for seconds on a busy disk, for a
+    /// text that informs but decides nothing.
     ///
     /// # Errors
-    /// Among others if the directory `#clone` is not there. It belongs to InnoDB, which creates it when data arrives.
+    /// Among others if the directory `#clone` is not there. It belongs to InnoDB, which creates it
+    /// when data arrives.
     pub(super) fn write(&self, content: &str) -> io::Result<()> {
         let mut temporary = self.path.clone().into_os_string();
         temporary.push(".new");

@@ -268,7 +268,8 @@ fn unfinished_notes_are_not_taken_for_those_of_a_later_clone_into_a_directory() 
     base.write("#status_recovery", ALL_NOTES);
     fs::remove_file(base.file("#replace_files")).unwrap();
     assert_eq!(state(&board), State::Failed);
-    // The files here are still those of the clone that the notes are about: the next start completes it.
+    // The files here are still those of the clone that the notes are about: the next start
+    // completes it.
     assert!(base.has("#status_recovery"));
     assert_eq!(base.load().status().unwrap().gtid_executed, "aa:1-5");
 }

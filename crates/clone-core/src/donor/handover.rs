@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::file_channel::{FileGiver, Taken};
 
-/// How long a recipient may take for a block that was handed over. Its bandwidth limits are in that.
+/// How long a recipient may take for a block that was handed over. Its bandwidth limits are in
+/// that.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The donor's end of the hand-over of one connection.

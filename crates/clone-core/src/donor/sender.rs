@@ -22,8 +22,8 @@ use crate::log_target::SERVER;
 use crate::session::{Clock, DonorSession};
 use crate::tasks::SourceTask;
 
-/// How often the recipient hears from a donor that has nothing to send. The recipient gives up after
-/// `net_read_timeout`, 30 seconds.
+/// How often the recipient hears from a donor that has nothing to send. The recipient gives up
+/// after `net_read_timeout`, 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// What a connection sends from, and what the donor agreed with the recipient.
@@ -201,7 +201,8 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         })
     }
 
-    /// Hands the file over for one block that ends at `end`. False if the recipient has got nothing.
+    /// Hands the file over for one block that ends at `end`. False if the recipient has got
+    /// nothing.
     ///
     /// The donor waits until the recipient has the block. The engine relies on that: pages that
     /// change later are in PAGE COPY only while InnoDB tracks them.

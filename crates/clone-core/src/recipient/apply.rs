@@ -30,7 +30,8 @@ pub(super) struct Applier<'a, 's, S: RecipientSession> {
 }
 
 impl<S: RecipientSession> Applier<'_, '_, S> {
-    /// The outcome of the engine's call, or the error of a callback that the engine did not pass on.
+    /// The outcome of the engine's call, or the error of a callback that the engine did not pass
+    /// on.
     pub(super) fn finish(self, outcome: Result<()>) -> Result<()> {
         match (outcome, self.failure) {
             (Ok(()), Some(error)) => Err(error),

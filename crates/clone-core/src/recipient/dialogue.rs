@@ -217,8 +217,8 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         }
     }
 
-    /// Closes the data connection. `abort`: the dialogue is broken. `clear_error`: forget errors of the
-    /// session.
+    /// Closes the data connection. `abort`: the dialogue is broken. `clear_error`: forget errors of
+    /// the session.
     pub(super) fn disconnect_data(&mut self, step: &str, abort: bool, clear_error: bool) {
         if let Some(data) = self.data.take() {
             data.disconnect(Some(self.session), abort, clear_error);
@@ -241,7 +241,8 @@ pub(super) fn name(code: CommandCode) -> &'static str {
 
 /// Whether the connection can no longer be used for COM_EXIT.
 ///
-/// An interrupted task has left the donor in mid-stream, so its connection is of no more use either.
+/// An interrupted task has left the donor in mid-stream, so its connection is of no more use
+/// either.
 pub(super) fn ends_connection(error: &Error) -> bool {
     error.ends_connection() || error.number() == number::ER_QUERY_INTERRUPTED
 }

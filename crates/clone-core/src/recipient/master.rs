@@ -75,8 +75,8 @@ impl<S: RecipientSession> Master<S> {
         Ok(())
     }
 
-    /// The server's data may change again after a clone that failed. After success it stays as it is
-    /// until the server restarts.
+    /// The server's data may change again after a clone that failed. After success it stays as it
+    /// is until the server restarts.
     pub(super) fn end_replacing(&mut self, session: &S) {
         if std::mem::take(&mut self.is_replacing) {
             session.end_replacing();

@@ -9,8 +9,8 @@
 //!   without a look whether there are any: asked for MyRocks, Percona Server 8.0.27 crashes.
 //!
 //! So a connection of its own asks before: it says EXIT with an [`Offer`](clone_protocol::Offer)
-//! behind it. A stock donor ignores the offer and answers COMPLETE. A donor of this project first says
-//! that it understands.
+//! behind it. A stock donor ignores the offer and answers COMPLETE. A donor of this project first
+//! says that it understands.
 
 use clone_protocol::{CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Packing, Response, innodb};
 

@@ -20,8 +20,8 @@ use crate::traffic::Traffic;
 pub(super) struct Shared<S: RecipientSession> {
     pub(super) donor: Donor,
     pub(super) directory: Option<PathBuf>,
-    /// The version that this recipient offers, then the one that donor and recipient agreed on, as a
-    /// number of [`Version`].
+    /// The version that this recipient offers, then the one that donor and recipient agreed on, as
+    /// a number of [`Version`].
     version: AtomicU32,
     clones: Mutex<Vec<EngineClone<S::Engine>>>,
     /// Checks InnoDB's descriptors. There when the donor has been accepted.

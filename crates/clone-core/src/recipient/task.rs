@@ -30,8 +30,8 @@ const MAX_RESTARTS: u32 = 100;
 /// Least time between two attempts to connect again.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Seconds that the donor gets for INIT beyond the lock wait: it loads tablespaces and looks through
-/// all tables.
+/// Seconds that the donor gets for INIT beyond the lock wait: it loads tablespaces and looks
+/// through all tables.
 const INIT_TIMEOUT_SECONDS: u32 = 300;
 
 /// How long a task that failed waits for the donor to end its stream.
@@ -179,8 +179,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
-    /// Whether what looks like a network failure is KILL, which closes the connection a moment before
-    /// it marks the session.
+    /// Whether what looks like a network failure is KILL, which closes the connection a moment
+    /// before it marks the session.
     ///
     /// The donor must be told the difference: after a network failure the donor waits for this
     /// recipient, and clones for no other one.
@@ -192,8 +192,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         sleep_until(self.session, self.session.host().now() + MOMENT).is_err()
     }
 
-    /// Says goodbye on both connections and closes them. After KILL the network error that it looked
-    /// like is forgotten.
+    /// Says goodbye on both connections and closes them. After KILL the network error that it
+    /// looked like is forgotten.
     fn disconnect(&mut self, outcome: &Result<()>, was_killed: bool) {
         // The donor may be waiting for a block of which this task has not heard.
         self.receiver.close_files();
@@ -298,11 +298,11 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         Offer { handover, ..self.shared.offer }
     }
 
-    /// Sends the command and handles the donor's answer, up to its last packet. Gives the locators if
-    /// they came.
+    /// Sends the command and handles the donor's answer, up to its last packet. Gives the locators
+    /// if they came.
     ///
-    /// A task that fails goes on reading until the donor, told of it by the master, ends the stream:
-    /// only then the connection can be used for COM_EXIT.
+    /// A task that fails goes on reading until the donor, told of it by the master, ends the
+    /// stream: only then the connection can be used for COM_EXIT.
     fn transfer(&mut self, command: &Command<'_>) -> Result<Option<Clones<S>>> {
         let session = self.session;
         let offer = matches!(command, Command::Execute).then(|| self.offer());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Tasks under a simulated clock: they move blocks without any delay of their own, sleep as they are told, and oversleep.
+//! Tasks under a simulated clock: they move blocks without any delay of their own, sleep as they
+//! are told, and oversleep.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -116,7 +117,8 @@ fn assert_within_ten_percent(bytes: u64, rate: u64, span: Duration, what: &str) 
     assert!((0.9..1.1).contains(&share), "{what}: {share}");
 }
 
-/// At least ten seconds, and long enough that the last block of each task, moved but not yet paid, does not count.
+/// At least ten seconds, and long enough that the last block of each task, moved but not yet paid,
+/// does not count.
 fn span(rate: u64, tasks: usize, block: u64) -> Duration {
     let outstanding = tasks as u64 * block;
     Duration::from_secs(10.max(25 * outstanding / rate))
@@ -211,7 +213,8 @@ fn frequent_stalls_cost_little() {
     let rate = 1024 * MIB;
     // Not soon after a stall.
     let end = Duration::from_millis(29_500);
-    // Milliseconds from one stall to the next, how many of them nothing moves, and which part of the limit is still reached.
+    // Milliseconds from one stall to the next, how many of them nothing moves, and which part of
+    // the limit is still reached.
     for (period, stall, least) in [(400, 95, 0.995), (3_000, 250, 0.995), (3_000, 510, 0.9)] {
         let stall = Duration::from_millis(stall);
         for tasks in [1, 4, 16] {

@@ -17,9 +17,9 @@ const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
 /// Returns true if the process at the other end runs as our own user.
 ///
-/// False if that is not certain: a user number that stands for every unknown user proves nothing, and
-/// neither does a process that has no number in our PID namespace, for it belongs to a container of its
-/// own.
+/// False if that is not certain: a user number that stands for every unknown user proves nothing,
+/// and neither does a process that has no number in our PID namespace, for it belongs to a
+/// container of its own.
 pub(super) fn is_same_user(socket: BorrowedFd<'_>) -> bool {
     let own = rustix::process::geteuid().as_raw();
     credentials(socket).is_ok_and(|peer| peer.uid == own && peer.pid > 0 && own != overflow_uid())
@@ -61,8 +61,8 @@ fn credentials(socket: BorrowedFd<'_>) -> io::Result<libc::ucred> {
     let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let size = size_of::<libc::ucred>();
     let mut len = libc::socklen_t::try_from(size).unwrap_or(0);
-    // SAFETY: the descriptor is open as long as it is borrowed, and `peer` has the `len` bytes that the
-    // kernel may write, for each of which every value is valid.
+    // SAFETY: the descriptor is open as long as it is borrowed, and `peer` has the `len` bytes that
+    // the kernel may write, for each of which every value is valid.
     #[allow(unsafe_code, reason = "std has no such call, and rustix's is wrong for PID 0")]
     let status = unsafe {
         libc::getsockopt(

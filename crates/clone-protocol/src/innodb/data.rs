@@ -17,8 +17,8 @@ const INVALID: &str = "Wrong Clone RPC: Invalid Data Descriptor";
 
 /// A block of a file; its bytes are the DATA packet that follows.
 ///
-/// `u32` state @12, `u32` task @16, `u32` chunk @20, `u32` block @24, `u32` file index @28, `u32` data
-/// length @32, `u64` file offset @36, `u64` file size @44.
+/// `u32` state @12, `u32` task @16, `u32` chunk @20, `u32` block @24, `u32` file index @28, `u32`
+/// data length @32, `u64` file offset @36, `u64` file size @44.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Data {
     /// The state the donor is in.

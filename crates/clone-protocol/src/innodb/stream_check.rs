@@ -8,15 +8,15 @@
 //! * a chunk number outside the state's total fails an assertion (`Chnunk_Bitmap::operator[]`);
 //! * a file index outside the announced number of files is written behind the end of a vector
 //!   (`Clone_Snapshot::add_file_from_desc`), or fails an assertion there for a file made by DDL;
-//! * file metadata without a name is a null pointer (`build_file_path_unsafe`), and so is a file that
-//!   was counted in a STATE but never described (`fix_all_renamed`, `extend_and_flush_files`);
+//! * file metadata without a name is a null pointer (`build_file_path_unsafe`), and so is a file
+//!   that was counted in a STATE but never described (`fix_all_renamed`, `extend_and_flush_files`);
 //! * a short page 0 or redo header of an encrypted instance is read and written beyond its end, or
 //!   fails an assertion (`encrypt_key_in_header`, `encrypt_key_in_log_header`);
 //! * a count of files or chunks near 2^32 is allocated at once (`set_state_info`, `init_state`);
 //! * pages of another size than the server's are written beyond their buffer
 //!   (`fil_write_initial_pages`);
-//! * a name can be that of any file that mysqld may write (`build_file_path`), and a name with a line
-//!   break makes InnoDB remove another file (`clone_files_for_each_file`).
+//! * a name can be that of any file that mysqld may write (`build_file_path`), and a name with a
+//!   line break makes InnoDB remove another file (`clone_files_for_each_file`).
 //!
 //! All that a stock donor sends must pass. Each rule says from which line of the donor it follows;
 //! where the donor's code leaves a doubt the rule is not made, and a comment says so.
@@ -54,8 +54,8 @@ pub struct Recipient {
     /// `innodb_page_size` in bytes. InnoDB goes by this one, whatever a tablespace says of itself.
     pub page_size: u32,
     /// Recipient and donor are InnoDB before 8.0.30. Its redo log had two files at least, so it
-    /// announces that many, and describes the second only if there is something in it; the recipient
-    /// does without.
+    /// announces that many, and describes the second only if there is something in it; the
+    /// recipient does without.
     pub has_spare_redo_file: bool,
     /// Where the donor's files may lie. With `None` names may lead anywhere, as InnoDB before 9.7
     /// takes them.
@@ -71,8 +71,8 @@ impl Recipient {
 
 /// What the donor of one clone said so far, to all tasks of the recipient.
 ///
-/// There is one for each clone, made before the first EXECUTE and kept over restarts. A task makes a
-/// [`TaskCheck`] of its own for each EXECUTE. After a network failure the clone goes on with
+/// There is one for each clone, made before the first EXECUTE and kept over restarts. A task makes
+/// a [`TaskCheck`] of its own for each EXECUTE. After a network failure the clone goes on with
 /// [`resume`](Self::resume). Clones of this value share what it knows.
 ///
 /// # Example
@@ -115,7 +115,8 @@ impl StreamCheck {
 
     /// Tells that the clone goes on after a network failure, and where InnoDB stands, from the
     /// locator that its `clone_apply_begin` gave for COM_REINIT. Due before the EXECUTE after it;
-    /// the master's [`TaskCheck`] takes no TASK_METADATA otherwise. No task may be left from before.
+    /// the master's [`TaskCheck`] takes no TASK_METADATA otherwise. No task may be left from
+    /// before.
     ///
     /// # Errors
     ///
@@ -143,8 +144,8 @@ impl StreamCheck {
 ///
 /// The task calls [`check`](Self::check) with each descriptor of InnoDB's, in the order in which
 /// they came, gives it to InnoDB if it passes, and checks the next one only after InnoDB returned.
-/// The checks of several tasks need no common order: the master's start of a state counts as soon as
-/// it passed, and InnoDB lets no worker into a state before its master.
+/// The checks of several tasks need no common order: the master's start of a state counts as soon
+/// as it passed, and InnoDB lets no worker into a state before its master.
 #[derive(Debug)]
 pub struct TaskCheck {
     stream: StreamCheck,
@@ -208,8 +209,9 @@ impl TaskCheck {
         Ok(())
     }
 
-    /// Each task ends a state and starts the next one once. InnoDB counts the ends (`finish_state`),
-    /// and a worker's second start would name a state to which no transition leads.
+    /// Each task ends a state and starts the next one once. InnoDB counts the ends
+    /// (`finish_state`), and a worker's second start would name a state to which no transition
+    /// leads.
     fn state(&mut self, stream: &mut Stream, state: &State) -> Result<(), ProtocolError> {
         let named = state.state;
         match (state.ack, state.start) {
@@ -388,8 +390,8 @@ impl Stream {
     }
 
     /// Whether InnoDB takes file metadata for a change that DDL made. It does when the state is one
-    /// ahead of its own (`apply_file_metadata`), and the donor sends such metadata before the starts
-    /// of PAGE_COPY and REDO_COPY only (`send_all_ddl_metadata`).
+    /// ahead of its own (`apply_file_metadata`), and the donor sends such metadata before the
+    /// starts of PAGE_COPY and REDO_COPY only (`send_all_ddl_metadata`).
     fn is_ddl(&self, file: &FileMetadata<'_>) -> bool {
         matches!(self.state, SnapshotState::FileCopy | SnapshotState::PageCopy)
             && Some(file.state) == self.state.next()

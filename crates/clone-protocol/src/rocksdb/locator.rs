@@ -17,13 +17,15 @@ use crate::wire::Reader;
 /// `u64` clone id @12, then 16 bytes for each [`FileState`]. Nothing counts them: the length does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Locator {
-    /// From a recipient that begins: it understands this version. Clone id 0 on the wire, without states.
+    /// From a recipient that begins: it understands this version. Clone id 0 on the wire, without
+    /// states.
     Version,
     /// A clone.
     Clone {
         /// Which one.
         id: CloneId,
-        /// In a restart locator, the files of which the recipient knows something; each at most once.
+        /// In a restart locator, the files of which the recipient knows something; each at most
+        /// once.
         states: Vec<FileState>,
     },
 }

@@ -4,11 +4,12 @@
 
 use std::fmt;
 
-/// A name that is a file in a directory and can be nothing else: letters, digits, `-`, `_` and `.`, the first of them no dot,
-/// at most 255.
+/// A name that is a file in a directory and can be nothing else: letters, digits, `-`, `_` and `.`,
+/// the first of them no dot, at most 255.
 ///
-/// RocksDB's own names are `000012.sst`, `000012.blob`, `000012.log`, `MANIFEST-000012`, `CURRENT`, `OPTIONS-000012`,
-/// `IDENTITY`. Names that begin with a dot are the clone's: its marker, its journal, its directories.
+/// RocksDB's own names are `000012.sst`, `000012.blob`, `000012.log`, `MANIFEST-000012`, `CURRENT`,
+/// `OPTIONS-000012`, `IDENTITY`. Names that begin with a dot are the clone's: its marker, its
+/// journal, its directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName<'a>(&'a str);
 

@@ -18,14 +18,15 @@ fn setup(seed: u64, shares_files: bool) -> Setup {
 }
 
 #[test]
-fn files_are_shared_in_every_state() {
+fn files_are_handed_over() {
     for seed in 0..20 {
         for compressed in [false, true] {
             let mut setup = setup(seed, true);
             setup.settings.enable_compression = compressed;
             setup.run(|world| {
                 world.clone_remote(Target::Directory("clone")).assert_ok();
-                assert!(world.network.files.copied() > 10, "{}", world.network.files.copied());
+                // Each of the three tasks has a trial first.
+                assert!(world.network.files.copied() > 4, "{}", world.network.files.copied());
             });
         }
     }

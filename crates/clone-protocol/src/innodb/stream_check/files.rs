@@ -122,10 +122,10 @@ impl Files {
         self.describe(file)
     }
 
-    /// A change by DDL before the start of PAGE_COPY or REDO_COPY: to a known file or, with the next
-    /// index, a new one. InnoDB appends new files to those that the start of FILE_COPY counted, so
-    /// all of these come first. They keep their chunks from FILE_COPY; new files have none there,
-    /// and numbers that mean nothing.
+    /// A change by DDL before the start of PAGE_COPY or REDO_COPY: to a known file or, with the
+    /// next index, a new one. InnoDB appends new files to those that the start of FILE_COPY
+    /// counted, so all of these come first. They keep their chunks from FILE_COPY; new files have
+    /// none there, and numbers that mean nothing.
     pub(super) fn ddl(
         &mut self,
         file: &FileMetadata<'_>,
@@ -214,8 +214,8 @@ impl Files {
     }
 
     /// Notes a data file. Its page size and its tablespace stay what they were: others come with
-    /// another index (`file_ctx_changed` finds the index by the id). InnoDB takes what a rename says
-    /// of the tablespace, and with it how to read the name.
+    /// another index (`file_ctx_changed` finds the index by the id). InnoDB takes what a rename
+    /// says of the tablespace, and with it how to read the name.
     fn describe(&mut self, file: &FileMetadata<'_>) -> Result<(), ProtocolError> {
         self.check_name(file)?;
         let space_id = file.space_id;
@@ -287,8 +287,8 @@ impl PageSize {
     /// `include/page0size.h:page_size_t`. Sizes stand in the FSP flags as powers of two from 512:
     /// compressed tables' in bits 1 to 4, that of the instance in bits 6 to 9, where 0 is 16 KiB.
     ///
-    /// InnoDB takes the server's page size for the instance's, whatever the flags say, and writes at
-    /// the end of a page that it made room for by the flags (`fil_write_initial_pages`).
+    /// InnoDB takes the server's page size for the instance's, whatever the flags say, and writes
+    /// at the end of a page that it made room for by the flags (`fil_write_initial_pages`).
     fn of(file: &FileMetadata<'_>, server: u32) -> Result<Self, ProtocolError> {
         let wrong = || invalid(format_args!("FSP flags {:#x}", file.fsp_flags));
         if file.space_id == SPACE_ID_BUFFER_POOL {

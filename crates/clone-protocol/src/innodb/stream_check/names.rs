@@ -47,12 +47,12 @@ const FOREIGN_SUFFIXES: [&[u8]; 20] = [
 ///   names are refused that mean something else in a data directory.
 ///
 /// Other tablespaces come as the donor opened them, and end with `.ibd`. They may be absolute
-/// (`DATA DIRECTORY`), and they may begin with `../`: `CREATE TABLESPACE ... ADD DATAFILE
-/// '../ts.ibd'` makes such names. Both lead out of the data directory; see
-/// [`Directories`](super::Directories). Refused are names that enter directories and then climb out
-/// of more of them than they entered, and names that enter a directory below the data directory that
-/// begins with `.` or `#`: those are the clone's and InnoDB's own. A single `dir/..` passes: MySQL
-/// accepts it where `dir` is a symbolic link (`Fil_path::is_circular`).
+/// (`DATA DIRECTORY`), and they may begin with `../`:
+/// `CREATE TABLESPACE ... ADD DATAFILE '../ts.ibd'` makes such names. Both lead out of the data
+/// directory; see [`Directories`](super::Directories). Refused are names that enter directories and
+/// then climb out of more of them than they entered, and names that enter a directory below the
+/// data directory that begins with `.` or `#`: those are the clone's and InnoDB's own. A single
+/// `dir/..` passes: MySQL accepts it where `dir` is a symbolic link (`Fil_path::is_circular`).
 pub(super) fn check(space_id: u32, name: &[u8]) -> Result<(), &'static str> {
     let base = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let is_bare = base.len() == name.len();

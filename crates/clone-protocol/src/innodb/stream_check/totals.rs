@@ -18,8 +18,8 @@ const MAX_CHUNKS: u32 = 1 << 27;
 /// tablespace is 7 pages, which makes this many 1.75 TiB of empty tables at 16 KiB.
 const MAX_DATA_FILES: u32 = 1 << 24;
 
-/// The least bytes that a donor estimates for a data file. The smallest tablespace has 4 pages, which
-/// 5.7 made, of 1 KiB (`KEY_BLOCK_SIZE=1`). Newer ones have 7.
+/// The least bytes that a donor estimates for a data file. The smallest tablespace has 4 pages,
+/// which 5.7 made, of 1 KiB (`KEY_BLOCK_SIZE=1`). Newer ones have 7.
 const MIN_FILE_ESTIMATE: u64 = 4 << 10;
 
 /// So many data files need no estimate.
