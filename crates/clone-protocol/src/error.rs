@@ -3,15 +3,17 @@
 //! The one error of this crate.
 
 use std::borrow::Cow;
-use std::error::Error;
 use std::fmt;
+
+use thiserror::Error;
 
 /// Bytes from the peer that break the protocol.
 ///
 /// Its text is the argument of MySQL's `ER_CLONE_PROTOCOL`, the stock plugin's own where stock has
 /// one (users and mysql-test know those), with what was wrong after it. It names numbers only and
 /// never quotes the peer's bytes, so it may go into a log as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text}")]
 pub struct ProtocolError {
     text: Cow<'static, str>,
 }
@@ -35,11 +37,3 @@ impl ProtocolError {
         &self.text
     }
 }
-
-impl fmt::Display for ProtocolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl Error for ProtocolError {}

@@ -29,8 +29,14 @@ pub use stream_check::TaskCheck;
 pub use stream_check::TaskRole;
 pub use task::TaskMetadata;
 
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U32;
+
 use crate::ProtocolError;
-use crate::wire::Reader;
 use crate::wire::len_u32;
 
 mod data;
@@ -71,13 +77,13 @@ impl<'a> Descriptor<'a> {
     ///
     /// The header does not fit the bytes, or a field has a value that InnoDB does not write.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ProtocolError> {
-        let (header, body) = Header::parse(bytes)?;
+        let (header, whole) = Header::parse(bytes)?;
         Ok(match header.kind {
             DescriptorKind::Locator => Self::Locator(Locator::parse(bytes)?),
-            DescriptorKind::TaskMetadata => Self::TaskMetadata(TaskMetadata::parse(body)?),
-            DescriptorKind::State => Self::State(State::parse(body)?),
-            DescriptorKind::FileMetadata => Self::FileMetadata(FileMetadata::parse(body)?),
-            DescriptorKind::Data => Self::Data(Data::parse(body)?),
+            DescriptorKind::TaskMetadata => Self::TaskMetadata(TaskMetadata::parse(whole)?),
+            DescriptorKind::State => Self::State(State::parse(whole)?),
+            DescriptorKind::FileMetadata => Self::FileMetadata(FileMetadata::parse(whole)?),
+            DescriptorKind::Data => Self::Data(Data::parse(whole)?),
         })
     }
 
@@ -96,21 +102,12 @@ impl<'a> Descriptor<'a> {
     /// clear; see [`StreamCheck::contains_key_material`].
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        let version = match self {
-            Self::Locator(locator) => locator.version,
-            _ => VERSION,
-        };
-        Header { version, length: 0, kind: self.kind() }.encode(out);
         match self {
             Self::Locator(locator) => locator.encode(out),
             Self::TaskMetadata(task) => task.encode(out),
             Self::State(state) => state.encode(out),
             Self::FileMetadata(file) => file.encode(out),
             Self::Data(data) => data.encode(out),
-        }
-        let length = len_u32(out.len()).to_be_bytes();
-        for (at, byte) in out.iter_mut().skip(Header::LENGTH_AT).zip(length) {
-            *at = byte;
         }
     }
 }
@@ -144,7 +141,7 @@ impl DescriptorKind {
     }
 }
 
-/// The head of each descriptor: `u32` version @0, `u32` length with this head @4, `u32` kind @8.
+/// The head of each descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// [`VERSION`], except in a locator, with which the two InnoDBs agree on one.
@@ -155,22 +152,39 @@ pub struct Header {
     pub kind: DescriptorKind,
 }
 
-impl Header {
-    const LENGTH_AT: usize = 4;
+/// [`Header`] on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct HeaderLayout {
+    version: U32,
+    length: U32,
+    kind: U32,
+}
 
-    /// The header, and what it says is behind it.
+const _: () = assert!(size_of::<HeaderLayout>() == 12);
+
+impl HeaderLayout {
+    /// The header of a descriptor of so many bytes in all.
+    fn new(kind: DescriptorKind, length: usize) -> Self {
+        let length = len_u32(length).into();
+        Self { version: VERSION.into(), length, kind: (kind as u32).into() }
+    }
+}
+
+impl Header {
+    /// The header, and the descriptor that it says it is the head of.
     ///
     /// InnoDB sends each descriptor in just its own length. Only a locator may be followed by more:
     /// the recipient's first one lies in a buffer of [`VERSION_LOCATOR_LEN`] zeros.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, Reader<'_>), ProtocolError> {
-        let header = Self::fields(&mut Reader::new(bytes))
-            .ok_or_else(|| ProtocolError::new(Self::INVALID))?;
+    pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, &[u8]), ProtocolError> {
+        let header = Self::fields(bytes).ok_or_else(|| ProtocolError::new(Self::INVALID))?;
         let length = usize::try_from(header.length).unwrap_or(usize::MAX);
         let whole = match header.kind {
             DescriptorKind::Locator => bytes.get(..length),
             _ => bytes.get(..length).filter(|_| length == bytes.len()),
         };
-        let body = whole.and_then(|whole| whole.get(Self::LEN..)).ok_or_else(|| {
+        let whole = whole.filter(|whole| whole.len() >= size_of::<HeaderLayout>());
+        let whole = whole.ok_or_else(|| {
             ProtocolError::detailed(
                 Self::INVALID,
                 format_args!("length {} in {} bytes", header.length, bytes.len()),
@@ -182,29 +196,23 @@ impl Header {
                 format_args!("version {}", header.version),
             ));
         }
-        Ok((header, Reader::new(body)))
+        Ok((header, whole))
     }
 
     /// What a descriptor says it is, without a look at the rest.
     fn kind_of(bytes: &[u8]) -> Option<DescriptorKind> {
-        Self::fields(&mut Reader::new(bytes)).map(|header| header.kind)
+        Self::fields(bytes).map(|header| header.kind)
     }
 
-    fn fields(reader: &mut Reader<'_>) -> Option<Self> {
+    fn fields(bytes: &[u8]) -> Option<Self> {
+        let (layout, _) = HeaderLayout::ref_from_prefix(bytes).ok()?;
         Some(Self {
-            version: reader.u32_be()?,
-            length: reader.u32_be()?,
-            kind: DescriptorKind::from_wire(reader.u32_be()?)?,
+            version: layout.version.get(),
+            length: layout.length.get(),
+            kind: DescriptorKind::from_wire(layout.kind.get())?,
         })
     }
 
-    fn encode(self, out: &mut Vec<u8>) {
-        for field in [self.version, self.length, self.kind as u32] {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
-    }
-
-    const LEN: usize = 12;
     const INVALID: &str = "Wrong Clone RPC: Invalid Descriptor Header";
 }
 

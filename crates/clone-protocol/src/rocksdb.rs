@@ -19,8 +19,14 @@ pub use locator::FileState;
 pub use locator::Locator;
 pub use name::FileName;
 
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U32;
+
 use crate::ProtocolError;
-use crate::wire::Reader;
 use crate::wire::len_u32;
 
 mod descriptor;
@@ -62,33 +68,37 @@ impl Kind {
     }
 }
 
-/// Bytes in a header.
-const HEADER_LEN: usize = 12;
-
-/// The kind that the header says, and what stands behind it.
-fn open(bytes: &[u8]) -> Result<(Kind, Reader<'_>), ProtocolError> {
-    let mut reader = Reader::new(bytes);
-    let mut field = || reader.u32_be().ok_or_else(|| invalid("shorter than a header"));
-    let (version, length, kind) = (field()?, field()?, field()?);
-    if version != VERSION {
-        return Err(invalid(format_args!("version {version}")));
-    }
-    if usize::try_from(length) != Ok(bytes.len()) {
-        return Err(invalid(format_args!("length {length} in {} bytes", bytes.len())));
-    }
-    let kind = Kind::from_wire(kind).ok_or_else(|| invalid(format_args!("kind {kind}")))?;
-    Ok((kind, reader))
+/// The head of everything on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct HeaderLayout {
+    version: U32,
+    length: U32,
+    kind: U32,
 }
 
-/// Replaces what is in `out` by a header and what `body` writes behind it.
-fn seal(kind: Kind, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
-    out.clear();
-    out.extend_from_slice(&[0; HEADER_LEN]);
-    body(out);
-    let fields = [VERSION, len_u32(out.len()), kind as u32];
-    for (place, field) in out.chunks_exact_mut(4).zip(fields) {
-        place.copy_from_slice(&field.to_be_bytes());
+const _: () = assert!(size_of::<HeaderLayout>() == 12);
+
+impl HeaderLayout {
+    /// The header of so many bytes in all.
+    fn new(kind: Kind, length: usize) -> Self {
+        let length = len_u32(length).into();
+        Self { version: VERSION.into(), length, kind: (kind as u32).into() }
     }
+}
+
+/// The kind that the header says. The header fits the bytes.
+fn kind_of(bytes: &[u8]) -> Result<Kind, ProtocolError> {
+    let header = HeaderLayout::ref_from_prefix(bytes);
+    let (header, _) = header.map_err(|_| invalid("shorter than a header"))?;
+    if header.version != VERSION {
+        return Err(invalid(format_args!("version {}", header.version)));
+    }
+    if usize::try_from(header.length.get()) != Ok(bytes.len()) {
+        return Err(invalid(format_args!("length {} in {} bytes", header.length, bytes.len())));
+    }
+    let kind = header.kind.get();
+    Kind::from_wire(kind).ok_or_else(|| invalid(format_args!("kind {kind}")))
 }
 
 fn invalid(detail: impl fmt::Display) -> ProtocolError {

@@ -59,16 +59,8 @@ impl<'a> Reader<'a> {
         self.array().map(i32::from_le_bytes)
     }
 
-    pub(crate) fn u16_be(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
     pub(crate) fn u32_be(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
-    }
-
-    pub(crate) fn u64_be(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
     }
 }
 
@@ -94,7 +86,7 @@ mod tests {
         assert_eq!(reader.u32_le(), None);
         assert_eq!(reader.bytes(u32::MAX), None);
         assert_eq!(reader.bytes(2).unwrap(), &[1, 2]);
-        assert_eq!(reader.u16_be(), None);
+        assert_eq!(reader.array::<2>(), None);
         assert_eq!(reader.u8(), Some(3));
         assert!(reader.is_empty());
         assert_eq!(reader.u8(), None);
@@ -112,7 +104,5 @@ mod tests {
         assert_eq!(Reader::new(&[1, 2, 3, 4]).u32_le(), Some(0x0403_0201));
         assert_eq!(Reader::new(&[1, 2, 3, 4]).u32_be(), Some(0x0102_0304));
         assert_eq!(Reader::new(&[0xfe, 0xff, 0xff, 0xff]).i32_le(), Some(-2));
-        assert_eq!(Reader::new(&[1, 2]).u16_be(), Some(0x0102));
-        assert_eq!(Reader::new(&[0, 0, 0, 0, 0, 0, 1, 0]).u64_be(), Some(256));
     }
 }

@@ -2,10 +2,21 @@
 
 //! `Clone_Desc_Data`, 52 bytes.
 
+use std::mem::offset_of;
+
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U32;
+use zerocopy::big_endian::U64;
+
+use super::DescriptorKind;
+use super::HeaderLayout;
 use super::MAX_TASKS;
 use super::SnapshotState;
 use crate::ProtocolError;
-use crate::wire::Reader;
 
 /// The most bytes of a block that a recipient takes: 16 MiB.
 ///
@@ -39,38 +50,64 @@ pub struct Data {
     pub file_size: u64,
 }
 
+/// [`Data`] on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Layout {
+    header: HeaderLayout,
+    state: U32,
+    task: U32,
+    chunk: U32,
+    block: U32,
+    file_index: U32,
+    data_len: U32,
+    file_offset: U64,
+    file_size: U64,
+}
+
+// The offsets of docs/protocol.md, section 14.
+const _: () = {
+    assert!(size_of::<Layout>() == 52);
+    assert!(offset_of!(Layout, state) == 12);
+    assert!(offset_of!(Layout, data_len) == 32);
+    assert!(offset_of!(Layout, file_size) == 44);
+};
+
 impl Data {
-    pub(super) fn parse(mut body: Reader<'_>) -> Result<Self, ProtocolError> {
-        let data = Self::fields(&mut body)
-            .filter(|_| body.is_empty())
-            .ok_or(ProtocolError::new(INVALID))?;
+    pub(super) fn parse(whole: &[u8]) -> Result<Self, ProtocolError> {
+        let data = Layout::ref_from_bytes(whole).ok().and_then(Self::fields);
+        let data = data.ok_or(ProtocolError::new(INVALID))?;
         if data.task >= MAX_TASKS {
             return Err(ProtocolError::detailed(INVALID, format_args!("task {}", data.task)));
         }
         Ok(data)
     }
 
-    fn fields(body: &mut Reader<'_>) -> Option<Self> {
+    fn fields(layout: &Layout) -> Option<Self> {
         Some(Self {
-            state: SnapshotState::from_wire(body.u32_be()?)?,
-            task: body.u32_be()?,
-            chunk: body.u32_be()?,
-            block: body.u32_be()?,
-            file_index: body.u32_be()?,
-            data_len: body.u32_be()?,
-            file_offset: body.u64_be()?,
-            file_size: body.u64_be()?,
+            state: SnapshotState::from_wire(layout.state.get())?,
+            task: layout.task.get(),
+            chunk: layout.chunk.get(),
+            block: layout.block.get(),
+            file_index: layout.file_index.get(),
+            data_len: layout.data_len.get(),
+            file_offset: layout.file_offset.get(),
+            file_size: layout.file_size.get(),
         })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        for field in
-            [self.state as u32, self.task, self.chunk, self.block, self.file_index, self.data_len]
-        {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
-        for field in [self.file_offset, self.file_size] {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
+        let layout = Layout {
+            header: HeaderLayout::new(DescriptorKind::Data, size_of::<Layout>()),
+            state: (self.state as u32).into(),
+            task: self.task.into(),
+            chunk: self.chunk.into(),
+            block: self.block.into(),
+            file_index: self.file_index.into(),
+            data_len: self.data_len.into(),
+            file_offset: self.file_offset.into(),
+            file_size: self.file_size.into(),
+        };
+        out.extend_from_slice(layout.as_bytes());
     }
 }

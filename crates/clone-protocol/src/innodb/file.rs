@@ -3,9 +3,20 @@
 //! `Clone_Desc_File_MetaData`, 62 bytes, the file's name, and sometimes its key.
 
 use std::fmt;
+use std::mem::offset_of;
 
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U16;
+use zerocopy::big_endian::U32;
+use zerocopy::big_endian::U64;
 use zeroize::Zeroizing;
 
+use super::DescriptorKind;
+use super::HeaderLayout;
 use super::SnapshotState;
 use crate::ProtocolError;
 use crate::wire::Reader;
@@ -27,7 +38,7 @@ const DELETED: u16 = 16;
 const HAS_KEY: u16 = 32;
 
 /// Where the flags stand in a whole descriptor.
-pub(super) const FLAGS_AT: usize = 40;
+pub(super) const FLAGS_AT: usize = offset_of!(Layout, flags);
 
 const INVALID: &str = "Wrong Clone RPC: Invalid File Descriptor";
 
@@ -73,54 +84,85 @@ pub struct FileMetadata<'a> {
     pub key: Option<EncryptionKey>,
 }
 
+/// [`FileMetadata`] on the wire, up to the name. Behind the name, with [`HAS_KEY`], come the key and
+/// its initialization vector.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Layout {
+    header: HeaderLayout,
+    state: U32,
+    file_size: U64,
+    allocated_size: U64,
+    fsp_flags: U32,
+    block_size: U32,
+    flags: U16,
+    space_id: U32,
+    file_index: U32,
+    first_chunk: U32,
+    last_chunk: U32,
+    /// With the NUL.
+    name_len: U32,
+}
+
+// The offsets of docs/protocol.md, section 14.
+const _: () = {
+    assert!(size_of::<Layout>() == 62);
+    assert!(offset_of!(Layout, state) == 12);
+    assert!(offset_of!(Layout, file_size) == 16);
+    assert!(offset_of!(Layout, flags) == 40);
+    assert!(offset_of!(Layout, name_len) == 58);
+};
+
 impl<'a> FileMetadata<'a> {
-    pub(super) fn parse(mut body: Reader<'a>) -> Result<Self, ProtocolError> {
-        Self::fields(&mut body)
-            .filter(|_| body.is_empty())
-            .ok_or_else(|| ProtocolError::new(INVALID))
+    pub(super) fn parse(whole: &'a [u8]) -> Result<Self, ProtocolError> {
+        let parts = Layout::ref_from_prefix(whole).ok();
+        let file = parts.and_then(|(layout, rest)| Self::fields(layout, Reader::new(rest)));
+        file.ok_or_else(|| ProtocolError::new(INVALID))
     }
 
     /// Flags that no release has are ignored, as InnoDB does.
-    fn fields(body: &mut Reader<'a>) -> Option<Self> {
-        let state = SnapshotState::from_wire(body.u32_be()?)?;
-        let (file_size, allocated_size) = (body.u64_be()?, body.u64_be()?);
-        let (fsp_flags, block_size) = (body.u32_be()?, body.u32_be()?);
-        let flags = body.u16_be()?;
-        let (space_id, file_index) = (body.u32_be()?, body.u32_be()?);
-        let (first_chunk, last_chunk) = (body.u32_be()?, body.u32_be()?);
-        let name_len = body.u32_be()?;
-        let name = c_string(body.bytes(name_len)?)?;
-        let key = if flags & HAS_KEY != 0 { Some(EncryptionKey::parse(body)?) } else { None };
-        Some(Self {
-            state,
-            file_size,
-            allocated_size,
-            fsp_flags,
-            block_size,
+    fn fields(layout: &Layout, mut rest: Reader<'a>) -> Option<Self> {
+        let flags = layout.flags.get();
+        let name = c_string(rest.bytes(layout.name_len.get())?)?;
+        let key = if flags & HAS_KEY != 0 { Some(EncryptionKey::parse(&mut rest)?) } else { None };
+        rest.is_empty().then_some(Self {
+            state: SnapshotState::from_wire(layout.state.get())?,
+            file_size: layout.file_size.get(),
+            allocated_size: layout.allocated_size.get(),
+            fsp_flags: layout.fsp_flags.get(),
+            block_size: layout.block_size.get(),
             compression: Compression::from_flags(flags),
             encrypted: flags & AES != 0,
             renamed: flags & RENAMED != 0,
             deleted: flags & DELETED != 0,
-            space_id,
-            file_index,
-            first_chunk,
-            last_chunk,
+            space_id: layout.space_id.get(),
+            file_index: layout.file_index.get(),
+            first_chunk: layout.first_chunk.get(),
+            last_chunk: layout.last_chunk.get(),
             name,
             key,
         })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let name_len = if self.name.is_empty() { 0 } else { len_u32(self.name.len() + 1) };
-        out.extend_from_slice(&(self.state as u32).to_be_bytes());
-        out.extend_from_slice(&self.file_size.to_be_bytes());
-        out.extend_from_slice(&self.allocated_size.to_be_bytes());
-        out.extend_from_slice(&self.fsp_flags.to_be_bytes());
-        out.extend_from_slice(&self.block_size.to_be_bytes());
-        out.extend_from_slice(&self.flags().to_be_bytes());
-        for field in [self.space_id, self.file_index, self.first_chunk, self.last_chunk, name_len] {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
+        let name_len = if self.name.is_empty() { 0 } else { self.name.len() + 1 };
+        let key_len = if self.key.is_some() { 2 * KEY_LEN } else { 0 };
+        let length = size_of::<Layout>() + name_len + key_len;
+        let layout = Layout {
+            header: HeaderLayout::new(DescriptorKind::FileMetadata, length),
+            state: (self.state as u32).into(),
+            file_size: self.file_size.into(),
+            allocated_size: self.allocated_size.into(),
+            fsp_flags: self.fsp_flags.into(),
+            block_size: self.block_size.into(),
+            flags: self.flags().into(),
+            space_id: self.space_id.into(),
+            file_index: self.file_index.into(),
+            first_chunk: self.first_chunk.into(),
+            last_chunk: self.last_chunk.into(),
+            name_len: len_u32(name_len).into(),
+        };
+        out.extend_from_slice(layout.as_bytes());
         if name_len != 0 {
             out.extend_from_slice(self.name);
             out.push(0);
@@ -224,10 +266,8 @@ impl fmt::Debug for EncryptionKey {
 
 /// Whether a descriptor, whole or not, holds a key in clear.
 pub(super) fn holds_key(descriptor: &[u8]) -> bool {
-    descriptor
-        .get(FLAGS_AT..)
-        .and_then(|bytes| Reader::new(bytes).u16_be())
-        .is_some_and(|flags| flags & HAS_KEY != 0)
+    let flags = descriptor.get(FLAGS_AT..).and_then(|rest| U16::ref_from_prefix(rest).ok());
+    flags.is_some_and(|(flags, _)| flags.get() & HAS_KEY != 0)
 }
 
 /// A name with its NUL at the end and nowhere else. No bytes at all are no name, but a NUL alone is

@@ -2,8 +2,19 @@
 
 //! `Clone_Desc_Locator`, 34 bytes and in a restart the progress.
 
+use std::mem::offset_of;
+
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U32;
+use zerocopy::big_endian::U64;
+
 use super::DescriptorKind;
 use super::Header;
+use super::HeaderLayout;
 use super::MAX_TASKS;
 use super::SnapshotState;
 use crate::ProtocolError;
@@ -42,6 +53,25 @@ pub struct Locator {
     pub progress: Option<Progress>,
 }
 
+/// [`Locator`] on the wire, up to its [`Progress`] if there is one.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Layout {
+    header: HeaderLayout,
+    clone_id: U64,
+    snapshot_id: U64,
+    index: U32,
+    state: u8,
+    metadata_transferred: u8,
+}
+
+// The offsets of docs/protocol.md, section 14.
+const _: () = {
+    assert!(size_of::<Layout>() == 34);
+    assert!(offset_of!(Layout, clone_id) == 12);
+    assert!(offset_of!(Layout, state) == 32);
+};
+
 impl Locator {
     /// Parses a locator. It may be followed by bytes that are not its own.
     ///
@@ -52,33 +82,43 @@ impl Locator {
     ///
     /// The bytes are no locator or a shorter one than its header says.
     pub fn parse(bytes: &[u8]) -> Result<Self, ProtocolError> {
-        let (header, mut body) = Header::parse(bytes)?;
-        if header.kind != DescriptorKind::Locator {
-            return Err(ProtocolError::new(INVALID));
-        }
-        Self::fields(header.version, &mut body)
-            .filter(|_| body.is_empty())
+        let (header, whole) = Header::parse(bytes)?;
+        let parts = match header.kind {
+            DescriptorKind::Locator => Layout::ref_from_prefix(whole).ok(),
+            _ => None,
+        };
+        parts
+            .and_then(|(layout, rest)| Self::fields(layout, Reader::new(rest)))
             .ok_or_else(|| ProtocolError::new(INVALID))
     }
 
-    fn fields(version: u32, body: &mut Reader<'_>) -> Option<Self> {
-        Some(Self {
-            version,
-            clone_id: body.u64_be()?,
-            snapshot_id: body.u64_be()?,
-            index: body.u32_be()?,
-            state: SnapshotState::from_wire(u32::from(body.u8()?))?,
-            metadata_transferred: body.u8()? != 0,
-            progress: if body.is_empty() { None } else { Some(Progress::parse(body)?) },
+    fn fields(layout: &Layout, mut rest: Reader<'_>) -> Option<Self> {
+        let progress = if rest.is_empty() { None } else { Some(Progress::parse(&mut rest)?) };
+        rest.is_empty().then_some(Self {
+            version: layout.header.version.get(),
+            clone_id: layout.clone_id.get(),
+            snapshot_id: layout.snapshot_id.get(),
+            index: layout.index.get(),
+            state: SnapshotState::from_wire(u32::from(layout.state))?,
+            metadata_transferred: layout.metadata_transferred != 0,
+            progress,
         })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.clone_id.to_be_bytes());
-        out.extend_from_slice(&self.snapshot_id.to_be_bytes());
-        out.extend_from_slice(&self.index.to_be_bytes());
         let [.., state] = (self.state as u32).to_be_bytes();
-        out.extend_from_slice(&[state, u8::from(self.metadata_transferred)]);
+        let progress_len = self.progress.as_ref().map_or(0, Progress::encoded_len);
+        let length = size_of::<Layout>() + progress_len;
+        let header = HeaderLayout::new(DescriptorKind::Locator, length);
+        let layout = Layout {
+            header: HeaderLayout { version: self.version.into(), ..header },
+            clone_id: self.clone_id.into(),
+            snapshot_id: self.snapshot_id.into(),
+            index: self.index.into(),
+            state,
+            metadata_transferred: u8::from(self.metadata_transferred),
+        };
+        out.extend_from_slice(layout.as_bytes());
         if let Some(progress) = &self.progress {
             progress.encode(out);
         }
@@ -118,6 +158,11 @@ impl Progress {
         let bytes = body.bytes(words.checked_mul(4)?)?;
         let (words, _) = bytes.as_chunks();
         Some(Self { incomplete, reserved: words.iter().copied().map(u32::from_be_bytes).collect() })
+    }
+
+    /// Two counts, 8 bytes for each incomplete chunk, 4 for each word.
+    fn encoded_len(&self) -> usize {
+        8 + 8 * self.incomplete.len() + 4 * self.reserved.len()
     }
 
     fn encode(&self, out: &mut Vec<u8>) {

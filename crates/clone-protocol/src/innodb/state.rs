@@ -2,10 +2,22 @@
 
 //! `Clone_Desc_State`, 46 bytes.
 
+use std::mem::offset_of;
+
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U16;
+use zerocopy::big_endian::U32;
+use zerocopy::big_endian::U64;
+
+use super::DescriptorKind;
+use super::HeaderLayout;
 use super::MAX_TASKS;
 use super::SnapshotState;
 use crate::ProtocolError;
-use crate::wire::Reader;
 
 const START: u16 = 1;
 const ACK: u16 = 2;
@@ -37,11 +49,32 @@ pub struct State {
     pub ack: bool,
 }
 
+/// [`State`] on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Layout {
+    header: HeaderLayout,
+    state: U32,
+    task: U32,
+    chunks: U32,
+    files: U32,
+    estimate: U64,
+    estimate_disk: U64,
+    flags: U16,
+}
+
+// The offsets of docs/protocol.md, section 14.
+const _: () = {
+    assert!(size_of::<Layout>() == 46);
+    assert!(offset_of!(Layout, state) == 12);
+    assert!(offset_of!(Layout, estimate) == 28);
+    assert!(offset_of!(Layout, flags) == 44);
+};
+
 impl State {
-    pub(super) fn parse(mut body: Reader<'_>) -> Result<Self, ProtocolError> {
-        let state = Self::fields(&mut body)
-            .filter(|_| body.is_empty())
-            .ok_or(ProtocolError::new(INVALID))?;
+    pub(super) fn parse(whole: &[u8]) -> Result<Self, ProtocolError> {
+        let state = Layout::ref_from_bytes(whole).ok().and_then(Self::fields);
+        let state = state.ok_or(ProtocolError::new(INVALID))?;
         if state.task >= MAX_TASKS {
             return Err(ProtocolError::detailed(INVALID, format_args!("task {}", state.task)));
         }
@@ -49,32 +82,32 @@ impl State {
     }
 
     /// Flags that no release has are ignored, as InnoDB does.
-    fn fields(body: &mut Reader<'_>) -> Option<Self> {
-        let state = SnapshotState::from_wire(body.u32_be()?)?;
-        let (task, chunks, files) = (body.u32_be()?, body.u32_be()?, body.u32_be()?);
-        let (estimate, estimate_disk) = (body.u64_be()?, body.u64_be()?);
-        let flags = body.u16_be()?;
+    fn fields(layout: &Layout) -> Option<Self> {
         Some(Self {
-            state,
-            task,
-            chunks,
-            files,
-            estimate,
-            estimate_disk,
-            start: flags & START != 0,
-            ack: flags & ACK != 0,
+            state: SnapshotState::from_wire(layout.state.get())?,
+            task: layout.task.get(),
+            chunks: layout.chunks.get(),
+            files: layout.files.get(),
+            estimate: layout.estimate.get(),
+            estimate_disk: layout.estimate_disk.get(),
+            start: layout.flags.get() & START != 0,
+            ack: layout.flags.get() & ACK != 0,
         })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        for field in [self.state as u32, self.task, self.chunks, self.files] {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
-        for field in [self.estimate, self.estimate_disk] {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
         let start = if self.start { START } else { 0 };
         let ack = if self.ack { ACK } else { 0 };
-        out.extend_from_slice(&(start | ack).to_be_bytes());
+        let layout = Layout {
+            header: HeaderLayout::new(DescriptorKind::State, size_of::<Layout>()),
+            state: (self.state as u32).into(),
+            task: self.task.into(),
+            chunks: self.chunks.into(),
+            files: self.files.into(),
+            estimate: self.estimate.into(),
+            estimate_disk: self.estimate_disk.into(),
+            flags: (start | ack).into(),
+        };
+        out.extend_from_slice(layout.as_bytes());
     }
 }

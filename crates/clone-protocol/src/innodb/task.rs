@@ -2,13 +2,23 @@
 
 //! `Clone_Desc_Task_Meta`, 24 bytes.
 
+use std::mem::offset_of;
+
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U32;
+
+use super::DescriptorKind;
+use super::HeaderLayout;
 use super::MAX_TASKS;
 use crate::ProtocolError;
-use crate::wire::Reader;
 
 const INVALID: &str = "Wrong Clone RPC: Invalid Task Descriptor";
 
-/// The first descriptor of each EXECUTE: `u32` task @12, `u32` chunk @16, `u32` block @20.
+/// The first descriptor of each EXECUTE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskMetadata {
     /// The donor's number for the task, below [`MAX_TASKS`]. 0 is the master.
@@ -19,11 +29,28 @@ pub struct TaskMetadata {
     pub block: u32,
 }
 
+/// [`TaskMetadata`] on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Layout {
+    header: HeaderLayout,
+    task: U32,
+    chunk: U32,
+    block: U32,
+}
+
+// The offsets of docs/protocol.md, section 14.
+const _: () = {
+    assert!(size_of::<Layout>() == 24);
+    assert!(offset_of!(Layout, task) == 12);
+    assert!(offset_of!(Layout, block) == 20);
+};
+
 impl TaskMetadata {
-    pub(super) fn parse(mut body: Reader<'_>) -> Result<Self, ProtocolError> {
-        let task = Self::fields(&mut body)
-            .filter(|_| body.is_empty())
-            .ok_or(ProtocolError::new(INVALID))?;
+    pub(super) fn parse(whole: &[u8]) -> Result<Self, ProtocolError> {
+        let layout = Layout::ref_from_bytes(whole).map_err(|_| ProtocolError::new(INVALID))?;
+        let task =
+            Self { task: layout.task.get(), chunk: layout.chunk.get(), block: layout.block.get() };
         if task.task >= MAX_TASKS {
             return Err(ProtocolError::detailed(INVALID, format_args!("task {}", task.task)));
         }
@@ -36,13 +63,13 @@ impl TaskMetadata {
         Ok(task)
     }
 
-    fn fields(body: &mut Reader<'_>) -> Option<Self> {
-        Some(Self { task: body.u32_be()?, chunk: body.u32_be()?, block: body.u32_be()? })
-    }
-
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        for field in [self.task, self.chunk, self.block] {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
+        let layout = Layout {
+            header: HeaderLayout::new(DescriptorKind::TaskMetadata, size_of::<Layout>()),
+            task: self.task.into(),
+            chunk: self.chunk.into(),
+            block: self.block.into(),
+        };
+        out.extend_from_slice(layout.as_bytes());
     }
 }

@@ -2,13 +2,20 @@
 
 //! The three descriptors that a donor sends.
 
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U32;
+use zerocopy::big_endian::U64;
+
 use super::FileName;
+use super::HeaderLayout;
 use super::Kind;
 use super::invalid;
-use super::open;
-use super::seal;
+use super::kind_of;
 use crate::ProtocolError;
-use crate::wire::Reader;
 use crate::wire::len_u32;
 
 /// What a donor's engine tells the recipient's.
@@ -22,7 +29,7 @@ pub enum Descriptor<'a> {
     AddEstimate(AddEstimate),
 }
 
-/// FILE_NAME_MAP_V1: `u64` file @12, `u64` size @20, `u32` length of the name @28, name.
+/// FILE_NAME_MAP_V1.
 ///
 /// A file whose size is 0 is complete with this; others when as many bytes have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +42,7 @@ pub struct FileNameMap<'a> {
     pub name: FileName<'a>,
 }
 
-/// FILE_CHUNK_V1: `u64` file @12, `u64` length @20.
+/// FILE_CHUNK_V1.
 ///
 /// Without an offset: the chunks of a file come in order, on one connection at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +53,7 @@ pub struct FileChunk {
     pub len: u32,
 }
 
-/// ADD_ESTIMATE_V1: `u64` bytes @12.
+/// ADD_ESTIMATE_V1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddEstimate {
     /// So many more than was said before.
@@ -76,35 +83,23 @@ impl<'a> Descriptor<'a> {
     ///
     /// The header does not fit the bytes, or a field has a value that no donor writes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ProtocolError> {
-        let (kind, body) = open(bytes)?;
+        let kind = kind_of(bytes)?;
         let parsed = match kind {
             Kind::Locator => None,
-            Kind::FileNameMap => FileNameMap::parse(body).map(Self::FileNameMap),
-            Kind::FileChunk => FileChunk::parse(body).map(Self::FileChunk),
-            Kind::AddEstimate => AddEstimate::parse(body).map(Self::AddEstimate),
+            Kind::FileNameMap => FileNameMap::parse(bytes).map(Self::FileNameMap),
+            Kind::FileChunk => FileChunk::parse(bytes).map(Self::FileChunk),
+            Kind::AddEstimate => AddEstimate::parse(bytes).map(Self::AddEstimate),
         };
         parsed.ok_or_else(|| invalid(format_args!("{kind:?} of {} bytes", bytes.len())))
     }
 
     /// Replaces what is in `out` by the descriptor.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        out.clear();
         match self {
-            Self::FileNameMap(FileNameMap { file, size, name }) => {
-                seal(Kind::FileNameMap, out, |out| {
-                    let name = name.as_str().as_bytes();
-                    out.extend_from_slice(&file.to_be_bytes());
-                    out.extend_from_slice(&size.get().to_be_bytes());
-                    out.extend_from_slice(&len_u32(name.len()).to_be_bytes());
-                    out.extend_from_slice(name);
-                });
-            }
-            Self::FileChunk(FileChunk { file, len }) => seal(Kind::FileChunk, out, |out| {
-                out.extend_from_slice(&file.to_be_bytes());
-                out.extend_from_slice(&u64::from(*len).to_be_bytes());
-            }),
-            Self::AddEstimate(AddEstimate { bytes }) => seal(Kind::AddEstimate, out, |out| {
-                out.extend_from_slice(&bytes.to_be_bytes());
-            }),
+            Self::FileNameMap(map) => map.encode(out),
+            Self::FileChunk(chunk) => chunk.encode(out),
+            Self::AddEstimate(estimate) => estimate.encode(out),
         }
     }
 
@@ -116,28 +111,92 @@ impl<'a> Descriptor<'a> {
     }
 }
 
+/// [`FileNameMap`] on the wire, up to the name.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FileNameMapLayout {
+    header: HeaderLayout,
+    file: U64,
+    size: U64,
+    name_len: U32,
+}
+
+const _: () = assert!(size_of::<FileNameMapLayout>() == 32);
+
+/// [`FileChunk`] on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FileChunkLayout {
+    header: HeaderLayout,
+    file: U64,
+    len: U64,
+}
+
+const _: () = assert!(size_of::<FileChunkLayout>() == 28);
+
+/// [`AddEstimate`] on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct AddEstimateLayout {
+    header: HeaderLayout,
+    bytes: U64,
+}
+
+const _: () = assert!(size_of::<AddEstimateLayout>() == 20);
+
 impl<'a> FileNameMap<'a> {
-    fn parse(mut body: Reader<'a>) -> Option<Self> {
-        let file = body.u64_be()?;
-        let size = FileSize::new(body.u64_be()?)?;
-        let len = body.u32_be()?;
-        let name = FileName::new(body.bytes(len)?)?;
-        body.is_empty().then_some(Self { file, size, name })
+    fn parse(whole: &'a [u8]) -> Option<Self> {
+        let (layout, name) = FileNameMapLayout::ref_from_prefix(whole).ok()?;
+        if usize::try_from(layout.name_len.get()) != Ok(name.len()) {
+            return None;
+        }
+        let (file, size) = (layout.file.get(), FileSize::new(layout.size.get())?);
+        Some(Self { file, size, name: FileName::new(name)? })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let name = self.name.as_str().as_bytes();
+        let length = size_of::<FileNameMapLayout>() + name.len();
+        let layout = FileNameMapLayout {
+            header: HeaderLayout::new(Kind::FileNameMap, length),
+            file: self.file.into(),
+            size: self.size.get().into(),
+            name_len: len_u32(name.len()).into(),
+        };
+        out.extend_from_slice(layout.as_bytes());
+        out.extend_from_slice(name);
     }
 }
 
 impl FileChunk {
     /// A packet holds less than 4 GiB, so a longer chunk cannot follow.
-    fn parse(mut body: Reader<'_>) -> Option<Self> {
-        let file = body.u64_be()?;
-        let len = u32::try_from(body.u64_be()?).ok()?;
-        (len != 0 && body.is_empty()).then_some(Self { file, len })
+    fn parse(whole: &[u8]) -> Option<Self> {
+        let layout = FileChunkLayout::ref_from_bytes(whole).ok()?;
+        let len = u32::try_from(layout.len.get()).ok()?;
+        (len != 0).then_some(Self { file: layout.file.get(), len })
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        let layout = FileChunkLayout {
+            header: HeaderLayout::new(Kind::FileChunk, size_of::<FileChunkLayout>()),
+            file: self.file.into(),
+            len: u64::from(self.len).into(),
+        };
+        out.extend_from_slice(layout.as_bytes());
     }
 }
 
 impl AddEstimate {
-    fn parse(mut body: Reader<'_>) -> Option<Self> {
-        let bytes = body.u64_be()?;
-        body.is_empty().then_some(Self { bytes })
+    fn parse(whole: &[u8]) -> Option<Self> {
+        let layout = AddEstimateLayout::ref_from_bytes(whole).ok()?;
+        Some(Self { bytes: layout.bytes.get() })
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        let layout = AddEstimateLayout {
+            header: HeaderLayout::new(Kind::AddEstimate, size_of::<AddEstimateLayout>()),
+            bytes: self.bytes.into(),
+        };
+        out.extend_from_slice(layout.as_bytes());
     }
 }

@@ -4,17 +4,21 @@
 
 use std::fmt;
 
+use zerocopy::FromBytes;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+use zerocopy::KnownLayout;
+use zerocopy::Unaligned;
+use zerocopy::big_endian::U64;
+
 use super::FileSize;
+use super::HeaderLayout;
 use super::Kind;
 use super::invalid;
-use super::open;
-use super::seal;
+use super::kind_of;
 use crate::ProtocolError;
-use crate::wire::Reader;
 
 /// A locator.
-///
-/// `u64` clone id @12, then 16 bytes for each [`FileState`]. Nothing counts them: the length does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Locator {
     /// From a recipient that begins: it understands this version. Clone id 0 on the wire, without
@@ -73,25 +77,24 @@ impl Locator {
     ///
     /// It is none, or one that no recipient and no donor writes.
     pub fn parse(bytes: &[u8]) -> Result<Self, ProtocolError> {
-        match open(bytes)? {
-            (Kind::Locator, body) => Self::parse_body(body),
-            (kind, _) => Err(invalid(format_args!("{kind:?} instead of a locator"))),
+        match kind_of(bytes)? {
+            Kind::Locator => Self::parse_locator(bytes),
+            kind => Err(invalid(format_args!("{kind:?} instead of a locator"))),
         }
     }
 
-    fn parse_body(mut body: Reader<'_>) -> Result<Self, ProtocolError> {
-        let id = body.u64_be().ok_or_else(|| invalid("locator without id"))?;
-        let (states, rest) = body.rest().as_chunks::<16>();
-        if !rest.is_empty() {
-            return Err(invalid("locator with part of a state"));
-        }
+    fn parse_locator(whole: &[u8]) -> Result<Self, ProtocolError> {
+        let layout = LocatorLayout::ref_from_prefix(whole);
+        let (layout, states) = layout.map_err(|_| invalid("locator without id"))?;
+        let states = <[FileStateLayout]>::ref_from_bytes(states)
+            .map_err(|_| invalid("locator with part of a state"))?;
+        let id = layout.id.get();
         if id == 0 && states.is_empty() {
             return Ok(Self::Version);
         }
         let id = CloneId::new(id).ok_or_else(|| invalid(format_args!("clone id {id}")))?;
-        let states = states.iter().map(|state| FileState::parse(state));
-        let states: Vec<_> =
-            states.collect::<Option<_>>().ok_or_else(|| invalid("locator with a wrong state"))?;
+        let states = states.iter().map(FileState::parse).collect::<Option<Vec<_>>>();
+        let states = states.ok_or_else(|| invalid("locator with a wrong state"))?;
         let mut files: Vec<_> = states.iter().map(|state| state.file).collect();
         files.sort_unstable();
         if files.array_windows().any(|[one, next]| one == next) {
@@ -102,16 +105,18 @@ impl Locator {
 
     /// Replaces what is in `out` by the locator.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        seal(Kind::Locator, out, |out| match self {
-            Self::Version => out.extend_from_slice(&0_u64.to_be_bytes()),
-            Self::Clone { id, states } => {
-                out.extend_from_slice(&id.get().to_be_bytes());
-                for FileState { file, applied } in states {
-                    out.extend_from_slice(&file.to_be_bytes());
-                    out.extend_from_slice(&applied.get().to_be_bytes());
-                }
-            }
-        });
+        let (id, states) = match self {
+            Self::Version => (0, &[][..]),
+            Self::Clone { id, states } => (id.get(), &states[..]),
+        };
+        let length = size_of::<LocatorLayout>() + size_of::<FileStateLayout>() * states.len();
+        let header = HeaderLayout::new(Kind::Locator, length);
+        out.clear();
+        out.extend_from_slice(LocatorLayout { header, id: id.into() }.as_bytes());
+        for FileState { file, applied } in states {
+            let layout = FileStateLayout { file: (*file).into(), applied: applied.get().into() };
+            out.extend_from_slice(layout.as_bytes());
+        }
     }
 
     /// The locator's bytes.
@@ -123,8 +128,27 @@ impl Locator {
 }
 
 impl FileState {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        Some(Self { file: reader.u64_be()?, applied: FileSize::new(reader.u64_be()?)? })
+    fn parse(layout: &FileStateLayout) -> Option<Self> {
+        Some(Self { file: layout.file.get(), applied: FileSize::new(layout.applied.get())? })
     }
 }
+
+/// [`Locator`] on the wire, up to the states. Nothing counts them: the length does.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct LocatorLayout {
+    header: HeaderLayout,
+    id: U64,
+}
+
+const _: () = assert!(size_of::<LocatorLayout>() == 20);
+
+/// [`FileState`] on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FileStateLayout {
+    file: U64,
+    applied: U64,
+}
+
+const _: () = assert!(size_of::<FileStateLayout>() == 16);
