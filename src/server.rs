@@ -8,7 +8,7 @@
 //! * Services and functions: [`services`](mod@services), [`protocol`] with [`connection`] and
 //!   [`donor`], [`status`], [`backup_lock`], [`error_log`], [`raise`](mod@raise), [`thd`],
 //!   [`plugins`], [`clone_handle`].
-//! * SQL statements of our own: [`sql`].
+//! * SQL statements of our own: [`sql`]. Threads of our own: [`thread`].
 //! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine
 //!   calls back.
 //! * What is registered with it: [`pfs`], [`psi`]. What only debug servers have: [`debug`].
@@ -44,5 +44,6 @@ pub(crate) mod status;
 pub(crate) mod symbols;
 pub(crate) mod text;
 pub(crate) mod thd;
+pub(crate) mod thread;
 pub(crate) mod value;
 pub(crate) mod version;

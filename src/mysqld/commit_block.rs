@@ -13,7 +13,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use clone_core::error::{Error, Result, number};
@@ -23,6 +22,7 @@ use crate::guard::caught;
 use crate::server::error_log::SERVER;
 use crate::server::services::services;
 use crate::server::sql::{Rows, SqlError, SqlSession};
+use crate::server::thread::Thread;
 
 /// How long commits are blocked at most.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// The lock, until this is dropped.
 pub(crate) struct CommitBlock {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _thread: Thread,
 }
 
 impl CommitBlock {
@@ -62,18 +62,16 @@ impl CommitBlock {
     ) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Ended(Arc::clone(&shared));
-        let thread = thread::Builder::new()
-            .name("clone_commits".to_owned())
-            .spawn(move || {
-                let shared = &theirs.0;
-                // It makes this a thread of mysqld, and ends before the thread does.
-                let session = services().clone_protocol.start_session(0);
-                let Some(_session) = session else { return };
-                // A panic has been logged; the caller hears that the thread has ended.
-                let _ = caught(|| hold(connection, timeout_seconds, shared));
-            })
-            .map_err(|error| Error::Internal(format!("Clone: no thread: {error}")))?;
-        let block = Self { shared, thread: Some(thread) };
+        let thread = Thread::spawn(c"clone_commits", move || {
+            let shared = &theirs.0;
+            // It makes this a thread of mysqld, and ends before the thread does.
+            let session = services().clone_protocol.start_session(0);
+            let Some(_session) = session else { return };
+            // A panic has been logged; the caller hears that the thread has ended.
+            let _ = caught(|| hold(connection, timeout_seconds, shared));
+        })
+        .map_err(|error| Error::Internal(format!("Clone: no thread: {error}")))?;
+        let block = Self { shared, _thread: thread };
         loop {
             match block.shared.outcome(POLL) {
                 Some(outcome) => return outcome.map(|()| block).map_err(internal),
@@ -91,17 +89,14 @@ impl session::CommitBlock for CommitBlock {
 
 impl Drop for CommitBlock {
     fn drop(&mut self) {
+        // Then the thread ends, which is waited for.
         self.shared.change(|state| state.is_released = true);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
 /// What the caller and the thread tell each other. A condition variable is used instead of a
-/// channel, because a channel registers a thread-local destructor on the caller's thread. glibc
-/// keeps a library in memory as long as such a thread runs, so that UNINSTALL PLUGIN could not
-/// unmap it.
+/// channel, because a channel registers a thread-local destructor on the caller's thread: see
+/// [`crate::server::thread`].
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
