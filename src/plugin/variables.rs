@@ -3,7 +3,7 @@
 //! The system variables: those of the stock plugin with its names, types, defaults, ranges and
 //! texts, in its order, or as many as the stock plugin of the server's release has; then our own.
 //!
-//! A variable is one row of [`sysvars!`] below.
+//! A variable is one row of `sysvars!` below.
 //!
 //! mysqld owns the values: it writes them when SET is executed, through the pointers given here.
 //! Numbers and booleans are read as atomics. Strings are mysqld's memory and are only ever read

@@ -18,12 +18,11 @@ use std::ffi::c_uint;
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 use std::ptr;
-use std::slice;
 
 use super::abi;
 use super::raise::Raise;
 use super::raise::raise;
-use super::text::{length, lossy};
+use super::text::{bytes, length, lossy};
 use crate::guard::caught;
 
 /// What an engine calls, on the thread that called the engine. An error is a MySQL error number
@@ -133,12 +132,8 @@ pub(crate) struct CallbackView<'a> {
 impl CallbackView<'_> {
     /// The engine's description of the data, opaque to all but the other server's engine.
     pub(crate) fn descriptor(&self) -> &[u8] {
-        let data = self.raw.m_data_desc;
-        if data.is_null() {
-            return &[];
-        }
         // SAFETY: the engine keeps the bytes while the callback runs.
-        unsafe { slice::from_raw_parts(data, self.raw.m_desc_len as usize) }
+        unsafe { bytes(self.raw.m_data_desc, self.raw.m_desc_len as usize) }
     }
 
     /// The file that is read, for messages; empty if there is none.
@@ -217,11 +212,8 @@ unsafe extern "C" fn file_cbk(
 
 unsafe extern "C" fn buffer_cbk(this: *mut abi::Ha_clone_cbk, data: *mut u8, len: c_uint) -> c_int {
     let call = |callbacks: &mut dyn Callbacks, view: &CallbackView<'_>| {
-        let data = match data.is_null() {
-            true => &[],
-            // SAFETY: bytes of the engine that it leaves alone while the callback runs.
-            false => unsafe { slice::from_raw_parts(data.cast_const(), len as usize) },
-        };
+        // SAFETY: NULL, or bytes of the engine that it leaves alone while the callback runs.
+        let data = unsafe { bytes(data, len as usize) };
         if view.has(abi::CLONE_CBK_ESTIMATE) {
             callbacks.add_estimate(view.raw.m_state_estimate);
             return Ok(());

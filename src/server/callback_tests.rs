@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
+use std::slice;
 
 use super::*;
 

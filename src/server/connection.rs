@@ -6,14 +6,13 @@ use std::ffi::{CString, c_int, c_void};
 use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::ptr::NonNull;
-use std::slice;
 
 use zeroize::Zeroize;
 
 use super::abi;
 use super::raise::{ER_INTERNAL_ERROR, check};
 use super::services::services;
-use super::text::whole;
+use super::text::{bytes_mut, whole};
 use super::thd::{self, Thd};
 
 /// Where the donor is and how to reach it.
@@ -162,7 +161,7 @@ impl Connection {
         })?;
         // SAFETY: on success the packet lies in the connection's buffer and nobody else touches it
         // before the next call on this connection, which needs the borrow to have ended.
-        let data = unsafe { slice::from_raw_parts_mut(data, length) };
+        let data = unsafe { bytes_mut(data, length) };
         Ok(Packet { data, network_len })
     }
 

@@ -4,11 +4,11 @@
 
 use std::os::fd::BorrowedFd;
 use std::ptr;
-use std::slice;
 
 use super::abi;
 use super::raise::check;
 use super::services::services;
+use super::text::bytes;
 use super::thd::Thd;
 
 /// The connection of a session that executes COM_CLONE.
@@ -61,13 +61,9 @@ impl<'s> DonorConnection<'s> {
                 &raw mut length,
             )
         })?;
-        // mysqld points behind the code in its buffer, and not to NULL. It does not promise that.
-        if payload.is_null() {
-            return Ok((code, &[]));
-        }
         // SAFETY: on success the payload lies in the connection's buffer until the next call on
         // this connection, which needs the borrow to have ended.
-        Ok((code, unsafe { slice::from_raw_parts(payload, length) }))
+        Ok((code, unsafe { bytes(payload, length) }))
     }
 
     /// Sends a packet. `secure` raises 3872 when the connection has no TLS.

@@ -10,6 +10,7 @@ use super::handlerton::{Handlerton, clone_interface_in};
 use super::load_error::LoadError;
 use super::raise::ER_INTERNAL_ERROR;
 use super::symbols::{PluginRef, Symbols};
+use super::text::bytes;
 use super::thd::Thd;
 use crate::guard::guard_or;
 
@@ -224,11 +225,8 @@ impl PluginRef {
 /// # Safety
 /// `text` is NULL or points to its length of bytes.
 unsafe fn text(text: &MYSQL_LEX_CSTRING) -> String {
-    if text.str_.is_null() {
-        return String::new();
-    }
     // SAFETY: by the caller's promise.
-    let bytes = unsafe { std::slice::from_raw_parts(text.str_.cast::<u8>(), text.length) };
+    let bytes = unsafe { bytes(text.str_.cast(), text.length) };
     String::from_utf8_lossy(bytes).into_owned()
 }
 

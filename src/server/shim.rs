@@ -9,6 +9,7 @@ use std::ffi::c_void;
 use super::abi;
 use super::abi::Function;
 use super::raise::{Raise, check, raise};
+use super::text::bytes;
 use super::thd::Thd;
 use crate::guard::guard_or;
 
@@ -119,7 +120,7 @@ unsafe extern "C" fn collect(context: *mut c_void, text: abi::clone_shim_text) {
         // SAFETY: the callers above pass a vector that nothing else uses meanwhile.
         let results = unsafe { &mut *context.cast::<Vec<String>>() };
         // SAFETY: the bytes of a std::string, which may be empty but has a buffer.
-        let bytes = unsafe { std::slice::from_raw_parts(text.data.cast::<u8>(), text.length) };
+        let bytes = unsafe { bytes(text.data.cast(), text.length) };
         results.push(String::from_utf8_lossy(bytes).into_owned());
     });
 }

@@ -15,12 +15,11 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ptr;
 use std::ptr::NonNull;
-use std::slice;
 
 use super::abi;
 use super::abi::Function;
 use super::symbols::look_up;
-use super::text::lossy;
+use super::text::{bytes, lossy};
 use crate::guard::guard_or;
 
 /// Why a statement was not run, or has failed.
@@ -247,11 +246,8 @@ unsafe extern "C" fn get_string(
     length: usize,
     _charset: *const c_void,
 ) -> c_int {
-    let bytes = match value.is_null() {
-        true => &[],
-        // SAFETY: mysqld gives a text of that length, which lives until the callback returns.
-        false => unsafe { slice::from_raw_parts(value.cast::<u8>(), length) },
-    };
+    // SAFETY: mysqld gives a text of that length, which lives until the callback returns.
+    let bytes = unsafe { bytes(value.cast(), length) };
     let text = || String::from_utf8_lossy(bytes).into_owned();
     // SAFETY: as above.
     unsafe { with(outcome, |outcome| outcome.value(Some(text()))) }

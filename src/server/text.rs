@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::slice;
 
 /// The beginning of `text` that has at most `bytes` bytes and ends with a whole character, as a C
 /// string. mysqld's formats cut at bytes (`%.512s`); NULs become `?`.
@@ -31,6 +32,30 @@ pub(super) fn length(bytes: &[u8]) -> u32 {
 /// `text` as a C string; NULs become `?`.
 pub(super) fn whole(text: &str) -> CString {
     cut(text, text.len())
+}
+
+/// The `len` bytes at `data`; none for NULL, which a slice must not begin with, even if it is empty.
+///
+/// # Safety
+/// `data` is NULL, or points to `len` bytes that stay as they are for `'a`.
+pub(super) unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
+    if data.is_null() {
+        return &[];
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { slice::from_raw_parts(data, len) }
+}
+
+/// As [`bytes`], to be written to.
+///
+/// # Safety
+/// `data` is NULL, or points to `len` bytes that nobody else uses for `'a`.
+pub(super) unsafe fn bytes_mut<'a>(data: *mut u8, len: usize) -> &'a mut [u8] {
+    if data.is_null() {
+        return &mut [];
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { slice::from_raw_parts_mut(data, len) }
 }
 
 /// The text at `text`, `None` for NULL.
@@ -78,6 +103,16 @@ mod tests {
     #[test]
     fn nul_does_not_end_a_text() {
         assert_eq!(whole("a\0b").as_c_str(), c"a?b");
+    }
+
+    #[test]
+    fn null_has_no_bytes() {
+        // SAFETY: NULL is allowed.
+        assert_eq!(unsafe { bytes(std::ptr::null(), 0) }, b"");
+        // SAFETY: NULL is allowed.
+        assert_eq!(unsafe { bytes_mut(std::ptr::null_mut(), 3) }, b"");
+        // SAFETY: a literal.
+        assert_eq!(unsafe { bytes(b"abc".as_ptr(), 2) }, b"ab");
     }
 
     /// Memory that a growing vector, or a shrinking one, gives back would keep a password.
