@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::abi;
 use super::load_error::LoadError;
 use super::registry::Registry;
-use super::services::Services;
+use super::services::{self, Services};
 use super::symbols::{PluginRef, Symbols, names};
 
 /// To be changed before it is asked.
@@ -190,6 +190,8 @@ unsafe extern "C" fn unlock_plugin(thd: *mut abi::THD, plugin: *mut c_void) {
 }
 
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::server::pfs::Columns;
     use crate::server::releases::Probes;
@@ -263,6 +265,58 @@ mod tests {
         assert_eq!(services.engines().expect("engines").len(), 0);
         assert_eq!(REFERENCES.get(), 0);
         INNODB_PLUGIN.set(ptr::null_mut());
+    }
+
+    /// What reached `log_builtins.message`: item types, numbers, and the text.
+    static LINES: Mutex<Vec<(Vec<i64>, String)>> = Mutex::new(Vec::new());
+
+    /// `message` as [`crate::server::error_log`] calls it with a number. On x86-64 the arguments of
+    /// a variadic call lie where those of another call lie.
+    #[allow(clippy::too_many_arguments, reason = "mysqld's")]
+    unsafe extern "C" fn message(
+        log_type: c_int,
+        prio_item: c_int,
+        prio: i64,
+        number_item: c_int,
+        number: i64,
+        subsystem_item: c_int,
+        _: *const c_char,
+        component_item: c_int,
+        _: *const c_char,
+        text_item: c_int,
+        text: *const c_char,
+    ) -> c_int {
+        let items = [log_type, prio_item, number_item, subsystem_item, component_item, text_item];
+        let mut numbers = items.map(i64::from).to_vec();
+        numbers.extend([prio, number]);
+        // SAFETY: a terminated text.
+        let text = unsafe { CStr::from_ptr(text) }.to_str().expect("UTF-8").to_owned();
+        LINES.lock().expect("no panic").push((numbers, text));
+        0
+    }
+
+    #[test]
+    fn the_error_log_is_written_as_long_as_the_plugin_is_loaded() {
+        let lines = || std::mem::take(&mut *LINES.lock().expect("no panic"));
+        let mut server = mysql_8_0_36();
+        server.services.get_mut(c"log_builtins.mysql_server").expect("a service")[27] =
+            message as *const c_void;
+        log::error!(target: "clone::client", "too early");
+        for _ in 0..2 {
+            let services = FakeServer { services: server.services.clone(), ..mysql_8_0_36() };
+            services::install(services.load().expect("8.0.36"));
+            let [(items, text)] = &lines()[..] else { panic!("one line about the server") };
+            assert_eq!(items[..], [1, 0x10000, 2, 0x200, 0x400, 0x40000, 3, 13272]);
+            assert!(text.starts_with("Plugin Clone reported: 'Client: mysql-clone "), "{text}");
+            log::warn!(target: "clone::server", "damaged");
+            log::debug!(target: "clone::server", "not written");
+            let [(items, text)] = &lines()[..] else { panic!("one line") };
+            assert_eq!(items[6..], [2, 13273]);
+            assert_eq!(text, "Plugin Clone reported: 'Server: damaged.'");
+            services::uninstall();
+            log::error!(target: "clone::client", "too late");
+            assert_eq!(lines(), []);
+        }
     }
 
     #[test]
