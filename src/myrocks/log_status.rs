@@ -3,7 +3,8 @@
 //! What `performance_schema.log_status` says of MyRocks' write-ahead logs.
 //!
 //! ```json
-//! {"InnoDB": {...}, "RocksDB": {"wal_files": [{"path_name": "/000012.log", "log_number": 12, "size_file_bytes": 345}]}}
+//! {"InnoDB": {...}, "RocksDB": {"wal_files": [
+//!   {"path_name": "/000012.log", "log_number": 12, "size_file_bytes": 345}]}}
 //! ```
 //! Learned from `storage/rocksdb/ha_rocksdb.cc:rocksdb_collect_hton_log_info` of Percona Server
 //! 8.0.27.

@@ -34,7 +34,7 @@ pub(super) fn whole(text: &str) -> CString {
     cut(text, text.len())
 }
 
-/// The `len` bytes at `data`; none for NULL, which a slice must not begin with, even if it is empty.
+/// The `len` bytes at `data`; none for NULL, with which not even an empty slice may begin.
 ///
 /// # Safety
 /// `data` is NULL, or points to `len` bytes that stay as they are for `'a`.

@@ -31,7 +31,7 @@ impl Thread {
         let start = move || {
             // SAFETY: without conditions.
             let this = unsafe { libc::pthread_self() };
-            // SAFETY: the calling thread, and a terminated name. A name that is too long is refused.
+            // SAFETY: the calling thread, and a terminated name. If it is too long it is refused.
             unsafe { libc::pthread_setname_np(this, name.as_ptr()) };
             work();
         };
