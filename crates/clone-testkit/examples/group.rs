@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::clone;
 use clone_testkit::verify::{self, Fingerprint};
@@ -19,7 +20,13 @@ const JOIN_LIMIT: Duration = Duration::from_secs(120);
 /// Rows that the group holds before the third member joins, of about 1 KiB each.
 const ROWS: u64 = 65_536;
 
+/// Three members of Group Replication on loopback; the third is provisioned by a clone.
+#[derive(Debug, Parser)]
+struct Options {}
+
 fn main() -> ExitCode {
+    let Options {} = Options::parse();
+    clone_testkit::log_to_stderr();
     let interrupted = ctrlc::set_handler(|| {
         eprintln!("\ninterrupted, stopping the servers");
         cancel();

@@ -6,14 +6,12 @@
 //! MYSQL_CLONE_SO=target/release/libmysql_clone.so cargo run --release -p clone-testkit --example throttle
 //! ```
 //!
-//! Arguments, all optional: the lowest limit in MiB/s, because low ones take longest; the size of the large data in GiB; and `local`
-//! to leave the network out. `TMPDIR` decides whose speed is measured: on /dev/shm memory's. It needs room for the data twice, except
+//! `--help` lists the options. `TMPDIR` decides whose speed is measured: on /dev/shm memory's. It needs room for the data twice, except
 //! on a file system with reflinks, where a local clone copies no data and is fast enough for any limit.
 //!
 //! Before each clone with a limit goes one without. A limit above that speed is none, and the table says so. It also leaves memory
 //! behind that is in use already: on a virtual machine, tmpfs gets pages that nobody has touched yet at some hundred MiB/s only.
 
-use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,7 +19,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clone_testkit::anyhow::{Context, Result, anyhow, bail};
+use clap::Parser;
+use clone_testkit::anyhow::{Context, Result, anyhow};
 use clone_testkit::clone::{self, Statement, Tls};
 use clone_testkit::{Mysqld, fixture};
 
@@ -32,8 +31,24 @@ const TASKS: [u32; 2] = [1, 4];
 const SLOW: u32 = 16;
 const MIB: f64 = 1_048_576.0;
 
+/// Measures how exactly clone_max_data_bandwidth is kept.
+#[derive(Debug, Parser)]
+struct Options {
+    /// The lowest limit in MiB/s. Low limits take longest.
+    #[arg(long, default_value_t = 0)]
+    least: u32,
+    /// Size of the large data in GiB.
+    #[arg(long, default_value_t = 4)]
+    gib: u32,
+    /// Local clones only.
+    #[arg(long)]
+    local: bool,
+}
+
 fn main() -> ExitCode {
-    match run() {
+    let options = Options::parse();
+    clone_testkit::log_to_stderr();
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Failed: {error:#}");
@@ -42,15 +57,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
-    let mut arguments = env::args().skip(1);
-    let least = arguments.next().map_or(Ok(0), |text| text.parse())?;
-    let gib = arguments.next().map_or(Ok(4), |text| text.parse())?;
-    let ways: &[Way] = match arguments.next().as_deref() {
-        None => &[Way::Local, Way::Network],
-        Some("local") => &[Way::Local],
-        Some(other) => bail!("What is {other}?"),
-    };
+fn run(options: &Options) -> Result<()> {
+    let ways: &[Way] = if options.local { &[Way::Local] } else { &[Way::Local, Way::Network] };
 
     let donor = fixture::server("donor")?.start()?;
     clone::make_donor(&donor)?;
@@ -60,9 +68,9 @@ fn run() -> Result<()> {
     println!("| limit |{}", heads.collect::<String>());
     println!("|---:|{}", "---|".repeat(columns.len()));
     let mut is_large = false;
-    for limit in LIMITS.into_iter().filter(|limit| *limit >= least) {
+    for limit in LIMITS.into_iter().filter(|limit| *limit >= options.least) {
         if limit > SLOW && !is_large {
-            enlarge(&donor, gib)?;
+            enlarge(&donor, options.gib)?;
             is_large = true;
         }
         let mut row = format!("| {limit} |");

@@ -52,6 +52,14 @@ pub use plugin::Plugin;
 pub use sql::{Session, SqlError};
 pub use wait::{cancel, until};
 
+/// Sends what is logged to standard error, from warnings on unless `RUST_LOG` says otherwise. For programs, once;
+/// [`check`] does it for tests.
+pub fn log_to_stderr() {
+    let filter = env_logger::Env::default().default_filter_or("warn");
+    // It fails if there is a logger already, and then that one is to be used.
+    let _ = env_logger::Builder::from_env(filter).try_init();
+}
+
 /// Says why a test cannot run on this machine, and ends it: for functions that return a `Result<()>`.
 ///
 /// `.ci/step` counts such tests by this line on standard output, and names them in its summary. Tests of

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -24,6 +25,18 @@ pub enum Plugin {
     Stock,
 }
 
+impl FromStr for Plugin {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "stock" => Ok(Self::Stock),
+            "ours" => Ok(Self::Ours),
+            other => bail!("a clone plugin is 'stock' or 'ours', not '{other}'"),
+        }
+    }
+}
+
 impl Plugin {
     /// The plugin that the environment variable `MYSQL_CLONE_PLUGIN` asks for (`stock` or `ours`);
     /// ours when it is not set.
@@ -31,9 +44,9 @@ impl Plugin {
     /// The tests are validated against the stock plugin: what the stock plugin fails is a wrong test.
     pub fn under_test() -> Result<Self> {
         match env::var("MYSQL_CLONE_PLUGIN").as_deref() {
-            Ok("stock") => Ok(Self::Stock),
-            Ok("ours" | "") | Err(env::VarError::NotPresent) => Ok(Self::Ours),
-            other => bail!("MYSQL_CLONE_PLUGIN must be 'stock' or 'ours', not {other:?}"),
+            Ok("") | Err(env::VarError::NotPresent) => Ok(Self::Ours),
+            Ok(name) => name.parse().context("MYSQL_CLONE_PLUGIN"),
+            Err(error) => Err(anyhow!("MYSQL_CLONE_PLUGIN: {error}")),
         }
     }
 

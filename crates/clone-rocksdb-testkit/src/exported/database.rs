@@ -132,6 +132,6 @@ unsafe fn path_of<'a>(path: *const c_char) -> &'a Path {
 
 /// An error on its way through C, which carries its number only.
 fn raised(error: &Error) -> c_int {
-    eprintln!("clone-rocksdb-testkit: {error}");
+    log::error!("{error}");
     c_int::try_from(error.number()).unwrap_or(c_int::MAX)
 }

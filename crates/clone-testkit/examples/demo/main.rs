@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use clap::Parser;
 use clone_testkit::anyhow::{Context, Result};
 use clone_testkit::clone::{self, Report, Statement, Status};
 use clone_testkit::replica::{self, StartFrom};
@@ -22,10 +23,9 @@ use options::Options;
 
 fn main() -> ExitCode {
     let begin = Instant::now();
-    let verdict = Options::parse().and_then(|options| match options {
-        Some(options) => on_interrupt().and_then(|()| run(options)),
-        None => Ok(true),
-    });
+    let options = Options::parse();
+    clone_testkit::log_to_stderr();
+    let verdict = on_interrupt().and_then(|()| run(options));
     let seconds = begin.elapsed().as_secs_f64();
     match verdict {
         Ok(true) => {

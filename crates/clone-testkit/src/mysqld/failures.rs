@@ -30,6 +30,7 @@ static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
 /// # Panics
 /// When the test fails.
 pub fn check(test: impl FnOnce() -> Result<()>) {
+    crate::log_to_stderr();
     let verdict = test();
     let left = std::mem::take(&mut *lock());
     let faults: Vec<_> = left.iter().filter_map(|left| left.fault.clone()).collect();

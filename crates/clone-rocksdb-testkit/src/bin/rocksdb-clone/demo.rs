@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use clap::Args;
 use clone_rocksdb_testkit::database::Source;
 use clone_rocksdb_testkit::exported;
 use clone_rocksdb_testkit::exported::Exported;
@@ -30,10 +31,20 @@ use crate::Result;
 const DONOR: u32 = 42;
 const RECIPIENT: u32 = 43;
 
-struct Options {
+/// What to clone, and how often.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Size of the database in MiB.
+    #[arg(long, default_value_t = 200)]
     mib: u64,
+    /// Tasks of a clone.
+    #[arg(long, default_value_t = 4)]
     tasks: u32,
+    /// Clones of each kind.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Where the databases are put.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
     directory: PathBuf,
 }
 
@@ -43,11 +54,10 @@ struct Way {
     seconds: Vec<f64>,
 }
 
-pub(crate) fn run(arguments: &[&str]) -> Result<()> {
-    let options = Options::parse(arguments)?;
+pub(crate) fn run(options: &Options) -> Result<()> {
     let directory = options.directory.join(format!("rocksdb-clone-{}", std::process::id()));
     fs::create_dir_all(&directory)?;
-    let outcome = measure(&options, &directory);
+    let outcome = measure(options, &directory);
     let _ = fs::remove_dir_all(&directory);
     outcome
 }
@@ -210,24 +220,4 @@ fn size(directory: &Path) -> Result<u64> {
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-impl Options {
-    fn parse(arguments: &[&str]) -> Result<Self> {
-        let mut options = Self { mib: 200, tasks: 4, rounds: 3, directory: std::env::temp_dir() };
-        let (pairs, rest) = arguments.as_chunks::<2>();
-        if let [unpaired, ..] = rest {
-            return Err(format!("{unpaired} is without a value; {}", crate::USAGE).into());
-        }
-        for [name, value] in pairs {
-            match *name {
-                "--mib" => options.mib = value.parse()?,
-                "--tasks" => options.tasks = value.parse()?,
-                "--rounds" => options.rounds = value.parse::<u32>()?.max(1),
-                "--directory" => options.directory = PathBuf::from(value),
-                _ => return Err(crate::USAGE.into()),
-            }
-        }
-        Ok(options)
-    }
 }

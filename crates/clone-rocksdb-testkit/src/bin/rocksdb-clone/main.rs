@@ -1,37 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A tool around a live RocksDB and its clones.
-//!
-//! ```text
-//! rocksdb-clone demo [--mib N] [--tasks N] [--rounds N] [--directory DIR]
-//! ```
-//! fills a database, writes to it, clones it while it is written to, proves that each clone is what the database was at one moment, and
-//! compares the time with that of `cp -r`.
-//!
-//! The other commands are the processes of the tests, which kill them: `donate ROOT`, `receive ADDRESS ROOT TASKS`, `start ROOT`,
-//! `forward PORT ADDRESS`. They say what they do in lines on standard output.
+//! A tool around a live RocksDB and its clones: `rocksdb-clone --help`.
 
 use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
 
 mod demo;
 mod processes;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-const USAGE: &str =
-    "usage: rocksdb-clone demo [--mib N] [--tasks N] [--rounds N] [--directory DIR]";
+/// A live RocksDB and its clones.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// All but `demo` are processes of the tests, which kill them. They say what they do in lines on standard output.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fill a database, clone it while it is written to, prove that each clone is what the database was at one moment, and
+    /// compare the time with that of `cp -r`.
+    Demo(demo::Options),
+    /// Be a donor under write load, until standard input ends.
+    Donate { root: PathBuf },
+    /// Clone a donor over the data of the server at ROOT.
+    Receive { address: SocketAddr, root: PathBuf, tasks: u32 },
+    /// Start the server at ROOT, and say what it has.
+    Start { root: PathBuf },
+    /// Hand on what comes to a port of 127.0.0.1.
+    Forward { port: u16, address: SocketAddr },
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let outcome = match &arguments[..] {
-        ["demo", options @ ..] => demo::run(options),
-        ["donate", root] => processes::donate(root),
-        ["receive", address, root, tasks] => processes::receive(address, root, tasks),
-        ["start", root] => processes::start(root),
-        ["forward", port, address] => processes::forward(port, address),
-        _ => Err(USAGE.into()),
+    let arguments = Arguments::parse();
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("warn"));
+    let outcome = match arguments.command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Donate { root } => processes::donate(&root),
+        Command::Receive { address, root, tasks } => processes::receive(address, &root, tasks),
+        Command::Start { root } => processes::start(&root),
+        Command::Forward { port, address } => processes::forward(port, address),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -51,10 +51,10 @@ fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
 
 /// A donor under write load, until standard input ends. Answers `digest SEQUENCE` for a cut, and `batches` with how many its writers
 /// have written.
-pub(crate) fn donate(root: &str) -> Result<()> {
+pub(crate) fn donate(root: &Path) -> Result<()> {
     // Killed before, perhaps within a write.
     let settings = Settings { torn_log: TornLog::Tolerated, ..settings() };
-    let node = Node::new(Path::new(root), settings)?;
+    let node = Node::new(root, settings)?;
     let is_new = !node.database().join("CURRENT").exists();
     let live = node.open()?;
     if is_new {
@@ -94,21 +94,20 @@ pub(crate) fn donate(root: &str) -> Result<()> {
 }
 
 /// A server that starts, clones the donor over its own data, and stops.
-pub(crate) fn receive(address: &str, root: &str, tasks: &str) -> Result<()> {
-    let node = Node::new(Path::new(root), settings())?;
+pub(crate) fn receive(address: SocketAddr, root: &Path, tasks: u32) -> Result<()> {
+    let node = Node::new(root, settings())?;
     say(format_args!("swap {:?}", node.swap()?))?;
     let live = node.open()?;
     let engine = exported::register(DB_TYPE, Source::new(live), node.root(), Renewal::default())?;
-    let address: SocketAddr = address.parse()?;
-    let pull = Pull { address, directory: None, tasks: tasks.parse()?, breaks: Vec::new() };
+    let pull = Pull { address, directory: None, tasks, breaks: Vec::new() };
     say(format_args!("cloning"))?;
     let pulled = pull.run(&engine)?;
     say(format_args!("cloned {}", pulled.restarts))
 }
 
 /// A server that starts, and says what it has.
-pub(crate) fn start(root: &str) -> Result<()> {
-    let node = Node::new(Path::new(root), settings())?;
+pub(crate) fn start(root: &Path) -> Result<()> {
+    let node = Node::new(root, settings())?;
     say(format_args!("swap {:?}", node.swap()?))?;
     let live = node.open()?;
     if live.sequence() == 0 {
@@ -119,9 +118,8 @@ pub(crate) fn start(root: &str) -> Result<()> {
 }
 
 /// The network between two of them: hands on what comes to `port`.
-pub(crate) fn forward(port: &str, address: &str) -> Result<()> {
-    let address: SocketAddr = address.parse()?;
-    let listener = TcpListener::bind(("127.0.0.1", port.parse()?))?;
+pub(crate) fn forward(port: u16, address: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
     say(format_args!("forwarding {}", listener.local_addr()?))?;
     for incoming in listener.incoming() {
         let incoming = incoming?;

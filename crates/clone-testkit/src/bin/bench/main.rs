@@ -3,7 +3,7 @@
 //! Measures the stock plugin and ours beside each other: same server, same data, in turn.
 //!
 //! One donor and one recipient for each data set. Before each clone both servers unload one plugin and load the other, so that
-//! nothing differs but the plugin. `BENCH_*` variables set sizes and places; see `options.rs`.
+//! nothing differs but the plugin. Options, or `BENCH_*` variables, set sizes and places: `bench --help`.
 
 mod data;
 mod measure;
@@ -16,6 +16,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::Parser;
 use clone_testkit::anyhow::{Context, Result};
 use clone_testkit::clone::{self, Statement};
 use clone_testkit::server::Server;
@@ -30,7 +31,8 @@ use report::Line;
 use scenario::{Place, SCENARIOS, Scenario, Way};
 
 fn main() -> Result<()> {
-    let options = Options::from_env()?;
+    let options = Options::parse();
+    clone_testkit::log_to_stderr();
     println!("MySQL {}, {options:?}", Server::locate()?.version);
     // Before an hour of measuring, not after it.
     if let Some(directory) = &options.out {

@@ -1,71 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Sizes and places, from the environment.
+//! Sizes and places, from the command line or the environment.
 
-use std::env;
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use clone_testkit::anyhow::{Context, Result, anyhow};
+use clap::Parser;
 
-/// How to run.
-#[derive(Debug)]
+/// Measures the stock plugin and ours beside each other: same server, same data, in turn.
+#[derive(Debug, Parser)]
 pub(crate) struct Options {
-    /// `BENCH_ROUNDS`: measured clones with each plugin in each scenario.
+    /// Measured clones with each plugin in each scenario.
+    #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5)]
     pub(crate) rounds: usize,
-    /// `BENCH_MIB`: size of a data set.
+    /// Size of a data set in MiB.
+    #[arg(long, env = "BENCH_MIB", default_value_t = 1024)]
     pub(crate) mib: u32,
-    /// `BENCH_LARGE_MIB`: size of the one large table.
+    /// Size of the one large table in MiB.
+    #[arg(long, env = "BENCH_LARGE_MIB", default_value_t = 4096)]
     pub(crate) large_mib: u32,
-    /// `BENCH_TABLES`: number of small tablespaces.
+    /// Number of small tablespaces.
+    #[arg(long, env = "BENCH_TABLES", default_value_t = 20_000)]
     pub(crate) tables: u32,
-    /// `BENCH_ONLY`: run only scenarios whose names contain one of these, separated by semicolons.
+    /// Run only scenarios whose names contain one of these, separated by semicolons.
+    #[arg(long, env = "BENCH_ONLY", value_delimiter = ';')]
     pub(crate) only: Vec<String>,
-    /// `BENCH_TMPFS`: a directory in memory.
+    /// A directory in memory.
+    #[arg(long, env = "BENCH_TMPFS", default_value = "/dev/shm")]
     pub(crate) tmpfs: PathBuf,
-    /// `BENCH_DISK`: a directory on a disk.
+    /// A directory on a disk.
+    #[arg(long, env = "BENCH_DISK", default_value = "/tmp")]
     pub(crate) disk: PathBuf,
-    /// `BENCH_OUT`: a directory for `performance.md` and `performance.svg`; none are written without it.
+    /// A directory for performance.md and performance.svg; neither is written without it.
+    #[arg(long, env = "BENCH_OUT")]
     pub(crate) out: Option<PathBuf>,
 }
 
 impl Options {
-    pub(crate) fn from_env() -> Result<Self> {
-        Ok(Self {
-            rounds: number("BENCH_ROUNDS", 5)?,
-            mib: number("BENCH_MIB", 1024)?,
-            large_mib: number("BENCH_LARGE_MIB", 4096)?,
-            tables: number("BENCH_TABLES", 20_000)?,
-            only: text("BENCH_ONLY").split(';').filter(|s| !s.is_empty()).map(Into::into).collect(),
-            tmpfs: path("BENCH_TMPFS", "/dev/shm"),
-            disk: path("BENCH_DISK", "/tmp"),
-            out: env::var_os("BENCH_OUT").map(PathBuf::from),
-        })
-    }
-
-    /// Whether a scenario of this name is asked for.
+    /// Whether a scenario of this name is asked for. Empty parts, as of an empty variable, ask for nothing.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+        let mut parts = self.only.iter().filter(|part| !part.is_empty()).peekable();
+        parts.peek().is_none() || parts.any(|part| name.contains(part.as_str()))
     }
-}
-
-fn text(name: &str) -> String {
-    env::var(name).unwrap_or_default()
-}
-
-fn number<N: FromStr<Err: Into<clone_testkit::anyhow::Error>>>(
-    name: &str,
-    default: N,
-) -> Result<N> {
-    match text(name) {
-        text if text.is_empty() => Ok(default),
-        text => text
-            .parse()
-            .map_err(|error: N::Err| anyhow!(error.into()))
-            .with_context(|| format!("{name}={text}")),
-    }
-}
-
-fn path(name: &str, default: &str) -> PathBuf {
-    env::var_os(name).map_or_else(|| default.into(), PathBuf::from)
 }
