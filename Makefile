@@ -9,6 +9,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 PLUGIN := $(abspath $(TARGET))/release/libmysql_clone.so
 STEP := .ci/step run
 # The tests that start servers. Everything else is a unit test.
@@ -108,6 +109,11 @@ mtr: build ## MySQL's own clone, replication and Group Replication tests, 50 of 
 .PHONY: mtr-core
 mtr-core: build ## the 7 of them that say most in a minute
 	mysql-test/mtr.sh --plugin $(PLUGIN) --list core
+
+.PHONY: asan
+asan: ## AddressSanitizer over the crates with system calls, the parsers, and the plugin on a server that is none
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target $(HOST) --target-dir $(TARGET)/asan \
+	  -p clone-io -p clone-protocol -p mysql-clone --lib --tests -- --skip 'SERVERS'
 
 .PHONY: doc
 doc: ## the documentation of the code, without warnings

@@ -2,8 +2,9 @@
 
 //! One library on every MySQL that can be had: each role that it can play, on each of them.
 //!
-//! The servers are those of `mysql-test/server.sh`, which `make servers` downloads. `make compat` runs all of these tests;
-//! those of releases that differ from a neighbour in nothing that is known are ignored otherwise.
+//! The servers are those of `mysql-test/server.sh`, which `make servers` downloads. `make compat`
+//! runs all of these tests; those of releases that differ from a neighbour in nothing that is known
+//! are ignored otherwise.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -61,8 +62,9 @@ releases! {
 const ROLES: [(Plugin, Plugin); 3] =
     [(Plugin::Ours, Plugin::Ours), (Plugin::Ours, Plugin::Stock), (Plugin::Stock, Plugin::Ours)];
 
-/// A server that cannot be downloaded, such as a build of one's own: `MYSQL_BASEDIR` is its directory, and
-/// `MYSQL_CLONE_INTERFACE` where its handlerton has the clone interface, such as 0x260.
+/// A server that cannot be downloaded, such as a build of one's own: `MYSQL_BASEDIR` is its
+/// directory, and `MYSQL_CLONE_INTERFACE` where its handlerton has the clone interface, such as
+/// 0x260.
 #[test]
 #[ignore = "MYSQL_BASEDIR=DIRECTORY MYSQL_CLONE_INTERFACE=OFFSET"]
 fn a_server_of_ones_own() {
@@ -144,8 +146,8 @@ fn holds(server: &Mysqld, expected: &Fingerprint) -> Result<()> {
     Ok(())
 }
 
-/// What the server shows of our plugin is what it shows of its own: variables (but for one that is ours alone), tables,
-/// instruments, a clone's status.
+/// What the server shows of our plugin is what it shows of its own: variables (but for one that is
+/// ours alone), tables, instruments, a clone's status.
 fn looks_like_stock(server: &Mysqld) -> Result<()> {
     let mut session = server.session()?;
     let mut shown = Vec::new();
@@ -288,7 +290,8 @@ fn cross(
     }
 }
 
-/// InnoDB before 8.0.27 cannot be cloned while DDL runs: the donor keeps DDL out, though nobody asked for that.
+/// InnoDB before 8.0.27 cannot be cloned while DDL runs: the donor keeps DDL out, though nobody
+/// asked for that.
 #[test]
 fn old_servers_block_ddl() {
     check(|| {

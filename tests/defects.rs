@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Known defects of the stock plugin that ours must not have. They are skipped when the stock plugin is under test.
+//! Known defects of the stock plugin that ours must not have. They are skipped when the stock
+//! plugin is under test.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -54,7 +55,8 @@ fn bandwidth_limits_are_exact() {
     });
 }
 
-/// Stock computes limits in 32 bits of bytes per second, so that 4097 MiB/s is 1 MiB/s: 75 s for this clone.
+/// Stock computes limits in 32 bits of bytes per second, so that 4097 MiB/s is 1 MiB/s: 75 s for
+/// this clone.
 #[test]
 fn high_bandwidth_limits_do_not_wrap_around() {
     check_ours(|| {
@@ -124,7 +126,8 @@ fn sessions_read_the_tables_without_disturbing_each_other() {
     });
 }
 
-/// A block of 64 pages is 4 MiB at 64 KiB pages, but the stock plugin asks for 2 MiB and fails in mid-clone.
+/// A block of 64 pages is 4 MiB at 64 KiB pages, but the stock plugin asks for 2 MiB and fails in
+/// mid-clone.
 #[test]
 fn packets_that_are_too_small_for_a_block_are_refused_at_once() {
     check_ours(|| {
@@ -188,7 +191,8 @@ fn a_crash_in_mid_clone_leaves_a_failed_status() {
     });
 }
 
-/// KILL of a clone that is held back by a limit works within a moment, not after the rest of the wait.
+/// KILL of a clone that is held back by a limit works within a moment, not after the rest of the
+/// wait.
 #[test]
 fn a_limited_clone_is_killed_at_once() {
     check_ours(|| {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The example for authors of engines, compiled by the host's C compiler against the library that mysqld would load, and run.
+//! The example for authors of engines, compiled by the host's C compiler against the library that
+//! mysqld would load, and run.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -19,7 +20,8 @@ fn library_directory() -> PathBuf {
 }
 
 fn success(mut command: Command) -> Output {
-    // Cargo's, which names directories where an older build may lie, and goes before the program's own.
+    // Cargo's, which names directories where an older build may lie, and goes before the program's
+    // own.
     command.env_remove("LD_LIBRARY_PATH");
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {output:?}");
@@ -71,7 +73,8 @@ fn an_engine_in_c_clones() {
     assert_eq!(left.count(), 1, "nothing is left beside the database");
 }
 
-/// The header is for C++ as well: on its own, and in a source of MySQL, which has types of the same names.
+/// The header is for C++ as well: on its own, and in a source of MySQL, which has types of the same
+/// names.
 #[test]
 fn the_header_is_cxx() {
     let directory = TempDir::new().expect("a directory");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Clones between two servers of one machine, on a file system whose files can share blocks: there the donor hands its open files
-//! over, and the recipient shares their blocks. The file system is a volume of the test's own.
+//! Clones between two servers of one machine, on a file system whose files can share blocks: there
+//! the donor hands its open files over, and the recipient shares their blocks. The file system is a
+//! volume of the test's own.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -22,7 +23,8 @@ use clone_testkit::{Mysqld, check, fixture, skip, verify};
 /// Much more than a test writes; the volume's image takes no more than that.
 const VOLUME_MIB: u32 = 4096;
 
-/// Runs `test` with a volume, or says why there is none. Servers that the test has started are gone before the volume is.
+/// Runs `test` with a volume, or says why there is none. Servers that the test has started are gone
+/// before the volume is.
 fn on_volume(test: impl FnOnce(&Volume) -> Result<()>) {
     check(|| match Volume::xfs(&env::temp_dir(), VOLUME_MIB) {
         Ok(volume) => test(&volume),
@@ -42,13 +44,15 @@ fn recipient(volume: &Volume, donor: &Mysqld) -> Result<Mysqld> {
     fixture::recipient_from(server(volume, "recipient")?, donor)
 }
 
-/// What has to be a file's is: pages and redo that are not in files yet still cross the connection, in the stages after FILE COPY.
+/// What has to be a file's is: pages and redo that are not in files yet still cross the connection,
+/// in the stages after FILE COPY.
 fn assert_handed_over(stages: &[Stage]) {
     let copy = clone::file_copy(stages);
     assert!(copy.data > 0 && copy.network < copy.data / 20 + (64 << 10), "{copy:?}");
 }
 
-/// Whatever the connection is: next to nothing of files is on it, and so nothing to encrypt or to compress.
+/// Whatever the connection is: next to nothing of files is on it, and so nothing to encrypt or to
+/// compress.
 #[test]
 fn files_do_not_cross_the_connection() {
     on_volume(|volume| {
@@ -113,7 +117,8 @@ fn blocks_are_shared() {
     });
 }
 
-/// Where the two file systems cannot share blocks nothing is gained by handing files over, and nothing is.
+/// Where the two file systems cannot share blocks nothing is gained by handing files over, and
+/// nothing is.
 #[test]
 fn files_of_another_file_system_cross_the_connection() {
     on_volume(|volume| {
@@ -132,8 +137,8 @@ fn files_of_another_file_system_cross_the_connection() {
     });
 }
 
-/// The blocks are read while pages are written and tables come and go, by one task and by several, with the operating system's
-/// cache and without it.
+/// The blocks are read while pages are written and tables come and go, by one task and by several,
+/// with the operating system's cache and without it.
 #[test]
 fn exact_under_writes_and_ddl() {
     on_volume(|volume| {
@@ -191,7 +196,8 @@ fn kills_at_either_end() {
     });
 }
 
-/// The connections break while donors wait for the recipient to copy a block: neither waits for the other, and the clone goes on.
+/// The connections break while donors wait for the recipient to copy a block: neither waits for the
+/// other, and the clone goes on.
 #[test]
 fn connections_that_break() {
     on_volume(|volume| {
@@ -227,7 +233,8 @@ fn connections_that_break() {
     });
 }
 
-/// A recipient that is gone in the middle of a block keeps the donor only as long as it may come back.
+/// A recipient that is gone in the middle of a block keeps the donor only as long as it may come
+/// back.
 #[test]
 fn a_recipient_that_dies() {
     on_volume(|volume| {

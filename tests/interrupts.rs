@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What breaks a clone off in its midst, the error that tells of it, and that both sides can clone afterwards.
+//! What breaks a clone off in its midst, the error that tells of it, and that both sides can clone
+//! afterwards.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -146,7 +147,8 @@ fn kill_at_the_donor() {
     });
 }
 
-/// With `clone_donor_timeout_after_network_failure = 0` the recipient tries once to find the donor again.
+/// With `clone_donor_timeout_after_network_failure = 0` the recipient tries once to find the donor
+/// again.
 #[test]
 fn donor_dies() {
     check(|| {

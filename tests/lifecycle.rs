@@ -150,7 +150,8 @@ fn instruments_are_registered() {
     });
 }
 
-/// What `--initialize` prepares must be complete: the plugin succeeds there, though without its tables.
+/// What `--initialize` prepares must be complete: the plugin succeeds there, though without its
+/// tables.
 #[test]
 fn data_directory_initialised_with_the_plugin() {
     check(|| {
@@ -186,8 +187,8 @@ fn repeated_installs_leave_nothing_behind() {
     const TIMES: usize = 20;
     /// The first rounds fill caches that belong to the server.
     const WARM_UP: usize = 8;
-    /// Growth of the resident set that is not taken for a leak. With the stock plugin it is about 40 KiB a
-    /// round.
+    /// Growth of the resident set that is not taken for a leak. With the stock plugin it is about
+    /// 40 KiB a round.
     const NOISE_KIB: u64 = 4 << 10;
 
     check(|| {

@@ -184,7 +184,8 @@ fn open_transactions() {
     });
 }
 
-/// The server empties tables of other engines when it first starts on a clone; their files are not copied.
+/// The server empties tables of other engines when it first starts on a clone; their files are not
+/// copied.
 #[test]
 fn other_engines_arrive_empty() {
     check(|| {

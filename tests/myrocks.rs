@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! InnoDB and MyRocks in one clone, on a server that has both. Neither Debian's nor Ubuntu's MySQL does, so these tests are for a
-//! build of Percona Server: `MYSQL_BASEDIR=DIRECTORY cargo nextest run --test myrocks --run-ignored all`. They pass on 8.0.27-18.
+//! InnoDB and MyRocks in one clone, on a server that has both. Neither Debian's nor Ubuntu's MySQL
+//! does, so these tests are for a build of Percona Server:
+//! `MYSQL_BASEDIR=DIRECTORY cargo nextest run --test myrocks --run-ignored all`. They pass on
+//! 8.0.27-18.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

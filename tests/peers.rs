@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Our plugin and the stock one as each other's donor and recipient, over each kind of connection and in
-//! each version of the protocol.
+//! Our plugin and the stock one as each other's donor and recipient, over each kind of connection
+//! and in each version of the protocol.
 //!
-//! Everything goes through a proxy, which proves that a connection is of the kind that was asked for.
-//! With `MYSQL_CLONE_PLUGIN=stock` the stock plugin takes the place of ours too.
+//! Everything goes through a proxy, which proves that a connection is of the kind that was asked
+//! for. With `MYSQL_CLONE_PLUGIN=stock` the stock plugin takes the place of ours too.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -204,7 +204,8 @@ fn completed(stages: &[Stage]) -> Result<()> {
     Ok(())
 }
 
-/// All tasks had connections of the right kind. Two plugins of ours pack blocks instead of compressing the connection.
+/// All tasks had connections of the right kind. Two plugins of ours pack blocks instead of
+/// compressing the connection.
 fn used(channel: Channel, packs: bool, traffic: &Traffic, report: &Report) -> Result<()> {
     // The master has an auxiliary connection besides.
     let all = TASKS + 1;
@@ -255,8 +256,8 @@ fn parameters(version: Version) -> (&'static [ResponseCode], &'static [ResponseC
     }
 }
 
-/// Our recipient with donors of each version, the stock one and ours; so our donor with recipients of each
-/// version. Both donors must tell the same.
+/// Our recipient with donors of each version, the stock one and ours; so our donor with recipients
+/// of each version. Both donors must tell the same.
 ///
 /// The stock recipient takes part from V3 on: with donors of V1 and V2 it aborts the server.
 #[test]
@@ -292,7 +293,8 @@ fn told_in(version: Version, peers: &mut Peers) -> Result<Traffic> {
     peers.mark(&format!("{version:?} {:?}", peers.recipient.plugin()))?;
     peers.proxy.limit_version(version);
     if version == Version::V1 && peers.recipient.plugin() == Plugin::Ours {
-        // The oldest donors do so. The stock recipient takes the locators for the end of the parameters.
+        // The oldest donors do so. The stock recipient takes the locators for the end of the
+        // parameters.
         peers.proxy.locators_first();
     }
     let report = peers.copy(Tls::Disabled)?;

@@ -2,8 +2,8 @@
 
 //! Servers that the plugin does not know: it says why it does not load, and the server goes on.
 //!
-//! They are copies of a real mysqld with a text in them changed. What else may be wrong with a server is tried on one that is
-//! made up: `src/server/fake.rs`.
+//! They are copies of a real mysqld with a text in them changed. What else may be wrong with a
+//! server is tried on one that is made up: `src/server/fake.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `CLONE INSTANCE`: a recipient copies a donor's data over the network, to replace its own or to a directory.
+//! `CLONE INSTANCE`: a recipient copies a donor's data over the network, to replace its own or to a
+//! directory.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -64,7 +65,8 @@ fn replaces_data_exactly_under_writes() {
         for stage in &report.stages {
             assert_eq!((&*stage.state, stage.id), ("Completed", 1), "{stage:?}");
             assert!(stage.begin_time.is_some() && stage.elapsed.is_some(), "{stage:?}");
-            // Between two plugins of ours zeros do not cross it, but a sixteenth of each block does.
+            // Between two plugins of ours zeros do not cross it, but a sixteenth of each block
+            // does.
             let least = if donor.plugin() == Plugin::Ours { stage.data / 16 } else { stage.data };
             assert!(stage.network >= least, "{stage:?}");
         }
@@ -250,7 +252,8 @@ fn compression_saves_network() {
     });
 }
 
-/// Holes of compressed pages and pages that were never used: neither is sent, and both are in the clone as they are at the donor.
+/// Holes of compressed pages and pages that were never used: neither is sent, and both are in the
+/// clone as they are at the donor.
 #[test]
 fn zeros_do_not_cross_the_network() {
     check(|| {
@@ -296,7 +299,8 @@ fn zeros_do_not_cross_the_network() {
     });
 }
 
-/// To a tenth, as README says. A clone without a limit shows what comes on top: the time that both servers need anyway.
+/// To a tenth, as README says. A clone without a limit shows what comes on top: the time that both
+/// servers need anyway.
 #[test]
 fn bandwidth_is_limited() {
     check(|| {
@@ -352,8 +356,8 @@ fn delay_after_data_drop() {
     });
 }
 
-/// The recipient connects again and goes on. Where exactly connections break is varied in tests of their
-/// own; here they have TLS.
+/// The recipient connects again and goes on. Where exactly connections break is varied in tests of
+/// their own; here they have TLS.
 #[test]
 fn broken_connections_are_resumed() {
     check(|| {

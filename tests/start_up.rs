@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The plugin `clone_swap` in real servers: what waits to be put in place is in place before an engine opens anything.
+//! The plugin `clone_swap` in real servers: what waits to be put in place is in place before an
+//! engine opens anything.
 //!
 //! The server has no MyRocks; its files are stood in for.
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A server that changes plugins between two starts: the one takes over what the other left behind, the
-//! rows of `clone_status` and `clone_progress` and a clone that waits for its first start.
+//! A server that changes plugins between two starts: the one takes over what the other left behind,
+//! the rows of `clone_status` and `clone_progress` and a clone that waits for its first start.
 //!
 //! With `MYSQL_CLONE_PLUGIN=stock` the stock plugin takes the place of ours too.
 
@@ -216,7 +216,8 @@ fn a_directory_started_with_the_other_plugin() {
 fn the_rows_of_a_failure() {
     check(|| {
         let (donor, proxy) = start_donor()?;
-        // The donor drops the clone when the network breaks, and says so when the recipient comes again.
+        // The donor drops the clone when the network breaks, and says so when the recipient comes
+        // again.
         donor.session()?.run("SET GLOBAL clone_donor_timeout_after_network_failure = 0")?;
         for (first, second) in turns()? {
             let mut recipient = Recipient::start(first, &proxy)?;
@@ -244,7 +245,8 @@ fn the_rows_of_a_failure() {
     });
 }
 
-/// The server dies while a clone replaces its data, and starts with the other plugin: the clone is undone.
+/// The server dies while a clone replaces its data, and starts with the other plugin: the clone is
+/// undone.
 #[test]
 fn a_crash_in_the_middle() {
     check(|| {
@@ -259,7 +261,8 @@ fn a_crash_in_the_middle() {
             let rows = recipient.rows()?;
             ensure!(rows.states()[..3] == ["Completed", "Failed", "Not Started"], "{rows:?}");
             ensure!(rows.status.error_number == INTERRUPTED, "{rows:?}");
-            // The stock plugin shows a clone that died as one that runs, for ever. Ours puts it right.
+            // The stock plugin shows a clone that died as one that runs, for ever. Ours puts it
+            // right.
             let state = if second == Plugin::Stock { "In Progress" } else { "Failed" };
             ensure!(rows.status.state == state, "{second:?}: {rows:?}");
             recipient.restart_with(first)?;

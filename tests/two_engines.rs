@@ -2,8 +2,10 @@
 
 //! Clones of InnoDB and a second engine:
 //!
-//! * NOTES puts the functions that our library exports into its handlerton (`tests/c/notes_engine.c`).
-//! * ROCKSDB has none, and gets them from the plugin (`tests/c/rocksdb_stand_in.cc`). With MyRocks itself: `tests/myrocks.rs`.
+//! * NOTES puts the functions that our library exports into its handlerton
+//!   (`tests/c/notes_engine.c`).
+//! * ROCKSDB has none, and gets them from the plugin (`tests/c/rocksdb_stand_in.cc`). With MyRocks
+//!   itself: `tests/myrocks.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -179,7 +181,8 @@ fn innodb_and_rocksdb_replace_what_the_recipient_had() {
     check(|| replaced(Second::RocksDb));
 }
 
-/// Commits 1, 2, 3, ... to InnoDB and, after each commit and before the next, writes the number to the engine's log.
+/// Commits 1, 2, 3, ... to InnoDB and, after each commit and before the next, writes the number to
+/// the engine's log.
 fn count(second: Second, donor: &Mysqld, stop: &AtomicBool) -> Result<()> {
     let mut session = donor.session()?;
     session.run("CREATE TABLE IF NOT EXISTS test.counter (n INT PRIMARY KEY)")?;

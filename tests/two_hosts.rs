@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Clones between two machines: donor and recipient in network namespaces of their own, with a cable of
-//! 1 Gbit/s between them where the kernel can limit it. Neither side sees the other one as a neighbour, so
-//! data takes the ways that it takes in production.
+//! Clones between two machines: donor and recipient in network namespaces of their own, with a
+//! cable of 1 Gbit/s between them where the kernel can limit it. Neither side sees the other one as
+//! a neighbour, so data takes the ways that it takes in production.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -41,7 +41,8 @@ fn data_is_the_same() {
                 let statement = Statement::instance(&donor).into_directory(&directory).tls(*tls);
                 let report = clone::run(&mut recipient, &statement)?;
                 assert_eq!(report.status.source, format!("192.0.2.1:{}", donor.port()));
-                // Whatever the two servers' file systems could share: data comes by the cable, but for zeros.
+                // Whatever the two servers' file systems could share: data comes by the cable, but
+                // for zeros.
                 let (data, network) = (report.data(), report.network());
                 assert!(network > data / 8, "{network} of {data} bytes over the network");
                 let clone = server("clone", recipients_plugin).adopt(&directory).start()?;

@@ -2,9 +2,9 @@
 
 //! The network between recipient and donor breaks, and the clone goes on or ends in order.
 //!
-//! Where the network breaks while no data flow, a cut costs six seconds, whatever the plugin: InnoDB's donor
-//! waits for an acknowledgement, writes to the connection every five seconds only, and looks for the end
-//! of that wait once a second. So those cuts are few.
+//! Where the network breaks while no data flow, a cut costs six seconds, whatever the plugin:
+//! InnoDB's donor waits for an acknowledgement, writes to the connection every five seconds only,
+//! and looks for the end of that wait once a second. So those cuts are few.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -54,7 +54,8 @@ fn five_cuts_in_each_state_with_workers() {
     });
 }
 
-/// InnoDB is told of tables only when there is data for them, where a limit leaves time for that; and asks for none again.
+/// InnoDB is told of tables only when there is data for them, where a limit leaves time for that;
+/// and asks for none again.
 #[test]
 fn cuts_while_files_are_created() {
     check(|| {
@@ -112,7 +113,8 @@ fn a_cut_in_each_state_of_a_stock_recipient() {
     });
 }
 
-/// Before the first EXECUTE there is nothing to resume: the clone fails at once, and the donor is free.
+/// Before the first EXECUTE there is nothing to resume: the clone fails at once, and the donor is
+/// free.
 #[test]
 fn a_cut_before_the_clone_has_begun() {
     check(|| {
@@ -135,7 +137,8 @@ fn a_cut_before_the_clone_has_begun() {
                 peers.check_failed(&error)?;
             }
         }
-        // Without the auxiliary connection the first acknowledgement fails, and then there is something.
+        // Without the auxiliary connection the first acknowledgement fails, and then there is
+        // something.
         peers.proxy.reset()?;
         peers.proxy.at(Point::Complete(CommandCode::Init), Action::reset(Target::Auxiliary));
         let (running, directory) = peers.begin()?;
@@ -145,8 +148,8 @@ fn a_cut_before_the_clone_has_begun() {
     });
 }
 
-/// A donor that fails at the last moment of INIT costs our recipient nothing. The stock one has dropped its
-/// data by then.
+/// A donor that fails at the last moment of INIT costs our recipient nothing. The stock one has
+/// dropped its data by then.
 #[test]
 fn a_cut_at_the_end_of_init_leaves_the_data() {
     check(|| {
@@ -179,8 +182,8 @@ fn workers_that_cannot_attach_are_done_without() {
     });
 }
 
-/// The donor's `clone_donor_timeout_after_network_failure` is 0: it drops a clone as soon as it hears of a
-/// cut, and the recipient connects once more only.
+/// The donor's `clone_donor_timeout_after_network_failure` is 0: it drops a clone as soon as it
+/// hears of a cut, and the recipient connects once more only.
 #[test]
 fn a_donor_without_patience() {
     check(|| {
@@ -256,8 +259,9 @@ fn a_donor_that_comes_back() {
     });
 }
 
-/// KILL ends the wait for a donor that is away. The error is that of the last attempt to connect, as with
-/// the stock plugin, unless the KILL was faster; the stock plugin looks every five seconds only.
+/// KILL ends the wait for a donor that is away. The error is that of the last attempt to connect,
+/// as with the stock plugin, unless the KILL was faster; the stock plugin looks every five seconds
+/// only.
 #[test]
 fn kill_ends_the_wait_for_the_donor() {
     check(|| {
@@ -295,12 +299,13 @@ fn kill_ends_the_wait_for_the_donor() {
     });
 }
 
-/// KILL ends a clone whose donor is silent, and is not taken for a cut: the donor gives the clone up.
+/// KILL ends a clone whose donor is silent, and is not taken for a cut: the donor gives the clone
+/// up.
 ///
 /// Not for the stock plugin. mysqld's KILL shuts the connection and marks the session only then
-/// (`sql_class.cc:THD::awake`). A recipient that closes its end meanwhile takes the error for that of a
-/// network; or KILL waits for ever in `vio_shutdown`, holding a lock of the session, for the poll of a
-/// connection that is gone, and so does whoever looks at that session, such as SHUTDOWN.
+/// (`sql_class.cc:THD::awake`). A recipient that closes its end meanwhile takes the error for that
+/// of a network; or KILL waits for ever in `vio_shutdown`, holding a lock of the session, for the
+/// poll of a connection that is gone, and so does whoever looks at that session, such as SHUTDOWN.
 #[test]
 fn kill_ends_the_wait_for_data() {
     check(|| {
@@ -354,7 +359,8 @@ fn a_network_that_breaks_all_the_time() {
     });
 }
 
-/// Cuts at random while transactions and DDL go on at the donor, for `MYSQL_CLONE_SOAK_SECONDS` (300):
+/// Cuts at random while transactions and DDL go on at the donor, for `MYSQL_CLONE_SOAK_SECONDS`
+/// (300):
 ///
 /// ```text
 /// MYSQL_CLONE_SOAK_SECONDS=3600 cargo test --test resume random_cuts -- --ignored --nocapture

@@ -15,8 +15,8 @@ use clone_testkit::{Mysqld, Plugin, SqlError, dataset, until};
 
 use crate::{MIB, NO_SUPERVISOR, SOON};
 
-/// A table beside the data set, of 32 MiB, so that what is on its way at 20 cuts is little beside the whole: with system
-/// tables and undo tablespaces a clone has 160 MiB.
+/// A table beside the data set, of 32 MiB, so that what is on its way at 20 cuts is little beside
+/// the whole: with system tables and undo tablespaces a clone has 160 MiB.
 const PAGES: [&str; 2] = [
     "CREATE TABLE shop.pages (id INT PRIMARY KEY, payload VARBINARY(2000) NOT NULL)",
     "INSERT INTO shop.pages SELECT 1000 * f.n + l.n, CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(900)) \
@@ -115,8 +115,8 @@ impl Peers {
         self.proxy.at(Point::Data { state: PageCopy, bytes: MIB }, Action::Hold);
     }
 
-    /// Changes pages and has them written while FILE COPY is held, so that PAGE COPY has some; and changes
-    /// rows while PAGE COPY is held, so that REDO COPY has some.
+    /// Changes pages and has them written while FILE COPY is held, so that PAGE COPY has some; and
+    /// changes rows while PAGE COPY is held, so that REDO COPY has some.
     pub(super) fn write_in_between(&self, running: &Running) -> Result<()> {
         self.await_hold(running)?;
         let mut session = self.donor.session()?;

@@ -113,7 +113,8 @@ impl Drop for SourceConnection {
     }
 }
 
-/// All logs in a directory, by name. While file deletions are disabled, these are all that recovery could want.
+/// All logs in a directory, by name. While file deletions are disabled, these are all that recovery
+/// could want.
 fn logs(directory: &Path) -> std::io::Result<Vec<WalFile>> {
     let mut logs = Vec::new();
     for entry in fs::read_dir(directory)? {

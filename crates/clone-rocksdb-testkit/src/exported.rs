@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The C functions of `include/clone_engine.h`, called as a server calls them. They come from the package `mysql-clone`, whose
-//! library exports them; here they are linked in.
+//! The C functions of `include/clone_engine.h`, called as a server calls them. They come from the
+//! package `mysql-clone`, whose library exports them; here they are linked in.
 //!
-//! [`register`] gives the library a database as a table of C functions, [`Exported`] is the engine that it makes of it, seen from
-//! the calling side: handlerton, locators by pointer, and callback objects in the form of the server's C++ class `Ha_clone_cbk`.
+//! [`register`] gives the library a database as a table of C functions, [`Exported`] is the engine
+//! that it makes of it, seen from the calling side: handlerton, locators by pointer, and callback
+//! objects in the form of the server's C++ class `Ha_clone_cbk`.
 
 use std::ffi::CStr;
 use std::ffi::CString;
@@ -72,7 +73,8 @@ unsafe impl Send for Exported {}
 // SAFETY: as above.
 unsafe impl Sync for Exported {}
 
-/// Registers the database of `source` as engine `db_type`. Clones that are to replace a server's data are put below `root`.
+/// Registers the database of `source` as engine `db_type`. Clones that are to replace a server's
+/// data are put below `root`.
 ///
 /// # Errors
 /// The library's.
@@ -91,8 +93,8 @@ pub fn register(db_type: u32, source: Source, root: &Path, renewal: Renewal) -> 
         checkpoint_max_count: renewal.max_count,
         database: database::table(source, &directory, &wal_directory, recycles_logs),
     };
-    // SAFETY: a structure in the form of the header; all that it points to lives until the call is back, and the context until the
-    // engine is forgotten.
+    // SAFETY: a structure in the form of the header; all that it points to lives until the call is
+    // back, and the context until the engine is forgotten.
     let registered = outcome(unsafe { clone_engine_register(&raw const engine) }, None);
     if let Err(error) = registered {
         // SAFETY: made above, and nobody else knows of it.
@@ -113,7 +115,8 @@ impl Drop for Exported {
         // SAFETY: a number.
         let _ = unsafe { clone_engine_unregister(self.hton.db_type) };
         if !self.source.is_null() {
-            // SAFETY: made by `register`. No new clone can begin, and the connections of those that run have sources of their own.
+            // SAFETY: made by `register`. No new clone can begin, and the connections of those that
+            // run have sources of their own.
             drop(unsafe { Box::from_raw(self.source) });
         }
     }

@@ -8,7 +8,8 @@
 //! * [`node`]: a data directory with a database in it, as a server starts on it.
 //! * [`exported`]: an engine behind the C functions that the plugin's library exports.
 //!
-//! RocksDB is the installed one (Debian: `librocksdb-dev`): nothing of it is compiled, and the plugin never links it.
+//! RocksDB is the installed one (Debian: `librocksdb-dev`): nothing of it is compiled, and the
+//! plugin never links it.
 
 pub mod database;
 pub mod exported;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A running RocksDB: the few calls of its C interface that the tests need, made safe. All unsafe code of this crate is here.
+//! A running RocksDB: the few calls of its C interface that the tests need, made safe. All unsafe
+//! code of this crate is here.
 //!
-//! The database is laid out as MyRocks lays out its own: several column families over one write-ahead log, which at recovery must
-//! not have a torn end (`kAbsoluteConsistency`, the default of `rocksdb_wal_recovery_mode`).
+//! The database is laid out as MyRocks lays out its own: several column families over one
+//! write-ahead log, which at recovery must not have a torn end (`kAbsoluteConsistency`, the default
+//! of `rocksdb_wal_recovery_mode`).
 
 use std::ffi::CStr;
 use std::ffi::CString;
@@ -20,14 +22,16 @@ use std::sync::RwLock;
 
 use librocksdb_sys as c;
 
-/// Column families, in the order in which they are opened. MyRocks has at least these two as well: data and `__system__`.
+/// Column families, in the order in which they are opened. MyRocks has at least these two as well:
+/// data and `__system__`.
 pub const FAMILIES: [&CStr; 2] = [c"default", c"__system__"];
 
 /// What a log that ends within a record is when a database opens (`rocksdb::WALRecoveryMode`).
 #[derive(Clone, Copy, Debug)]
 #[repr(i32)]
 pub enum TornLog {
-    /// The trace of a kill within a write, which nobody had been told of; the record is left out (`kTolerateCorruptedTailRecords`).
+    /// The trace of a kill within a write, which nobody had been told of; the record is left out
+    /// (`kTolerateCorruptedTailRecords`).
     Tolerated = 0,
     /// An error (`kAbsoluteConsistency`): a clone is cut between two records.
     Refused = 1,
@@ -89,12 +93,14 @@ pub struct Live {
     write_options: NonNull<c::rocksdb_writeoptions_t>,
     directory: PathBuf,
     settings: Settings,
-    /// Writers hold it shared. What RocksDB's `LockWAL` does in a server, and the C interface lacks: exclusive, nobody writes.
+    /// Writers hold it shared. What RocksDB's `LockWAL` does in a server, and the C interface
+    /// lacks: exclusive, nobody writes.
     gate: RwLock<()>,
 }
 
-// SAFETY: rocksdb/db.h: a DB "is safe for concurrent access from multiple threads without any external synchronization"; the column
-// family handles and write options are only read after the open.
+// SAFETY: rocksdb/db.h: a DB "is safe for concurrent access from multiple threads without any
+// external synchronization"; the column family handles and write options are only read after the
+// open.
 unsafe impl Send for Live {}
 // SAFETY: as above.
 unsafe impl Sync for Live {}
@@ -111,7 +117,8 @@ impl Live {
         let each = [options.0.as_ptr().cast_const(); FAMILIES.len()];
         let mut families = [null_mut(); FAMILIES.len()];
         let count = i32::try_from(FAMILIES.len()).unwrap_or(i32::MAX);
-        // SAFETY: all arrays have `count` elements; RocksDB copies names and options and fills the handles if it succeeds.
+        // SAFETY: all arrays have `count` elements; RocksDB copies names and options and fills the
+        // handles if it succeeds.
         let database = checked(|error| unsafe {
             c::rocksdb_open_column_families(
                 options.0.as_ptr(),
@@ -150,7 +157,8 @@ impl Live {
         &self.settings
     }
 
-    /// Writes all of `batch` at once, or nothing. Waits while writers are [kept out](Self::without_writers).
+    /// Writes all of `batch` at once, or nothing. Waits while writers are [kept
+    /// out](Self::without_writers).
     ///
     /// # Errors
     /// RocksDB's.
@@ -193,7 +201,8 @@ impl Live {
         })
     }
 
-    /// Runs `work` while nobody writes: all logs end with a whole record, and the state of the database stands still.
+    /// Runs `work` while nobody writes: all logs end with a whole record, and the state of the
+    /// database stands still.
     pub fn without_writers<R>(&self, work: impl FnOnce() -> R) -> R {
         let _alone = self.gate.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         work()
@@ -267,7 +276,8 @@ impl Live {
         checked(|error| unsafe { c::rocksdb_flush_wal(self.database.as_ptr(), 0, error) })
     }
 
-    /// Makes a checkpoint in `directory`, which must not be there, after the memtables have been written out.
+    /// Makes a checkpoint in `directory`, which must not be there, after the memtables have been
+    /// written out.
     ///
     /// # Errors
     /// RocksDB's.
@@ -277,7 +287,8 @@ impl Live {
         let checkpoint = made(checked(|error| unsafe {
             c::rocksdb_checkpoint_object_create(self.database.as_ptr(), error)
         })?);
-        // SAFETY: object and path live until the call is back. 0: flush whatever the size of the logs.
+        // SAFETY: object and path live until the call is back. 0: flush whatever the size of the
+        // logs.
         let created = checked(|error| unsafe {
             c::rocksdb_checkpoint_create(checkpoint.as_ptr(), path.as_ptr(), 0, error);
         });
@@ -286,7 +297,8 @@ impl Live {
         created
     }
 
-    /// From now on RocksDB removes no file. Counted: as many [`enable_file_deletions`](Self::enable_file_deletions) undo it.
+    /// From now on RocksDB removes no file. Counted: as many
+    /// [`enable_file_deletions`](Self::enable_file_deletions) undo it.
     ///
     /// # Errors
     /// RocksDB's.
@@ -353,14 +365,15 @@ pub struct Snapshot {
     sequence: u64,
 }
 
-// SAFETY: a snapshot is immutable (rocksdb/snapshot.h: "Snapshots are immutable and can therefore be safely accessed from multiple
-// threads without any external synchronization").
+// SAFETY: a snapshot is immutable (rocksdb/snapshot.h: "Snapshots are immutable and can therefore
+// be safely accessed from multiple threads without any external synchronization").
 unsafe impl Send for Snapshot {}
 // SAFETY: as above.
 unsafe impl Sync for Snapshot {}
 
 impl Snapshot {
-    /// The number of the last write in it. Exact if it was made [without writers](Live::without_writers).
+    /// The number of the last write in it. Exact if it was made [without
+    /// writers](Live::without_writers).
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
@@ -378,7 +391,8 @@ impl Snapshot {
         unsafe { c::rocksdb_readoptions_set_snapshot(options.as_ptr(), self.inner.as_ptr()) };
         let database = self.live.database.as_ptr();
         let family = self.live.families[family].as_ptr();
-        // SAFETY: database, handle and options are valid; the iterator keeps what it needs of the options.
+        // SAFETY: database, handle and options are valid; the iterator keeps what it needs of the
+        // options.
         let inner = unsafe { c::rocksdb_create_iterator_cf(database, options.as_ptr(), family) };
         // SAFETY: made by the call above.
         unsafe { c::rocksdb_iter_seek_to_first(inner) };
@@ -394,7 +408,8 @@ impl Drop for Snapshot {
     }
 }
 
-/// Keys and values of a [`Snapshot`]; read them with [`read`](Self::read), then go on with [`advance`](Self::advance).
+/// Keys and values of a [`Snapshot`]; read them with [`read`](Self::read), then go on with
+/// [`advance`](Self::advance).
 #[derive(Debug)]
 pub struct Entries<'a> {
     inner: NonNull<c::rocksdb_iterator_t>,
@@ -438,7 +453,8 @@ impl Entries<'_> {
         if len == 0 {
             return &[];
         }
-        // SAFETY: RocksDB gives `len` bytes that stay until the iterator moves, which takes `&mut self`.
+        // SAFETY: RocksDB gives `len` bytes that stay until the iterator moves, which takes
+        // `&mut self`.
         unsafe { slice::from_raw_parts(bytes.cast(), len) }
     }
 }

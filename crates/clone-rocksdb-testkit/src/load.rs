@@ -32,8 +32,8 @@ pub struct Load {
 
 /// Running writers. They stop when this is dropped.
 ///
-/// Each thread has keys of its own. A batch changes some of them, and in the other column family counts the thread's batches: both
-/// or neither are in a sound copy.
+/// Each thread has keys of its own. A batch changes some of them, and in the other column family
+/// counts the thread's batches: both or neither are in a sound copy.
 #[derive(Debug)]
 pub struct Writers {
     shared: Arc<Shared>,
@@ -113,8 +113,8 @@ fn write(live: &Live, shared: &Shared, load: Load, thread: u32, seed: u64) -> Re
     Ok(())
 }
 
-/// Fills a database with about `bytes` of incompressible values under keys that [`Writers`] do not touch, in files as RocksDB would
-/// make them.
+/// Fills a database with about `bytes` of incompressible values under keys that [`Writers`] do not
+/// touch, in files as RocksDB would make them.
 ///
 /// # Errors
 /// RocksDB's.

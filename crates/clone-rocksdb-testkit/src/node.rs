@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A server as far as RocksDB is concerned: a data directory, in it a database, and a clone that is put in its place at the start.
+//! A server as far as RocksDB is concerned: a data directory, in it a database, and a clone that is
+//! put in its place at the start.
 
 use std::fs;
 use std::io;
@@ -29,7 +30,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// With the data directory `root`, which is made if it is not there. A relative directory for logs is below it.
+    /// With the data directory `root`, which is made if it is not there. A relative directory for
+    /// logs is below it.
     ///
     /// # Errors
     /// The operating system's.

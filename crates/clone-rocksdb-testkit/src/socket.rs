@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A clone over TCP: the commands and responses of COM_CLONE (`clone_protocol`), each in a frame of a little-endian `u32` with its
-//! length and its bytes. What is not here are MySQL's handshake, its parameters and its tuner: those are `clone-core`'s.
+//! A clone over TCP: the commands and responses of COM_CLONE (`clone_protocol`), each in a frame of
+//! a little-endian `u32` with its length and its bytes. What is not here are MySQL's handshake, its
+//! parameters and its tuner: those are `clone-core`'s.
 
 use std::io;
 use std::io::Read;
@@ -147,8 +148,9 @@ impl Wire {
         Ok(&self.frame)
     }
 
-    /// A connection that breaks here has to be closed, not only shut down: a kernel that is not to receive any more but has no room
-    /// either never says so, and a donor that waits for room waits for a minute.
+    /// A connection that breaks here has to be closed, not only shut down: a kernel that is not to
+    /// receive any more but has no room either never says so, and a donor that waits for room waits
+    /// for a minute.
     fn read(&mut self, into: &mut [u8]) -> Result<()> {
         if let Some(budget) = &self.budget {
             let len = i64::try_from(into.len()).unwrap_or(i64::MAX);
@@ -310,7 +312,8 @@ pub struct Pull {
     pub directory: Option<PathBuf>,
     /// Connections that carry data.
     pub tasks: u32,
-    /// The network breaks after so many bytes; then, in the next connection, after the next number; and so on.
+    /// The network breaks after so many bytes; then, in the next connection, after the next number;
+    /// and so on.
     pub breaks: Vec<u64>,
 }
 
@@ -341,7 +344,8 @@ impl Pull {
         let outcome = loop {
             let round = Round { pull: self, client, locator: &locator, estimate: &estimate };
             match round.run(wire, budget) {
-                // As many as there are breaks, and some for those that came when nothing was left to break.
+                // As many as there are breaks, and some for those that came when nothing was left
+                // to break.
                 Err(error) if error.is_network() && restarts <= self.breaks.len() as u32 => {}
                 outcome => break outcome,
             }
@@ -447,7 +451,8 @@ impl Round<'_> {
             }
             for worker in workers {
                 let worked = worker.join().unwrap_or_else(|_| Err(lost_reading()));
-                // The main task's comes first, and a network failure of a worker is one of the clone.
+                // The main task's comes first, and a network failure of a worker is one of the
+                // clone.
                 outcome = outcome.and_then(|wire| worked.map(|()| wire));
             }
             outcome

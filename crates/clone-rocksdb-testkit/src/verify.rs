@@ -67,7 +67,8 @@ impl From<RocksError> for Difference {
     }
 }
 
-/// Compares every key and value of `copy`, at which nobody writes, with those of `expected`, and the number of the last write.
+/// Compares every key and value of `copy`, at which nobody writes, with those of `expected`, and
+/// the number of the last write.
 ///
 /// # Errors
 /// The first difference.

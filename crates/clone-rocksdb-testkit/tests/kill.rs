@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Processes that are killed at random moments of a clone: the recipient, the donor, the network between them, and the server that
-//! starts on the clone. After each, the recipient has either all of what it had or all of what the donor had at the point of a clone.
+//! Processes that are killed at random moments of a clone: the recipient, the donor, the network
+//! between them, and the server that starts on the clone. After each, the recipient has either all
+//! of what it had or all of what the donor had at the point of a clone.
 //!
 //! `CLONE_KILLS` is the number of kills (40), `CLONE_KILL_SEED` the seed (1).
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -158,7 +159,8 @@ impl Scene {
         (sequence.parse().unwrap(), digest.to_owned())
     }
 
-    /// The recipient holds what it did, or what the donor had at the point of a clone; gives whether it is the clone.
+    /// The recipient holds what it did, or what the donor had at the point of a clone; gives
+    /// whether it is the clone.
     #[track_caller]
     fn check(&mut self) -> bool {
         let held = self.started();
@@ -230,7 +232,8 @@ impl Scene {
         let said = recipient.line();
         assert_eq!(recipient.end(), said.is_some());
         if said.is_some() {
-            // All of it had come. What the donor had at this point died with it, so the proof is that it opens and ends there.
+            // All of it had come. What the donor had at this point died with it, so the proof is
+            // that it opens and ends there.
             let held = self.started();
             assert_ne!(held, self.held);
             self.held = held;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A live RocksDB cloned through the exported C functions, opened, and compared key by key with what it was at the point of the clone.
+//! A live RocksDB cloned through the exported C functions, opened, and compared key by key with
+//! what it was at the point of the clone.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeSet;
@@ -119,7 +120,8 @@ impl Receiving {
         Self { node, engine, _root: root }
     }
 
-    /// Stops the server, starts it again, and compares what it has with the donor at the point of the clone.
+    /// Stops the server, starts it again, and compares what it has with the donor at the point of
+    /// the clone.
     #[track_caller]
     fn verify(self, donating: &Donating) -> verify::Compared {
         drop(self.engine);
@@ -281,7 +283,8 @@ fn a_network_that_breaks_again_and_again() {
 #[test]
 fn the_copies_of_files_are_exact() {
     let donating = Donating::new(4, Settings { blobs_from: Some(900), ..Settings::default() });
-    // Nothing is flushed or compacted from here on, so the live files are those of the clone, but for the log, which grows.
+    // Nothing is flushed or compacted from here on, so the live files are those of the clone, but
+    // for the log, which grows.
     let target = tempfile::tempdir().unwrap();
     let receiving = Receiving::new(Settings::default());
     local::clone(&*donating.engine, &receiving.engine, Some(target.path()), 3).unwrap();
@@ -299,7 +302,8 @@ fn the_copies_of_files_are_exact() {
             let live = fs::read(donating.live().directory().join(&name));
             match kind {
                 "sst" | "blob" => assert!(live.unwrap() == copy, "{name}"),
-                // The live ones go on; a checkpoint's CURRENT may name a MANIFEST that is the live one's beginning.
+                // The live ones go on; a checkpoint's CURRENT may name a MANIFEST that is the live
+                // one's beginning.
                 "log" => assert!(live.unwrap().starts_with(&copy), "{name}"),
                 _ if name.starts_with("MANIFEST") => {
                     assert!(live.unwrap().starts_with(&copy), "{name}");

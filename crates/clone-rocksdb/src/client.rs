@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The recipient: fills directories beside the live ones, which [`swap`](crate::swap) puts in place when the server starts.
+//! The recipient: fills directories beside the live ones, which [`swap`](crate::swap) puts in place
+//! when the server starts.
 //!
-//! What is upstream's (facebook/mysql-5.6, `storage/rocksdb/clone/client.cc`): one clone at a time; files are known by number from
-//! their FILE_NAME_MAP on and complete when as many bytes have come; the main task waits for the others; a restart locator tells
-//! the donor what has come. What is not: files of 0 bytes are complete at once, everything is on disk before the clone is called
+//! What is upstream's (facebook/mysql-5.6, `storage/rocksdb/clone/client.cc`): one clone at a time;
+//! files are known by number from their FILE_NAME_MAP on and complete when as many bytes have come;
+//! the main task waits for the others; a restart locator tells the donor what has come. What is
+//! not: files of 0 bytes are complete at once, everything is on disk before the clone is called
 //! complete, what the donor says is checked, and a clone that fails leaves nothing behind.
 
 use std::path::{Path, PathBuf};
@@ -40,15 +42,16 @@ impl Client {
         Self { layout, home: None, may_replace: Box::new(|| Ok(())), running: Mutex::new(None) }
     }
 
-    /// A clone into a directory is put in place there when it is complete, in `home` below the directory: then a server needs no
-    /// [`Swap`] to start on it.
+    /// A clone into a directory is put in place there when it is complete, in `home` below the
+    /// directory: then a server needs no [`Swap`] to start on it.
     #[must_use]
     pub fn with_home(mut self, home: impl Into<PathBuf>) -> Self {
         self.home = Some(home.into());
         self
     }
 
-    /// Asks `check`, before anything has begun in any engine, whether a clone may replace the server's data.
+    /// Asks `check`, before anything has begun in any engine, whether a clone may replace the
+    /// server's data.
     #[must_use]
     pub fn replacing_if(mut self, check: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
         self.may_replace = Box::new(check);
@@ -58,7 +61,8 @@ impl Client {
     /// See [`StorageEngine::apply_begin`](clone_engine::StorageEngine::apply_begin).
     ///
     /// # Errors
-    /// Another clone is running (3634); `locator` does not go with `mode` (3863); directories could not be made.
+    /// Another clone is running (3634); `locator` does not go with `mode` (3863); directories could
+    /// not be made.
     pub fn apply_begin(
         &self,
         _session: &dyn Session,
@@ -71,7 +75,8 @@ impl Client {
                 if directory.is_none() {
                     (self.may_replace)()?;
                 }
-                // The server runs on what the last clone brought, so that is not going to be undone.
+                // The server runs on what the last clone brought, so that is not going to be
+                // undone.
                 swap::commit(&self.layout.places(directory))?;
                 Ok(Begun { locator: Locator::Version.to_bytes(), task: Tasks::MAIN })
             }

@@ -6,16 +6,18 @@ use std::path::Path;
 
 use clone_engine::Result;
 
-/// A live RocksDB that can be cloned. In mysqld that is MyRocks behind its SQL variables, in other programs RocksDB itself.
+/// A live RocksDB that can be cloned. In mysqld that is MyRocks behind its SQL variables, in other
+/// programs RocksDB itself.
 pub trait Database: Send + Sync + 'static {
-    /// The directory of data files. Checkpoints are made in it, since hard links need the same file system.
+    /// The directory of data files. Checkpoints are made in it, since hard links need the same file
+    /// system.
     fn directory(&self) -> &Path;
 
     /// The directory of the live write-ahead logs; often the same.
     fn wal_directory(&self) -> &Path;
 
-    /// Whether old logs are written over instead of removed (`recycle_log_file_num`), so that a hard link to one does not keep
-    /// its content.
+    /// Whether old logs are written over instead of removed (`recycle_log_file_num`), so that a
+    /// hard link to one does not keep its content.
     fn recycles_logs(&self) -> bool;
 
     /// A connection for one clone. Several clones run at once, each with its own.
@@ -25,13 +27,15 @@ pub trait Database: Send + Sync + 'static {
     fn connect(&self) -> Result<Box<dyn Connection>>;
 }
 
-/// What one clone needs of a live RocksDB: in mysqld a session, since MyRocks' variables for backups are session variables.
+/// What one clone needs of a live RocksDB: in mysqld a session, since MyRocks' variables for
+/// backups are session variables.
 ///
-/// The calls come from the threads of all tasks, one at a time. What a clone holds ends with its connection: dropping it enables
-/// file deletions again that it had disabled.
+/// The calls come from the threads of all tasks, one at a time. What a clone holds ends with its
+/// connection: dropping it enables file deletions again that it had disabled.
 pub trait Connection: Send {
-    /// Creates a checkpoint of hard links in `directory`, which does not exist yet, after all memtables have been written out
-    /// (`rocksdb::Checkpoint::CreateCheckpoint`). There is one at a time.
+    /// Creates a checkpoint of hard links in `directory`, which does not exist yet, after all
+    /// memtables have been written out (`rocksdb::Checkpoint::CreateCheckpoint`). There is one at a
+    /// time.
     ///
     /// # Errors
     /// The database's.
@@ -43,7 +47,8 @@ pub trait Connection: Send {
     /// The database's; the donor removes what is left itself.
     fn remove_checkpoint(&mut self, directory: &Path) -> Result<()>;
 
-    /// Keeps all files until [`enable_file_deletions`](Connection::enable_file_deletions). Never called twice without it.
+    /// Keeps all files until [`enable_file_deletions`](Connection::enable_file_deletions). Never
+    /// called twice without it.
     ///
     /// # Errors
     /// The database's.
@@ -55,8 +60,8 @@ pub trait Connection: Send {
     /// The database's.
     fn enable_file_deletions(&mut self) -> Result<()>;
 
-    /// The live write-ahead logs, all at one moment: each ends with a whole record and holds everything written before
-    /// (`performance_schema.log_status`; RocksDB's `LockWAL`).
+    /// The live write-ahead logs, all at one moment: each ends with a whole record and holds
+    /// everything written before (`performance_schema.log_status`; RocksDB's `LockWAL`).
     ///
     /// # Errors
     /// The database's.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The file system, as far as whole files and directories go, so that tests can stop at every step of it.
+//! The file system, as far as whole files and directories go, so that tests can stop at every step
+//! of it.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -14,8 +15,8 @@ pub(crate) const FILE_MODE: u32 = 0o600;
 /// Directories are the server's alone.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// What is done to files and directories. Each call that changes something is one step; only what was synced outlives a crash of
-/// the machine.
+/// What is done to files and directories. Each call that changes something is one step; only what
+/// was synced outlives a crash of the machine.
 pub(crate) trait Disk {
     /// What a directory holds; none if there is no such directory.
     fn list(&self, directory: &Path) -> io::Result<Option<Vec<Entry>>>;

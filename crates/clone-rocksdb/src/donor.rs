@@ -7,17 +7,21 @@
 //! * `files`: which files there are and which are to be sent.
 //! * `copy`: the loop of one task.
 //!
-//! Most of a database are SSTs, which never change. They are sent first, from a checkpoint that is renewed when it gets old, so that
-//! a long clone does not keep what compactions have made useless. Then comes the last checkpoint, of which only what is new has to
-//! be sent, and the logs since, each up to its length at one moment: the point of the clone. RocksDB's recovery replays them.
+//! Most of a database are SSTs, which never change. They are sent first, from a checkpoint that is
+//! renewed when it gets old, so that a long clone does not keep what compactions have made useless.
+//! Then comes the last checkpoint, of which only what is new has to be sent, and the logs since,
+//! each up to its length at one moment: the point of the clone. RocksDB's recovery replays them.
 //!
-//! What no log has is lost if it happens between the last checkpoint and that moment, which follow each other at once: files ingested
-//! by a bulk load, column families created or dropped, writes with the log disabled. The backup lock keeps DDL out meanwhile.
+//! What no log has is lost if it happens between the last checkpoint and that moment, which follow
+//! each other at once: files ingested by a bulk load, column families created or dropped, writes
+//! with the log disabled. The backup lock keeps DDL out meanwhile.
 //!
-//! RocksDB 6.23, that of Percona Server 8.0.27, can lose more in a recovery, of a clone or of the database itself: a transaction that was
-//! prepared in the log before a flush and committed in the one after it. Its MANIFEST says that the older log is not needed any more, since
-//! `FindMinPrepLogReferencedByMemTable` leaves out the memtables of the column family that is flushed. So in a server, where the moment
-//! is one at which nobody is between prepare and commit, the last checkpoint is made within it.
+//! RocksDB 6.23, that of Percona Server 8.0.27, can lose more in a recovery, of a clone or of the
+//! database itself: a transaction that was prepared in the log before a flush and committed in the
+//! one after it. Its MANIFEST says that the older log is not needed any more, since
+//! `FindMinPrepLogReferencedByMemTable` leaves out the memtables of the column family that is
+//! flushed. So in a server, where the moment is one at which nobody is between prepare and commit,
+//! the last checkpoint is made within it.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -58,9 +62,11 @@ mod tests;
 pub struct DonorOptions {
     /// A checkpoint that is older is renewed (`rocksdb_clone_checkpoint_max_age`); zero: never.
     pub checkpoint_max_age: Duration,
-    /// The most checkpoints of one clone before the last (`rocksdb_clone_checkpoint_max_count`); 0: no limit, 1: no renewal.
+    /// The most checkpoints of one clone before the last (`rocksdb_clone_checkpoint_max_count`); 0:
+    /// no limit, 1: no renewal.
     pub checkpoint_max_count: u32,
-    /// How long a clone that lost its connection is kept for a restart. Short where InnoDB, which comes first, waits anyway.
+    /// How long a clone that lost its connection is kept for a restart. Short where InnoDB, which
+    /// comes first, waits anyway.
     pub restart_timeout: Duration,
     /// How long a restart waits for the old main task to notice that its connection is lost.
     pub takeover_timeout: Duration,
@@ -86,7 +92,8 @@ pub struct Donor {
 }
 
 impl Donor {
-    /// The donor of `database`; there is one for each. Removes what clones left behind when their process died.
+    /// The donor of `database`; there is one for each. Removes what clones left behind when their
+    /// process died.
     pub fn new(database: Arc<dyn Database>, options: DonorOptions) -> Self {
         // What cannot be removed costs room, but no clone: their names never come again.
         let _ = remove_stale_checkpoints(database.directory());
@@ -122,10 +129,12 @@ impl Donor {
         Ok(Begun { locator: Locator::of(id).to_bytes(), task })
     }
 
-    /// Makes a checkpoint: so the memtables have been written out, and [`fix_point`](Self::fix_point) finds little to do.
+    /// Makes a checkpoint: so the memtables have been written out, and
+    /// [`fix_point`](Self::fix_point) finds little to do.
     ///
-    /// For a server that clones other engines too: it chooses one moment for all of them and calls this shortly before it,
-    /// `fix_point` at it, and [`copy`](Self::copy) afterwards. `copy` alone chooses its own.
+    /// For a server that clones other engines too: it chooses one moment for all of them and calls
+    /// this shortly before it, `fix_point` at it, and [`copy`](Self::copy) afterwards. `copy` alone
+    /// chooses its own.
     ///
     /// # Errors
     /// The database's; unknown clone.
@@ -134,8 +143,8 @@ impl Donor {
         snapshot.prepare_point().inspect_err(|error| snapshot.fail(error.clone()))
     }
 
-    /// Makes this moment, at which nobody commits, the point of the clone: the last checkpoint, and the live logs as long as they are
-    /// now. After [`prepare_point`](Self::prepare_point); once.
+    /// Makes this moment, at which nobody commits, the point of the clone: the last checkpoint, and
+    /// the live logs as long as they are now. After [`prepare_point`](Self::prepare_point); once.
     ///
     /// # Errors
     /// The database's; unknown clone; it is not the time.
@@ -147,7 +156,8 @@ impl Donor {
     /// Sends files until none is left for `task`. `buffer_size` is that of the applying side, or 0.
     ///
     /// # Errors
-    /// The callbacks', the database's, KILL, or that of another task, for one that fails ends them all.
+    /// The callbacks', the database's, KILL, or that of another task, for one that fails ends them
+    /// all.
     pub fn copy(
         &self,
         session: &dyn Session,
@@ -180,7 +190,8 @@ impl Donor {
         Ok(())
     }
 
-    /// Ends `task`, with `error` or 0. The main task waits for all others; its end gives everything back.
+    /// Ends `task`, with `error` or 0. The main task waits for all others; its end gives everything
+    /// back.
     ///
     /// # Errors
     /// Unknown clone or task.
@@ -220,8 +231,8 @@ impl Donor {
     }
 }
 
-/// Numbers for clones. The upper half is this donor's own, by chance, so that a locator of a donor that has died since names no
-/// clone of its successor.
+/// Numbers for clones. The upper half is this donor's own, by chance, so that a locator of a donor
+/// that has died since names no clone of its successor.
 struct Ids {
     incarnation: u32,
     last: AtomicU32,

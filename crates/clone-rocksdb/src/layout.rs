@@ -15,7 +15,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// MyRocks' names. `root` is the server's data directory, where a clone is put that is to replace the server's data.
+    /// MyRocks' names. `root` is the server's data directory, where a clone is put that is to
+    /// replace the server's data.
     pub fn rocksdb(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -24,8 +25,8 @@ impl Layout {
         }
     }
 
-    /// For another engine of immutable files and logs: `prefix` takes the place of `.rocksdb`, and without the file `required`, if
-    /// there is such a one, no clone is complete.
+    /// For another engine of immutable files and logs: `prefix` takes the place of `.rocksdb`, and
+    /// without the file `required`, if there is such a one, no clone is complete.
     pub fn other(
         root: impl Into<PathBuf>,
         prefix: impl Into<String>,
@@ -62,7 +63,8 @@ impl Layout {
 pub(crate) struct Places {
     /// The data directory of the server that will run on the clone.
     pub(crate) root: PathBuf,
-    /// New files of the database, but for write-ahead logs. With [`MARKER`] in it as long as the clone is not complete.
+    /// New files of the database, but for write-ahead logs. With [`MARKER`] in it as long as the
+    /// clone is not complete.
     pub(crate) data: PathBuf,
     /// New write-ahead logs.
     pub(crate) wal: PathBuf,

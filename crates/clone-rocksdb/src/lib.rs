@@ -3,7 +3,8 @@
 //! RocksDB, as MyRocks clones it: what is copied are files.
 //!
 //! * [`Database`]: what a donor needs of a live RocksDB, whoever owns it.
-//! * [`Donor`]: checkpoints of hard links, renewed while they age, and write-ahead logs cut at one point.
+//! * [`Donor`]: checkpoints of hard links, renewed while they age, and write-ahead logs cut at one
+//!   point.
 //! * [`Client`]: the recipient, which fills directories beside the live ones.
 //! * [`Swap`]: puts a clone in place when a server starts.
 //! * [`RocksDb`]: both as one [`StorageEngine`](clone_engine::StorageEngine).

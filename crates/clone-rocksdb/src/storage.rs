@@ -37,7 +37,8 @@ impl Storage<'_> {
         self.sync_directory(&places.data)
     }
 
-    /// Whether there is a clone that can be put in place. One that is empty is the beginning of one, or what is left of one.
+    /// Whether there is a clone that can be put in place. One that is empty is the beginning of
+    /// one, or what is left of one.
     pub(crate) fn is_complete(self, places: &Places) -> Result<bool> {
         let entries = self.list(&places.data)?.unwrap_or_default();
         Ok(!entries.is_empty() && entries.iter().all(|entry| entry.name != MARKER))
@@ -48,7 +49,8 @@ impl Storage<'_> {
         Ok(self.list(&places.data)?.is_some() || self.list(&places.wal)?.is_some())
     }
 
-    /// Removes a clone. A complete one is marked first, so that half of it is never taken for all of it; the marker goes last.
+    /// Removes a clone. A complete one is marked first, so that half of it is never taken for all
+    /// of it; the marker goes last.
     pub(crate) fn discard(self, places: &Places) -> Result<()> {
         let Some(entries) = self.list(&places.data)? else {
             self.remove_tree(&places.wal)?;

@@ -2,9 +2,10 @@
 
 //! Puts a complete clone in the place of the live database, before the engine opens it.
 //!
-//! Every entry of the live directories is renamed into a directory `.clone_saved` inside of them, and every file of the clone to
-//! where it was: entries and not directories, because a live directory may be a mount point or a link. A journal,
-//! `.rocksdb.swap` in the data directory, says which of these has begun, so that whatever is interrupted goes on where it was:
+//! Every entry of the live directories is renamed into a directory `.clone_saved` inside of them,
+//! and every file of the clone to where it was: entries and not directories, because a live
+//! directory may be a mount point or a link. A journal, `.rocksdb.swap` in the data directory, says
+//! which of these has begun, so that whatever is interrupted goes on where it was:
 //!
 //! ```text
 //!              +--> save --> move --> swapped --> (saved files and journal removed)
@@ -13,10 +14,12 @@
 //!                     +--> return <-- clear        --> (clone, saved files and journal removed)
 //! ```
 //!
-//! `save` moves the old files aside, `move` the new ones in. The old ones are kept until the server has come up on the new ones
-//! ([`commit`]): if InnoDB rolls its part of the clone back, `clear` removes the new files and `return` brings the old ones back.
+//! `save` moves the old files aside, `move` the new ones in. The old ones are kept until the server
+//! has come up on the new ones ([`commit`]): if InnoDB rolls its part of the clone back, `clear`
+//! removes the new files and `return` brings the old ones back.
 //!
-//! Upstream (MyRocks) renames directories, deletes the old one at once, and stops the server if it finds itself interrupted.
+//! Upstream (MyRocks) renames directories, deletes the old one at once, and stops the server if it
+//! finds itself interrupted.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -51,7 +54,8 @@ pub enum Outcome {
     Nothing,
     /// The clone is in place. What was there before is kept.
     Swapped,
-    /// The clone had been put in place earlier. What was there before is still kept, since InnoDB has not settled its part.
+    /// The clone had been put in place earlier. What was there before is still kept, since InnoDB
+    /// has not settled its part.
     Kept,
     /// What was there before the clone is gone.
     Committed,
@@ -62,8 +66,8 @@ pub enum Outcome {
 }
 
 impl Swap {
-    /// `data` and `wal` are where the engine is going to look for its files and write-ahead logs; relative ones are below the
-    /// layout's root. Without `wal` the logs are among the files.
+    /// `data` and `wal` are where the engine is going to look for its files and write-ahead logs;
+    /// relative ones are below the layout's root. Without `wal` the logs are among the files.
     pub fn new(layout: &Layout, data: &Path, wal: Option<&Path>) -> Self {
         let places = layout.places(None);
         let data = places.root.join(data);
@@ -74,12 +78,14 @@ impl Swap {
     /// Goes on with what was interrupted, or begins, or does nothing.
     ///
     /// # Errors
-    /// The engine must not be started then: its files may be neither the old nor the new ones. Another attempt goes on.
+    /// The engine must not be started then: its files may be neither the old nor the new ones.
+    /// Another attempt goes on.
     pub fn run(&self, standing: Standing) -> Result<Outcome> {
         self.run_on(&RealDisk, standing)
     }
 
-    /// The server has come up: if nothing is left to be done for InnoDB either, what was there before the clone may go.
+    /// The server has come up: if nothing is left to be done for InnoDB either, what was there
+    /// before the clone may go.
     ///
     /// # Errors
     /// What was there before could not be removed; the next start tries again.
@@ -129,10 +135,10 @@ impl Swap {
 
     /// Refuses a journal that names directories in which no swap has begun.
     ///
-    /// The journal is a file in the data directory, and who gets a file of that name there could have any
-    /// directory emptied. The directories that the server is configured with are its own. Others may be
-    /// those of an earlier configuration; then [`SAVED`] is in them, because it is made before the
-    /// journal. The phases that are not named here touch nothing but `SAVED`.
+    /// The journal is a file in the data directory, and who gets a file of that name there could
+    /// have any directory emptied. The directories that the server is configured with are its own.
+    /// Others may be those of an earlier configuration; then [`SAVED`] is in them, because it is
+    /// made before the journal. The phases that are not named here touch nothing but `SAVED`.
     fn check(&self, storage: Storage<'_>, journal: &Journal) -> Result<()> {
         if !matches!(journal.phase, Phase::Save | Phase::Move | Phase::Clear) {
             return Ok(());
@@ -217,7 +223,8 @@ const SAVED: &str = ".clone_saved";
 /// RocksDB's directory of logs that it does not need for recovery.
 const ARCHIVE: &str = "archive";
 
-/// RocksDB's names of write-ahead logs: a number, and `.log`. The directory may be one with other logs in it, mysqld's for one.
+/// RocksDB's names of write-ahead logs: a number, and `.log`. The directory may be one with other
+/// logs in it, mysqld's for one.
 fn is_wal(name: &OsStr) -> bool {
     let number = name.as_encoded_bytes().strip_suffix(b".log");
     number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
@@ -227,8 +234,8 @@ impl Step<'_> {
     fn begin(self) -> Result<Outcome> {
         for area in self.areas() {
             self.storage.make_directory(area.live)?;
-            // Without a journal nobody needs what is in it. That it is there before the journal says
-            // that the journal's directories are ours.
+            // Without a journal nobody needs what is in it. That it is there before the journal
+            // says that the journal's directories are ours.
             self.storage.remove_tree(&area.saved())?;
             self.storage.make_directory(&area.saved())?;
         }
@@ -309,7 +316,8 @@ impl Step<'_> {
         self.journal.write(self.storage, self.places)
     }
 
-    /// Moves what `choose` says from one directory to another, durably. What was moved before is not there any more.
+    /// Moves what `choose` says from one directory to another, durably. What was moved before is
+    /// not there any more.
     fn bring(&self, from: &Path, to: &Path, choose: impl Fn(&Entry) -> bool) -> Result<()> {
         let entries = self.storage.list(from)?.unwrap_or_default();
         let mut copied = Vec::new();
@@ -317,7 +325,8 @@ impl Step<'_> {
             let (source, target) = (from.join(&entry.name), to.join(&entry.name));
             match self.storage.0.rename(&source, &target) {
                 Err(error) if is_other_device(&error) && !entry.is_directory => {
-                    // Half of a copy is copied again: its source is there until all copies are durable.
+                    // Half of a copy is copied again: its source is there until all copies are
+                    // durable.
                     attempt(&target, self.storage.0.copy(&source, &target))?;
                     copied.push(source);
                 }

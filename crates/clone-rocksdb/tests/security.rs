@@ -54,7 +54,8 @@ impl Server {
     }
 }
 
-/// Security review, F9: a donor that could have InnoDB write the journal would have any directory emptied.
+/// Security review, F9: a donor that could have InnoDB write the journal would have any directory
+/// emptied.
 #[test]
 fn a_journal_of_other_directories_is_not_followed() {
     for phase in PHASES {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `make demo-group`: three members of Group Replication on loopback. Two are filled; the third is empty, joins, and is
-//! provisioned by a clone through our plugin.
+//! `make demo-group`: three members of Group Replication on loopback. Two are filled; the third is
+//! empty, joins, and is provisioned by a clone through our plugin.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::ExitCode;

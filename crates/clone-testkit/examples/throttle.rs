@@ -3,14 +3,17 @@
 //! Asked and measured bandwidth, as a table for docs/performance.md:
 //!
 //! ```text
-//! MYSQL_CLONE_SO=target/release/libmysql_clone.so cargo run --release -p clone-testkit --example throttle
+//! export MYSQL_CLONE_SO=target/release/libmysql_clone.so
+//! cargo run --release -p clone-testkit --example throttle
 //! ```
 //!
-//! `--help` lists the options. `TMPDIR` decides whose speed is measured: on /dev/shm memory's. It needs room for the data twice, except
-//! on a file system with reflinks, where a local clone copies no data and is fast enough for any limit.
+//! `--help` lists the options. `TMPDIR` decides whose speed is measured: on /dev/shm memory's. It
+//! needs room for the data twice, except on a file system with reflinks, where a local clone copies
+//! no data and is fast enough for any limit.
 //!
-//! Before each clone with a limit goes one without. A limit above that speed is none, and the table says so. It also leaves memory
-//! behind that is in use already: on a virtual machine, tmpfs gets pages that nobody has touched yet at some hundred MiB/s only.
+//! Before each clone with a limit goes one without. A limit above that speed is none, and the table
+//! says so. It also leaves memory behind that is in use already: on a virtual machine, tmpfs gets
+//! pages that nobody has touched yet at some hundred MiB/s only.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +30,8 @@ use clone_testkit::{Mysqld, fixture};
 /// Limits in MiB/s.
 const LIMITS: [u32; 13] = [1, 2, 4, 8, 16, 64, 128, 256, 512, 1024, 2048, 4096, 10_240];
 const TASKS: [u32; 2] = [1, 4];
-/// Above this limit, in MiB/s, the clone is of the large data; below, of what an empty server has, about 70 MiB.
+/// Above this limit, in MiB/s, the clone is of the large data; below, of what an empty server has,
+/// about 70 MiB.
 const SLOW: u32 = 16;
 const MIB: f64 = 1_048_576.0;
 
@@ -84,7 +88,8 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What is measured, its difference from the limit, that of the busiest second, and the speed without a limit.
+/// What is measured, its difference from the limit, that of the busiest second, and the speed
+/// without a limit.
 fn cell(limit: f64, limited: &Measured, free: &Measured) -> String {
     let over = |speed: f64| (speed / limit - 1.0) * 100.0;
     if free.speed < limit {
@@ -96,7 +101,8 @@ fn cell(limit: f64, limited: &Measured, free: &Measured) -> String {
     format!(" {:.1} ({:+.1}%); {busiest}; {:.0} |", limited.speed, over(limited.speed), free.speed)
 }
 
-/// Tablespaces of 1 GiB, which exist as soon as they are asked for: their space is allocated, but not written.
+/// Tablespaces of 1 GiB, which exist as soon as they are asked for: their space is allocated, but
+/// not written.
 fn enlarge(donor: &Mysqld, gib: u32) -> Result<()> {
     let mut session = donor.session()?;
     session.run_all(["SET GLOBAL innodb_extend_and_initialize = OFF", "CREATE DATABASE large"])?;
@@ -115,7 +121,8 @@ enum Way {
 
 /// MiB/s.
 struct Measured {
-    /// Of FILE COPY, where nearly all of the data is: the stages after it mostly wait for the server.
+    /// Of FILE COPY, where nearly all of the data is: the stages after it mostly wait for the
+    /// server.
     speed: f64,
     /// What the server wrote within the busiest second of the clone, if it took so long.
     busiest: Option<f64>,

@@ -164,13 +164,14 @@ impl Running {
         self.id
     }
 
-    /// Sends `KILL QUERY`. The stock plugin notices it with the next block it receives, so not while
-    /// the donor waits for a lock. Does nothing when the statement has ended.
+    /// Sends `KILL QUERY`. The stock plugin notices it with the next block it receives, so not
+    /// while the donor waits for a lock. Does nothing when the statement has ended.
     pub fn kill_query(&self, recipient: &Mysqld) -> Result<()> {
         self.kill_with("KILL QUERY", recipient)
     }
 
-    /// Sends `KILL`, which breaks the connection to the donor. Does nothing when the statement has ended.
+    /// Sends `KILL`, which breaks the connection to the donor. Does nothing when the statement has
+    /// ended.
     pub fn kill(&self, recipient: &Mysqld) -> Result<()> {
         self.kill_with("KILL", recipient)
     }
@@ -293,8 +294,8 @@ pub fn run_watched(
     Ok(Report { elapsed, restart, stages, status })
 }
 
-/// Whether a replacing clone ended as it should: the server said that nobody supervises it, or it broke
-/// the connection because somebody does.
+/// Whether a replacing clone ended as it should: the server said that nobody supervises it, or it
+/// broke the connection because somebody does.
 fn is_restart(error: &anyhow::Error) -> bool {
     server_error(error).is_none_or(|error| error.number == NO_SUPERVISOR)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Tables of every kind, with everything else that belongs to an instance: what a clone must carry over.
+//! Tables of every kind, with everything else that belongs to an instance: what a clone must carry
+//! over.
 //!
 //! The statements are in `dataset/*.sql`, to be read as SQL.
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What goes wrong in practice: a disk that is too small, DDL that gets stuck. A network that breaks is in
-//! [`proxy`](crate::proxy).
+//! What goes wrong in practice: a disk that is too small, DDL that gets stuck. A network that
+//! breaks is in [`proxy`](crate::proxy).
 
 use std::ffi::CString;
 use std::fs::File;

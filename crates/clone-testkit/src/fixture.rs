@@ -17,11 +17,12 @@ use crate::{clone, dataset, replica};
 /// How long a server may take to give up what a clone that was broken off holds.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 
-/// The option for a server whose clones must come over the network. Without it files are handed over
-/// where donor and recipient are on a file system whose files can share blocks.
+/// The option for a server whose clones must come over the network. Without it files are handed
+/// over where donor and recipient are on a file system whose files can share blocks.
 pub const DISTANT: &str = "--loose-clone-file-handover=OFF";
 
-/// A server with the plugin under test, loaded at start, and otherwise with the defaults that users have.
+/// A server with the plugin under test, loaded at start, and otherwise with the defaults that users
+/// have.
 pub fn server(name: &str) -> Result<Builder> {
     Ok(Mysqld::builder().name(name).plugin(Plugin::under_test()?))
 }
@@ -60,8 +61,8 @@ pub fn pair() -> Result<(Mysqld, Mysqld)> {
     Ok((donor, recipient))
 }
 
-/// Clones to a new directory, to show that it works: again and again while a clone that was broken off is
-/// not quite over on either side.
+/// Clones to a new directory, to show that it works: again and again while a clone that was broken
+/// off is not quite over on either side.
 pub fn assert_clones(recipient: &Mysqld, donor: &Mysqld) -> Result<()> {
     let directory = recipient.scratch("proof");
     let statement = Statement::instance(donor).into_directory(&directory).to_string();
@@ -82,8 +83,9 @@ fn is_busy(error: &Error) -> bool {
         .is_some_and(|error| error.number == 3634 || error.message.contains("Donor Error: 3634 "))
 }
 
-/// Makes clones by this recipient take long: a few seconds with the stock plugin, which lets more pass than
-/// it should, minutes with one that keeps the limit. For tests that do something meanwhile.
+/// Makes clones by this recipient take long: a few seconds with the stock plugin, which lets more
+/// pass than it should, minutes with one that keeps the limit. For tests that do something
+/// meanwhile.
 pub fn slow_down(recipient: &Mysqld) -> Result<()> {
     recipient.session()?.run_all([
         "SET GLOBAL clone_max_data_bandwidth = 1",

@@ -2,9 +2,9 @@
 
 //! Two machines on this one: two network namespaces, and a cable between them.
 //!
-//! A server that is started at a [`Host`] has that host's address only. Neither server can reach the other
-//! one by loopback or by an abstract Unix socket, as between two machines. They do share the file system;
-//! that is how the test talks to them, by their Unix sockets.
+//! A server that is started at a [`Host`] has that host's address only. Neither server can reach
+//! the other one by loopback or by an abstract Unix socket, as between two machines. They do share
+//! the file system; that is how the test talks to them, by their Unix sockets.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -21,7 +21,8 @@ use crate::process;
 /// The name of each host's end of the cable.
 const DEVICE: &str = "eth0";
 
-/// One of two machines. The namespace lives until the last clone of this and the last server at it are gone.
+/// One of two machines. The namespace lives until the last clone of this and the last server at it
+/// are gone.
 #[derive(Clone, Debug)]
 pub struct Host {
     namespace: Arc<Namespace>,
@@ -37,8 +38,8 @@ struct Namespace {
 /// Makes two hosts that reach each other.
 ///
 /// # Errors
-/// What keeps this machine from having them: no right to make namespaces (root has it, mostly), no `ip` (Debian's
-/// iproute2), or no veth in the kernel.
+/// What keeps this machine from having them: no right to make namespaces (root has it, mostly), no
+/// `ip` (Debian's iproute2), or no veth in the kernel.
 pub fn pair() -> Result<[Host; 2]> {
     let host = |last| -> Result<Host> {
         let namespace = Arc::new(Namespace::new()?);

@@ -5,12 +5,13 @@
 //! Read in this order:
 //!
 //! * [`server`]: where the MySQL binaries are. [`plugin`]: which clone plugin a server loads.
-//! * [`mysqld`]: one running instance: its own data directory, socket and port; start, stop, restart.
+//! * [`mysqld`]: one running instance: its own data directory, socket and port; start, stop,
+//!   restart.
 //! * [`sql`]: a session, and the errors a statement is expected to raise.
 //! * [`clone`]: the `CLONE` statement, its progress and its result.
 //! * [`dataset`]: tables of every kind to clone. [`writer`]: transactions that go on meanwhile.
-//! * [`verify`]: what two servers hold, compared. [`replica`]: the proof that a clone is exactly the
-//!   donor at the replication position it reports.
+//! * [`verify`]: what two servers hold, compared. [`replica`]: the proof that a clone is exactly
+//!   the donor at the replication position it reports.
 //! * [`faults`]: a disk that is too small, DDL that gets stuck. [`proxy`]: a network that breaks.
 //! * [`hosts`]: two machines, as far as the network goes.
 //! * [`volume`]: a file system whose files can share blocks.
@@ -20,10 +21,12 @@
 //!
 //! # Environment
 //!
-//! * `MYSQL_CLONE_PLUGIN`: `ours` or `stock`. The tests are right when the stock plugin passes them.
+//! * `MYSQL_CLONE_PLUGIN`: `ours` or `stock`. The tests are right when the stock plugin passes
+//!   them.
 //! * `MYSQL_CLONE_SO`: our shared library. Without it, `cargo build --release` makes one.
 //! * `MYSQL_CLONE_MYSQLD` and others: the server, as `mysql-test/server.sh` prints them.
-//! * `MYSQL_CLONE_CACHE`: where initialised data directories are kept; `~/.cache/mysql-clone/testkit`.
+//! * `MYSQL_CLONE_CACHE`: where initialised data directories are kept;
+//!   `~/.cache/mysql-clone/testkit`.
 //! * `TMPDIR`: where the instances live, each with some hundred MiB. Its path must be short.
 
 pub mod clone;
@@ -52,18 +55,19 @@ pub use plugin::Plugin;
 pub use sql::{Session, SqlError};
 pub use wait::{cancel, until};
 
-/// Sends what is logged to standard error, from warnings on unless `RUST_LOG` says otherwise. For programs, once;
-/// [`check`] does it for tests.
+/// Sends what is logged to standard error, from warnings on unless `RUST_LOG` says otherwise. For
+/// programs, once; [`check`] does it for tests.
 pub fn log_to_stderr() {
     let filter = env_logger::Env::default().default_filter_or("warn");
     // It fails if there is a logger already, and then that one is to be used.
     let _ = env_logger::Builder::from_env(filter).try_init();
 }
 
-/// Says why a test cannot run on this machine, and ends it: for functions that return a `Result<()>`.
+/// Says why a test cannot run on this machine, and ends it: for functions that return a
+/// `Result<()>`.
 ///
-/// `.ci/step` counts such tests by this line on standard output, and names them in its summary. Tests of
-/// crates that do not use this one print the same line.
+/// `.ci/step` counts such tests by this line on standard output, and names them in its summary.
+/// Tests of crates that do not use this one print the same line.
 #[macro_export]
 macro_rules! skip {
     ($($reason:tt)*) => {{

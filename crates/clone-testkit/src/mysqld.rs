@@ -162,8 +162,8 @@ impl Mysqld {
         bail!("{} did not start in {START_ATTEMPTS} attempts", self.name)
     }
 
-    /// Stops the server in order, or by force when it does not listen. Does nothing when it does not
-    /// run. Fails when the server had to be killed or did not end cleanly.
+    /// Stops the server in order, or by force when it does not listen. Does nothing when it does
+    /// not run. Fails when the server had to be killed or did not end cleanly.
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         let status = match process::wait_exit(&mut child, Duration::ZERO)? {
@@ -193,10 +193,11 @@ impl Mysqld {
         Ok(())
     }
 
-    /// Does what a supervisor does after `CLONE INSTANCE` replaced the data: waits for the server to
-    /// end by itself and starts it again.
+    /// Does what a supervisor does after `CLONE INSTANCE` replaced the data: waits for the server
+    /// to end by itself and starts it again.
     ///
-    /// A server without supervisor shuts down (error 3707); one with a supervisor exits with status 16.
+    /// A server without supervisor shuts down (error 3707); one with a supervisor exits with
+    /// status 16.
     pub fn await_restart(&mut self) -> Result<()> {
         let status = self.await_exit()?;
         let expected = if self.supervised { RESTART_EXIT } else { 0 };
@@ -305,8 +306,8 @@ impl Drop for Mysqld {
             && self.child.is_some()
             && let Ok(mut session) = self.session()
         {
-            // Nobody will read the data again: do not write out what has changed. If this fails, the
-            // server only takes longer.
+            // Nobody will read the data again: do not write out what has changed. If this fails,
+            // the server only takes longer.
             let _ = session.run("SET GLOBAL innodb_fast_shutdown = 2");
         }
         let stopped = self.stop();

@@ -41,7 +41,8 @@ impl Plugin {
     /// The plugin that the environment variable `MYSQL_CLONE_PLUGIN` asks for (`stock` or `ours`);
     /// ours when it is not set.
     ///
-    /// The tests are validated against the stock plugin: what the stock plugin fails is a wrong test.
+    /// The tests are validated against the stock plugin: what the stock plugin fails is a wrong
+    /// test.
     pub fn under_test() -> Result<Self> {
         match env::var("MYSQL_CLONE_PLUGIN").as_deref() {
             Ok("") | Err(env::VarError::NotPresent) => Ok(Self::Ours),
@@ -61,8 +62,8 @@ impl Plugin {
 
     /// Fills the directory `dir` with links to all plugins of `server` and to this plugin.
     ///
-    /// All plugins must lie in one directory: a recipient looks there for each plugin that the donor
-    /// names.
+    /// All plugins must lie in one directory: a recipient looks there for each plugin that the
+    /// donor names.
     pub(crate) fn link_into(self, dir: &Path, server: &Server) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         for entry in fs::read_dir(&server.plugin_dir)? {

@@ -2,11 +2,11 @@
 
 //! A network between a recipient and a donor that breaks when it is told to.
 //!
-//! A [`Proxy`] listens on a loopback port and forwards each connection to the donor. It reads MySQL's
-//! packets and, behind the authentication, COM_CLONE; so it knows which connection is the master's, the
-//! auxiliary one or a worker's, counts the data that pass, and acts at a [`Point`] of the dialogue: cuts
-//! connections, holds them, or lets them wait. Connections with TLS or compression are forwarded as they
-//! are: of these it knows no more than that they are.
+//! A [`Proxy`] listens on a loopback port and forwards each connection to the donor. It reads
+//! MySQL's packets and, behind the authentication, COM_CLONE; so it knows which connection is the
+//! master's, the auxiliary one or a worker's, counts the data that pass, and acts at a [`Point`] of
+//! the dialogue: cuts connections, holds them, or lets them wait. Connections with TLS or
+//! compression are forwarded as they are: of these it knows no more than that they are.
 //!
 //! ```no_run
 //! # use clone_testkit::proxy::{Action, Point, Proxy, SnapshotState::FileCopy, Target};
@@ -22,12 +22,13 @@
 //! # }
 //! ```
 //!
-//! Each connection has one thread, and there are at most [`MAX_CONNECTIONS`]. All end when the proxy is
-//! dropped.
+//! Each connection has one thread, and there are at most [`MAX_CONNECTIONS`]. All end when the
+//! proxy is dropped.
 //!
 //! * [`script`]: points and actions. [`traffic`]: what has passed.
 //! * `dialogue`: what a packet means on its connection. `wire`: bytes to packets.
-//! * `listener`: takes connections. `connection`: forwards one. `network`: what they have in common.
+//! * `listener`: takes connections. `connection`: forwards one. `network`: what they have in
+//!   common.
 
 mod connection;
 mod dialogue;
@@ -86,8 +87,8 @@ impl Proxy {
         self.port
     }
 
-    /// Adds a step to the script: when a clone comes to `point`, `action` happens, once. Of several steps
-    /// at one point each arrival takes the first that is left.
+    /// Adds a step to the script: when a clone comes to `point`, `action` happens, once. Of several
+    /// steps at one point each arrival takes the first that is left.
     pub fn at(&self, point: Point, action: Action) {
         self.network.lock().script.add(point, action);
     }

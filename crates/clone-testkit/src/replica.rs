@@ -2,14 +2,16 @@
 
 //! The proof that a clone is exactly the donor at the position it reports.
 //!
-//! A clone made under writes cannot be compared with a donor that has moved on. So it becomes the donor's
-//! replica, starting at the reported position: a transaction that the clone lacks or has twice makes the
-//! applier fail or leaves a difference. Once it has caught up, both must hold the same.
+//! A clone made under writes cannot be compared with a donor that has moved on. So it becomes the
+//! donor's replica, starting at the reported position: a transaction that the clone lacks or has
+//! twice makes the applier fail or leaves a difference. Once it has caught up, both must hold the
+//! same.
 //!
-//! The GTIDs can always be relied on. The file position cannot if DDL ran while the clone was made, with any
-//! plugin: InnoDB may note the position of a `DROP TABLE` after that of later transactions, so that it lies
-//! before what the clone has; and the clone may lack the GTID of an `OPTIMIZE TABLE` that lies before the
-//! position, since the server saves it apart (both seen with MySQL 9.7.4 and the stock plugin).
+//! The GTIDs can always be relied on. The file position cannot if DDL ran while the clone was made,
+//! with any plugin: InnoDB may note the position of a `DROP TABLE` after that of later
+//! transactions, so that it lies before what the clone has; and the clone may lack the GTID of an
+//! `OPTIMIZE TABLE` that lies before the position, since the server saves it apart (both seen with
+//! MySQL 9.7.4 and the stock plugin).
 
 use std::time::Duration;
 
@@ -67,8 +69,8 @@ pub fn attach(clone: &Mysqld, donor: &Mysqld, status: &Status, from: StartFrom) 
     ])
 }
 
-/// Waits until the replica has applied all that the donor has executed by now, and checks that it has
-/// executed nothing else. Fails at once when replication breaks.
+/// Waits until the replica has applied all that the donor has executed by now, and checks that it
+/// has executed nothing else. Fails at once when replication breaks.
 pub fn catch_up(clone: &Mysqld, donor: &Mysqld) -> Result<()> {
     let executed: String = donor.session()?.one("SELECT @@GLOBAL.gtid_executed")?;
     let executed = literal(&executed);
@@ -95,12 +97,12 @@ pub fn catch_up(clone: &Mysqld, donor: &Mysqld) -> Result<()> {
     Ok(())
 }
 
-/// The whole proof for a clone that was made while `writers` were at work on the donor: its tables are
-/// sound, no transaction is torn, and once it has replicated what the donor wrote since, both hold the
-/// same. Stops the writers.
+/// The whole proof for a clone that was made while `writers` were at work on the donor: its tables
+/// are sound, no transaction is torn, and once it has replicated what the donor wrote since, both
+/// hold the same. Stops the writers.
 ///
-/// If the proof is to start from the file position, the writers must not have run DDL; the position must
-/// then agree with the GTIDs.
+/// If the proof is to start from the file position, the writers must not have run DDL; the position
+/// must then agree with the GTIDs.
 pub fn assert_exact(
     clone: &Mysqld,
     donor: &Mysqld,
@@ -120,8 +122,8 @@ pub fn assert_exact(
     verify::assert_equal(donor, clone)
 }
 
-/// Checks that the file position and the GTIDs of a status name the same place in the donor's binary log:
-/// the first transaction after the position is the first that is not in the set.
+/// Checks that the file position and the GTIDs of a status name the same place in the donor's
+/// binary log: the first transaction after the position is the first that is not in the set.
 ///
 /// Tells nothing when nothing follows the position in its file.
 pub fn check_coordinates(donor: &Mysqld, status: &Status) -> Result<()> {

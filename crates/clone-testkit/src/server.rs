@@ -3,8 +3,8 @@
 //! Where the MySQL binaries are.
 //!
 //! `mysql-test/server.sh` provides real servers and prints where they lie as shell assignments. The
-//! same variables in the environment take precedence, so that another build can be tested; not where a test
-//! asks for a certain release.
+//! same variables in the environment take precedence, so that another build can be tested; not
+//! where a test asks for a certain release.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -64,7 +64,8 @@ impl Server {
             .map_err(|error| anyhow::anyhow!("no MySQL server to test with: {error}"))
     }
 
-    /// The server of a release that `mysql-test/server.sh --list` names. Runs the script at most once for each.
+    /// The server of a release that `mysql-test/server.sh --list` names. Runs the script at most
+    /// once for each.
     pub fn release(release: &str) -> Result<&'static Self> {
         static FOUND: Mutex<BTreeMap<String, &'static Server>> = Mutex::new(BTreeMap::new());
         let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +90,8 @@ impl Server {
             None => Command::new(&self.mysqld),
         };
         command
-            // No option file of the host. With --no-defaults, persisted variables would not be read.
+            // No option file of the host. With --no-defaults, persisted variables would not be
+            // read.
             .arg("--defaults-file=/dev/null")
             .arg(option("basedir", &self.root))
             .arg(option("lc-messages-dir", &self.share_dir))

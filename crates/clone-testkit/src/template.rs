@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A freshly initialised data directory, made once per server version (and initial options) and copied for
-//! each instance.
+//! A freshly initialised data directory, made once per server version (and initial options) and
+//! copied for each instance.
 
 use std::env;
 use std::fs::{self, File};
@@ -15,8 +15,8 @@ use crate::server::{Server, option};
 /// Part of the directory's name: raise it when what is initialised changes.
 const REVISION: u32 = 1;
 
-/// Copies the template for `server` and `options` to `target`, which must not exist. Initialising takes
-/// seconds, copying a fraction of one.
+/// Copies the template for `server` and `options` to `target`, which must not exist. Initialising
+/// takes seconds, copying a fraction of one.
 pub(crate) fn copy_to(target: &Path, server: &Server, options: &[String]) -> Result<()> {
     let template = locate(server, options)?;
     copy_dir(&template, target)

@@ -144,7 +144,8 @@ impl Fingerprint {
         self.things.insert(format!("{kind} {name}"), content);
     }
 
-    /// Adds the number of rows and two sums over the rows' CRCs, which do not depend on their order.
+    /// Adds the number of rows and two sums over the rows' CRCs, which do not depend on their
+    /// order.
     fn add_rows(&mut self, session: &mut Session, schema: &str, table: &str) -> Result<()> {
         let columns: Vec<String> = session.rows(format!(
             "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} \
@@ -177,8 +178,8 @@ pub fn user_tables(session: &mut Session) -> Result<Vec<(String, String)>> {
     ))
 }
 
-/// Runs `CHECK TABLE ... EXTENDED` on all tables of users and on those of accounts. Returns how many were
-/// checked and what was found.
+/// Runs `CHECK TABLE ... EXTENDED` on all tables of users and on those of accounts. Returns how
+/// many were checked and what was found.
 pub fn check_tables(session: &mut Session) -> Result<(usize, Vec<String>)> {
     let mut tables = user_tables(session)?;
     tables.extend(GRANT_TABLES.map(|table| ("mysql".into(), table.into())));

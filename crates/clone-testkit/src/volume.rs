@@ -23,12 +23,12 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Makes one of `mib` MiB below `directory`. The image is sparse, and takes the space of what is
-    /// written to it.
+    /// Makes one of `mib` MiB below `directory`. The image is sparse, and takes the space of what
+    /// is written to it.
     ///
     /// # Errors
-    /// What keeps this machine from having one: no `mkfs.xfs` (Debian's xfsprogs), no loop devices, no
-    /// XFS in the kernel, or no right to mount.
+    /// What keeps this machine from having one: no `mkfs.xfs` (Debian's xfsprogs), no loop devices,
+    /// no XFS in the kernel, or no right to mount.
     pub fn xfs(directory: &Path, mib: u32) -> Result<Self> {
         let directory = TempDir::with_prefix_in("mysql-clone-volume-", directory)
             .context("make a directory for a volume")?;

@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 
 static CANCELLED: AtomicBool = AtomicBool::new(false);
 
-/// Makes all that goes on in this crate fail soon, in any thread: waiting, loading, cloning, comparing.
-/// Stopping servers still works. For use when the user pressed Ctrl-C.
+/// Makes all that goes on in this crate fail soon, in any thread: waiting, loading, cloning,
+/// comparing. Stopping servers still works. For use when the user pressed Ctrl-C.
 pub fn cancel() {
     CANCELLED.store(true, Ordering::Relaxed);
 }
@@ -24,8 +24,8 @@ pub(crate) fn go_on() -> Result<()> {
     Ok(())
 }
 
-/// Calls `ready` every 20 ms until it returns a value. Fails with `what` in the text after `limit`, or
-/// at once when `ready` fails.
+/// Calls `ready` every 20 ms until it returns a value. Fails with `what` in the text after `limit`,
+/// or at once when `ready` fails.
 pub fn until<T>(
     what: &str,
     limit: Duration,

@@ -2,9 +2,9 @@
 
 //! A load of transactions that goes on while a clone is made.
 //!
-//! Each writer moves money between two accounts of different tables and notes it in the ledger, all in one
-//! transaction, and now and then changes large rows. So three sums hold in each committed state, and a clone
-//! in which one of them does not hold is torn.
+//! Each writer moves money between two accounts of different tables and notes it in the ledger, all
+//! in one transaction, and now and then changes large rows. So three sums hold in each committed
+//! state, and a clone in which one of them does not hold is torn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -105,7 +105,8 @@ pub(crate) enum Action {
     Fail(u32),
     /// The recipient's block goes to a file on a full disk.
     DiskFull,
-    /// The recipient's block belongs to a file that DDL has deleted, so its data and its errors are dropped.
+    /// The recipient's block belongs to a file that DDL has deleted, so its data and its errors are
+    /// dropped.
     Skip,
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Connections in memory: packets that take their time, a window that a sender can fill, and breaks.
+//! Connections in memory: packets that take their time, a window that a sender can fill, and
+//! breaks.
 
 mod links;
 
@@ -169,7 +170,8 @@ impl Network {
         self.wires().connections.iter().filter(|one| !one.closed_by_recipient).count()
     }
 
-    /// Forgets the hosts, which refer to the network in turn, and gives the donors' threads, which have ended.
+    /// Forgets the hosts, which refer to the network in turn, and gives the donors' threads, which
+    /// have ended.
     pub(crate) fn dissolve(&self) -> Vec<JoinHandle<()>> {
         self.leave_alone();
         let mut wires = self.wires();

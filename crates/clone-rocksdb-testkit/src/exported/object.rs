@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Callback objects: what the library calls back through, in the form of the server's C++ class `Ha_clone_cbk`.
+//! Callback objects: what the library calls back through, in the form of the server's C++ class
+//! `Ha_clone_cbk`.
 
 use std::ffi::CStr;
 use std::ffi::c_char;

@@ -19,11 +19,13 @@ use crate::disk::FILE_MODE;
 use crate::layout::Places;
 use crate::storage::{attempt, failed};
 
-/// The most files in a clone: 64 TiB of SSTs of 64 MiB. A donor that names more is not believed; each costs memory here.
+/// The most files in a clone: 64 TiB of SSTs of 64 MiB. A donor that names more is not believed;
+/// each costs memory here.
 const MAX_FILES: usize = 1 << 20;
 
-/// The most files in progress. A task writes one after the other, so there are not more than tasks (128), and after each restart as
-/// many again that were cut off. It is also the most descriptors that are open here.
+/// The most files in progress. A task writes one after the other, so there are not more than tasks
+/// (128), and after each restart as many again that were cut off. It is also the most descriptors
+/// that are open here.
 const MAX_IN_PROGRESS: usize = 1024;
 
 /// What is known of a clone's files.
@@ -52,7 +54,8 @@ struct InProgress {
     size: FileSize,
     /// Bytes that have come.
     applied: AtomicU64,
-    /// Held by the task that writes. None before the first chunk, and after a restart before the next.
+    /// Held by the task that writes. None before the first chunk, and after a restart before the
+    /// next.
     file: Mutex<Option<File>>,
 }
 
@@ -160,7 +163,8 @@ impl Files {
 }
 
 impl Known {
-    /// Whether this only says again what is known: after a restart a donor sends the names anew of files of which nothing had come.
+    /// Whether this only says again what is known: after a restart a donor sends the names anew of
+    /// files of which nothing had come.
     fn is_repeated(&self, map: &FileNameMap<'_>) -> Result<bool> {
         let same_name = self.names.get(map.name.as_str()) == Some(&map.file);
         let (size, applied) = match self.in_progress.get(&map.file) {

@@ -103,8 +103,8 @@ impl Run {
         })
     }
 
-    /// Remembers why the clone cannot go on. Of two reasons the first counts, unless it was the network: that one may heal, and
-    /// then the other is still there.
+    /// Remembers why the clone cannot go on. Of two reasons the first counts, unless it was the
+    /// network: that one may heal, and then the other is still there.
     pub(super) fn fail(&self, error: &Error) {
         let mut failure = self.failure();
         if failure.as_ref().is_none_or(Error::is_network) {
@@ -127,7 +127,8 @@ impl Run {
         let outcome = self
             .tasks
             .wait_for_workers(session)
-            // Also if only a worker's connection was lost: what was lost with it may be a file of which not even the name has come.
+            // Also if only a worker's connection was lost: what was lost with it may be a file of
+            // which not even the name has come.
             .and_then(|()| self.check_failure())
             .and_then(|()| self.files.check_complete(self.required.as_deref()))
             .and_then(|()| Storage(&RealDisk).complete(&self.places));

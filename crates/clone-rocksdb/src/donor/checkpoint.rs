@@ -3,8 +3,8 @@
 //! What a clone holds on the donor's disk: one checkpoint at a time, at the end also the logs.
 //!
 //! ```text
-//! .clone_checkpoint-<clone>-<n>      the n-th checkpoint: hard links to data files, copies of metadata
-//! .clone_checkpoint-<clone>-logs     hard links to the live write-ahead logs
+//! .clone_checkpoint-<clone>-<n>     the n-th checkpoint: hard links to data files, copies of others
+//! .clone_checkpoint-<clone>-logs    hard links to the live write-ahead logs
 //! ```
 //! All of it is removed at the end of the clone; after a crash by the next [`Donor`](super::Donor).
 
@@ -90,7 +90,8 @@ impl Checkpoints {
     pub(super) fn renew(&mut self) -> Result<Vec<Listed>> {
         self.remove();
         let directory = self.database.directory().join(self.name(self.made));
-        // Whatever becomes of it: a directory that could not be finished is removed with the others.
+        // Whatever becomes of it: a directory that could not be finished is removed with the
+        // others.
         self.current = Some(Current { directory: directory.clone(), made: Instant::now() });
         self.made = self.made.saturating_add(1);
         self.connection.create_checkpoint(&directory)?;
@@ -100,7 +101,8 @@ impl Checkpoints {
     /// The last checkpoint, made with file deletions disabled, so that all logs since stay until
     /// [`keep_logs`](Self::keep_logs).
     pub(super) fn renew_for_the_end(&mut self) -> Result<Vec<Listed>> {
-        // The old one goes first: what it alone holds on to can be freed as long as deletions are enabled.
+        // The old one goes first: what it alone holds on to can be freed as long as deletions are
+        // enabled.
         self.remove();
         if !self.are_deletions_disabled {
             self.connection.disable_file_deletions()?;
@@ -114,7 +116,8 @@ impl Checkpoints {
         Ok(self.connection.cut()?.logs)
     }
 
-    /// Makes `logs` last until the end of the clone, and file deletions are enabled again if they do without.
+    /// Makes `logs` last until the end of the clone, and file deletions are enabled again if they
+    /// do without.
     pub(super) fn keep_logs(&mut self, logs: &[WalFile]) -> Result<()> {
         if self.database.recycles_logs() {
             self.logs = Logs::Live;
@@ -163,7 +166,8 @@ impl Checkpoints {
 
     fn enable_deletions(&mut self) -> Result<()> {
         if std::mem::take(&mut self.are_deletions_disabled) {
-            // Not again after an error: the count in RocksDB is not known then, and the connection's end puts it right.
+            // Not again after an error: the count in RocksDB is not known then, and the
+            // connection's end puts it right.
             self.connection.enable_file_deletions()?;
         }
         Ok(())
@@ -193,7 +197,8 @@ impl Drop for Checkpoints {
     }
 }
 
-/// Removes the directories that clones left when their process died; gives their number. To be called while no clone runs.
+/// Removes the directories that clones left when their process died; gives their number. To be
+/// called while no clone runs.
 ///
 /// # Errors
 /// The operating system's. All that can be removed are.

@@ -91,8 +91,8 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Sends the next `len` bytes. The callback reads them before it sends the descriptor, so that what cannot be read is not
-    /// announced.
+    /// Sends the next `len` bytes. The callback reads them before it sends the descriptor, so that
+    /// what cannot be read is not announced.
     fn chunk(&mut self, taken: &Taken, len: u32) -> Result<()> {
         Descriptor::FileChunk(FileChunk { file: taken.number, len }).encode(&mut self.descriptor);
         let view = View {

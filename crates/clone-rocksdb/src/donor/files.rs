@@ -72,7 +72,8 @@ enum Fate {
     Sent,
     /// Its turn came when no checkpoint had it any more.
     LeftOut,
-    /// As [`LeftOut`](Fate::LeftOut), but the recipient had part of it and got the rest as [`Content::Obsolete`].
+    /// As [`LeftOut`](Fate::LeftOut), but the recipient had part of it and got the rest as
+    /// [`Content::Obsolete`].
     Filled,
 }
 
@@ -100,8 +101,9 @@ pub(super) struct Taken {
 #[derive(Debug)]
 pub(super) enum Content {
     File(File),
-    /// The database has dropped the file, but the recipient has part of it and waits for the rest. No checkpoint from now on
-    /// names it, so RocksDB will remove it when it opens the clone: its length has to be right, its bytes are never read.
+    /// The database has dropped the file, but the recipient has part of it and waits for the rest.
+    /// No checkpoint from now on names it, so RocksDB will remove it when it opens the clone: its
+    /// length has to be right, its bytes are never read.
     Obsolete,
 }
 
@@ -153,11 +155,11 @@ impl Files {
         Ok(true)
     }
 
-    /// Takes the next file and opens it. A data file that the last checkpoint has not, since a compaction has made it useless, is
-    /// left out, unless the recipient has heard of it.
+    /// Takes the next file and opens it. A data file that the last checkpoint has not, since a
+    /// compaction has made it useless, is left out, unless the recipient has heard of it.
     ///
-    /// `open` must find files as they are at the moment of this call: a checkpoint that is renewed between the choice of a file and
-    /// its opening would make an error of what is none.
+    /// `open` must find files as they are at the moment of this call: a checkpoint that is renewed
+    /// between the choice of a file and its opening would make an error of what is none.
     ///
     /// # Errors
     /// A file that has to be there cannot be opened.
@@ -216,8 +218,8 @@ impl Files {
         self.taken == 0
     }
 
-    /// Begins again with what the recipient has; no file may be taken at this time. A file without a state is sent from its
-    /// name on, whatever was sent of it before.
+    /// Begins again with what the recipient has; no file may be taken at this time. A file without
+    /// a state is sent from its name on, whatever was sent of it before.
     ///
     /// # Errors
     /// States of files that there are not, or beyond their ends. Nothing changes then.
@@ -405,7 +407,8 @@ mod tests {
         while let Some(taken) = take(&mut files, directory.path()) {
             files.sent(&taken);
         }
-        // All were sent; what arrived is the first whole, half of the second, and the name of the third.
+        // All were sent; what arrived is the first whole, half of the second, and the name of the
+        // third.
         files.restart(&[state(0, 40), state(1, 15), state(2, 0)]).unwrap();
         let second = take(&mut files, directory.path()).unwrap();
         assert_eq!((second.number, second.offset, second.is_announced), (1, 15, true));

@@ -5,13 +5,15 @@
 //! ```text
 //! Initial ──► Rolling ──────────────► Final ──────────────────► FinalWithLogs
 //!             SSTs of a checkpoint,   the last checkpoint,       logs, cut at one point;
-//!             renewed when it ages    file deletions disabled    then every task is done when no file is left
+//!             renewed when it ages    file deletions disabled    then every task is
+//!                                                                done when no file is left
 //! ```
-//! A clone whose point is chosen for several engines goes through Final in one step, before any file is sent. Never backwards, not even
-//! in a restart: what was true of the files stays true.
+//! A clone whose point is chosen for several engines goes through Final in one step, before any
+//! file is sent. Never backwards, not even in a restart: what was true of the files stays true.
 //!
-//! All tasks run the same loop and ask [`Snapshot::next`] what to do. Whatever has to be done once is done by the task that finds
-//! it undone, with the lock held; the last checkpoint and the logs are the main task's.
+//! All tasks run the same loop and ask [`Snapshot::next`] what to do. Whatever has to be done once
+//! is done by the task that finds it undone, with the lock held; the last checkpoint and the logs
+//! are the main task's.
 
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -48,8 +50,8 @@ pub(super) struct Snapshot {
     pub(super) id: CloneId,
     pub(super) tasks: Tasks,
     options: DonorOptions,
-    /// There is a failure. Beside the lock, because a new checkpoint holds that for as long as RocksDB needs for it, and the other
-    /// tasks look here before each chunk.
+    /// There is a failure. Beside the lock, because a new checkpoint holds that for as long as
+    /// RocksDB needs for it, and the other tasks look here before each chunk.
     has_failed: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -148,7 +150,8 @@ impl Snapshot {
                 }
                 _ => {}
             }
-            // Choosing and opening a file is one step, so that no other task can renew the checkpoint in between.
+            // Choosing and opening a file is one step, so that no other task can renew the
+            // checkpoint in between.
             if let Some(taken) = state.take()? {
                 return Ok(Step::Send(taken));
             }
@@ -226,7 +229,8 @@ impl Snapshot {
         self.state().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Ends all tasks with `error`. The first one stays, unless it was the network's: then there was a chance, which is gone now.
+    /// Ends all tasks with `error`. The first one stays, unless it was the network's: then there
+    /// was a chance, which is gone now.
     pub(super) fn fail(&self, error: Error) {
         let mut state = self.state();
         self.fail_locked(&mut state, error);
@@ -241,7 +245,8 @@ impl Snapshot {
         self.changed.notify_all();
     }
 
-    /// The main task of a new connection takes over. Waits for the old one, which has to notice first that its connection is lost.
+    /// The main task of a new connection takes over. Waits for the old one, which has to notice
+    /// first that its connection is lost.
     pub(super) fn take_over(&self, session: &dyn Session, states: &[FileState]) -> Result<()> {
         let deadline = Instant::now() + self.options.takeover_timeout;
         let mut state = self.state();
@@ -266,7 +271,8 @@ impl Snapshot {
             return Err(unknown());
         }
         state.files.restart(states)?;
-        // An estimate that was sent may have been lost with its connection, or not: that there is one matters more than its bytes.
+        // An estimate that was sent may have been lost with its connection, or not: that there is
+        // one matters more than its bytes.
         state.owes_estimate = true;
         state.failure = None;
         self.has_failed.store(false, Ordering::Relaxed);
@@ -277,7 +283,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The main task is about to end, with `error` or 0. Waits for the others, and after a network failure for a restart.
+    /// The main task is about to end, with `error` or 0. Waits for the others, and after a network
+    /// failure for a restart.
     ///
     /// Gives whether the clone is over: if not, another main task goes on with it.
     pub(super) fn end_main(&self, session: &dyn Session, error: u32) -> bool {
@@ -389,8 +396,9 @@ impl State {
     }
 }
 
-/// The error as it is for other sessions than the one it came up in. What was raised there is not raised here; only for a lost
-/// connection the number alone will do, since nobody is left to be told.
+/// The error as it is for other sessions than the one it came up in. What was raised there is not
+/// raised here; only for a lost connection the number alone will do, since nobody is left to be
+/// told.
 fn for_all(error: Error) -> Error {
     match error {
         Error::Raised(number) if !error.is_network() => {

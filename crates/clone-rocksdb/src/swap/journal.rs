@@ -9,8 +9,9 @@
 //! /data/wal
 //! ```
 //!
-//! The third line is the live directory of data files. The fourth, that of write-ahead logs, is missing if they are the same. The
-//! paths are those of when the swap began: a server that is started with others must not lose files between them.
+//! The third line is the live directory of data files. The fourth, that of write-ahead logs, is
+//! missing if they are the same. The paths are those of when the swap began: a server that is
+//! started with others must not lose files between them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! How InnoDB's part of a clone stands when a server starts (`storage/innobase/include/clone0clone.h`, the files in `#clone`).
+//! How InnoDB's part of a clone stands when a server starts
+//! (`storage/innobase/include/clone0clone.h`, the files in `#clone`).
 
 use std::path::Path;
 
@@ -19,8 +20,8 @@ impl Standing {
     /// Of the server with this data directory.
     pub fn of_innodb(root: &Path) -> Self {
         let is_there = |name: &str| root.join("#clone").join(name).exists();
-        // There from the beginning of a clone that replaces the server's data to its success, and again if InnoDB cannot start
-        // on it.
+        // There from the beginning of a clone that replaces the server's data to its success, and
+        // again if InnoDB cannot start on it.
         if is_there("#status_error") {
             Self::RolledBack
         } else if is_there("#status_fix") {

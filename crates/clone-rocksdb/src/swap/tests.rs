@@ -17,7 +17,8 @@ type Files = &'static [(&'static str, &'static str)];
 /// A database: its files but the logs, and its logs.
 type Database = Option<(Files, Files)>;
 
-/// Stops before the step with this number, and does nothing any more: what is on the disk then is what a killed process leaves.
+/// Stops before the step with this number, and does nothing any more: what is on the disk then is
+/// what a killed process leaves.
 struct StoppingDisk {
     left: Cell<u32>,
     /// Files are copied to such directories, never renamed.
@@ -86,7 +87,8 @@ impl Disk for StoppingDisk {
     }
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         self.step()?;
-        // A killed process loses nothing that was not synced; that there is such a directory matters.
+        // A killed process loses nothing that was not synced; that there is such a directory
+        // matters.
         fs::metadata(directory).map(drop)
     }
 }
@@ -263,8 +265,8 @@ fn old(case: Case) -> Database {
     case.old.then_some((OLD_FILES, OLD_WALS))
 }
 
-/// Runs `call` stopped after 0, 1, 2... steps until it is not stopped any more; each time on a server made anew, and with `check`
-/// afterwards. Gives how many steps it took.
+/// Runs `call` stopped after 0, 1, 2... steps until it is not stopped any more; each time on a
+/// server made anew, and with `check` afterwards. Gives how many steps it took.
 fn at_every_step(
     case: Case,
     prepare: impl Fn(&Server),
@@ -292,7 +294,8 @@ fn a_stopped_swap_is_finished_by_the_next_start() {
             Server::put_clone,
             |server, disk| server.swap().run_on(disk, Standing::Pending),
             |server, steps| {
-                // Stopped again at each of the next steps on the way, as a server that crashes when it starts.
+                // Stopped again at each of the next steps on the way, as a server that crashes when
+                // it starts.
                 for more in 0..8 {
                     let _ = server.swap().run_on(&server.disk(more), Standing::Pending);
                 }

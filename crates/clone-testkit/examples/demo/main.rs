@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Clones a real MySQL server in three ways while it is written to, and proves that each clone is exact.
+//! Clones a real MySQL server in three ways while it is written to, and proves that each clone is
+//! exact.
 
 mod display;
 mod options;

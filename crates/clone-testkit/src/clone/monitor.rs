@@ -41,8 +41,8 @@ pub struct Stage {
     pub elapsed: Option<Duration>,
 }
 
-/// The stage in which the donor's files are copied. How much the later ones copy depends on what InnoDB flushes meanwhile; this one's
-/// figures of two clones can be compared.
+/// The stage in which the donor's files are copied. How much the later ones copy depends on what
+/// InnoDB flushes meanwhile; this one's figures of two clones can be compared.
 ///
 /// # Panics
 /// If there is none: before the first clone of a server.

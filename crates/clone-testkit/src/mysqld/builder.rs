@@ -16,8 +16,8 @@ use crate::plugin::Plugin;
 use crate::server::Server;
 use crate::template;
 
-/// What every instance is started with: the features whose state a clone must carry over (binary log,
-/// GTIDs), small memory, and no waiting for the disk, since no test pulls the power.
+/// What every instance is started with: the features whose state a clone must carry over (binary
+/// log, GTIDs), small memory, and no waiting for the disk, since no test pulls the power.
 const OPTIONS: &[&str] = &[
     "--loose-mysqlx=OFF",
     "--secure-file-priv=NULL",
@@ -102,14 +102,15 @@ impl Builder {
         self
     }
 
-    /// Adds an option that the data directory must be initialised with, e.g. `--innodb-page-size=4k`.
+    /// Adds an option that the data directory must be initialised with, e.g.
+    /// `--innodb-page-size=4k`.
     pub fn initialise_with(mut self, option: impl Into<String>) -> Self {
         self.initialise.push(option.into());
         self
     }
 
-    /// Uses the data directory that a clone wrote instead of a fresh one. The directory is moved into
-    /// the instance, and removed with it.
+    /// Uses the data directory that a clone wrote instead of a fresh one. The directory is moved
+    /// into the instance, and removed with it.
     pub fn adopt(mut self, data_dir: impl Into<PathBuf>) -> Self {
         self.adopt = Some(data_dir.into());
         self

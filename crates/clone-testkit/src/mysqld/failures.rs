@@ -24,8 +24,8 @@ struct Left {
 
 static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
 
-/// Runs a test that uses servers. When it fails, prints the error logs of all servers it used; fails
-/// also when one of them crashed or did not shut down cleanly.
+/// Runs a test that uses servers. When it fails, prints the error logs of all servers it used;
+/// fails also when one of them crashed or did not shut down cleanly.
 ///
 /// # Panics
 /// When the test fails.

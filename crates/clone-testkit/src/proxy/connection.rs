@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One connection: two sockets, and one thread that forwards between them without ever blocking on one.
+//! One connection: two sockets, and one thread that forwards between them without ever blocking on
+//! one.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -27,8 +28,8 @@ const BACKLOG: usize = 256 << 10;
 const READ: usize = 64 << 10;
 /// Bytes that wait to be looked at before reading stops: more than the longest packet, 16 MiB.
 const INPUT: usize = 17 << 20;
-/// Bytes that the kernel keeps for us. What it keeps beyond that is out of our sight: a donor could be
-/// many MiB ahead of what we count, and would notice late that a connection is cut.
+/// Bytes that the kernel keeps for us. What it keeps beyond that is out of our sight: a donor could
+/// be many MiB ahead of what we count, and would notice late that a connection is cut.
 const SOCKET_BUFFER: usize = 128 << 10;
 /// How long a connection that is closed in order may take to get rid of what has been forwarded.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -277,7 +278,8 @@ impl Connection {
         (data, verdict)
     }
 
-    /// A block that is packed counts as the data in it, `len` bytes, and a part of these is the same part of the packet.
+    /// A block that is packed counts as the data in it, `len` bytes, and a part of these is the
+    /// same part of the packet.
     fn packed(&mut self, mut packet: Vec<u8>, len: usize) -> (Vec<u8>, Verdict) {
         let Some(descriptor) = self.dialogue.data() else { return (packet, Verdict::Pass) };
         let mut network = self.network.lock();

@@ -210,8 +210,8 @@ impl State {
         point.map_or(Verdict::Pass, |point| self.arrive(id, point))
     }
 
-    /// So many bytes of a block, which has `network_len` of them on the network, are at hand; `last` are its last ones. Returns how many of
-    /// them may pass, and what to do then.
+    /// So many bytes of a block, which has `network_len` of them on the network, are at hand;
+    /// `last` are its last ones. Returns how many of them may pass, and what to do then.
     pub(super) fn judge_data(
         &mut self,
         id: u64,
@@ -272,8 +272,8 @@ impl State {
         Some(Point::Command(command.code()))
     }
 
-    /// A master opens its data connection, then the auxiliary one, and only then sends INIT; workers come
-    /// after that. The first command tells for sure.
+    /// A master opens its data connection, then the auxiliary one, and only then sends INIT;
+    /// workers come after that. The first command tells for sure.
     fn role_of_next(&self) -> Role {
         let is_master = |live: &&Live| live.role == Some(Role::Master) && live.order.is_none();
         match self.live.values().rfind(is_master) {

@@ -27,18 +27,19 @@ pub enum Point {
     End(SnapshotState),
     /// The recipient acknowledges a state, of which the donor does not know yet.
     Ack(SnapshotState),
-    /// The donor has taken the acknowledgement of a state, of which the recipient does not know yet.
+    /// The donor has taken the acknowledgement of a state, of which the recipient does not know
+    /// yet.
     Acked(SnapshotState),
 }
 
 /// What happens at a [`Point`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
-    /// Connections break, and the packet at hand is lost if it belongs to one of them. Nothing happens as
-    /// long as there is no connection of that kind.
+    /// Connections break, and the packet at hand is lost if it belongs to one of them. Nothing
+    /// happens as long as there is no connection of that kind.
     Cut(Target, How),
-    /// Nothing passes on any connection until [`Proxy::release`](super::Proxy::release), or until the
-    /// connection at hand ends.
+    /// Nothing passes on any connection until [`Proxy::release`](super::Proxy::release), or until
+    /// the connection at hand ends.
     Hold,
     /// The packet waits so long, and what comes behind it on its connection.
     Delay(Duration),
@@ -103,8 +104,8 @@ impl Script {
         Some(self.steps.remove(at).1)
     }
 
-    /// Takes the step that is due before `more` bytes of a state have passed, if `passed` have by now, and
-    /// tells how many bytes may pass before it.
+    /// Takes the step that is due before `more` bytes of a state have passed, if `passed` have by
+    /// now, and tells how many bytes may pass before it.
     pub(super) fn take_data(
         &mut self,
         state: SnapshotState,

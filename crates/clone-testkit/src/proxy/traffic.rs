@@ -18,7 +18,8 @@ pub enum Role {
     Worker,
 }
 
-/// Counts of what has passed. Only connections without TLS and compression show more than that they are.
+/// Counts of what has passed. Only connections without TLS and compression show more than that they
+/// are.
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
     /// Master's data connections in COM_CLONE.
@@ -45,7 +46,8 @@ pub struct Traffic {
     pub worker_data: u64,
     /// Bytes of all kinds from the donor over TLS and compressed connections.
     pub opaque: u64,
-    /// Bytes of data by state, with those of blocks that a cut left incomplete; of packed blocks those in them.
+    /// Bytes of data by state, with those of blocks that a cut left incomplete; of packed blocks
+    /// those in them.
     sent: BTreeMap<SnapshotState, u64>,
     /// The same as they crossed the network: of packed blocks the bytes that they have there.
     crossed: BTreeMap<SnapshotState, u64>,
@@ -126,7 +128,8 @@ impl Traffic {
         *count = count.saturating_add_signed(by);
     }
 
-    /// Some bytes of a block passed, which has `network_len` of them on the network; `last` are its last ones.
+    /// Some bytes of a block passed, which has `network_len` of them on the network; `last` are its
+    /// last ones.
     pub(super) fn add_data(
         &mut self,
         role: Option<Role>,

@@ -41,7 +41,8 @@ pub(super) struct Framer {
     data_left: usize,
     /// Bytes of their checksum behind them.
     tail_left: usize,
-    /// The last packet is continued. Only payloads of 16 MiB are, and nothing of interest is that long.
+    /// The last packet is continued. Only payloads of 16 MiB are, and nothing of interest is that
+    /// long.
     is_continued: bool,
 }
 
@@ -112,8 +113,8 @@ impl Framer {
         Some(if is_whole { Piece::Packet(packet) } else { Piece::Raw(packet) })
     }
 
-    /// Bytes between the header and data as they are, and behind the data; 0 if this is another packet, and `None` when more bytes must come
-    /// first.
+    /// Bytes between the header and data as they are, and behind the data; 0 if this is another
+    /// packet, and `None` when more bytes must come first.
     fn around_data(&self) -> Option<(usize, usize)> {
         const DATA: u8 = ResponseCode::Data as u8;
         const BLOCK: u8 = ResponseCode::Block as u8;

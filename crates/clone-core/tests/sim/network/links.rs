@@ -31,7 +31,8 @@ const IDLE: u32 = 4031;
 const CR_SERVER_LOST: u32 = 2013;
 
 impl Network {
-    /// Waits until the donor has left clone mode, so that the connection takes ordinary commands. False if it broke.
+    /// Waits until the donor has left clone mode, so that the connection takes ordinary commands.
+    /// False if it broke.
     fn is_ordinary_again(&self, at: usize) -> bool {
         let deadline = self.sim.now() + READ_TIMEOUT;
         while self.sim.now() < deadline {

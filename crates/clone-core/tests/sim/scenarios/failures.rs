@@ -17,8 +17,8 @@ use crate::sim::world::{Outcome, Setup, Target, World};
 const STATES: [SnapshotState; 3] =
     [SnapshotState::FileCopy, SnapshotState::PageCopy, SnapshotState::RedoCopy];
 
-/// Runs a clone in which `fault` happens once in each state, early and late in it, with one thread and with several. Both servers
-/// must be ready for the next clone within a minute.
+/// Runs a clone in which `fault` happens once in each state, early and late in it, with one thread
+/// and with several. Both servers must be ready for the next clone within a minute.
 fn in_each_state(
     target: Target,
     fault: fn(SnapshotState, &Event<'_>) -> Option<Action>,
@@ -259,8 +259,8 @@ fn a_state_that_cannot_begin() {
     }
 }
 
-/// InnoDB drops what a callback says of a file that DDL has deleted. What was wrong there must end the clone all the same, or the
-/// next packet would be taken for something that it is not.
+/// InnoDB drops what a callback says of a file that DDL has deleted. What was wrong there must end
+/// the clone all the same, or the next packet would be taken for something that it is not.
 fn is_data(wire: &Wire<'_>) -> bool {
     matches!(wire.response(), Some(Response::Data(_) | Response::Block(_)))
 }

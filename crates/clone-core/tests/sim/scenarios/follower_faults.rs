@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Clones of several engines that something disturbs: whatever comes of it, no clone has its engines at different points.
+//! Clones of several engines that something disturbs: whatever comes of it, no clone has its
+//! engines at different points.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -167,10 +168,12 @@ fn is_acknowledgement(wire: &Wire<'_>) -> bool {
         if state.state == SnapshotState::PageCopy)
 }
 
-/// One cut before each packet in turn, on each connection. The clone goes on, but where its point was being chosen it may fail.
+/// One cut before each packet in turn, on each connection. The clone goes on, but where its point
+/// was being chosen it may fail.
 #[test]
 fn a_cut_anywhere_after_execute() {
-    // The last number is how many of the 30 cuts come before the connection has no more packets, at least.
+    // The last number is how many of the 30 cuts come before the connection has no more packets, at
+    // least.
     for (role, packets, least) in
         [(Role::Master, 4, 15), (Role::Worker, 4, 10), (Role::Auxiliary, 1, 6)]
     {
@@ -190,7 +193,8 @@ fn a_cut_anywhere_after_execute() {
                     if wire.role != role {
                         return false;
                     }
-                    // After EXIT the donor has ended it; a connection that breaks before the answer may fail the clone.
+                    // After EXIT the donor has ended it; a connection that breaks before the answer
+                    // may fail the clone.
                     leaves |= executes && wire.command() == Some(CommandCode::Exit);
                     if !executes || is_execute || leaves || left == 0 {
                         return false;
@@ -213,8 +217,8 @@ fn a_cut_anywhere_after_execute() {
     }
 }
 
-/// All connections break while InnoDB chooses its point, or right after it. Commits go on then, and the followers' point is not what
-/// InnoDB would choose next.
+/// All connections break while InnoDB chooses its point, or right after it. Commits go on then, and
+/// the followers' point is not what InnoDB would choose next.
 #[test]
 fn a_break_at_the_point() {
     for (seed, away) in [(0, 0), (1, 2), (2, 12), (3, 40), (4, 200)] {
@@ -283,7 +287,8 @@ fn a_failure_before_the_acknowledgement() {
     }
 }
 
-/// All connections break while the donor prepares, or waits for a statement to end. Two acknowledgements come then.
+/// All connections break while the donor prepares, or waits for a statement to end. Two
+/// acknowledgements come then.
 #[test]
 fn a_break_while_commits_are_to_be_blocked() {
     for seed in 0..4 {

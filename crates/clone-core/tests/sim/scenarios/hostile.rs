@@ -126,7 +126,8 @@ fn version_locator() -> EngineLocator {
     EngineLocator { db_type: DB_TYPE, bytes }
 }
 
-/// The stock donor keeps snapshot and lock until the recipient says goodbye, for eight hours if it does not.
+/// The stock donor keeps snapshot and lock until the recipient says goodbye, for eight hours if it
+/// does not.
 #[test]
 fn a_recipient_that_stalls_after_an_error_of_init() {
     Setup::new(1).run(|world| {
@@ -147,8 +148,8 @@ fn a_recipient_that_stalls_after_an_error_of_init() {
     });
 }
 
-/// The same in EXECUTE. A worker that has attached and then does nothing holds the snapshot, for as long as InnoDB waits for it,
-/// but not the lock.
+/// The same in EXECUTE. A worker that has attached and then does nothing holds the snapshot, for as
+/// long as InnoDB waits for it, but not the lock.
 #[test]
 fn a_recipient_that_stalls_after_an_error_of_execute() {
     for has_worker in [false, true] {
@@ -274,7 +275,8 @@ fn a_donor_that_does_not_stop() {
         let outcome = world.clone_remote(Target::Directory("clone"));
         outcome.assert_error(1026);
         let seconds = outcome.took.as_secs();
-        // The acknowledgement is not answered for 30 s, and then the end of the stream is awaited for 30 s.
+        // The acknowledgement is not answered for 30 s, and then the end of the stream is awaited
+        // for 30 s.
         assert!((60..70).contains(&seconds), "{seconds}");
         world.network.leave_alone();
         world.settle();

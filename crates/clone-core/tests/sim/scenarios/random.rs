@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Whatever goes wrong: a clone completes, or ends in time with an error that belongs to what went wrong, and the next one
-//! completes.
+//! Whatever goes wrong: a clone completes, or ends in time with an error that belongs to what went
+//! wrong, and the next one completes.
 
 use std::env;
 use std::sync::{Arc, Mutex};
@@ -299,7 +299,8 @@ impl Fault {
         match self.kind {
             // 3862 is what the donor says of it, or that there was no connection to be had.
             Kind::Cut(_) | Kind::Dark(_) | Kind::CutAll => &[1158, 1159, 1160, 1161, 3862],
-            // An offer that the donor does not understand is none, and then it cannot have other engines.
+            // An offer that the donor does not understand is none, and then it cannot have other
+            // engines.
             Kind::Truncate(..) => &[3863, 1156, 3862, 1158, 1815, 1235],
             // A collation that comes as a plugin is one that is missing.
             Kind::Garble(_) => &[3863, 1156, 3862, 1158, 1815, 3867, 3868, 3870, 1235],
@@ -319,7 +320,8 @@ impl Fault {
 
 /// Only what has happened explains an error: without a fault the clone must succeed.
 fn check(outcome: &Outcome, fired: &[Fault]) {
-    // A worker whose connection dies silently can cost InnoDB's longest wait, which is half an hour.
+    // A worker whose connection dies silently can cost InnoDB's longest wait, which is half an
+    // hour.
     assert!(outcome.took < Duration::from_secs(3 * 3600), "{:?} after {fired:?}", outcome.took);
     let Some(number) = outcome.number() else { return };
     let expected = fired.iter().any(|fault| fault.errors().contains(&number));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Connections that break: the clone goes on where it was, as long as there is something to go on with.
+//! Connections that break: the clone goes on where it was, as long as there is something to go on
+//! with.
 
 use std::time::Duration;
 
@@ -65,7 +66,8 @@ fn five_cuts_in_each_state_cost_little() {
     }
 }
 
-/// InnoDB asks for no descriptions any more when it knows the last file, so that those it was not given must not be lost.
+/// InnoDB asks for no descriptions any more when it knows the last file, so that those it was not
+/// given must not be lost.
 #[test]
 fn a_cut_while_files_are_created() {
     for seed in 0..120 {
@@ -125,8 +127,8 @@ fn damaged_blocks_are_sent_again() {
 /// One cut before each packet in turn, on each connection: not one is at a bad moment.
 #[test]
 fn a_cut_anywhere_after_execute() {
-    // How many packets a connection has at least, and how many of the cuts may be without effect: a worker that has not begun, or
-    // that has ended, takes no other task with it.
+    // How many packets a connection has at least, and how many of the cuts may be without effect: a
+    // worker that has not begun, or that has ended, takes no other task with it.
     for (role, least, most_unnoticed) in
         [(Role::Master, 40, 0), (Role::Worker, 25, 15), (Role::Auxiliary, 6, 2)]
     {
@@ -344,7 +346,8 @@ fn not_more_than_a_hundred_restarts() {
     });
 }
 
-/// What ends the clone after a restart is what the user sees, not the failure of the network before.
+/// What ends the clone after a restart is what the user sees, not the failure of the network
+/// before.
 #[test]
 fn the_last_error_counts() {
     large(3).run(|world| {
@@ -397,7 +400,8 @@ fn a_connection_that_dies_silently() {
     for role in [Role::Master, Role::Worker, Role::Auxiliary] {
         for at in [0, 1, 2, 5, 10, 30] {
             let mut setup = Setup::new(at);
-            // Less than what is left to send: a donor with everything in its sockets waits for the acknowledgement, half an hour.
+            // Less than what is left to send: a donor with everything in its sockets waits for the
+            // acknowledgement, half an hour.
             setup.network.window = 16 << 10;
             setup.run(move |world| {
                 let mut left = at;
@@ -415,8 +419,8 @@ fn a_connection_that_dies_silently() {
                     // 3862: the donor had not noticed yet when the recipient was back.
                     assert!([1158, 1159, 3862].contains(&number), "{:?}", outcome.warnings);
                 }
-                // A worker whose connection dies in ATTACH fails only itself, but the donor counts on it, and InnoDB's waits for
-                // other tasks end after half an hour.
+                // A worker whose connection dies in ATTACH fails only itself, but the donor counts
+                // on it, and InnoDB's waits for other tasks end after half an hour.
                 let most = if role == Role::Worker { 35 } else { 15 };
                 assert!(
                     outcome.took < Duration::from_secs(60 * most),

@@ -14,7 +14,8 @@ use crate::sim::world::{Setup, Target, World};
 
 const VERSIONS: [Version; 4] = [Version::V1, Version::V2, Version::V3, Version::V4];
 
-/// A donor that speaks nothing later than `version`. The releases up to 8.0.21 send their parameters behind the locators.
+/// A donor that speaks nothing later than `version`. The releases up to 8.0.21 send their
+/// parameters behind the locators.
 fn speak(world: &World, version: Version, locators_first: bool) {
     let mut held: Vec<Vec<u8>> = Vec::new();
     world.interfere(move |event| match event {
@@ -38,7 +39,8 @@ fn speak(world: &World, version: Version, locators_first: bool) {
     });
 }
 
-/// Lowers the version that the recipient offers. From what follows from then on, the negotiated one must be in use.
+/// Lowers the version that the recipient offers. From what follows from then on, the negotiated one
+/// must be in use.
 fn limit(wire: &Wire<'_>, version: Version) -> Option<Action> {
     match wire.command()? {
         CommandCode::Init => {
@@ -209,7 +211,8 @@ fn is(wire: &Wire<'_>, code: ResponseCode) -> bool {
     wire.to == End::Recipient && wire.packet.first() == Some(&(code as u8))
 }
 
-/// Clones, which must fail with these errors, in any order, before anything at the recipient has changed.
+/// Clones, which must fail with these errors, in any order, before anything at the recipient has
+/// changed.
 #[track_caller]
 fn assert_untouched(world: &World, errors: &[u32]) {
     let outcome = world.clone_remote(Target::Server);

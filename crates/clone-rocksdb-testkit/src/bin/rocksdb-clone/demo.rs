@@ -145,8 +145,8 @@ struct Recipient<'a> {
 }
 
 impl Recipient<'_> {
-    /// Clones, within this process or over TCP, starts on the clone, and compares every key. The time is that of the clone, with
-    /// its checkpoints, until all of it is on disk.
+    /// Clones, within this process or over TCP, starts on the clone, and compares every key. The
+    /// time is that of the clone, with its checkpoints, until all of it is on disk.
     fn clone(
         &self,
         source: &Source,
@@ -179,7 +179,8 @@ impl Recipient<'_> {
     }
 }
 
-/// What an administrator would do: a checkpoint, and a copy of it. The checkpoint is not in the time.
+/// What an administrator would do: a checkpoint, and a copy of it. The checkpoint is not in the
+/// time.
 fn copy(
     source: &Source,
     directory: &Path,

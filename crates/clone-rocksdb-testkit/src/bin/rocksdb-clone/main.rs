@@ -21,11 +21,12 @@ struct Arguments {
     command: Command,
 }
 
-/// All but `demo` are processes of the tests, which kill them. They say what they do in lines on standard output.
+/// All but `demo` are processes of the tests, which kill them. They say what they do in lines on
+/// standard output.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fill a database, clone it while it is written to, prove that each clone is what the database was at one moment, and
-    /// compare the time with that of `cp -r`.
+    /// Fill a database, clone it while it is written to, prove that each clone is what the database
+    /// was at one moment, and compare the time with that of `cp -r`.
     Demo(demo::Options),
     /// Be a donor under write load, until standard input ends.
     Donate { root: PathBuf },

@@ -49,8 +49,8 @@ fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A donor under write load, until standard input ends. Answers `digest SEQUENCE` for a cut, and `batches` with how many its writers
-/// have written.
+/// A donor under write load, until standard input ends. Answers `digest SEQUENCE` for a cut, and
+/// `batches` with how many its writers have written.
 pub(crate) fn donate(root: &Path) -> Result<()> {
     // Killed before, perhaps within a write.
     let settings = Settings { torn_log: TornLog::Tolerated, ..settings() };

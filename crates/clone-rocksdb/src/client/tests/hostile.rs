@@ -65,7 +65,8 @@ fn no_more_files_than_are_believable() {
     assert_eq!(error.number(), number::ER_CLONE_PROTOCOL);
 }
 
-/// The recipient writes what the packet holds; the engine looks whether it was what the descriptor said.
+/// The recipient writes what the packet holds; the engine looks whether it was what the descriptor
+/// said.
 
 #[test]
 fn packets_of_another_length() {
@@ -94,7 +95,8 @@ fn a_full_disk_is_an_error_of_the_file() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However the bytes come, and wherever the connection breaks: what is complete is what was sent.
+    /// However the bytes come, and wherever the connection breaks: what is complete is what was
+    /// sent.
     #[test]
     fn any_order_of_chunks_and_restarts(
         files in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..6),

@@ -13,7 +13,8 @@ fn patient() -> DonorOptions {
     DonorOptions { restart_timeout: Duration::from_secs(10), ..renewing(0) }
 }
 
-/// Breaks a clone off after `bytes`, and gives what its main task does then: waiting for a restart, if `error` is the network's.
+/// Breaks a clone off after `bytes`, and gives what its main task does then: waiting for a restart,
+/// if `error` is the network's.
 fn broken<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     donor: &'scope Donor,
@@ -213,7 +214,8 @@ fn an_estimate_may_be_lost_with_its_connection() {
         donor.begin(&session(), Some(&again), Mode::Restart).unwrap();
         old.join().unwrap().unwrap();
     });
-    // It is not said again how much it is, but that there is an estimate, without which a recipient does not end.
+    // It is not said again how much it is, but that there is an estimate, without which a recipient
+    // does not end.
     let estimates = Mutex::new(Vec::new());
     donor.copy(&session(), &locator, MAIN, 0, &mut Estimates(&estimates)).unwrap();
     assert_eq!(*estimates.lock().unwrap(), [0]);

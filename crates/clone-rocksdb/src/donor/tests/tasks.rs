@@ -17,7 +17,8 @@ fn clone_with(donor: &Donor, target: &Mutex<Target>, workers: u32) {
                 donor.end(&session(), &locator, begun.task, 0).unwrap();
             });
         }
-        // The last worker may come while the main task is at its end, which is an error for it and not of this test.
+        // The last worker may come while the main task is at its end, which is an error for it and
+        // not of this test.
         thread::sleep(Duration::from_millis(20));
         donor.copy(&session(), &locator, MAIN, 0, &mut Recipient::new(target)).unwrap();
     });

@@ -10,7 +10,8 @@ use crate::options::Options;
 /// The kinds of data. Each has a donor of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Data {
-    /// Rows as an application has them: half of it digits of hashes, half of it words. And what the writers work on.
+    /// Rows as an application has them: half of it digits of hashes, half of it words. And what the
+    /// writers work on.
     Text,
     /// What no compressor makes smaller.
     Random,

@@ -2,8 +2,9 @@
 
 //! Measures the stock plugin and ours beside each other: same server, same data, in turn.
 //!
-//! One donor and one recipient for each data set. Before each clone both servers unload one plugin and load the other, so that
-//! nothing differs but the plugin. Options, or `BENCH_*` variables, set sizes and places: `bench --help`.
+//! One donor and one recipient for each data set. Before each clone both servers unload one plugin
+//! and load the other, so that nothing differs but the plugin. Options, or `BENCH_*` variables, set
+//! sizes and places: `bench --help`.
 
 mod data;
 mod measure;
@@ -60,7 +61,8 @@ fn main() -> Result<()> {
     }
 }
 
-/// Two servers and their data. The fields are dropped in this order: servers before what they stand on.
+/// Two servers and their data. The fields are dropped in this order: servers before what they stand
+/// on.
 struct Stage {
     data: Data,
     place: Place,
@@ -213,8 +215,9 @@ impl Stage {
     }
 }
 
-/// Uses as much memory as the clone will, and frees it. A virtual machine may have given free memory back to its host, and gets it
-/// again at a few hundred MiB/s, which would be measured instead of the clone.
+/// Uses as much memory as the clone will, and frees it. A virtual machine may have given free
+/// memory back to its host, and gets it again at a few hundred MiB/s, which would be measured
+/// instead of the clone.
 fn warm_memory(tmpfs: &Path, mib: u32) -> Result<()> {
     let mut file = tempfile::tempfile_in(tmpfs)?;
     let block = vec![1; 1 << 20];

@@ -18,7 +18,8 @@ pub(crate) struct Sample {
     pub(crate) wall: f64,
     /// User and system time of both servers, seconds.
     pub(crate) cpu: f64,
-    /// Peak of the resident set above what it was before the clone, MiB: the larger of both servers.
+    /// Peak of the resident set above what it was before the clone, MiB: the larger of both
+    /// servers.
     pub(crate) rss: f64,
     /// Bytes of data that were copied, MiB.
     pub(crate) data: f64,
@@ -93,7 +94,8 @@ struct Process {
 }
 
 impl Process {
-    /// Reads the counters, and makes the kernel count the peak of the resident set from here on (`proc(5)`, `clear_refs`).
+    /// Reads the counters, and makes the kernel count the peak of the resident set from here on
+    /// (`proc(5)`, `clear_refs`).
     fn begin(pid: u32) -> Result<Self> {
         fs::write(format!("/proc/{pid}/clear_refs"), "5").context("reset the peak memory")?;
         Ok(Self { pid, cpu: cpu(pid)?, rss: memory(pid, "VmRSS:")? })
@@ -106,15 +108,16 @@ impl Process {
     }
 }
 
-/// User and system time of all threads, the ended ones too. `/proc/PID/stat` counts in ticks of 10 ms, `/proc/PID/schedstat` is
-/// exact but of one thread: so ticks it is.
+/// User and system time of all threads, the ended ones too. `/proc/PID/stat` counts in ticks of 10
+/// ms, `/proc/PID/schedstat` is exact but of one thread: so ticks it is.
 fn cpu(pid: u32) -> Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     parse_cpu(&stat).with_context(|| format!("no times in {path}"))
 }
 
-/// Fields 14 and 15, counted behind the program's name, which may hold anything but ends with the last parenthesis.
+/// Fields 14 and 15, counted behind the program's name, which may hold anything but ends with the
+/// last parenthesis.
 fn parse_cpu(stat: &str) -> Option<Duration> {
     /// `USER_HZ`, which is 100 on all of Linux' ABIs that MySQL runs on.
     const TICKS_PER_SECOND: u64 = 100;

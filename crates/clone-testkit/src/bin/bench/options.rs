@@ -36,7 +36,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether a scenario of this name is asked for. Empty parts, as of an empty variable, ask for nothing.
+    /// Whether a scenario of this name is asked for. Empty parts, as of an empty variable, ask for
+    /// nothing.
     pub(crate) fn wants(&self, name: &str) -> bool {
         let mut parts = self.only.iter().filter(|part| !part.is_empty()).peekable();
         parts.peek().is_none() || parts.any(|part| name.contains(part.as_str()))

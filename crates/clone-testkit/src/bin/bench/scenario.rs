@@ -15,7 +15,8 @@ pub(crate) struct Scenario {
     pub(crate) way: Way,
     /// Threads, all from the beginning; 0 leaves their number to the plugin.
     pub(crate) tasks: u32,
-    /// Both servers are started anew before each clone: what a clone needs of memory was not needed before.
+    /// Both servers are started anew before each clone: what a clone needs of memory was not needed
+    /// before.
     pub(crate) is_cold: bool,
     /// MiB/s for both plugins while clients write to the donor; 0 for neither.
     pub(crate) rate: u32,
@@ -28,7 +29,8 @@ pub(crate) struct Scenario {
 pub(crate) enum Place {
     Tmpfs,
     Disk,
-    /// On the disk through the operating system's cache: the default of MySQL 8.0, where 8.4 and later have direct I/O.
+    /// On the disk through the operating system's cache: the default of MySQL 8.0, where 8.4 and
+    /// later have direct I/O.
     CachedDisk,
     /// XFS with reflinks in a loop mount.
     Reflink,
@@ -41,7 +43,8 @@ pub(crate) enum Way {
     Remote {
         tls: Tls,
         compressed: bool,
-        /// Whether our donor may hand its files over; else everything goes over the connection, as it does between two machines.
+        /// Whether our donor may hand its files over; else everything goes over the connection, as
+        /// it does between two machines.
         handover: bool,
     },
 }
@@ -76,7 +79,8 @@ const fn with_tasks(
     Scenario { tasks, ..scenario(name, data, place, way, (0.0, 0.0)) }
 }
 
-/// Goals of the lines for plain connections and for TLS, which are the same with and without the network.
+/// Goals of the lines for plain connections and for TLS, which are the same with and without the
+/// network.
 const PLAIN_GOAL: (f64, f64) = (0.60, 0.50);
 const TLS_GOAL: (f64, f64) = (0.80, 0.80);
 const SMALL_GOAL: (f64, f64) = (0.70, 0.70);
