@@ -3,8 +3,8 @@
 //! What a clone holds on the donor's disk: one checkpoint at a time, at the end also the logs.
 //!
 //! ```text
-//! .clone_checkpoint-<clone>-<n>     the n-th checkpoint: hard links to data files, copies of others
-//! .clone_checkpoint-<clone>-logs    hard links to the live write-ahead logs
+//! .clone_checkpoint-<clone>-<n>    the n-th checkpoint: hard links to data files, copies of others
+//! .clone_checkpoint-<clone>-logs   hard links to the live write-ahead logs
 //! ```
 //! All of it is removed at the end of the clone; after a crash by the next [`Donor`](super::Donor).
 
