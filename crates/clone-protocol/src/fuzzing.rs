@@ -12,6 +12,7 @@ use std::path::Path;
 use innodb_model::InnodbModel;
 
 use crate::Command;
+use crate::MAX_BLOCK;
 use crate::Offer;
 use crate::Response;
 use crate::innodb::Checked;
@@ -22,7 +23,6 @@ use crate::innodb::DescriptorKind;
 use crate::innodb::EncryptionKey;
 use crate::innodb::FileMetadata;
 use crate::innodb::Locator;
-use crate::innodb::MAX_BLOCK;
 use crate::innodb::Recipient;
 use crate::innodb::SPACE_ID_BUFFER_POOL;
 use crate::innodb::SPACE_ID_REDO;

@@ -10,7 +10,6 @@
 use std::fmt;
 
 pub use data::Data;
-pub use data::MAX_BLOCK;
 pub use file::Compression;
 pub use file::EncryptionKey;
 pub use file::FileMetadata;

@@ -225,8 +225,7 @@ fn s3c_a_buffer_pool_dump_made_by_ddl_with_any_flags() {
 
 #[test]
 fn s4a_ddl_before_the_end_of_file_copy() {
-    // A file that file_list.rs still keeps from InnoDB: there this is a new file, and ut_a(index ==
-    // num_data_files()) aborts.
+    // InnoDB takes it for a change of the state that has not ended.
     let gate = Gate::described();
     let f = FileMetadata { state: PageCopy, ..file(0) };
     refused(gate.master(Descriptor::FileMetadata(f)), "DDL before FILE_COPY has ended");
@@ -234,7 +233,7 @@ fn s4a_ddl_before_the_end_of_file_copy() {
 
 #[test]
 fn s4b_page_copy_before_the_end_of_file_copy() {
-    // fix_all_renamed() goes through null pointers of the files that file_list.rs keeps.
+    // A donor starts a state only after the recipient acknowledged the end of the one before.
     let gate = Gate::described();
     refused(gate.master(state(PageCopy, true)), "PAGE_COPY without the end of FILE_COPY");
 }

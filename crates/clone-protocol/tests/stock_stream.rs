@@ -6,6 +6,7 @@
 //! The records are in `tests/stock`, and begin with how they were made. A line is `<connection> >
 //! <hex>` for a command with its code, `<connection> < <hex>` for a response, `<connection> < data
 //! <length>` for a DATA packet without its bytes, or `cut` where the proxy broke all connections.
+//! `tests/recording.md` says how to make more.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

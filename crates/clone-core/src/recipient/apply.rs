@@ -98,7 +98,7 @@ impl<S: RecipientSession> BlockInput for Applier<'_, '_, S> {
             .and_then(|packet| receiver.receive(packet, *expected, &shared.takes_files));
         let outcome = received.and_then(|received| {
             let (len, network_len) = (received.len, received.network_len);
-            let bytes = receiver.bytes(received, view, expected.holds_key)?;
+            let bytes = receiver.bytes(received, view)?;
             shared.traffic.pace(*session, len, network_len)?;
             Ok(bytes)
         });

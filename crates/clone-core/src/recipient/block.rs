@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clone_io::{ALIGNMENT, AlignedBuffer, CopyError, FileWriter, Sparse, Unpacker, checksum};
+use clone_protocol::innodb::Checked;
 use clone_protocol::{Block, BlockForm, HandoverKey, Response};
 use zeroize::Zeroize;
 
@@ -23,10 +24,25 @@ use crate::sink::{Origin, Sink, TargetFile};
 /// What is known of a data packet before the packet comes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Expected {
-    /// Bytes of data, where the engine's descriptors are known.
-    pub(super) len: Option<u32>,
+    /// There for InnoDB, whose descriptors are checked.
+    pub(super) checked: Option<Checked>,
+}
+
+impl Expected {
+    /// Bytes of data, if that is known.
+    fn len(self) -> Option<u32> {
+        self.checked.and_then(|checked| checked.data_len)
+    }
+
     /// There may be a key in clear in the data.
-    pub(super) holds_key: bool,
+    fn holds_key(self) -> bool {
+        self.checked.is_some_and(|checked| checked.key_in_data())
+    }
+
+    /// Checks the data, before the engine gets them.
+    fn check(self, data: &[u8]) -> Result<()> {
+        Ok(self.checked.map_or(Ok(()), |checked| checked.check_data(data))?)
+    }
 }
 
 /// Takes in the data of one task.
@@ -52,6 +68,7 @@ pub(super) struct Received<'l> {
     pub(super) len: u64,
     /// Bytes that crossed the network for it.
     pub(super) network_len: u64,
+    expected: Expected,
 }
 
 /// Where the data is.
@@ -125,7 +142,7 @@ impl BlockReceiver {
         };
         // The engine seeks and accounts by its descriptor: more or fewer bytes would land where
         // nobody expects them.
-        if expected.len.is_some_and(|expected| expected as usize != len) {
+        if expected.len().is_some_and(|expected| expected as usize != len) {
             let text = "Wrong Clone RPC response, data length differs from its descriptor";
             return Err(Error::Protocol(text.to_owned()));
         }
@@ -138,10 +155,10 @@ impl BlockReceiver {
                 if checksum(bytes) != sum {
                     return Err(damaged("its checksum differs"));
                 }
-                self.unpack(form, bytes, len, expected.holds_key)?
+                self.unpack(form, bytes, len, expected.holds_key())?
             }
         };
-        Ok(Received { place, len: len as u64, network_len })
+        Ok(Received { place, len: len as u64, network_len, expected })
     }
 
     /// The file that the donor has handed over for the block at hand.
@@ -193,8 +210,9 @@ impl BlockReceiver {
         let failed = |error: io::Error| Error::file(true, view.destination_name, &error);
         let sink = TargetFile::of(file).sink(received.place.origin());
         let buffer = &mut self.buffer;
+        let holds_key = received.expected.holds_key();
         match received.place {
-            Place::File(from) => {
+            Place::File(from) if !holds_key => {
                 let inside_kernel = sink == Sink::Kernel;
                 let fd = from.as_fd();
                 files.copy(fd, file, received.len, inside_kernel, buffer, PIECE).map_err(
@@ -206,14 +224,16 @@ impl BlockReceiver {
                 from.is_copied();
                 Ok(())
             }
-            Place::Sparse(block) if sink == Sink::Islands => {
+            Place::Sparse(block) if sink == Sink::Islands && !holds_key => {
                 files.write_islands(file, &block, buffer).map_err(failed)
             }
             Place::Packet(bytes) if sink == Sink::Write => {
+                received.expected.check(bytes)?;
                 files.write_all(file, bytes).map_err(failed)
             }
             place => {
-                let bytes = place.aligned(buffer, len, view, false)?;
+                let bytes = place.aligned(buffer, len, view, holds_key)?;
+                received.expected.check(bytes)?;
                 files.write_all(file, bytes).map_err(failed)
             }
         }
@@ -228,13 +248,15 @@ impl BlockReceiver {
         &'b mut self,
         received: Received<'b>,
         view: &View<'_>,
-        holds_key: bool,
     ) -> Result<&'b mut [u8]> {
         let len = usize::try_from(received.len).unwrap_or(usize::MAX);
-        match received.place {
-            Place::Packet(bytes) if view.is_os_buffer_cached || is_aligned(bytes) => Ok(bytes),
-            place => place.aligned(&mut self.buffer, len, view, holds_key),
-        }
+        let expected = received.expected;
+        let bytes = match received.place {
+            Place::Packet(bytes) if view.is_os_buffer_cached || is_aligned(bytes) => bytes,
+            place => place.aligned(&mut self.buffer, len, view, expected.holds_key())?,
+        };
+        expected.check(bytes)?;
+        Ok(bytes)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A recipient's task in the storage engines: it begins and ends there, and each descriptor goes
 //! there after a check.
 
-use clone_protocol::innodb::{Recipient, StreamCheck, TaskCheck, TaskRole};
+use clone_protocol::innodb::{Locator, Recipient, StreamCheck, TaskCheck, TaskRole};
 use clone_protocol::{EngineLocator, MAX_ENGINES};
 
 use super::answer::{locators_expected, unexpected};
@@ -126,7 +126,9 @@ impl EngineSide {
         ours.into_iter()
             .zip(locators)
             .map(|(one, theirs)| {
-                if one.engine.db_type() != theirs.db_type || theirs.bytes.is_empty() {
+                let is_ours = one.engine.db_type() == theirs.db_type && !theirs.bytes.is_empty();
+                // InnoDB looks at a locator's length, and not at what is in it.
+                if !is_ours || (one.is_innodb() && Locator::parse(&theirs.bytes).is_err()) {
                     return Err(locators_expected());
                 }
                 Ok(EngineClone { engine: one.engine, locator: theirs.bytes })
@@ -155,8 +157,7 @@ impl EngineSide {
             return Ok((clone, Expected::default()));
         }
         let checked = self.check.as_mut().ok_or_else(unexpected)?.check(descriptor)?;
-        let expected = Expected { len: checked.data_len, holds_key: checked.key_in_data() };
-        Ok((clone, expected))
+        Ok((clone, Expected { checked: Some(checked) }))
     }
 
     /// Gives a descriptor to its engine, which takes the data from `input`.

@@ -18,18 +18,9 @@ use super::MAX_TASKS;
 use super::SnapshotState;
 use crate::ProtocolError;
 
-/// The most bytes of a block that a recipient takes: 16 MiB.
-///
-/// A stock donor sends 64 pages of the server's size, in FILE_COPY and in REDO_COPY, so 4 MiB at
-/// most. It sends longer blocks in a local clone only (`update_block_size`).
-pub const MAX_BLOCK: u32 = 16 << 20;
-
 const INVALID: &str = "Wrong Clone RPC: Invalid Data Descriptor";
 
 /// A block of a file; its bytes are the DATA packet that follows.
-///
-/// `u32` state @12, `u32` task @16, `u32` chunk @20, `u32` block @24, `u32` file index @28, `u32`
-/// data length @32, `u64` file offset @36, `u64` file size @44.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Data {
     /// The state the donor is in.

@@ -43,11 +43,6 @@ pub(super) const FLAGS_AT: usize = offset_of!(Layout, flags);
 const INVALID: &str = "Wrong Clone RPC: Invalid File Descriptor";
 
 /// A file of the donor, or what DDL did to one.
-///
-/// `u32` state @12, `u64` size @16, `u64` allocated size @24, `u32` FSP flags @32, `u32` block size
-/// @36, `u16` flags @40, `u32` space id @42, `u32` file index @46, `u32` first chunk @50, `u32`
-/// last chunk @54, `u32` name length with its NUL @58, name @62, and with the key flag 32 bytes
-/// key, 32 bytes IV.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileMetadata<'a> {
     /// The state the donor is in. One ahead of the recipient's, the file was changed or created by
@@ -84,8 +79,8 @@ pub struct FileMetadata<'a> {
     pub key: Option<EncryptionKey>,
 }
 
-/// [`FileMetadata`] on the wire, up to the name. Behind the name, with [`HAS_KEY`], come the key and
-/// its initialization vector.
+/// [`FileMetadata`] on the wire, up to the name. Behind the name, with [`HAS_KEY`], come the key
+/// and its initialization vector.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Layout {

@@ -31,9 +31,6 @@ const MAX_INCOMPLETE: u32 = 2 * MAX_TASKS;
 const INVALID: &str = "Wrong Clone RPC: Invalid Locator";
 
 /// Names a clone.
-///
-/// `u64` clone id @12, `u64` snapshot id @20, `u32` index @28, `u8` state @32, `u8` metadata @33,
-/// then perhaps a [`Progress`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Locator {
     /// The layout that the sender proposes or that was agreed: the donor takes the lower of the

@@ -25,9 +25,6 @@ const ACK: u16 = 2;
 const INVALID: &str = "Wrong Clone RPC: Invalid State Descriptor";
 
 /// A task starts or ends a snapshot state; with [`ack`](State::ack) something else (see there).
-///
-/// `u32` state @12, `u32` task @16, `u32` chunks @20, `u32` files @24, `u64` estimate @28, `u64`
-/// disk estimate @36, `u16` flags @44.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
     /// The state that starts or ends.
