@@ -146,7 +146,10 @@ impl Content {
             return;
         }
         let page = self.rng.below(pages);
-        let bytes = written(&mut self.rng, 1);
+        let mut bytes = written(&mut self.rng, 1);
+        if page == 0 {
+            mark_page_0(&mut bytes);
+        }
         let tablespace = &mut self.files[file];
         tablespace.bytes[page * PAGE..][..PAGE].copy_from_slice(&bytes);
         if !tablespace.is_new {
@@ -238,13 +241,21 @@ impl Content {
 }
 
 impl Tablespace {
-    fn new(number: usize, bytes: Vec<u8>) -> Self {
+    fn new(number: usize, mut bytes: Vec<u8>) -> Self {
+        mark_page_0(&mut bytes);
         Self {
             name: format!("./test/t{number}.ibd"),
             space_id: u32::try_from(number).unwrap(),
             bytes,
             is_new: false,
         }
+    }
+}
+
+/// Gives page 0 the type that it has in every tablespace: `FIL_PAGE_TYPE_FSP_HDR`.
+fn mark_page_0(bytes: &mut [u8]) {
+    if let Some(page_type) = bytes.get_mut(24..26) {
+        page_type.copy_from_slice(&8_u16.to_be_bytes());
     }
 }
 
