@@ -4,7 +4,7 @@
 //! have none of their own.
 //!
 //! Behind them are the engines of one [`Registry`](clone_engine::Registry). C registers databases
-//! in it ([`clone_engine_register`]), Rust any [`StorageEngine`] ([`register`]). Arguments are
+//! in it ([`clone_engine_register`]), Rust any [`DynEngine`] ([`register`]). Arguments are
 //! checked as far as C allows: NULL, lengths, modes. For the rest the caller has to keep to the
 //! header.
 //!
@@ -16,9 +16,9 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clone_core::engine::{Engine, Mode};
 use clone_core::error::Error;
-use clone_core::session::Mode;
-use clone_engine::StorageEngine;
+use clone_engine::DynEngine;
 use clone_rocksdb::{Client, Donor, DonorOptions, Outcome, RocksDb, Standing, Swap};
 
 use crate::server::abi::Function;
@@ -43,7 +43,7 @@ mod locators;
 mod tests;
 
 /// Adds an engine. False if its type is not one that can be cloned, or there is one already.
-pub fn register(db_type: u32, engine: Arc<dyn StorageEngine>) -> bool {
+pub fn register(db_type: u32, engine: Arc<DynEngine>) -> bool {
     is_db_type(db_type) && ENGINES.register(db_type, engine)
 }
 
@@ -81,7 +81,7 @@ pub(crate) const fn no_interface() -> abi::Clone_interface_t {
 }
 
 /// The engine that a server reaches through these functions in `handlerton`, if they are in there.
-pub(crate) fn engine_behind(handlerton: Handlerton<'_>) -> Option<Arc<dyn StorageEngine>> {
+pub(crate) fn engine_behind(handlerton: Handlerton<'_>) -> Option<Arc<DynEngine>> {
     let ours: Function<abi::clone_begin_fn> = clone_begin;
     let is_ours = handlerton.clone_begin().is_some_and(|theirs| theirs as usize == ours as usize);
     ENGINES.engine(handlerton.db_type().into()).filter(|_| is_ours)
@@ -108,7 +108,10 @@ pub unsafe extern "C" fn clone_capability(flags: *mut u64) {
     }
 }
 
-/// `clone_begin`: see [`StorageEngine::begin`].
+/// For [`Engine::begin`]: the engine's own. MySQL's `clone_begin` has no DDL time-out.
+const DDL_TIMEOUT: u32 = 0;
+
+/// `clone_begin`: see [`Engine::begin`].
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -132,7 +135,7 @@ pub unsafe extern "C-unwind" fn clone_begin(
         let begin = unsafe { Begin::new(loc, loc_len, task_id, mode) }?;
         // SAFETY: by the caller's promise.
         let caller = unsafe { Caller::new(thd) };
-        let begun = engine.begin(&caller, begin.locator, begin.mode)?;
+        let begun = engine.begin(&caller, begin.locator, begin.mode, DDL_TIMEOUT)?;
         let given = LOCATORS.lend(db_type, Side::Donor, &begun.locator, true);
         // SAFETY: the places that `Begin` was made of.
         unsafe { give(loc, loc_len, task_id, given, begun.task) };
@@ -140,7 +143,7 @@ pub unsafe extern "C-unwind" fn clone_begin(
     })
 }
 
-/// `clone_copy`: see [`StorageEngine::copy`].
+/// `clone_copy`: see [`Engine::copy`].
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -159,11 +162,11 @@ pub unsafe extern "C-unwind" fn clone_copy(
         // SAFETY: by the caller's promise.
         let mut callbacks = unsafe { EngineCallbacks::new(cbk, hton) }?;
         let buffer_size = callbacks.client_buffer_size();
-        call.engine.copy(&call.caller, call.locator, task_id, buffer_size, &mut callbacks)
+        call.engine.copy(&call.caller, call.task(task_id), buffer_size, &mut callbacks)
     })
 }
 
-/// `clone_ack`: see [`StorageEngine::ack`].
+/// `clone_ack`: see [`Engine::ack`].
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -189,7 +192,7 @@ pub unsafe extern "C-unwind" fn clone_ack(
     })
 }
 
-/// `clone_end`: see [`StorageEngine::end`].
+/// `clone_end`: see [`Engine::end`].
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -206,13 +209,13 @@ pub unsafe extern "C-unwind" fn clone_end(
         // SAFETY: by the caller's promise.
         let call = unsafe { Call::new(hton, thd, loc, loc_len) }?;
         let error = error_number(in_err);
-        let outcome = call.engine.end(&call.caller, call.locator, task_id, error);
+        let outcome = call.engine.end(&call.caller, call.task(task_id), error);
         LOCATORS.task_ended(call.db_type, Side::Donor);
         outcome
     })
 }
 
-/// `clone_apply_begin`: see [`StorageEngine::apply_begin`].
+/// `clone_apply_begin`: see [`Engine::apply_begin`].
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -245,7 +248,7 @@ pub unsafe extern "C-unwind" fn clone_apply_begin(
     })
 }
 
-/// `clone_apply`: see [`StorageEngine::apply`]; with an error, [`StorageEngine::apply_error`].
+/// `clone_apply`: see [`Engine::apply`]; with an error, [`Engine::apply_error`].
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -264,16 +267,16 @@ pub unsafe extern "C-unwind" fn clone_apply(
         let call = unsafe { Call::new(hton, thd, loc, loc_len) }?;
         if in_err != 0 {
             let error = error_number(in_err);
-            return call.engine.apply_error(&call.caller, call.locator, task_id, error);
+            return call.engine.apply_error(&call.caller, call.task(task_id), error);
         }
         // SAFETY: by the caller's promise.
         let mut callbacks = unsafe { EngineCallbacks::with_descriptor(cbk, hton) }?;
         let descriptor = callbacks.descriptor();
-        call.engine.apply(&call.caller, call.locator, task_id, descriptor, &mut callbacks)
+        call.engine.apply(&call.caller, call.task(task_id), descriptor, &mut callbacks)
     })
 }
 
-/// `clone_apply_end`: see [`StorageEngine::apply_end`].
+/// `clone_apply_end`: see [`Engine::apply_end`].
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -290,7 +293,7 @@ pub unsafe extern "C-unwind" fn clone_apply_end(
         // SAFETY: by the caller's promise.
         let call = unsafe { Call::new(hton, thd, loc, loc_len) }?;
         let error = error_number(in_err);
-        let outcome = call.engine.apply_end(&call.caller, call.locator, task_id, error);
+        let outcome = call.engine.apply_end(&call.caller, call.task(task_id), error);
         LOCATORS.task_ended(call.db_type, Side::Recipient);
         outcome
     })

@@ -18,9 +18,8 @@ use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 
+use clone_core::engine::{Begun, BlockInput, BlockOutput, Cancel, TaskId, View};
 use clone_core::error::Result;
-use clone_core::session::{Begun, Callbacks, Mode, View};
-use clone_engine::Session;
 use tempfile::TempDir;
 
 use super::arguments::bytes;
@@ -47,22 +46,28 @@ impl TestEngine {
     }
 }
 
-impl StorageEngine for TestEngine {
-    fn begin(&self, _: &dyn Session, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
-        self.note(format!("begin {locator:?} {mode:?}"));
+impl<'s> Engine<dyn Cancel + 's> for TestEngine {
+    fn begin(
+        &self,
+        _: &(dyn Cancel + 's),
+        locator: Option<&[u8]>,
+        mode: Mode,
+        ddl_timeout: u32,
+    ) -> Result<Begun> {
+        self.note(format!("begin {locator:?} {mode:?} {ddl_timeout}"));
         self.do_as_told(locator.unwrap_or_default())?;
         Ok(Begun { locator: b"given".to_vec(), task: 3 })
     }
 
     fn copy(
         &self,
-        _: &dyn Session,
-        locator: &[u8],
-        task: u32,
+        _: &(dyn Cancel + 's),
+        task: TaskId<'_>,
         buffer_size: u32,
-        callbacks: &mut dyn Callbacks,
+        output: &mut dyn BlockOutput,
     ) -> Result<()> {
-        self.note(format!("copy {locator:?} {task} {buffer_size}"));
+        let TaskId { locator, number, index } = task;
+        self.note(format!("copy {locator:?} {number} {index} {buffer_size}"));
         let view = View {
             descriptor: b"descriptor",
             source_name: "from",
@@ -71,26 +76,31 @@ impl StorageEngine for TestEngine {
             is_secure: true,
             ..View::default()
         };
-        callbacks.buffer(&view, b"data")?;
-        callbacks.buffer(&View { state_change: Some(77), ..View::default() }, &[])?;
-        callbacks.file(&view, std::io::stdin().as_fd(), 9)?;
-        callbacks.add_estimate(5);
-        Ok(())
+        output.buffer(&view, b"data")?;
+        output.buffer(&View { state_change: Some(77), ..View::default() }, &[])?;
+        output.file(&view, std::io::stdin().as_fd(), 9)
     }
 
-    fn ack(&self, _: &dyn Session, locator: &[u8], error: u32, descriptor: &[u8]) -> Result<()> {
+    fn ack(
+        &self,
+        _: &(dyn Cancel + 's),
+        locator: &[u8],
+        error: u32,
+        descriptor: &[u8],
+    ) -> Result<()> {
         self.note(format!("ack {locator:?} {error} {descriptor:?}"));
         Ok(())
     }
 
-    fn end(&self, _: &dyn Session, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        self.note(format!("end {locator:?} {task} {error}"));
+    fn end(&self, _: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        let TaskId { locator, number, index } = task;
+        self.note(format!("end {locator:?} {number} {index} {error}"));
         self.do_as_told(locator)
     }
 
     fn apply_begin(
         &self,
-        _: &dyn Session,
+        _: &(dyn Cancel + 's),
         locator: Option<&[u8]>,
         mode: Mode,
         directory: Option<&Path>,
@@ -101,25 +111,27 @@ impl StorageEngine for TestEngine {
 
     fn apply(
         &self,
-        _: &dyn Session,
-        locator: &[u8],
-        task: u32,
+        _: &(dyn Cancel + 's),
+        task: TaskId<'_>,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        input: &mut dyn BlockInput,
     ) -> Result<()> {
-        let data = callbacks.apply_buffer(&View::default())?.to_vec();
-        self.note(format!("apply {locator:?} {task} {descriptor:?} {data:?}"));
-        callbacks.add_estimate(6);
+        let TaskId { locator, number, index } = task;
+        let data = input.apply_buffer(&View::default())?.to_vec();
+        self.note(format!("apply {locator:?} {number} {index} {descriptor:?} {data:?}"));
+        input.add_estimate(6);
         Ok(())
     }
 
-    fn apply_error(&self, _: &dyn Session, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        self.note(format!("apply_error {locator:?} {task} {error}"));
+    fn apply_error(&self, _: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        let TaskId { locator, number, index } = task;
+        self.note(format!("apply_error {locator:?} {number} {index} {error}"));
         Ok(())
     }
 
-    fn apply_end(&self, _: &dyn Session, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        self.note(format!("apply_end {locator:?} {task} {error}"));
+    fn apply_end(&self, _: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        let TaskId { locator, number, index } = task;
+        self.note(format!("apply_end {locator:?} {number} {index} {error}"));
         Ok(())
     }
 }
@@ -249,11 +261,11 @@ fn a_donor_from_begin_to_end() {
     assert_eq!(
         *engine.calls.lock().unwrap(),
         [
-            format!("begin {:?} Start", Some(b"version")),
-            format!("copy {given:?} 3 4096"),
+            format!("begin {:?} Start 0", Some(b"version")),
+            format!("copy {given:?} 3 0 4096"),
             format!("ack {given:?} 0 {:?}", b"ack"),
             format!("ack {given:?} 1815 []"),
-            format!("end {given:?} 3 1317"),
+            format!("end {given:?} 3 0 1317"),
         ]
     );
     assert!(unregister(201));
@@ -298,9 +310,9 @@ fn a_recipient_from_begin_to_end() {
         *engine.calls.lock().unwrap(),
         [
             "apply_begin None Version Some(\"/clone/to\")".to_owned(),
-            format!("apply {taken:?} 4 {:?} {:?}", b"chunk", b"xyz"),
-            format!("apply_error {taken:?} 4 1158"),
-            format!("apply_end {taken:?} 4 0"),
+            format!("apply {taken:?} 4 0 {:?} {:?}", b"chunk", b"xyz"),
+            format!("apply_error {taken:?} 4 0 1158"),
+            format!("apply_end {taken:?} 4 0 0"),
         ]
     );
     assert!(unregister(202));
@@ -475,7 +487,17 @@ fn a_swap_is_checked() {
     assert_eq!(swap(root.as_ptr(), live, 3), (1815, 99));
 }
 
-/// Only to have the trait's other half used.
+#[test]
+fn a_change_of_state_is_a_buffer_without_data() {
+    let mut object = Object::new();
+    let mut hton = abi::handlerton { state: 0, db_type: 209 };
+    let mut callbacks = unsafe { EngineCallbacks::new(object.as_ptr(), &raw mut hton) }.unwrap();
+    let view = View { descriptor: b"state", state_change: Some(77), ..View::default() };
+    callbacks.change_state(&view).unwrap();
+    let descriptor = Some(b"state".as_slice());
+    assert_eq!(object.seen, [format!("buffer None {descriptor:?} Some(\"\") Some(\"\") 16 77")]);
+}
+
 #[test]
 fn a_file_is_not_taken_by_an_object_without_the_function() {
     let mut object = Object::new();

@@ -5,9 +5,9 @@
 use std::ffi::{c_char, c_int, c_uint};
 use std::sync::Arc;
 
+use clone_core::engine::{Mode, TaskId};
 use clone_core::error::{Error, Result};
-use clone_core::session::Mode;
-use clone_engine::StorageEngine;
+use clone_engine::DynEngine;
 use clone_protocol::MAX_LOCATOR_LEN;
 use clone_rocksdb::Layout;
 
@@ -19,13 +19,13 @@ use crate::server::text::{path, text};
 /// What a function is given that goes on with a clone.
 pub(super) struct Call<'a> {
     pub(super) db_type: u32,
-    pub(super) engine: Arc<dyn StorageEngine>,
+    pub(super) engine: Arc<DynEngine>,
     pub(super) caller: Caller,
     /// The clone's; empty for NULL.
     pub(super) locator: &'a [u8],
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// # Safety
     /// Pointers are NULL or point to what they are called, which outlives the result; `thd` as
     /// [`Caller::new`] has it.
@@ -42,6 +42,12 @@ impl Call<'_> {
         // SAFETY: by the caller's promise.
         let caller = unsafe { Caller::new(thd) };
         Ok(Self { db_type, engine, caller, locator })
+    }
+
+    /// A task of the call's clone. C says nothing of other engines in the clone, so the engine's
+    /// place is 0.
+    pub(super) fn task(&self, number: u32) -> TaskId<'a> {
+        TaskId { locator: self.locator, number, index: 0 }
     }
 }
 
@@ -101,9 +107,7 @@ pub(super) unsafe fn give(
 
 /// # Safety
 /// `hton` is NULL or a handlerton.
-pub(super) unsafe fn engine_of(
-    hton: *mut abi::handlerton,
-) -> Result<(u32, Arc<dyn StorageEngine>)> {
+pub(super) unsafe fn engine_of(hton: *mut abi::handlerton) -> Result<(u32, Arc<DynEngine>)> {
     // SAFETY: by the caller's promise.
     let Some(hton) = (unsafe { hton.as_ref() }) else { return Err(wrong("hton")) };
     let engine = ENGINES.engine(hton.db_type);

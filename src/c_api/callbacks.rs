@@ -6,8 +6,8 @@ use std::ffi::{CString, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
+use clone_core::engine::{BlockInput, BlockOutput, View};
 use clone_core::error::{Error, Result};
-use clone_core::session::{Callbacks, View};
 
 use super::arguments::{bytes, wrong};
 use crate::server::abi;
@@ -113,9 +113,20 @@ impl<'call> EngineCallbacks<'call> {
         object.m_flag = flags.map(|(_, flag)| flag).sum();
         Ok(())
     }
+
+    /// `buffer_cbk`: data of a donor, or a recipient's change of state, which has none.
+    fn call_buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
+        self.show(view)?;
+        let len = u32::try_from(data.len()).map_err(|_| wrong("length of data"))?;
+        let buffer_cbk = self.functions.buffer_cbk.ok_or_else(|| wrong("buffer_cbk"))?;
+        let data = if data.is_empty() { ptr::null() } else { data.as_ptr() };
+        // SAFETY: a function of the object's table with its object; the bytes live while it runs.
+        // The function only reads them, though C++ says otherwise.
+        outcome(unsafe { buffer_cbk(self.object, data.cast_mut(), len) })
+    }
 }
 
-impl Callbacks for EngineCallbacks<'_> {
+impl BlockOutput for EngineCallbacks<'_> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.show(view)?;
         let file_cbk = self.functions.file_cbk.ok_or_else(|| wrong("file_cbk"))?;
@@ -124,20 +135,20 @@ impl Callbacks for EngineCallbacks<'_> {
     }
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
-        self.show(view)?;
-        let len = u32::try_from(data.len()).map_err(|_| wrong("length of data"))?;
-        let buffer_cbk = self.functions.buffer_cbk.ok_or_else(|| wrong("buffer_cbk"))?;
-        let data = if data.is_empty() { ptr::null() } else { data.as_ptr() };
-        // SAFETY: as above; the bytes live while it runs. The function only reads them, though C++
-        // says otherwise.
-        outcome(unsafe { buffer_cbk(self.object, data.cast_mut(), len) })
+        self.call_buffer(view, data)
+    }
+}
+
+impl BlockInput for EngineCallbacks<'_> {
+    fn change_state(&mut self, view: &View<'_>) -> Result<()> {
+        self.call_buffer(view, &[])
     }
 
     fn apply_file(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
         self.show(view)?;
         let apply_file_cbk =
             self.functions.apply_file_cbk.ok_or_else(|| wrong("apply_file_cbk"))?;
-        // SAFETY: as `file`.
+        // SAFETY: as `BlockOutput::file`.
         outcome(unsafe { apply_file_cbk(self.object, raw(file)) })
     }
 

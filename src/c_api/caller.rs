@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 use std::sync::{PoisonError, RwLock};
 
+use clone_core::engine::Cancel;
 use clone_core::error::{Error, Result};
-use clone_engine::Session;
 
 use crate::guard::guard;
 use crate::mysqld::errors::raise;
@@ -36,7 +36,7 @@ impl Caller {
     }
 }
 
-impl Session for Caller {
+impl Cancel for Caller {
     fn is_killed(&self) -> bool {
         if symbols::symbols().is_some() {
             // SAFETY: `new` was promised that it is a session.

@@ -31,7 +31,8 @@ pub trait Engine<S: ?Sized>: Send + Sync + 'static {
     /// (`Restart`).
     ///
     /// `locator` is, for `Start`, the recipient's version locator, or none in a local clone; else
-    /// the clone's. `ddl_timeout` is how long the engine may wait for DDL to end, in seconds.
+    /// the clone's. `ddl_timeout` is how long the engine may wait for DDL to end, in seconds; 0
+    /// means the engine's own. C's `clone_begin` has no such argument, so it passes 0.
     fn begin(
         &self,
         session: &S,

@@ -6,9 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use clone_core::engine::Cancel;
 use clone_core::error::{Error, Result};
-
-use crate::engine::Session;
 
 /// The live tasks of one side of one clone.
 ///
@@ -81,7 +80,7 @@ impl Tasks {
     ///
     /// # Errors
     /// KILL; the workers may still run.
-    pub fn wait_for_workers(&self, session: &dyn Session) -> Result<()> {
+    pub fn wait_for_workers(&self, session: &dyn Cancel) -> Result<()> {
         let mut state = self.state();
         state.is_closed = true;
         while state.live.iter().any(|task| *task != Self::MAIN) {
@@ -129,7 +128,7 @@ mod tests {
     #[derive(Default)]
     struct TestSession(AtomicBool);
 
-    impl Session for TestSession {
+    impl Cancel for TestSession {
         fn is_killed(&self) -> bool {
             self.0.load(Ordering::Relaxed)
         }

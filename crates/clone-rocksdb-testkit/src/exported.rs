@@ -20,17 +20,18 @@ use std::slice;
 use std::sync::Arc;
 
 use clone_engine::Begun;
-use clone_engine::Callbacks;
+use clone_engine::BlockInput;
+use clone_engine::BlockOutput;
+use clone_engine::Cancel;
+use clone_engine::DynEngine;
 use clone_engine::Error;
 use clone_engine::Mode;
 use clone_engine::Result;
-use clone_engine::Session;
-use clone_engine::StorageEngine;
+use clone_engine::TaskId;
 use clone_rocksdb::Database;
 use mysql_clone::c_api;
 
 use crate::database::Source;
-use abi::Engine;
 use abi::HYBRID;
 use abi::Handlerton;
 use abi::VERSION;
@@ -44,7 +45,7 @@ use abi::clone_end;
 use abi::clone_engine_error;
 use abi::clone_engine_register;
 use abi::clone_engine_unregister;
-use object::Nobody;
+use object::Side;
 use object::with_object;
 
 mod abi;
@@ -83,7 +84,7 @@ pub fn register(db_type: u32, source: Source, root: &Path, renewal: Renewal) -> 
     let wal_directory = c_path(source.wal_directory());
     let recycles_logs = source.recycles_logs();
     let source = Box::into_raw(Box::new(source));
-    let engine = Engine {
+    let engine = abi::Engine {
         version: VERSION,
         db_type,
         root: root.as_ptr(),
@@ -105,7 +106,7 @@ pub fn register(db_type: u32, source: Source, root: &Path, renewal: Renewal) -> 
 }
 
 /// Registers an engine of Rust as `db_type`. `None` if there is one.
-pub fn register_engine(db_type: u32, engine: Arc<dyn StorageEngine>) -> Option<Exported> {
+pub fn register_engine(db_type: u32, engine: Arc<DynEngine>) -> Option<Exported> {
     let hton = Box::new(Handlerton { state: 0, db_type });
     c_api::register(db_type, engine).then_some(Exported { hton, source: null_mut() })
 }
@@ -191,8 +192,16 @@ fn signed(error: u32) -> c_int {
     c_int::try_from(error).unwrap_or(c_int::MAX)
 }
 
-impl StorageEngine for Exported {
-    fn begin(&self, _: &dyn Session, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
+/// C is called without a session, so KILL does not reach the engine.
+impl<'s> clone_engine::Engine<dyn Cancel + 's> for Exported {
+    /// C has no `ddl_timeout`.
+    fn begin(
+        &self,
+        _: &(dyn Cancel + 's),
+        locator: Option<&[u8]>,
+        mode: Mode,
+        _ddl_timeout: u32,
+    ) -> Result<Begun> {
         let mut place = Place::of(locator);
         // SAFETY: places that live until the call is back.
         let code = unsafe {
@@ -212,36 +221,42 @@ impl StorageEngine for Exported {
 
     fn copy(
         &self,
-        _: &dyn Session,
-        locator: &[u8],
-        task: u32,
+        _: &(dyn Cancel + 's),
+        task: TaskId<'_>,
         buffer_size: u32,
-        callbacks: &mut dyn Callbacks,
+        output: &mut dyn BlockOutput,
     ) -> Result<()> {
-        with_object(&[], buffer_size, callbacks, |object| {
-            let (pointer, len) = (locator.as_ptr(), length(locator));
+        with_object(&[], buffer_size, Side::Donor(output), |object| {
+            let (pointer, len) = (task.locator.as_ptr(), length(task.locator));
             // SAFETY: a locator and an object that live until the call is back.
-            unsafe { clone_copy(self.hton(), null_mut(), pointer, len, task, object) }
+            unsafe { clone_copy(self.hton(), null_mut(), pointer, len, task.number, object) }
         })
     }
 
-    fn ack(&self, _: &dyn Session, locator: &[u8], error: u32, descriptor: &[u8]) -> Result<()> {
-        with_object(descriptor, 0, &mut Nobody, |object| {
+    fn ack(
+        &self,
+        _: &(dyn Cancel + 's),
+        locator: &[u8],
+        error: u32,
+        descriptor: &[u8],
+    ) -> Result<()> {
+        with_object(descriptor, 0, Side::None, |object| {
             let (pointer, len, error) = (locator.as_ptr(), length(locator), signed(error));
             // SAFETY: as above. The task of an acknowledgement is always the main one.
             unsafe { clone_ack(self.hton(), null_mut(), pointer, len, 0, error, object) }
         })
     }
 
-    fn end(&self, _: &dyn Session, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        let (pointer, len, error) = (locator.as_ptr(), length(locator), signed(error));
+    fn end(&self, _: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        let (pointer, len, error) = (task.locator.as_ptr(), length(task.locator), signed(error));
         // SAFETY: a locator that lives until the call is back.
-        outcome(unsafe { clone_end(self.hton(), null_mut(), pointer, len, task, error) }, None)
+        let code = unsafe { clone_end(self.hton(), null_mut(), pointer, len, task.number, error) };
+        outcome(code, None)
     }
 
     fn apply_begin(
         &self,
-        _: &dyn Session,
+        _: &(dyn Cancel + 's),
         locator: Option<&[u8]>,
         mode: Mode,
         directory: Option<&Path>,
@@ -266,33 +281,32 @@ impl StorageEngine for Exported {
 
     fn apply(
         &self,
-        _: &dyn Session,
-        locator: &[u8],
-        task: u32,
+        _: &(dyn Cancel + 's),
+        task: TaskId<'_>,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        input: &mut dyn BlockInput,
     ) -> Result<()> {
-        with_object(descriptor, 0, callbacks, |object| {
-            let (pointer, len) = (locator.as_ptr(), length(locator));
+        with_object(descriptor, 0, Side::Recipient(input), |object| {
+            let (pointer, len) = (task.locator.as_ptr(), length(task.locator));
             // SAFETY: a locator and an object that live until the call is back.
-            unsafe { clone_apply(self.hton(), null_mut(), pointer, len, task, 0, object) }
+            unsafe { clone_apply(self.hton(), null_mut(), pointer, len, task.number, 0, object) }
         })
     }
 
-    fn apply_error(&self, _: &dyn Session, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        with_object(&[], 0, &mut Nobody, |object| {
-            let (pointer, len, error) = (locator.as_ptr(), length(locator), signed(error));
+    fn apply_error(&self, _: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        with_object(&[], 0, Side::None, |object| {
+            let (pointer, len) = (task.locator.as_ptr(), length(task.locator));
+            let (number, error) = (task.number, signed(error));
             // SAFETY: as above.
-            unsafe { clone_apply(self.hton(), null_mut(), pointer, len, task, error, object) }
+            unsafe { clone_apply(self.hton(), null_mut(), pointer, len, number, error, object) }
         })
     }
 
-    fn apply_end(&self, _: &dyn Session, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        let (pointer, len, error) = (locator.as_ptr(), length(locator), signed(error));
+    fn apply_end(&self, _: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        let (pointer, len) = (task.locator.as_ptr(), length(task.locator));
+        let (number, error) = (task.number, signed(error));
         // SAFETY: a locator that lives until the call is back.
-        outcome(
-            unsafe { clone_apply_end(self.hton(), null_mut(), pointer, len, task, error) },
-            None,
-        )
+        let code = unsafe { clone_apply_end(self.hton(), null_mut(), pointer, len, number, error) };
+        outcome(code, None)
     }
 }

@@ -6,12 +6,15 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::thread;
 
-use clone_engine::Callbacks;
+use clone_engine::Begun;
+use clone_engine::BlockInput;
+use clone_engine::BlockOutput;
+use clone_engine::Cancel;
+use clone_engine::DynEngine;
 use clone_engine::Error;
 use clone_engine::Mode;
 use clone_engine::Result;
-use clone_engine::Session;
-use clone_engine::StorageEngine;
+use clone_engine::TaskId;
 use clone_engine::View;
 use clone_io::AlignedBuffer;
 use clone_io::CopyError;
@@ -20,7 +23,7 @@ use clone_io::CopyError;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alive;
 
-impl Session for Alive {
+impl Cancel for Alive {
     fn is_killed(&self) -> bool {
         false
     }
@@ -34,16 +37,16 @@ const BUFFER: u32 = 1 << 20;
 /// # Errors
 /// The engines', of the main task.
 pub fn clone(
-    donor: &dyn StorageEngine,
-    client: &dyn StorageEngine,
+    donor: &DynEngine,
+    client: &DynEngine,
     directory: Option<&Path>,
     tasks: u32,
 ) -> Result<()> {
-    let from = donor.begin(&Alive, None, Mode::Start)?;
+    let from = donor.begin(&Alive, None, Mode::Start, 0)?;
     let to = match client.apply_begin(&Alive, Some(&from.locator), Mode::Start, directory) {
         Ok(to) => to,
         Err(error) => {
-            donor.end(&Alive, &from.locator, from.task, error.number())?;
+            donor.end(&Alive, task_of(&from), error.number())?;
             return Err(error);
         }
     };
@@ -51,71 +54,67 @@ pub fn clone(
         for _ in 1..tasks {
             scope.spawn(|| {
                 // A worker's error is in the engines by then, where the main task finds it.
-                let Ok(from) = donor.begin(&Alive, Some(&from.locator), Mode::AddTask) else {
+                let Ok(from) = donor.begin(&Alive, Some(&from.locator), Mode::AddTask, 0) else {
                     return;
                 };
                 let to = client.apply_begin(&Alive, Some(&to.locator), Mode::AddTask, directory);
                 let outcome = match &to {
                     Ok(to) => {
-                        let mut copier = Copier::new(client, &to.locator, to.task);
-                        donor.copy(&Alive, &from.locator, from.task, BUFFER, &mut copier)
+                        let mut copier = Copier::new(client, task_of(to));
+                        donor.copy(&Alive, task_of(&from), BUFFER, &mut copier)
                     }
                     Err(error) => Err(error.clone()),
                 };
                 let error = outcome.err().map_or(0, |error| error.number());
                 if let Ok(to) = to {
-                    let _ = client.apply_end(&Alive, &to.locator, to.task, error);
+                    let _ = client.apply_end(&Alive, task_of(&to), error);
                 }
-                let _ = donor.end(&Alive, &from.locator, from.task, error);
+                let _ = donor.end(&Alive, task_of(&from), error);
             });
         }
-        let mut copier = Copier::new(client, &to.locator, to.task);
-        let outcome = donor.copy(&Alive, &from.locator, from.task, BUFFER, &mut copier);
+        let mut copier = Copier::new(client, task_of(&to));
+        let outcome = donor.copy(&Alive, task_of(&from), BUFFER, &mut copier);
         if let Err(error) = &outcome {
-            let _ = client.apply_error(&Alive, &to.locator, to.task, error.number());
+            let _ = client.apply_error(&Alive, task_of(&to), error.number());
         }
         outcome
     });
     let error = outcome.as_ref().err().map_or(0, Error::number);
-    let applied = client.apply_end(&Alive, &to.locator, to.task, error);
-    let ended = donor.end(&Alive, &from.locator, from.task, error);
+    let applied = client.apply_end(&Alive, task_of(&to), error);
+    let ended = donor.end(&Alive, task_of(&from), error);
     outcome.and(applied).and(ended)
+}
+
+/// The task that has begun, in a clone of one engine.
+pub(crate) fn task_of(begun: &Begun) -> TaskId<'_> {
+    TaskId { locator: &begun.locator, number: begun.task, index: 0 }
 }
 
 /// Takes what the donor copies, and has the client apply it.
 struct Copier<'a> {
-    client: &'a dyn StorageEngine,
-    locator: &'a [u8],
-    task: u32,
+    client: &'a DynEngine,
+    task: TaskId<'a>,
     buffer: AlignedBuffer,
 }
 
 impl<'a> Copier<'a> {
-    fn new(client: &'a dyn StorageEngine, locator: &'a [u8], task: u32) -> Self {
-        Self { client, locator, task, buffer: AlignedBuffer::new() }
+    fn new(client: &'a DynEngine, task: TaskId<'a>) -> Self {
+        Self { client, task, buffer: AlignedBuffer::new() }
     }
 
     fn apply(&mut self, view: &View<'_>, block: Block<'_>) -> Result<()> {
         let mut applier = Applier { source: *view, block, buffer: &mut self.buffer };
-        self.client.apply(&Alive, self.locator, self.task, view.descriptor, &mut applier)
+        self.client.apply(&Alive, self.task, view.descriptor, &mut applier)
     }
 }
 
-impl Callbacks for Copier<'_> {
+impl BlockOutput for Copier<'_> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.apply(view, Block::File(file, len))
     }
 
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
         self.apply(view, Block::Memory(data))
-    }
-
-    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
-        Err(Error::Internal("apply callback from a donor".to_owned()))
-    }
-
-    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
-        Err(Error::Internal("apply callback from a donor".to_owned()))
     }
 }
 
@@ -133,13 +132,9 @@ struct Applier<'a> {
     buffer: &'a mut AlignedBuffer,
 }
 
-impl Callbacks for Applier<'_> {
-    fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
-        Err(Error::Internal("copy callback from a client".to_owned()))
-    }
-
-    fn buffer(&mut self, _: &View<'_>, _: &[u8]) -> Result<()> {
-        Err(Error::Internal("copy callback from a client".to_owned()))
+impl BlockInput for Applier<'_> {
+    fn change_state(&mut self, _: &View<'_>) -> Result<()> {
+        Err(Error::Internal("the RocksDB client has no states".to_owned()))
     }
 
     fn apply_file(&mut self, view: &View<'_>, to: BorrowedFd<'_>) -> Result<()> {

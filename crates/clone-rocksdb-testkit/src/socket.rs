@@ -23,11 +23,13 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use clone_engine::Callbacks;
+use clone_engine::BlockInput;
+use clone_engine::BlockOutput;
+use clone_engine::DynEngine;
 use clone_engine::Error;
 use clone_engine::Mode;
 use clone_engine::Result;
-use clone_engine::StorageEngine;
+use clone_engine::TaskId;
 use clone_engine::Tasks;
 use clone_engine::View;
 use clone_engine::number;
@@ -40,6 +42,7 @@ use clone_protocol::Version;
 use clone_protocol::rocksdb::DB_TYPE_PERCONA;
 
 use crate::local::Alive;
+use crate::local::task_of;
 
 /// The longest frame: a chunk of 1 MiB, or a restart locator of as many files.
 const MAX_FRAME: u32 = 32 << 20;
@@ -57,7 +60,7 @@ impl Server {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn start(engine: Arc<dyn StorageEngine>) -> io::Result<Self> {
+    pub fn start(engine: Arc<DynEngine>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -169,7 +172,7 @@ fn lost_reading() -> Error {
 /// A donor's connection.
 struct Serving<'a> {
     wire: Wire,
-    engine: &'a dyn StorageEngine,
+    engine: &'a DynEngine,
     /// The clone that this connection is a task of.
     begun: Option<clone_engine::Begun>,
 }
@@ -211,7 +214,7 @@ impl Serving<'_> {
             let _ = self.wire.stream.shutdown(Shutdown::Both);
         }
         if let Some(begun) = self.begun.take() {
-            let _ = self.engine.end(&Alive, &begun.locator, begun.task, error);
+            let _ = self.engine.end(&Alive, task_of(&begun), error);
         }
     }
 
@@ -227,13 +230,8 @@ impl Serving<'_> {
                     Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned())
                 })?;
                 let (engine, wire) = (self.engine, &mut self.wire);
-                engine.copy(
-                    &Alive,
-                    &begun.locator,
-                    begun.task,
-                    0,
-                    &mut Sender { wire, data: Vec::new() },
-                )?;
+                let mut sender = Sender { wire, data: Vec::new() };
+                engine.copy(&Alive, task_of(begun), 0, &mut sender)?;
             }
             Command::Ack(ack) => {
                 let error = ack.error.unsigned_abs();
@@ -248,7 +246,7 @@ impl Serving<'_> {
         let [locator] = &init.locators[..] else {
             return Err(Error::Protocol("Wrong Clone RPC: Init buffer length".to_owned()));
         };
-        let begun = self.engine.begin(&Alive, Some(&locator.bytes), mode)?;
+        let begun = self.engine.begin(&Alive, Some(&locator.bytes), mode, init.ddl_timeout)?;
         let locators = vec![wire_locator(&begun.locator)];
         self.begun = Some(begun);
         self.wire.send(&Response::Locators { version: Version::V1, locators })
@@ -277,7 +275,7 @@ impl Sender<'_> {
     }
 }
 
-impl Callbacks for Sender<'_> {
+impl BlockOutput for Sender<'_> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         // The code of data, and room behind it. What cannot be read is not announced.
         Response::Data(&[]).encode(&mut self.data);
@@ -292,14 +290,6 @@ impl Callbacks for Sender<'_> {
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()> {
         self.descriptor(view)?;
         if data.is_empty() { Ok(()) } else { self.wire.send(&Response::Data(data)) }
-    }
-
-    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
-        Err(Error::Internal("apply callback from a donor".to_owned()))
-    }
-
-    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
-        Err(Error::Internal("apply callback from a donor".to_owned()))
     }
 }
 
@@ -331,7 +321,7 @@ impl Pull {
     ///
     /// # Errors
     /// The engine's, the donor's, or the network's when nothing is left to be tried.
-    pub fn run(&self, client: &dyn StorageEngine) -> Result<Pulled> {
+    pub fn run(&self, client: &DynEngine) -> Result<Pulled> {
         let directory = self.directory.as_deref();
         let version = client.apply_begin(&Alive, None, Mode::Version, directory)?;
         let mut breaks = self.breaks.iter();
@@ -358,14 +348,15 @@ impl Pull {
         };
         let outcome = outcome.map(|mut wire| drop(wire.send_command(&Command::Exit)));
         let error = outcome.as_ref().err().map_or(0, Error::number);
-        let ended = client.apply_end(&Alive, &locator, 0, error);
+        let main = TaskId { locator: &locator, number: Tasks::MAIN, index: 0 };
+        let ended = client.apply_end(&Alive, main, error);
         let estimate = estimate.into_inner();
         outcome.and(ended).map(|()| Pulled { restarts, estimate })
     }
 
     fn reconnect(
         &self,
-        client: &dyn StorageEngine,
+        client: &DynEngine,
         locator: &[u8],
         budget: Option<Arc<AtomicI64>>,
     ) -> Result<Wire> {
@@ -429,7 +420,7 @@ fn refused(response: &Response<'_>) -> Error {
 /// All tasks of a clone, from one connect to the end or the next break.
 struct Round<'a> {
     pull: &'a Pull,
-    client: &'a dyn StorageEngine,
+    client: &'a DynEngine,
     locator: &'a [u8],
     estimate: &'a AtomicU64,
 }
@@ -459,6 +450,10 @@ impl Round<'_> {
         })
     }
 
+    fn task(&self, number: u32) -> TaskId<'_> {
+        TaskId { locator: self.locator, number, index: 0 }
+    }
+
     fn worker(&self, budget: Option<Arc<AtomicI64>>) -> Result<()> {
         let directory = self.pull.directory.as_deref();
         let begun =
@@ -477,13 +472,13 @@ impl Round<'_> {
             outcome
         });
         let error = outcome.as_ref().err().map_or(0, Error::number);
-        let ended = self.client.apply_end(&Alive, self.locator, begun.task, error);
+        let ended = self.client.apply_end(&Alive, self.task(begun.task), error);
         outcome.and(ended)
     }
 
     /// Tells the other tasks, and the donor, unless it was the donor that told.
     fn fail(&self, task: u32, error: &Error) {
-        let _ = self.client.apply_error(&Alive, self.locator, task, error.number());
+        let _ = self.client.apply_error(&Alive, self.task(task), error.number());
         if !error.is_network() && !matches!(error, Error::Donor { .. }) {
             let ack = Command::Ack(Ack {
                 error: i32::try_from(error.number()).unwrap_or(i32::MAX),
@@ -507,7 +502,7 @@ impl Round<'_> {
                 other => return Err(refused(&other)),
             };
             let mut receiver = Receiver { wire, estimate: self.estimate };
-            self.client.apply(&Alive, self.locator, task, &descriptor, &mut receiver)?;
+            self.client.apply(&Alive, self.task(task), &descriptor, &mut receiver)?;
         }
     }
 }
@@ -518,13 +513,9 @@ struct Receiver<'a> {
     estimate: &'a AtomicU64,
 }
 
-impl Callbacks for Receiver<'_> {
-    fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
-        Err(Error::Internal("copy callback from a client".to_owned()))
-    }
-
-    fn buffer(&mut self, _: &View<'_>, _: &[u8]) -> Result<()> {
-        Err(Error::Internal("copy callback from a client".to_owned()))
+impl BlockInput for Receiver<'_> {
+    fn change_state(&mut self, _: &View<'_>) -> Result<()> {
+        Err(Error::Internal("the RocksDB client has no states".to_owned()))
     }
 
     fn apply_file(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {

@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use clone_engine::{Begun, Callbacks, Error, Mode, Result, Session, Tasks};
+use clone_engine::{Begun, BlockInput, Cancel, Error, Mode, Result, Tasks};
 use clone_protocol::rocksdb::{CloneId, Locator};
 
 use crate::layout::{Layout, Places};
@@ -58,14 +58,14 @@ impl Client {
         self
     }
 
-    /// See [`StorageEngine::apply_begin`](clone_engine::StorageEngine::apply_begin).
+    /// See [`Engine::apply_begin`](clone_engine::Engine::apply_begin).
     ///
     /// # Errors
     /// Another clone is running (3634); `locator` does not go with `mode` (3863); directories could
     /// not be made.
     pub fn apply_begin(
         &self,
-        _session: &dyn Session,
+        _session: &dyn Cancel,
         locator: Option<&[u8]>,
         mode: Mode,
         directory: Option<&Path>,
@@ -98,37 +98,37 @@ impl Client {
         }
     }
 
-    /// See [`StorageEngine::apply`](clone_engine::StorageEngine::apply).
+    /// See [`Engine::apply`](clone_engine::Engine::apply).
     ///
     /// # Errors
     /// Also what another task failed with, since this one need not go on then.
     pub fn apply(
         &self,
-        session: &dyn Session,
+        session: &dyn Cancel,
         locator: &[u8],
         task: u32,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        input: &mut dyn BlockInput,
     ) -> Result<()> {
-        self.find(clone_id(locator)?)?.apply(session, task, descriptor, callbacks)
+        self.find(clone_id(locator)?)?.apply(session, task, descriptor, input)
     }
 
-    /// See [`StorageEngine::apply_error`](clone_engine::StorageEngine::apply_error).
+    /// See [`Engine::apply_error`](clone_engine::Engine::apply_error).
     ///
     /// # Errors
     /// There is no such clone.
-    pub fn apply_error(&self, _: &dyn Session, locator: &[u8], _: u32, error: u32) -> Result<()> {
+    pub fn apply_error(&self, _: &dyn Cancel, locator: &[u8], _: u32, error: u32) -> Result<()> {
         self.find(clone_id(locator)?)?.fail(&Error::Raised(error));
         Ok(())
     }
 
-    /// See [`StorageEngine::apply_end`](clone_engine::StorageEngine::apply_end).
+    /// See [`Engine::apply_end`](clone_engine::Engine::apply_end).
     ///
     /// # Errors
     /// The clone had been said to be without error and is not complete.
     pub fn apply_end(
         &self,
-        session: &dyn Session,
+        session: &dyn Cancel,
         locator: &[u8],
         task: u32,
         error: u32,

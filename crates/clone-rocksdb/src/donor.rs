@@ -34,11 +34,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clone_engine::Begun;
-use clone_engine::Callbacks;
+use clone_engine::BlockOutput;
+use clone_engine::Cancel;
 use clone_engine::Error;
 use clone_engine::Mode;
 use clone_engine::Result;
-use clone_engine::Session;
 use clone_engine::Tasks;
 use clone_protocol::rocksdb::CloneId;
 use clone_protocol::rocksdb::Locator;
@@ -104,12 +104,7 @@ impl Donor {
     ///
     /// # Errors
     /// A locator that names no clone of this donor; the database's; KILL.
-    pub fn begin(
-        &self,
-        session: &dyn Session,
-        locator: Option<&[u8]>,
-        mode: Mode,
-    ) -> Result<Begun> {
+    pub fn begin(&self, session: &dyn Cancel, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
         let locator = locator.map(Locator::parse).transpose()?;
         let (id, task) = match (mode, locator) {
             (Mode::Start, None | Some(Locator::Version)) => (self.start()?, Tasks::MAIN),
@@ -153,22 +148,22 @@ impl Donor {
         snapshot.fix_point().inspect_err(|error| snapshot.fail(error.clone()))
     }
 
-    /// Sends files until none is left for `task`. `buffer_size` is that of the applying side, or 0.
+    /// Sends files to `output` until none is left for `task`. `buffer_size` is that of the applying
+    /// side, or 0.
     ///
     /// # Errors
-    /// The callbacks', the database's, KILL, or that of another task, for one that fails ends them
-    /// all.
+    /// The output's, the database's, KILL, or that of another task: one that fails ends all.
     pub fn copy(
         &self,
-        session: &dyn Session,
+        session: &dyn Cancel,
         locator: &[u8],
         task: u32,
         buffer_size: u32,
-        callbacks: &mut dyn Callbacks,
+        output: &mut dyn BlockOutput,
     ) -> Result<()> {
         let snapshot = self.find(locator)?;
         snapshot.tasks.verify(task)?;
-        let outcome = Copy::new(&snapshot, session, buffer_size, callbacks).run(task);
+        let outcome = Copy::new(&snapshot, session, buffer_size, output).run(task);
         if let Err(error) = &outcome {
             snapshot.fail(error.clone());
         }
@@ -179,7 +174,7 @@ impl Donor {
     ///
     /// # Errors
     /// Unknown clone; an acknowledgement without an error.
-    pub fn ack(&self, _: &dyn Session, locator: &[u8], error: u32, _: &[u8]) -> Result<()> {
+    pub fn ack(&self, _: &dyn Cancel, locator: &[u8], error: u32, _: &[u8]) -> Result<()> {
         let snapshot = self.find(locator)?;
         if error == 0 {
             return Err(Error::Protocol(
@@ -195,7 +190,7 @@ impl Donor {
     ///
     /// # Errors
     /// Unknown clone or task.
-    pub fn end(&self, session: &dyn Session, locator: &[u8], task: u32, error: u32) -> Result<()> {
+    pub fn end(&self, session: &dyn Cancel, locator: &[u8], task: u32, error: u32) -> Result<()> {
         let snapshot = self.find(locator)?;
         snapshot.tasks.verify(task)?;
         if task != Tasks::MAIN {

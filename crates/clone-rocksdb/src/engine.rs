@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use clone_engine::{Begun, Callbacks, Mode, Result, Session, StorageEngine};
+use clone_engine::{Begun, BlockInput, BlockOutput, Cancel, Engine, Mode, Result, TaskId};
 
 use crate::client::Client;
 use crate::donor::Donor;
@@ -22,33 +22,39 @@ impl RocksDb {
     }
 }
 
-impl StorageEngine for RocksDb {
-    fn begin(&self, session: &dyn Session, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
+impl<'s> Engine<dyn Cancel + 's> for RocksDb {
+    /// `ddl_timeout` is ignored: RocksDB waits for no DDL.
+    fn begin(
+        &self,
+        session: &(dyn Cancel + 's),
+        locator: Option<&[u8]>,
+        mode: Mode,
+        _ddl_timeout: u32,
+    ) -> Result<Begun> {
         self.donor.begin(session, locator, mode)
     }
 
-    fn prepare_point(&self, _: &dyn Session, locator: &[u8]) -> Result<()> {
+    fn prepare_point(&self, _: &(dyn Cancel + 's), locator: &[u8]) -> Result<()> {
         self.donor.prepare_point(locator)
     }
 
-    fn fix_point(&self, _: &dyn Session, locator: &[u8]) -> Result<()> {
+    fn fix_point(&self, _: &(dyn Cancel + 's), locator: &[u8]) -> Result<()> {
         self.donor.fix_point(locator)
     }
 
     fn copy(
         &self,
-        session: &dyn Session,
-        locator: &[u8],
-        task: u32,
+        session: &(dyn Cancel + 's),
+        task: TaskId<'_>,
         buffer_size: u32,
-        callbacks: &mut dyn Callbacks,
+        output: &mut dyn BlockOutput,
     ) -> Result<()> {
-        self.donor.copy(session, locator, task, buffer_size, callbacks)
+        self.donor.copy(session, task.locator, task.number, buffer_size, output)
     }
 
     fn ack(
         &self,
-        session: &dyn Session,
+        session: &(dyn Cancel + 's),
         locator: &[u8],
         error: u32,
         descriptor: &[u8],
@@ -56,13 +62,13 @@ impl StorageEngine for RocksDb {
         self.donor.ack(session, locator, error, descriptor)
     }
 
-    fn end(&self, session: &dyn Session, locator: &[u8], task: u32, error: u32) -> Result<()> {
-        self.donor.end(session, locator, task, error)
+    fn end(&self, session: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        self.donor.end(session, task.locator, task.number, error)
     }
 
     fn apply_begin(
         &self,
-        session: &dyn Session,
+        session: &(dyn Cancel + 's),
         locator: Option<&[u8]>,
         mode: Mode,
         directory: Option<&Path>,
@@ -72,32 +78,19 @@ impl StorageEngine for RocksDb {
 
     fn apply(
         &self,
-        session: &dyn Session,
-        locator: &[u8],
-        task: u32,
+        session: &(dyn Cancel + 's),
+        task: TaskId<'_>,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        input: &mut dyn BlockInput,
     ) -> Result<()> {
-        self.client.apply(session, locator, task, descriptor, callbacks)
+        self.client.apply(session, task.locator, task.number, descriptor, input)
     }
 
-    fn apply_error(
-        &self,
-        session: &dyn Session,
-        locator: &[u8],
-        task: u32,
-        error: u32,
-    ) -> Result<()> {
-        self.client.apply_error(session, locator, task, error)
+    fn apply_error(&self, session: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        self.client.apply_error(session, task.locator, task.number, error)
     }
 
-    fn apply_end(
-        &self,
-        session: &dyn Session,
-        locator: &[u8],
-        task: u32,
-        error: u32,
-    ) -> Result<()> {
-        self.client.apply_end(session, locator, task, error)
+    fn apply_end(&self, session: &(dyn Cancel + 's), task: TaskId<'_>, error: u32) -> Result<()> {
+        self.client.apply_end(session, task.locator, task.number, error)
     }
 }

@@ -7,7 +7,7 @@
 //!   point.
 //! * [`Client`]: the recipient, which fills directories beside the live ones.
 //! * [`Swap`]: puts a clone in place when a server starts.
-//! * [`RocksDb`]: both as one [`StorageEngine`](clone_engine::StorageEngine).
+//! * [`RocksDb`]: both as one [`Engine`](clone_engine::Engine).
 //!
 //! The bytes between the two are in [`clone_protocol::rocksdb`].
 

@@ -16,6 +16,7 @@ pub(super) mod flag {
     pub(in crate::exported) const FILE_CACHE: i32 = 0x02;
     pub(in crate::exported) const ZERO_COPY: i32 = 0x04;
     pub(in crate::exported) const SECURE: i32 = 0x08;
+    pub(in crate::exported) const STATE_CHANGE: i32 = 0x10;
     pub(in crate::exported) const ESTIMATE: i32 = 0x20;
 }
 /// `Ha_clone_file::type` of a file descriptor.

@@ -11,7 +11,8 @@ use std::os::fd::BorrowedFd;
 use std::ptr::null;
 use std::slice;
 
-use clone_engine::Callbacks;
+use clone_engine::BlockInput;
+use clone_engine::BlockOutput;
 use clone_engine::Error;
 use clone_engine::Result;
 use clone_engine::View;
@@ -29,10 +30,10 @@ use super::signed;
 pub(super) fn with_object(
     descriptor: &[u8],
     buffer_size: u32,
-    callbacks: &mut dyn Callbacks,
+    side: Side<'_>,
     call: impl FnOnce(*mut Object) -> c_int,
 ) -> Result<()> {
-    let mut behind = Behind { callbacks, failure: None };
+    let mut behind = Behind { side, failure: None };
     let mut object = Object {
         vptr: &raw const VTABLE,
         hton: null(),
@@ -51,9 +52,17 @@ pub(super) fn with_object(
     outcome(code, behind.failure)
 }
 
+/// Whose callbacks are behind an object. In C one object has the callbacks of both sides.
+pub(super) enum Side<'a> {
+    Donor(&'a mut dyn BlockOutput),
+    Recipient(&'a mut dyn BlockInput),
+    /// The call needs an object and calls nothing of it.
+    None,
+}
+
 /// What `Object::behind` points to.
 struct Behind<'a> {
-    callbacks: &'a mut dyn Callbacks,
+    side: Side<'a>,
     /// What a callback failed with: the number alone goes through C.
     failure: Option<Error>,
 }
@@ -67,29 +76,8 @@ static VTABLE: Vtable = Vtable {
     deleting_destructor: destroy,
 };
 
-/// For calls that need an object and call nothing of it.
-pub(super) struct Nobody;
-
-impl Callbacks for Nobody {
-    fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
-        Err(unexpected())
-    }
-
-    fn buffer(&mut self, _: &View<'_>, _: &[u8]) -> Result<()> {
-        Err(unexpected())
-    }
-
-    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
-        Err(unexpected())
-    }
-
-    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
-        Err(unexpected())
-    }
-}
-
 fn unexpected() -> Error {
-    Error::Internal("callback from a call that has none".to_owned())
+    Error::Internal("callback from a call that does not have this one".to_owned())
 }
 
 /// Calls what is behind the object.
@@ -98,7 +86,7 @@ fn unexpected() -> Error {
 /// An object of [`with_object`], whose call is running on this thread.
 unsafe fn enter(
     object: *mut Object,
-    call: impl FnOnce(&mut dyn Callbacks, &View<'_>) -> Result<()>,
+    call: impl FnOnce(&mut Side<'_>, &View<'_>) -> Result<()>,
 ) -> c_int {
     // SAFETY: by the caller's promise; the library does not touch it while a callback runs.
     let object = unsafe { &mut *object };
@@ -118,13 +106,18 @@ unsafe fn enter(
         is_os_buffer_cached: object.flags & flag::FILE_CACHE != 0,
         is_zero_copy: object.flags & flag::ZERO_COPY != 0,
         is_secure: object.flags & flag::SECURE != 0,
-        state_change: None,
+        state_change: (object.flags & flag::STATE_CHANGE != 0).then_some(object.estimate),
     };
     let outcome = if object.flags & flag::ESTIMATE != 0 {
-        behind.callbacks.add_estimate(object.estimate);
-        Ok(())
+        match &mut behind.side {
+            Side::Recipient(input) => {
+                input.add_estimate(object.estimate);
+                Ok(())
+            }
+            Side::Donor(_) | Side::None => Err(unexpected()),
+        }
     } else {
-        call(behind.callbacks, &view)
+        call(&mut behind.side, &view)
     };
     match outcome {
         Ok(()) => 0,
@@ -156,10 +149,11 @@ unsafe fn borrowed<'a>(file: CloneFile) -> Result<BorrowedFd<'a>> {
 }
 
 unsafe extern "C" fn file_cbk(object: *mut Object, file: CloneFile, len: c_uint) -> c_int {
-    let call = |callbacks: &mut dyn Callbacks, view: &View<'_>| {
+    let call = |side: &mut Side<'_>, view: &View<'_>| {
+        let Side::Donor(output) = side else { return Err(unexpected()) };
         // SAFETY: a file that the library keeps open while the callback runs.
         let file = unsafe { borrowed(file) }?;
-        callbacks.file(view, file, len)
+        output.file(view, file, len)
     };
     // SAFETY: the library calls with the object that it was given.
     unsafe { enter(object, call) }
@@ -171,15 +165,21 @@ unsafe extern "C" fn buffer_cbk(object: *mut Object, data: *mut u8, len: c_uint)
         // SAFETY: bytes that the library keeps while the callback runs.
         false => unsafe { slice::from_raw_parts(data.cast_const(), len as usize) },
     };
+    let call = |side: &mut Side<'_>, view: &View<'_>| match side {
+        Side::Donor(output) => output.buffer(view, data),
+        Side::Recipient(input) if data.is_empty() => input.change_state(view),
+        Side::Recipient(_) | Side::None => Err(unexpected()),
+    };
     // SAFETY: the library calls with the object that it was given.
-    unsafe { enter(object, |callbacks, view| callbacks.buffer(view, data)) }
+    unsafe { enter(object, call) }
 }
 
 unsafe extern "C" fn apply_file_cbk(object: *mut Object, file: CloneFile) -> c_int {
-    let call = |callbacks: &mut dyn Callbacks, view: &View<'_>| {
+    let call = |side: &mut Side<'_>, view: &View<'_>| {
+        let Side::Recipient(input) = side else { return Err(unexpected()) };
         // SAFETY: a file that the library keeps open while the callback runs.
         let file = unsafe { borrowed(file) }?;
-        callbacks.apply_file(view, file)
+        input.apply_file(view, file)
     };
     // SAFETY: the library calls with the object that it was given.
     unsafe { enter(object, call) }
@@ -190,8 +190,9 @@ unsafe extern "C" fn apply_buffer_cbk(
     data: *mut *mut u8,
     len: *mut c_uint,
 ) -> c_int {
-    let call = |callbacks: &mut dyn Callbacks, view: &View<'_>| {
-        let buffer = callbacks.apply_buffer(view)?;
+    let call = |side: &mut Side<'_>, view: &View<'_>| {
+        let Side::Recipient(input) = side else { return Err(unexpected()) };
+        let buffer = input.apply_buffer(view)?;
         // SAFETY: a place for the buffer's address.
         unsafe { data.write(buffer.as_mut_ptr()) };
         // SAFETY: a place for its length.

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use clone_engine::{Callbacks, Error, Result, Session, Tasks, View};
+use clone_engine::{BlockInput, Cancel, Error, Result, Tasks, View};
 use clone_protocol::rocksdb::{CloneId, Descriptor, FileChunk, Locator};
 
 use super::files::Files;
@@ -64,10 +64,10 @@ impl Run {
 
     pub(super) fn apply(
         &self,
-        session: &dyn Session,
+        session: &dyn Cancel,
         task: u32,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        input: &mut dyn BlockInput,
     ) -> Result<()> {
         self.tasks.verify(task)?;
         self.check_failure()?;
@@ -77,11 +77,11 @@ impl Run {
         let outcome = match Descriptor::parse(descriptor)? {
             Descriptor::AddEstimate(estimate) => {
                 self.files.estimate();
-                callbacks.add_estimate(estimate.bytes);
+                input.add_estimate(estimate.bytes);
                 Ok(())
             }
             Descriptor::FileNameMap(map) => self.files.add(&self.places, map),
-            Descriptor::FileChunk(chunk) => self.apply_chunk(chunk, descriptor, callbacks),
+            Descriptor::FileChunk(chunk) => self.apply_chunk(chunk, descriptor, input),
         };
         outcome.inspect_err(|error| self.fail(error))
     }
@@ -90,7 +90,7 @@ impl Run {
         &self,
         chunk: FileChunk,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        input: &mut dyn BlockInput,
     ) -> Result<()> {
         self.files.write(chunk, |file, path| {
             let view = View {
@@ -99,7 +99,7 @@ impl Run {
                 is_os_buffer_cached: true,
                 ..View::default()
             };
-            callbacks.apply_file(&view, file)
+            input.apply_file(&view, file)
         })
     }
 
@@ -120,7 +120,7 @@ impl Run {
     }
 
     /// The main task's end: makes the clone complete, or removes it.
-    pub(super) fn end(&self, session: &dyn Session, error: u32) -> Result<()> {
+    pub(super) fn end(&self, session: &dyn Cancel, error: u32) -> Result<()> {
         if error != 0 {
             self.fail(&Error::Raised(error));
         }

@@ -27,7 +27,7 @@ struct TestSession {
     is_killed: AtomicBool,
 }
 
-impl Session for TestSession {
+impl Cancel for TestSession {
     fn is_killed(&self) -> bool {
         self.is_killed.load(Ordering::Relaxed)
     }
@@ -42,11 +42,8 @@ struct Packet<'a> {
     written_to: Option<String>,
 }
 
-impl Callbacks for Packet<'_> {
-    fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
-        panic!("a donor's callback")
-    }
-    fn buffer(&mut self, _: &View<'_>, _: &[u8]) -> Result<()> {
+impl BlockInput for Packet<'_> {
+    fn change_state(&mut self, _: &View<'_>) -> Result<()> {
         panic!("this engine has no states")
     }
     fn apply_file(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {

@@ -4,10 +4,10 @@
 
 use std::os::fd::AsFd;
 
-use clone_engine::Callbacks;
+use clone_engine::BlockOutput;
+use clone_engine::Cancel;
 use clone_engine::Error;
 use clone_engine::Result;
-use clone_engine::Session;
 use clone_engine::View;
 use clone_protocol::rocksdb::AddEstimate;
 use clone_protocol::rocksdb::Descriptor;
@@ -27,8 +27,8 @@ pub(super) const MAX_CHUNK: u32 = 1 << 20;
 /// One task at work.
 pub(super) struct Copy<'a> {
     snapshot: &'a Snapshot,
-    session: &'a dyn Session,
-    callbacks: &'a mut dyn Callbacks,
+    session: &'a dyn Cancel,
+    output: &'a mut dyn BlockOutput,
     /// In bytes.
     chunk: u32,
     descriptor: Vec<u8>,
@@ -40,12 +40,12 @@ impl<'a> Copy<'a> {
     /// `buffer_size` is that of the applying side in bytes, or 0.
     pub(super) fn new(
         snapshot: &'a Snapshot,
-        session: &'a dyn Session,
+        session: &'a dyn Cancel,
         buffer_size: u32,
-        callbacks: &'a mut dyn Callbacks,
+        output: &'a mut dyn BlockOutput,
     ) -> Self {
         let chunk = if buffer_size == 0 { MAX_CHUNK } else { buffer_size.min(MAX_CHUNK) };
-        Self { snapshot, session, callbacks, chunk, descriptor: Vec::new(), filler: Vec::new() }
+        Self { snapshot, session, output, chunk, descriptor: Vec::new(), filler: Vec::new() }
     }
 
     /// Sends whatever `task` finds to send.
@@ -91,7 +91,7 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Sends the next `len` bytes. The callback reads them before it sends the descriptor, so that
+    /// Sends the next `len` bytes. The output reads them before it sends the descriptor, so that
     /// what cannot be read is not announced.
     fn chunk(&mut self, taken: &Taken, len: u32) -> Result<()> {
         Descriptor::FileChunk(FileChunk { file: taken.number, len }).encode(&mut self.descriptor);
@@ -103,10 +103,10 @@ impl<'a> Copy<'a> {
             ..View::default()
         };
         match &taken.content {
-            Content::File(file) => self.callbacks.file(&view, file.as_fd(), len),
+            Content::File(file) => self.output.file(&view, file.as_fd(), len),
             Content::Obsolete => {
                 self.filler.resize(len as usize, 0);
-                self.callbacks.buffer(&view, &self.filler)
+                self.output.buffer(&view, &self.filler)
             }
         }
     }
@@ -115,6 +115,6 @@ impl<'a> Copy<'a> {
     fn announce(&mut self, descriptor: &Descriptor<'_>, source_name: &str) -> Result<()> {
         descriptor.encode(&mut self.descriptor);
         let view = View { descriptor: &self.descriptor, source_name, ..View::default() };
-        self.callbacks.buffer(&view, &[])
+        self.output.buffer(&view, &[])
     }
 }

@@ -25,9 +25,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use clone_engine::Cancel;
 use clone_engine::Error;
 use clone_engine::Result;
-use clone_engine::Session;
 use clone_engine::Tasks;
 use clone_engine::number;
 use clone_protocol::rocksdb::CloneId;
@@ -124,7 +124,7 @@ impl Snapshot {
     }
 
     /// What `task` does next. Waits while the main task has yet to make the last checkpoint.
-    pub(super) fn next(&self, session: &dyn Session, task: u32) -> Result<Step> {
+    pub(super) fn next(&self, session: &dyn Cancel, task: u32) -> Result<Step> {
         let mut state = self.state();
         loop {
             if let Some(failure) = &state.failure {
@@ -247,7 +247,7 @@ impl Snapshot {
 
     /// The main task of a new connection takes over. Waits for the old one, which has to notice
     /// first that its connection is lost.
-    pub(super) fn take_over(&self, session: &dyn Session, states: &[FileState]) -> Result<()> {
+    pub(super) fn take_over(&self, session: &dyn Cancel, states: &[FileState]) -> Result<()> {
         let deadline = Instant::now() + self.options.takeover_timeout;
         let mut state = self.state();
         // An old main task that is at work still would not see what only the recipient has noticed.
@@ -287,7 +287,7 @@ impl Snapshot {
     /// failure for a restart.
     ///
     /// Gives whether the clone is over: if not, another main task goes on with it.
-    pub(super) fn end_main(&self, session: &dyn Session, error: u32) -> bool {
+    pub(super) fn end_main(&self, session: &dyn Cancel, error: u32) -> bool {
         if error != 0 {
             self.fail(Error::Raised(error));
         } else if self.state().phase != Phase::FinalWithLogs {

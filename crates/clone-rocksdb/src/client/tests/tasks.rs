@@ -116,13 +116,10 @@ fn a_file_is_one_tasks_at_a_time() {
     let worker = fixture.begin(Mode::AddTask).unwrap().task;
     fixture.map(0, "CURRENT", 2).unwrap();
 
-    /// Comes back to the client while it is in the callback.
+    /// Comes back to the client while the client takes its data.
     struct Intruder<'a>(&'a Fixture, u32);
-    impl Callbacks for Intruder<'_> {
-        fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
-            panic!("a donor's callback")
-        }
-        fn buffer(&mut self, _: &View<'_>, _: &[u8]) -> Result<()> {
+    impl BlockInput for Intruder<'_> {
+        fn change_state(&mut self, _: &View<'_>) -> Result<()> {
             panic!("this engine has no states")
         }
         fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {

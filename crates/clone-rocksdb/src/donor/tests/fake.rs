@@ -26,7 +26,7 @@ pub(super) struct TestSession {
     pub(super) killed: AtomicBool,
 }
 
-impl Session for TestSession {
+impl Cancel for TestSession {
     fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }
@@ -356,7 +356,7 @@ impl<'a> Recipient<'a> {
     }
 }
 
-impl Callbacks for Recipient<'_> {
+impl BlockOutput for Recipient<'_> {
     fn file(
         &mut self,
         view: &clone_engine::View<'_>,
@@ -374,13 +374,5 @@ impl Callbacks for Recipient<'_> {
 
     fn buffer(&mut self, view: &clone_engine::View<'_>, data: &[u8]) -> Result<()> {
         self.receive(view.descriptor, data)
-    }
-
-    fn apply_file(&mut self, _: &clone_engine::View<'_>, _: BorrowedFd<'_>) -> Result<()> {
-        unreachable!("a donor's")
-    }
-
-    fn apply_buffer(&mut self, _: &clone_engine::View<'_>) -> Result<&mut [u8]> {
-        unreachable!("a donor's")
     }
 }

@@ -226,7 +226,7 @@ fn an_estimate_may_be_lost_with_its_connection() {
 /// Notes estimates; there is nothing else to come.
 struct Estimates<'a>(&'a Mutex<Vec<u64>>);
 
-impl Callbacks for Estimates<'_> {
+impl BlockOutput for Estimates<'_> {
     fn file(&mut self, _: &View<'_>, _: BorrowedFd<'_>, _: u32) -> Result<()> {
         panic!("all files have arrived")
     }
@@ -237,13 +237,5 @@ impl Callbacks for Estimates<'_> {
         };
         self.0.lock().unwrap().push(estimate.bytes);
         Ok(())
-    }
-
-    fn apply_file(&mut self, _: &View<'_>, _: BorrowedFd<'_>) -> Result<()> {
-        panic!("a donor applies nothing")
-    }
-
-    fn apply_buffer(&mut self, _: &View<'_>) -> Result<&mut [u8]> {
-        panic!("a donor applies nothing")
     }
 }
