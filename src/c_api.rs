@@ -16,7 +16,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clone_core::engine::{Engine, Mode};
+use clone_core::engine::Mode;
 use clone_core::error::Error;
 use clone_engine::DynEngine;
 use clone_rocksdb::{Client, Donor, DonorOptions, Outcome, RocksDb, Standing, Swap};
