@@ -23,7 +23,6 @@ use super::links::RecipientLink;
 use super::{debug_hooks, errors, library};
 use crate::myrocks;
 use crate::plugin::start_up::NAME;
-use crate::plugin::variables;
 use crate::server::abi;
 use crate::server::connection::{self, Connection, SslContext};
 use crate::server::plugins::{self, EnginePlugin};
@@ -160,8 +159,6 @@ impl ServerSession for MysqldSession {
         timeout_seconds: u32,
         wait: &mut dyn FnMut() -> Result<()>,
     ) -> Result<CommitBlock> {
-        // The number is the recipient's, and the statements that wait are ours.
-        let timeout_seconds = timeout_seconds.min(variables::settings().ddl_timeout);
         CommitBlock::new(self.thd().thread_id(), timeout_seconds, wait)
     }
 }
