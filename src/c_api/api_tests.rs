@@ -18,7 +18,7 @@ use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 
-use clone_core::engine::{Begun, BlockInput, BlockOutput, Cancel, TaskId, View};
+use clone_core::engine::{Begun, BlockInput, BlockOutput, Cancel, Engine, TaskId, View};
 use clone_core::error::Result;
 use tempfile::TempDir;
 
