@@ -281,23 +281,22 @@ static void run(struct task *task) {
   check(clone_copy(&notes_hton, NULL, task->from, task->from_len, task->from_task, &copier.cbk), "clone_copy");
 }
 
-/** A worker: joins both sides, copies what it gets, leaves. */
+/** A worker: joins both sides of the main task's clone, copies its part, leaves. */
 static void *work(void *argument) {
-  struct task task = *(struct task *)argument;
-  task.estimate = 0;
-  check(clone_begin(&notes_hton, NULL, &task.from, &task.from_len, &task.from_task, HA_CLONE_HYBRID,
+  struct task *task = argument;
+  check(clone_begin(&notes_hton, NULL, &task->from, &task->from_len, &task->from_task, HA_CLONE_HYBRID,
                     HA_CLONE_MODE_ADD_TASK),
         "clone_begin for a worker");
-  check(clone_apply_begin(&notes_hton, NULL, &task.to, &task.to_len, &task.to_task, HA_CLONE_MODE_ADD_TASK, NULL),
+  check(clone_apply_begin(&notes_hton, NULL, &task->to, &task->to_len, &task->to_task, HA_CLONE_MODE_ADD_TASK, NULL),
         "clone_apply_begin for a worker");
-  run(&task);
-  check(clone_apply_end(&notes_hton, NULL, task.to, task.to_len, task.to_task, 0), "clone_apply_end for a worker");
-  check(clone_end(&notes_hton, NULL, task.from, task.from_len, task.from_task, 0), "clone_end for a worker");
+  run(task);
+  check(clone_apply_end(&notes_hton, NULL, task->to, task->to_len, task->to_task, 0), "clone_apply_end for a worker");
+  check(clone_end(&notes_hton, NULL, task->from, task->from_len, task->from_task, 0), "clone_end for a worker");
   return NULL;
 }
 
 static unsigned long long clone_notes(const char *directory) {
-  struct task task = {.from = NULL};
+  struct task task = {.from = NULL}, workers;
   pthread_t worker;
   check(clone_begin(&notes_hton, NULL, &task.from, &task.from_len, &task.from_task, HA_CLONE_HYBRID,
                     HA_CLONE_MODE_START),
@@ -307,12 +306,13 @@ static unsigned long long clone_notes(const char *directory) {
   task.to_len = task.from_len;
   check(clone_apply_begin(&notes_hton, NULL, &task.to, &task.to_len, &task.to_task, HA_CLONE_MODE_START, directory),
         "clone_apply_begin");
-  check(pthread_create(&worker, NULL, work, &task), "pthread_create");
+  workers = task;
+  check(pthread_create(&worker, NULL, work, &workers), "pthread_create");
   run(&task);
   pthread_join(worker, NULL);
   check(clone_apply_end(&notes_hton, NULL, task.to, task.to_len, task.to_task, 0), "clone_apply_end");
   check(clone_end(&notes_hton, NULL, task.from, task.from_len, task.from_task, 0), "clone_end");
-  return task.estimate;
+  return task.estimate + workers.estimate;
 }
 
 int main(int count, char **arguments) {

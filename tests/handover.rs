@@ -18,7 +18,7 @@ use clone_testkit::proxy::{How, Proxy, Target};
 use clone_testkit::replica::{self, StartFrom};
 use clone_testkit::volume::Volume;
 use clone_testkit::writer::{Load, Writers};
-use clone_testkit::{Mysqld, check, fixture, skip, verify};
+use clone_testkit::{Mysqld, check, fixture, skip, until, verify};
 
 /// Much more than a test writes; the volume's image takes no more than that.
 const VOLUME_MIB: u32 = 4096;
@@ -171,8 +171,11 @@ fn kills_at_either_end() {
         for at_donor in [false, true] {
             fixture::slow_down(&recipient)?;
             let running = Running::start_copying(&recipient, &statement)?;
-            // The tables count once a second.
-            sleep(Duration::from_millis(1500));
+            // The tables count about once a second.
+            until("data in clone_progress", Duration::from_secs(60), || {
+                let stages = clone::progress(&mut recipient.session()?)?;
+                Ok((clone::file_copy(&stages).data > 0).then_some(()))
+            })?;
             let began = Instant::now();
             if at_donor {
                 let mut session = donor.session()?;
