@@ -80,6 +80,8 @@ pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
 pub struct Usage {
     /// Resident set size in KiB.
     pub rss_kib: u64,
+    /// The largest resident set size that the process ever had, in KiB.
+    pub peak_rss_kib: u64,
     /// Number of threads.
     pub threads: u64,
 }
@@ -89,7 +91,7 @@ impl Usage {
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        Self::parse(&status).with_context(|| format!("VmRSS or Threads missing in {path}"))
+        Self::parse(&status).with_context(|| format!("VmRSS, VmHWM or Threads missing in {path}"))
     }
 
     fn parse(status: &str) -> Option<Self> {
@@ -97,7 +99,11 @@ impl Usage {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse().ok()
         };
-        Some(Self { rss_kib: field("VmRSS:")?, threads: field("Threads:")? })
+        Some(Self {
+            rss_kib: field("VmRSS:")?,
+            peak_rss_kib: field("VmHWM:")?,
+            threads: field("Threads:")?,
+        })
     }
 }
 
@@ -108,8 +114,9 @@ mod tests {
 
     #[test]
     fn usage_is_parsed() {
-        let status = "Name:\tmysqld\nVmRSS:\t  123456 kB\nThreads:\t41\n";
-        assert_eq!(Usage::parse(status), Some(Usage { rss_kib: 123_456, threads: 41 }));
+        let status = "Name:\tmysqld\nVmHWM:\t  654321 kB\nVmRSS:\t  123456 kB\nThreads:\t41\n";
+        let usage = Usage { rss_kib: 123_456, peak_rss_kib: 654_321, threads: 41 };
+        assert_eq!(Usage::parse(status), Some(usage));
         assert_eq!(Usage::parse("Name:\tmysqld\n"), None);
         assert!(Usage::of(std::process::id()).unwrap().rss_kib > 0);
     }

@@ -25,7 +25,8 @@
 //! Each connection has one thread, and there are at most [`MAX_CONNECTIONS`]. All end when the
 //! proxy is dropped.
 //!
-//! * [`script`]: points and actions. [`traffic`]: what has passed.
+//! * [`script`]: points and actions. [`traffic`]: what has passed. [`rewrite`]: other packets than
+//!   the donor's.
 //! * `dialogue`: what a packet means on its connection. `wire`: bytes to packets.
 //! * `listener`: takes connections. `connection`: forwards one. `network`: what they have in
 //!   common.
@@ -34,6 +35,7 @@ mod connection;
 mod dialogue;
 mod listener;
 mod network;
+pub mod rewrite;
 pub mod script;
 #[cfg(test)]
 mod tests;
@@ -54,6 +56,7 @@ pub use traffic::Traffic;
 
 use listener::Listener;
 use network::Network;
+use rewrite::{Rewriter, Sent};
 
 /// More than a clone with the most workers, after a restart.
 pub const MAX_CONNECTIONS: usize = 300;
@@ -133,12 +136,21 @@ impl Proxy {
         self.network.lock().locators_first = true;
     }
 
+    /// Shows each packet that a donor in COM_CLONE sends to `rewrite`, from now on. The recipient
+    /// gets the payload that the closure gives, or else the packet as it is. Packets are then
+    /// forwarded whole, also those with data; script and traffic go by the donor's own packets.
+    ///
+    /// The closure runs while the proxy is locked: it must not call the proxy.
+    pub fn rewrite(&self, rewrite: impl FnMut(&Sent<'_>) -> Option<Vec<u8>> + Send + 'static) {
+        self.network.lock().rewriter = Some(Rewriter::new(rewrite));
+    }
+
     /// What has passed since the start or the last [`reset`](Self::reset).
     pub fn traffic(&self) -> Traffic {
         self.network.lock().traffic.clone()
     }
 
-    /// Forgets the script, the traffic and the limits, and refuses nothing; connections live on.
+    /// Forgets the script, the traffic, the rewriting and the limits, and refuses nothing; connections live on.
     pub fn reset(&self) -> Result<()> {
         self.network.lock().reset();
         self.set_refusal(None)

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::dialogue::{Dialogue, Event};
 use super::network::{Network, Verdict};
 use super::script::How;
-use super::wire::{Framer, HEADER_LEN, Piece};
+use super::wire::{self, Framer, Framing, HEADER_LEN, Piece};
 
 /// Bytes for one side that wait to be written before reading from the other side stops.
 const BACKLOG: usize = 256 << 10;
@@ -196,19 +196,33 @@ impl Connection {
             if is_held || self.opposite(from).output.len() >= BACKLOG {
                 return None;
             }
-            let framing = match from {
+            let mut framing = match from {
                 Side::Recipient => self.dialogue.recipient_framing(),
                 Side::Donor => self.dialogue.donor_framing(),
             };
+            // The donor is in COM_CLONE.
+            let is_rewritten =
+                framing == Framing::Responses && self.network.lock().rewriter.is_some();
+            if is_rewritten {
+                framing = Framing::Packets;
+            }
             let end = self.end(from);
             let next = end.input.next(framing);
             // A packet whose end will not come is forwarded as far as it goes.
             let piece = next.or_else(|| end.is_at_end.then(|| end.input.rest()).flatten())?;
             let (bytes, verdict) = match piece {
                 Piece::Packet(packet) => {
-                    match packed_len(&packet).filter(|_| from == Side::Donor) {
-                        Some(len) => self.packed(packet, len),
+                    let replacement = is_rewritten.then(|| self.replacement(&packet)).flatten();
+                    // The donor's own packet is judged and counted.
+                    let (bytes, verdict) = match data_len(&packet).filter(|_| from == Side::Donor) {
+                        Some(len) => self.whole_block(packet, len),
                         None => self.packet(from, packet),
+                    };
+                    match (replacement, verdict) {
+                        (Some(replacement), Verdict::Pass | Verdict::Hold(_)) => {
+                            (replacement, verdict)
+                        }
+                        _ => (bytes, verdict),
                     }
                 }
                 Piece::Data(data) => self.data(data),
@@ -278,9 +292,19 @@ impl Connection {
         (data, verdict)
     }
 
-    /// A block that is packed counts as the data in it, `len` bytes, and a part of these is the
-    /// same part of the packet.
-    fn packed(&mut self, mut packet: Vec<u8>, len: usize) -> (Vec<u8>, Verdict) {
+    /// What the recipient gets in place of this packet of the donor, if it gets anything else. The
+    /// sequence number stays.
+    fn replacement(&self, packet: &[u8]) -> Option<Vec<u8>> {
+        let payload = packet.get(HEADER_LEN..)?;
+        let sequence = *packet.get(HEADER_LEN - 1)?;
+        let mut network = self.network.lock();
+        let payload = network.rewriter.as_mut()?.replacement(self.id, payload)?;
+        Some(wire::packet(sequence, &payload))
+    }
+
+    /// A block that came as a whole counts as the data in it, `len` bytes, and a part of these is
+    /// the same part of the packet.
+    fn whole_block(&mut self, mut packet: Vec<u8>, len: usize) -> (Vec<u8>, Verdict) {
         let Some(descriptor) = self.dialogue.data() else { return (packet, Verdict::Pass) };
         let mut network = self.network.lock();
         let network_len = packet.len() as u64;
@@ -311,13 +335,15 @@ impl Connection {
     }
 }
 
-/// The bytes of data in a block that is packed.
-fn packed_len(packet: &[u8]) -> Option<usize> {
+/// The bytes of data in a packet that is a block: packed, or whole because packets are rewritten.
+fn data_len(packet: &[u8]) -> Option<usize> {
     match Response::parse(packet.get(HEADER_LEN..)?) {
-        Ok(Response::Block(Block { form: BlockForm::Raw | BlockForm::File, .. })) => None,
+        Ok(Response::Block(Block { form: BlockForm::File, .. })) => None,
         Ok(Response::Block(Block { len, .. })) => Some(len as usize),
+        Ok(Response::Data(data)) => Some(data.len()),
         _ => None,
     }
+    .filter(|len| *len > 0)
 }
 
 /// Connects with a small window, which must be set before.

@@ -12,6 +12,7 @@ use clone_protocol::innodb::{Data, SnapshotState};
 use clone_protocol::{Command, CommandCode, Version};
 
 use super::dialogue::{Channel, Event};
+use super::rewrite::Rewriter;
 use super::script::{Action, How, Point, Script, Target};
 use super::traffic::{Role, Traffic};
 
@@ -30,6 +31,7 @@ impl Network {
             traffic: Traffic::default(),
             version_limit: None,
             locators_first: false,
+            rewriter: None,
             is_listening: true,
             refusal: None,
             is_stopped: false,
@@ -57,6 +59,7 @@ pub(super) struct State {
     pub(super) traffic: Traffic,
     pub(super) version_limit: Option<Version>,
     pub(super) locators_first: bool,
+    pub(super) rewriter: Option<Rewriter>,
     /// What the listener does.
     pub(super) is_listening: bool,
     /// Refuse connections, until then or for ever.
@@ -145,6 +148,7 @@ impl State {
         self.traffic = Traffic::default();
         self.version_limit = None;
         self.locators_first = false;
+        self.rewriter = None;
         self.release();
     }
 

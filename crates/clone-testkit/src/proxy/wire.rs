@@ -9,6 +9,13 @@ pub(super) const HEADER_LEN: usize = 4;
 /// A packet of this length is continued in the next one.
 const CONTINUED: usize = 0xff_ffff;
 
+/// A packet of `payload`, which must be shorter than 16 MiB.
+pub(super) fn packet(sequence: u8, payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < CONTINUED, "{} bytes are more than one packet", payload.len());
+    let [a, b, c, ..] = payload.len().to_le_bytes();
+    [&[a, b, c, sequence], payload].concat()
+}
+
 /// What the next bytes are.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Piece {
@@ -214,6 +221,14 @@ mod tests {
         assert!(framer.has_data_left());
         assert_eq!(framer.next(Framing::Responses), Some(Piece::Data(b"data".to_vec())));
         assert_eq!(framer.rest(), None);
+    }
+
+    #[test]
+    fn packets_are_framed() {
+        let framed = super::packet(7, b"\x63more");
+        assert_eq!(framed, b"\x05\0\0\x07\x63more");
+        assert_eq!(pieces(&framed, 3, Framing::Packets), [Piece::Packet(framed)]);
+        assert_eq!(super::packet(0, &[0; 0x01_0203])[..4], [3, 2, 1, 0]);
     }
 
     #[test]
