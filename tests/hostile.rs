@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use clone_io::{Unpacker, checksum};
 use clone_protocol::innodb::{Data, Descriptor, FileMetadata, State};
@@ -25,7 +26,7 @@ use clone_testkit::fixture::{self, DISTANT};
 use clone_testkit::proxy::rewrite::Sent;
 use clone_testkit::proxy::{Proxy, SnapshotState, Traffic};
 use clone_testkit::verify::{Fingerprint, check_tables};
-use clone_testkit::{Mysqld, SqlError, check};
+use clone_testkit::{Mysqld, SqlError, check, until};
 
 /// `clone_max_concurrency`, with auto-tuning off.
 const TASKS: u32 = 4;
@@ -34,12 +35,21 @@ const DONOR_ERROR: u16 = 3862;
 /// `ER_CLONE_PROTOCOL`.
 const PROTOCOL_ERROR: u16 = 3863;
 
+/// `ER_WRONG_VALUE`.
+const WRONG_VALUE: u16 = 1525;
+/// `ER_INTERNAL_ERROR`: with the text below, InnoDB's word to the master for a worker's error.
+const INTERNAL_ERROR: u16 = 1815;
+const CONCURRENT_TASK: &str = "Innodb Clone error in concurrent task";
+
 /// The most that the recipient's memory may grow while blocks claim to be some GiB long.
 const MEMORY_LIMIT_KIB: u64 = 64 << 10;
 /// How often the recipient clones for each kind of block.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 2;
 /// The length that a block claims: with four tasks more than this machine has.
 const HUGE: u32 = 1 << 30;
+
+/// How long the donor may take to notice that its recipient has failed.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A part of each name that must not appear.
 const MARK: &str = "evil";
@@ -84,6 +94,7 @@ impl Peers {
         destination: Destination,
         mut rewrite: impl FnMut(&Sent<'_>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Result<(Running, PathBuf, Arc<AtomicU32>)> {
+        self.await_donor_idle()?;
         let replaced = Arc::new(AtomicU32::new(0));
         self.proxy.reset()?;
         self.proxy.rewrite({
@@ -105,8 +116,30 @@ impl Peers {
         Ok((Running::start(&self.recipient, &statement)?, directory, replaced))
     }
 
+    /// The donor has given up all that it held for the last recipient.
+    fn await_donor_idle(&self) -> Result<()> {
+        let mut session = self.donor.session()?;
+        until("the donor to give the clone up", CLEAN_UP_LIMIT, || {
+            let (clones,): (u64,) = session.one(
+                "SELECT COUNT(*) FROM performance_schema.processlist WHERE COMMAND = 'Clone'",
+            )?;
+            Ok((clones == 0).then_some(()))
+        })
+    }
+
     /// A clone from a donor that lies so fails with an error of the protocol. The server goes on.
     fn refuses(
+        &mut self,
+        destination: Destination,
+        rewrite: impl FnMut(&Sent<'_>) -> Option<Vec<u8>> + Send + 'static,
+    ) -> Result<SqlError> {
+        let error = self.fails(destination, rewrite)?;
+        ensure!(is_of_protocol(&error), "{error}");
+        Ok(error)
+    }
+
+    /// The clone fails with any error. The server goes on.
+    fn fails(
         &mut self,
         destination: Destination,
         rewrite: impl FnMut(&Sent<'_>) -> Option<Vec<u8>> + Send + 'static,
@@ -119,9 +152,9 @@ impl Peers {
         ensure!(lives && self.recipient.pid()? == pid, "the server ended: {failure:?}");
         let error = failure?;
         ensure!(replaced.load(Ordering::Relaxed) > 0, "nothing was replaced, {error}");
-        ensure!(is_of_protocol(&error), "{error}");
         let status = clone::status(&mut session)?.context("no status")?;
-        ensure!(status.state == "Failed", "{status:?}");
+        let is_told = status.state == "Failed" && status.error_number == i64::from(error.number);
+        ensure!(is_told, "{error}, but {status:?}");
         Ok(error)
     }
 
@@ -163,6 +196,11 @@ fn is_of_protocol(error: &SqlError) -> bool {
     let is_inside =
         error.number == DONOR_ERROR && error.message.contains(&PROTOCOL_ERROR.to_string());
     error.number == PROTOCOL_ERROR || is_inside
+}
+
+/// A worker found the error before the master did, and InnoDB did not pass it on.
+fn is_of_worker(error: &SqlError) -> bool {
+    error.number == INTERNAL_ERROR && error.message.contains(CONCURRENT_TASK)
 }
 
 /// The descriptor of InnoDB's in a packet.
@@ -300,8 +338,11 @@ fn blocks_that_claim_gigabytes_take_no_memory() {
         let whole = Some(u32::MAX);
         let lies = [
             Lie { described: whole, announced: whole, ..Lie::of_block(BlockForm::Zstd, u32::MAX) },
-            Lie::of_block(BlockForm::Zstd, u32::MAX),
-            Lie::of_block(BlockForm::Zstd, HUGE),
+            Lie {
+                described: Some(HUGE),
+                announced: Some(HUGE),
+                ..Lie::of_block(BlockForm::Zstd, HUGE)
+            },
             Lie::of_block(BlockForm::Zstd, MAX_BLOCK + 1),
             Lie::of_block(BlockForm::Lz4, HUGE),
             Lie::of_block(BlockForm::Sparse, HUGE),
@@ -310,8 +351,10 @@ fn blocks_that_claim_gigabytes_take_no_memory() {
             let mut workers = 0;
             let mut text = String::new();
             for _ in 0..ATTEMPTS {
-                let error = peers.refuses(Destination::Directory, lie.told());
-                text = error.with_context(|| format!("{lie:?}"))?.message;
+                let error = peers.fails(Destination::Directory, lie.told());
+                let error = error.with_context(|| format!("{lie:?}"))?;
+                ensure!(is_of_protocol(&error) || is_of_worker(&error), "{lie:?}: {error}");
+                text = error.to_string();
                 workers += peers.proxy.traffic().workers;
             }
             peers.recovers()?;
@@ -382,30 +425,34 @@ fn no_file_gets_a_name_that_no_tablespace_has() {
         let kept = elsewhere.join("kept");
         fs::write(&kept, "of somebody else")?;
         let path = |name: &str| elsewhere.join(name).to_str().unwrap().to_owned();
-        let names = [
+        let mut attacks = Vec::new();
+        for (whose, name) in [
             (Whose::Table, format!("./{SERVER_SETTINGS}")),
             (Whose::SystemTablespace, SERVER_SETTINGS.to_owned()),
             (Whose::Table, format!("./{MARK}.so")),
-            (Whose::SystemTablespace, format!("{MARK}.so")),
             (Whose::Table, format!("./a\n{}", path(&format!("{MARK}.ibd")))),
             // InnoDB would remove `elsewhere` when it rolls back.
             (Whose::Table, format!("./a\n{}\n{MARK}.ibd", elsewhere.display())),
             (Whose::Table, path(&format!("{MARK}.cnf"))),
-            (Whose::Table, path(&format!("{MARK}.ibd"))),
             (Whose::SystemTablespace, path(&format!("{MARK}.dat"))),
             (Whose::Table, format!("./shop/../../{MARK}.ibd")),
-        ];
-        for (whose, name) in names {
+        ] {
+            attacks.push((whose, name, PROTOCOL_ERROR));
+        }
+        // A tablespace's name, in a directory that the recipient does not know: InnoDB refuses it.
+        attacks.push((Whose::Table, path(&format!("{MARK}.ibd")), WRONG_VALUE));
+        for (whose, name, expected) in attacks {
             for destination in [Destination::Directory, Destination::Own] {
-                let outcome = peers.refuses(destination, renamed(whose, name.clone().into_bytes()));
+                let outcome = peers.fails(destination, renamed(whose, name.clone().into_bytes()));
                 let what = || format!("{name:?} for {whose:?}, {destination:?}");
                 let error = outcome.with_context(what)?;
-                eprintln!("{}: {}", what(), error.message);
+                eprintln!("{}: {error}", what());
+                ensure!(error.number == expected, "{}: {error}", what());
                 let found = forbidden(&peers.recipient.scratch(""))?;
                 ensure!(found.is_empty(), "{}: {found:?}", what());
                 ensure!(kept.exists(), "{}: {} is gone", what(), kept.display());
-                peers.recovers().with_context(what)?;
             }
+            peers.recovers().with_context(|| format!("after {name:?}"))?;
         }
         Ok(())
     });
@@ -457,18 +504,21 @@ fn tablespaces_have_pages_of_the_servers_size() {
                     _ => None,
                 });
                 let what = || format!("FSP flags {fsp_flags:#x}, {destination:?}");
-                eprintln!("{}: {}", what(), error.with_context(what)?.message);
-                peers.recovers().with_context(what)?;
+                eprintln!("{}: {}", what(), error.with_context(what)?);
             }
+            peers.recovers().with_context(|| format!("after FSP flags {fsp_flags:#x}"))?;
         }
         Ok(())
     });
 }
 
+/// The donor's number of the master's task.
+const MASTER: u32 = 0;
+
 /// The start of PAGE COPY.
 const PAGE_COPY: State = State {
     state: SnapshotState::PageCopy,
-    task: 0,
+    task: MASTER,
     chunks: 1,
     files: 1,
     estimate: 1 << 20,
@@ -482,8 +532,10 @@ const PAGE_COPY: State = State {
 enum Early {
     /// PAGE COPY starts before the file with this index is described.
     StartInPlaceOfFile(u32),
-    /// PAGE COPY starts before the end of FILE COPY.
+    /// PAGE COPY starts on the master's connection before the end of FILE COPY.
     StartInPlaceOfEnd,
+    /// The same on the workers' connections.
+    StartInPlaceOfWorkersEnd,
     /// DDL has changed the first file, or added a file, before the end of FILE COPY.
     Ddl { file_index: u32 },
     /// A page is changed before the end of FILE COPY.
@@ -491,6 +543,11 @@ enum Early {
 }
 
 impl Early {
+    /// Workers get it.
+    fn is_for_workers(self) -> bool {
+        matches!(self, Self::StartInPlaceOfWorkersEnd | Self::Page)
+    }
+
     fn replacement(self, sent: &Sent<'_>) -> Option<Vec<u8>> {
         let state = SnapshotState::PageCopy;
         let early = match (self, descriptor(sent)?) {
@@ -500,7 +557,12 @@ impl Early {
                 Descriptor::State(PAGE_COPY)
             }
             (Self::StartInPlaceOfEnd, Descriptor::State(end))
-                if end.state == SnapshotState::FileCopy && !end.start && !end.ack =>
+                if is_end(&end) && end.task == MASTER =>
+            {
+                Descriptor::State(PAGE_COPY)
+            }
+            (Self::StartInPlaceOfWorkersEnd, Descriptor::State(end))
+                if is_end(&end) && end.task != MASTER =>
             {
                 Descriptor::State(State { task: end.task, ..PAGE_COPY })
             }
@@ -518,6 +580,11 @@ impl Early {
     }
 }
 
+/// The end of FILE COPY, and no keep-alive.
+fn is_end(state: &State) -> bool {
+    state.state == SnapshotState::FileCopy && !state.start && !state.ack
+}
+
 #[test]
 fn no_state_begins_before_the_end_of_the_last_one() {
     check(|| {
@@ -526,16 +593,21 @@ fn no_state_begins_before_the_end_of_the_last_one() {
             Early::StartInPlaceOfFile(0),
             Early::StartInPlaceOfFile(1),
             Early::StartInPlaceOfEnd,
+            Early::StartInPlaceOfWorkersEnd,
             Early::Ddl { file_index: 0 },
             Early::Ddl { file_index: 1000 },
             Early::Page,
         ] {
             for destination in [Destination::Directory, Destination::Own] {
-                let error = peers.refuses(destination, move |sent| early.replacement(sent));
+                let outcome = peers.fails(destination, move |sent| early.replacement(sent));
                 let what = || format!("{early:?}, {destination:?}");
-                eprintln!("{}: {}", what(), error.with_context(what)?.message);
-                peers.recovers().with_context(what)?;
+                let error = outcome.with_context(what)?;
+                eprintln!("{}: {error}", what());
+                let is_refused =
+                    is_of_protocol(&error) || early.is_for_workers() && is_of_worker(&error);
+                ensure!(is_refused, "{}: {error}", what());
             }
+            peers.recovers().with_context(|| format!("after {early:?}"))?;
         }
         Ok(())
     });
