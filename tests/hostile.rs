@@ -45,7 +45,7 @@ const CONCURRENT_TASK: &str = "Innodb Clone error in concurrent task";
 const MEMORY_LIMIT_KIB: u64 = 64 << 10;
 /// How often the recipient clones for each kind of block.
 const ATTEMPTS: u32 = 2;
-/// The length that a block claims: with four tasks more than this machine has.
+/// The length that a block claims.
 const HUGE: u32 = 1 << 30;
 
 /// How long the donor may take to notice that its recipient has failed.
@@ -376,7 +376,8 @@ fn blocks_that_claim_gigabytes_take_no_memory() {
             let lie = Lie { announced: None, times: 2, ..Lie::of_block(form, HUGE) };
             let (running, directory, replaced) = peers.begin(Destination::Directory, lie.told())?;
             running.finish().with_context(|| format!("{lie:?}"))?;
-            ensure!(replaced.load(Ordering::Relaxed) == 2, "{form:?}");
+            // The first one ends all connections, perhaps before the second one is sent.
+            ensure!(replaced.load(Ordering::Relaxed) > 0, "{form:?}");
             ensure!(peers.proxy.traffic().resumed > 0, "{form:?}: {:?}", peers.proxy.traffic());
             fs::remove_dir_all(directory)?;
         }

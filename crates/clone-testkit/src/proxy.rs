@@ -150,7 +150,8 @@ impl Proxy {
         self.network.lock().traffic.clone()
     }
 
-    /// Forgets the script, the traffic, the rewriting and the limits, and refuses nothing; connections live on.
+    /// Forgets the script, the traffic, the rewriting and the limits, and refuses nothing;
+    /// connections live on.
     pub fn reset(&self) -> Result<()> {
         self.network.lock().reset();
         self.set_refusal(None)
