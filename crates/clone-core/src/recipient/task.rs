@@ -48,6 +48,18 @@ pub(super) struct Task<'s, S: RecipientSession> {
     receiver: BlockReceiver,
 }
 
+/// Whether a task failed for a reason of its own, and not because of the network, KILL, or another
+/// task.
+fn is_own_reason(error: &Error) -> bool {
+    matches!(
+        error.number(),
+        number::ER_CLONE_PROTOCOL
+            | number::ER_ERROR_ON_READ
+            | number::ER_ERROR_ON_WRITE
+            | number::ER_OUTOFMEMORY
+    )
+}
+
 /// The locators of the donor, as clones of this server's engines.
 type Clones<S> = Vec<EngineClone<<S as crate::session::Session>::Engine>>;
 
@@ -55,8 +67,17 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     /// The statement's thread.
     pub(super) fn master(session: &'s S, shared: Arc<Shared<S>>) -> Self {
         let master = Master::new(session, |shared| {
-            // A worker's error is in the engine by then, where the master finds it.
-            Box::new(move |session| drop(Task::new(session, shared, None).run()))
+            Box::new(move |session| {
+                let outcome = Task::new(session, shared, None).run();
+                // The master finds the error in the engine, but only its number: the text is here.
+                if let Err(error) = outcome.as_ref()
+                    && is_own_reason(error)
+                {
+                    let raised = session.raised().map(|(_, text)| text);
+                    let text = raised.unwrap_or_else(|| error.to_string());
+                    log::warn!(target: CLIENT, "Worker failed: error: {}: {text}", error.number());
+                }
+            })
         });
         Self::new(session, shared, Some(master))
     }
