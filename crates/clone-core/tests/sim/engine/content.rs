@@ -9,24 +9,26 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use clone_protocol::innodb::{SPACE_ID_BUFFER_POOL, SnapshotState};
+use clone_innodb::geometry::{Block, Geometry, Layout, REDO_HEADER};
+use clone_innodb::source::{RedoFile, SourceFile};
+use clone_protocol::innodb::{Compression, SPACE_ID_BUFFER_POOL, SnapshotState};
 
 use crate::sim::rng::Rng;
 
 /// Bytes of a page: the smallest that a tablespace can have.
 const PAGE: usize = 1024;
 
-/// The tablespace flags for that: compressed to 512 << 1 bytes, at a server with this page size.
-pub(super) fn fsp_flags(innodb_page_size: u32) -> u32 {
-    let instance = match innodb_page_size {
-        16_384 => 0,
-        bytes => (bytes / 512).ilog2(),
-    };
-    instance << 6 | 1 << 1
-}
+/// The tablespace flags for that: compressed to 512 << 1 bytes.
+const FSP_FLAGS: u32 = 1 << 1;
 
-/// A redo header, which is a chunk of its own; so is the trailer.
-const REDO_HEADER: usize = 2048;
+/// A tablespace of these pages that is larger than an extent ends with a whole one at the
+/// recipient.
+const EXTENT: usize = 64 * PAGE;
+
+/// No tablespace that DDL creates has fewer pages.
+const INITIAL_PAGES: usize = 7;
+
+/// The end of the redo, which is a chunk of its own. So is the header.
 const REDO_TRAILER: usize = 512;
 
 /// How much there is.
@@ -65,6 +67,17 @@ impl Default for ContentShape {
     }
 }
 
+impl ContentShape {
+    /// The units in which it is cut.
+    pub(super) fn geometry(&self) -> Geometry {
+        Geometry {
+            page_size: u32::try_from(PAGE).unwrap(),
+            pages_in_block: u32::try_from(self.pages_in_block).unwrap(),
+            blocks_in_chunk: u32::try_from(self.blocks_in_chunk).unwrap(),
+        }
+    }
+}
+
 /// All data of a server.
 pub(crate) struct Content {
     pub(super) shape: ContentShape,
@@ -82,14 +95,6 @@ pub(super) struct Tablespace {
     pub(super) bytes: Vec<u8>,
     /// Created after the newest snapshot began: the clone gets it by its pages.
     pub(super) is_new: bool,
-}
-
-/// A part of a file that goes in one packet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
-    pub(super) file: usize,
-    pub(super) offset: usize,
-    pub(super) len: usize,
 }
 
 impl Content {
@@ -128,7 +133,7 @@ impl Content {
             return self.change(directory);
         }
         let number = self.files.len();
-        let pages = self.rng.between(1, 8);
+        let pages = INITIAL_PAGES + self.rng.between(0, 7);
         let bytes = written(&mut self.rng, pages);
         self.files.push(Tablespace { is_new: true, ..Tablespace::new(number, bytes) });
         self.changed.extend((0..pages).map(|page| (number, page)));
@@ -146,10 +151,7 @@ impl Content {
             return;
         }
         let page = self.rng.below(pages);
-        let mut bytes = written(&mut self.rng, 1);
-        if page == 0 {
-            mark_page_0(&mut bytes);
-        }
+        let bytes = written(&mut self.rng, 1);
         let tablespace = &mut self.files[file];
         tablespace.bytes[page * PAGE..][..PAGE].copy_from_slice(&bytes);
         if !tablespace.is_new {
@@ -166,83 +168,95 @@ impl Content {
         }
     }
 
-    /// The redo since pages are copied; it is what the snapshot ends with. Its first bytes are the number of transactions that
-    /// have committed.
+    /// The redo since pages are copied; it is what the snapshot ends with. Its first bytes are the
+    /// number of transactions that have committed.
     pub(super) fn make_redo(&mut self, committed: u64) {
         let (files, len) = (self.shape.redo_files, self.shape.redo);
-        self.redo = (0..files).map(|_| self.rng.bytes(REDO_HEADER + len + REDO_TRAILER)).collect();
+        self.redo =
+            (0..files).map(|_| self.rng.bytes(REDO_HEADER as usize + len + REDO_TRAILER)).collect();
         self.redo[0][..8].copy_from_slice(&committed.to_le_bytes());
     }
 
-    pub(super) fn redo_files(&self) -> usize {
-        self.redo.len()
+    /// The redo files and the trailer.
+    pub(super) fn redo_files(&self) -> (Vec<RedoFile>, Block) {
+        let last = self.redo.len() - 1;
+        let files = self.redo.iter().enumerate().map(|(file, bytes)| {
+            let from = if file == 0 { REDO_HEADER.into() } else { 0 };
+            let end = if file == last { bytes.len() - REDO_TRAILER } else { bytes.len() };
+            RedoFile { size: bytes.len() as u64, data: from..end as u64 }
+        });
+        let trailer = Block {
+            file: u32::try_from(last).unwrap(),
+            offset: (self.redo[last].len() - REDO_TRAILER) as u64,
+            len: u32::try_from(REDO_TRAILER).unwrap(),
+        };
+        (files.collect(), trailer)
     }
 
-    pub(super) fn redo_len(&self, file: usize) -> usize {
-        self.redo[file].len()
+    /// The pages that changed since the newest snapshot began.
+    pub(super) fn changed_pages(&self) -> Vec<Block> {
+        let pages = self.changed.iter().map(|(file, page)| Block {
+            file: u32::try_from(*file).unwrap(),
+            offset: (page * PAGE) as u64,
+            len: u32::try_from(PAGE).unwrap(),
+        });
+        pages.collect()
     }
 
-    /// The chunks of a state, from 1, in blocks, from 1; and the chunks of each file.
-    pub(super) fn cut(&self, state: SnapshotState) -> Vec<Vec<Block>> {
-        let in_chunk = self.shape.blocks_in_chunk;
-        match state {
-            SnapshotState::FileCopy => {
-                let files = self.files.iter().enumerate().filter(|(_, file)| !file.is_new);
-                files.flat_map(|(at, file)| self.cut_range(at, 0, file.bytes.len())).collect()
-            }
-            SnapshotState::PageCopy => {
-                let pages: Vec<_> = self
-                    .changed
-                    .iter()
-                    .map(|(file, page)| Block { file: *file, offset: page * PAGE, len: PAGE })
-                    .collect();
-                pages.chunks(2 * in_chunk).map(<[Block]>::to_vec).collect()
-            }
-            SnapshotState::RedoCopy => {
-                let mut chunks = Vec::new();
-                for (file, bytes) in self.redo.iter().enumerate() {
-                    let from = if file == 0 { REDO_HEADER } else { 0 };
-                    let is_last = file + 1 == self.redo.len();
-                    let to = if is_last { bytes.len() - REDO_TRAILER } else { bytes.len() };
-                    chunks.extend(self.cut_range(file, from, to));
-                }
-                chunks.push(vec![Block { file: 0, offset: 0, len: REDO_HEADER }]);
-                let last = self.redo.len() - 1;
-                let offset = self.redo[last].len() - REDO_TRAILER;
-                chunks.push(vec![Block { file: last, offset, len: REDO_TRAILER }]);
-                chunks
-            }
-            _ => Vec::new(),
+    /// What a donor tells of a file.
+    pub(super) fn source_file(&self, file: usize) -> SourceFile {
+        let tablespace = &self.files[file];
+        SourceFile {
+            name: tablespace.name.clone().into_bytes(),
+            space_id: tablespace.space_id,
+            size: tablespace.bytes.len() as u64,
+            allocated: tablespace.bytes.len() as u64,
+            fsp_flags: if file == 0 { u32::MAX } else { FSP_FLAGS },
+            block_size: 4096,
+            compression: Compression::None,
+            encrypted: self.shape.is_encrypted && file == 1,
         }
     }
 
     /// The content of a block.
-    pub(super) fn bytes(&self, state: SnapshotState, block: Block) -> &[u8] {
-        let file = match state {
-            SnapshotState::RedoCopy => &self.redo[block.file],
-            _ => &self.files[block.file].bytes,
-        };
-        &file[block.offset..][..block.len]
+    pub(super) fn bytes(&self, state: SnapshotState, block: &Block) -> &[u8] {
+        let at = usize::try_from(block.offset).unwrap();
+        &self.file(state, block)[at..][..block.len as usize]
+    }
+
+    pub(super) fn file_size(&self, state: SnapshotState, block: &Block) -> u64 {
+        self.file(state, block).len() as u64
+    }
+
+    fn file(&self, state: SnapshotState, block: &Block) -> &[u8] {
+        match state {
+            SnapshotState::RedoCopy => &self.redo[block.file as usize],
+            _ => &self.files[block.file as usize].bytes,
+        }
     }
 
     /// Bytes that the newest clone has to move in each state.
     pub(crate) fn transfer(&self, state: SnapshotState) -> u64 {
-        self.cut(state).iter().flatten().map(|block| block.len as u64).sum()
-    }
-
-    fn cut_range(&self, file: usize, from: usize, to: usize) -> Vec<Vec<Block>> {
-        let len = self.shape.pages_in_block * PAGE;
-        let blocks: Vec<_> = (from..to)
-            .step_by(len)
-            .map(|offset| Block { file, offset, len: len.min(to - offset) })
-            .collect();
-        blocks.chunks(self.shape.blocks_in_chunk).map(<[Block]>::to_vec).collect()
+        let geometry = self.shape.geometry();
+        let layout = match state {
+            SnapshotState::FileCopy => {
+                let files = self.files.iter().filter(|file| !file.is_new);
+                geometry.files(&files.map(|file| file.bytes.len() as u64).collect::<Vec<_>>())
+            }
+            SnapshotState::PageCopy => geometry.pages(&self.changed_pages()),
+            SnapshotState::RedoCopy => {
+                let (files, trailer) = self.redo_files();
+                let data: Vec<_> = files.into_iter().map(|file| file.data).collect();
+                geometry.redo(&data, trailer)
+            }
+            _ => Layout::default(),
+        };
+        layout.bytes()
     }
 }
 
 impl Tablespace {
-    fn new(number: usize, mut bytes: Vec<u8>) -> Self {
-        mark_page_0(&mut bytes);
+    fn new(number: usize, bytes: Vec<u8>) -> Self {
         Self {
             name: format!("./test/t{number}.ibd"),
             space_id: u32::try_from(number).unwrap(),
@@ -252,15 +266,8 @@ impl Tablespace {
     }
 }
 
-/// Gives page 0 the type that it has in every tablespace: `FIL_PAGE_TYPE_FSP_HDR`.
-fn mark_page_0(bytes: &mut [u8]) {
-    if let Some(page_type) = bytes.get_mut(24..26) {
-        page_type.copy_from_slice(&8_u16.to_be_bytes());
-    }
-}
-
-/// Pages: some are zeros, and most have only something at their beginning, so that blocks leave their zeros out and pages that had
-/// something become emptier.
+/// Pages: some are zeros, and most have only something at their beginning, so that blocks leave
+/// their zeros out and pages that had something become emptier.
 fn written(rng: &mut Rng, pages: usize) -> Vec<u8> {
     let mut bytes = rng.bytes(pages * PAGE);
     for page in bytes.chunks_mut(PAGE) {
@@ -274,12 +281,12 @@ fn written(rng: &mut Rng, pages: usize) -> Vec<u8> {
 }
 
 /// Where a recipient puts a data file.
-pub(super) fn data_path(directory: &Path, name: &str) -> PathBuf {
+fn data_path(directory: &Path, name: &str) -> PathBuf {
     directory.join(name.trim_start_matches("./"))
 }
 
 /// Where a recipient puts a redo file.
-pub(super) fn redo_path(directory: &Path, index: u32) -> PathBuf {
+fn redo_path(directory: &Path, index: u32) -> PathBuf {
     directory.join("#innodb_redo").join(format!("#ib_redo{index}"))
 }
 
@@ -297,7 +304,12 @@ pub(crate) fn compare(content: &Content, directory: &Path) -> Result<(), String>
     for file in &content.files {
         let found = fs::read(data_path(directory, &file.name));
         let found = found.map_err(|error| format!("{}: {error}", file.name))?;
-        same(&file.name, &file.bytes, &found)?;
+        let len = file.bytes.len();
+        let mut expected = file.bytes.clone();
+        if file.space_id != SPACE_ID_BUFFER_POOL && len > EXTENT {
+            expected.resize(len.next_multiple_of(EXTENT), 0);
+        }
+        same(&file.name, &expected, &found)?;
     }
     for (index, bytes) in (0..).zip(&content.redo) {
         let path = redo_path(directory, index);
