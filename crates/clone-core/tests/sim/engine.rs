@@ -13,12 +13,14 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use clone_core::engine::{Begun, BlockInput, BlockOutput, Engine, Mode, ServerEngine, TaskId};
 use clone_core::error::{Error, Result, number};
-use clone_core::session::{Begun, Callbacks, Engine, Host, Mode, Session};
+use clone_core::session::{Host, Variables};
 use clone_innodb::clock::Clock;
 use clone_innodb::destination::{
     Destination, DestinationTask, EncryptedFiles, Flush, Options, version_locator,
@@ -165,10 +167,12 @@ impl Innodb {
         self.system().balance
     }
 
-    pub(super) fn lend_ddl_timeout(&self, seconds: u32, begin: &mut dyn FnMut()) {
+    /// Runs `begin` with the recipient's `clone_ddl_timeout`.
+    fn with_ddl_timeout<R>(&self, seconds: u32, begin: impl FnOnce() -> R) -> R {
         let before = self.system().ddl_timeout.replace(seconds);
-        begin();
+        let begun = begin();
         self.system().ddl_timeout = before;
+        begun
     }
 
     fn system(&self) -> MutexGuard<'_, System> {
@@ -243,7 +247,7 @@ impl Innodb {
         session: &SimSession,
         locator: Option<Locator>,
         mode: Mode,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Begun> {
         let found = {
             let destination = self.system().destination.clone();
@@ -296,7 +300,7 @@ impl Innodb {
         &self,
         session: &SimSession,
         named: &Locator,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Arc<Destination>> {
         let directory = match directory {
             Some(directory) => PathBuf::from(directory),
@@ -417,7 +421,7 @@ impl Innodb {
     }
 }
 
-impl Engine<SimSession> for InnodbEngine {
+impl ServerEngine<SimSession> for InnodbEngine {
     fn db_type(&self) -> u8 {
         DB_TYPE
     }
@@ -425,26 +429,34 @@ impl Engine<SimSession> for InnodbEngine {
     fn name(&self) -> String {
         "InnoDB".to_owned()
     }
+}
 
-    fn begin(&self, session: &SimSession, locator: Option<&[u8]>, mode: Mode) -> Result<Begun> {
+impl Engine<SimSession> for InnodbEngine {
+    fn begin(
+        &self,
+        session: &SimSession,
+        locator: Option<&[u8]>,
+        mode: Mode,
+        ddl_timeout: u32,
+    ) -> Result<Begun> {
         session.host.sim.pause();
         let locator = locator.map(|bytes| parse_locator(session, bytes)).transpose()?;
-        session.host.innodb.begin_source(session, locator.as_ref(), mode)
+        let innodb = &session.host.innodb;
+        innodb
+            .with_ddl_timeout(ddl_timeout, || innodb.begin_source(session, locator.as_ref(), mode))
     }
 
     fn copy(
         &self,
         session: &SimSession,
-        locator: &[u8],
-        task: u32,
+        task: TaskId<'_>,
         _: u32,
-        locator_index: usize,
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockOutput,
     ) -> Result<()> {
         session.host.sim.pause();
-        assert_eq!(locator_index, 0);
+        assert_eq!(task.index, 0);
         let innodb = &session.host.innodb;
-        let mut source = innodb.take_source_task(locator, task);
+        let mut source = innodb.take_source_task(task.locator, task.number);
         let directory = innodb.system().source_directory.clone().unwrap();
         let files = SimFiles { session, directory: directory.path() };
         let mut output = SimOutput { session, callbacks };
@@ -457,7 +469,7 @@ impl Engine<SimSession> for InnodbEngine {
         &self,
         session: &SimSession,
         locator: &[u8],
-        error: i32,
+        error: u32,
         descriptor: &[u8],
     ) -> Result<()> {
         session.host.sim.pause();
@@ -468,10 +480,10 @@ impl Engine<SimSession> for InnodbEngine {
         acknowledged.map_err(|error| raised(session, error))
     }
 
-    fn end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
+    fn end(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
         let innodb = &session.host.innodb;
-        let source = innodb.take_source_task(locator, task);
+        let source = innodb.take_source_task(task.locator, task.number);
         innodb.system().balance.ended += 1;
         source.end(&|| session.handle.is_killed(), error, donor_timeout(session));
         Ok(())
@@ -482,7 +494,7 @@ impl Engine<SimSession> for InnodbEngine {
         session: &SimSession,
         locator: Option<&[u8]>,
         mode: Mode,
-        directory: Option<&str>,
+        directory: Option<&Path>,
     ) -> Result<Begun> {
         session.host.sim.pause();
         let locator = locator.map(|bytes| parse_locator(session, bytes)).transpose()?;
@@ -492,35 +504,34 @@ impl Engine<SimSession> for InnodbEngine {
     fn apply(
         &self,
         session: &SimSession,
-        locator: &[u8],
-        task: u32,
-        locator_index: usize,
+        task: TaskId<'_>,
         descriptor: &[u8],
-        callbacks: &mut dyn Callbacks,
+        callbacks: &mut dyn BlockInput,
     ) -> Result<()> {
         session.host.sim.pause();
-        assert_eq!(locator_index, 0);
+        assert_eq!(task.index, 0);
         let innodb = &session.host.innodb;
-        let destination = innodb.destination(locator);
-        let interfered = innodb.interfere_with_apply(session, &destination, task, descriptor);
+        let destination = innodb.destination(task.locator);
+        let interfered =
+            innodb.interfere_with_apply(session, &destination, task.number, descriptor);
         interfered.inspect_err(|error| destination.fail(error.number()))?;
-        let mut one = innodb.take_destination_task(task);
+        let mut one = innodb.take_destination_task(task.number);
         let mut input = SimInput { session, callbacks, state: destination.state() };
         let applied = one.apply(&|| session.handle.is_killed(), descriptor, &mut input);
         innodb.put_destination_task(one);
         applied.map_err(|error| raised(session, error))
     }
 
-    fn apply_error(&self, session: &SimSession, locator: &[u8], _: u32, error: u32) -> Result<()> {
+    fn apply_error(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
         assert_ne!(error, 0);
-        session.host.innodb.destination(locator).fail(error);
+        session.host.innodb.destination(task.locator).fail(error);
         Ok(())
     }
 
-    fn apply_end(&self, session: &SimSession, locator: &[u8], task: u32, error: u32) -> Result<()> {
+    fn apply_end(&self, session: &SimSession, task: TaskId<'_>, error: u32) -> Result<()> {
         session.host.sim.pause();
-        session.host.innodb.end_destination(session, locator, task, error)
+        session.host.innodb.end_destination(session, task.locator, task.number, error)
     }
 }
 
@@ -586,7 +597,7 @@ fn interrupted(session: &SimSession) -> Error {
 
 /// Minutes that a donor keeps a clone after a network failure. InnoDB reads the variable by name.
 fn donor_timeout(session: &SimSession) -> Duration {
-    let minutes = session.configs(&["clone_donor_timeout_after_network_failure"]).unwrap();
+    let minutes = session.variables(&["clone_donor_timeout_after_network_failure"]).unwrap();
     Duration::from_secs(60 * minutes[0].parse::<u64>().unwrap())
 }
 

@@ -18,8 +18,21 @@ use crate::sim::rng::Rng;
 /// Bytes of a page: the smallest that a tablespace can have.
 const PAGE: usize = 1024;
 
-/// The tablespace flags for that: compressed to 512 << 1 bytes.
-const FSP_FLAGS: u32 = 1 << 1;
+/// The tablespace flags for that: compressed to 512 << 1 bytes, at a server with this page size.
+fn fsp_flags(innodb_page_size: u32) -> u32 {
+    let instance = match innodb_page_size {
+        16_384 => 0,
+        bytes => (bytes / 512).ilog2(),
+    };
+    instance << 6 | 1 << 1
+}
+
+/// Gives page 0 the type that it has in every tablespace: `FIL_PAGE_TYPE_FSP_HDR`.
+fn mark_page_0(bytes: &mut [u8]) {
+    if let Some(page_type) = bytes.get_mut(24..26) {
+        page_type.copy_from_slice(&8_u16.to_be_bytes());
+    }
+}
 
 /// A tablespace of these pages that is larger than an extent ends with a whole one at the
 /// recipient.
@@ -151,7 +164,10 @@ impl Content {
             return;
         }
         let page = self.rng.below(pages);
-        let bytes = written(&mut self.rng, 1);
+        let mut bytes = written(&mut self.rng, 1);
+        if page == 0 {
+            mark_page_0(&mut bytes);
+        }
         let tablespace = &mut self.files[file];
         tablespace.bytes[page * PAGE..][..PAGE].copy_from_slice(&bytes);
         if !tablespace.is_new {
@@ -204,14 +220,14 @@ impl Content {
     }
 
     /// What a donor tells of a file.
-    pub(super) fn source_file(&self, file: usize) -> SourceFile {
+    pub(super) fn source_file(&self, file: usize, innodb_page_size: u32) -> SourceFile {
         let tablespace = &self.files[file];
         SourceFile {
             name: tablespace.name.clone().into_bytes(),
             space_id: tablespace.space_id,
             size: tablespace.bytes.len() as u64,
             allocated: tablespace.bytes.len() as u64,
-            fsp_flags: if file == 0 { u32::MAX } else { FSP_FLAGS },
+            fsp_flags: if file == 0 { u32::MAX } else { fsp_flags(innodb_page_size) },
             block_size: 4096,
             compression: Compression::None,
             encrypted: self.shape.is_encrypted && file == 1,
@@ -256,7 +272,8 @@ impl Content {
 }
 
 impl Tablespace {
-    fn new(number: usize, bytes: Vec<u8>) -> Self {
+    fn new(number: usize, mut bytes: Vec<u8>) -> Self {
+        mark_page_0(&mut bytes);
         Self {
             name: format!("./test/t{number}.ibd"),
             space_id: u32::try_from(number).unwrap(),

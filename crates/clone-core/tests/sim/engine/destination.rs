@@ -9,7 +9,7 @@ use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use clone_core::session::{Callbacks, View};
+use clone_core::engine::{self, View};
 use clone_innodb::destination::{BlockInput, Target};
 use clone_innodb::error::Result;
 use clone_protocol::innodb::SnapshotState;
@@ -24,7 +24,7 @@ const ALIGNMENT: usize = 4096;
 /// The blocks of a task.
 pub(super) struct SimInput<'a> {
     pub(super) session: &'a SimSession,
-    pub(super) callbacks: &'a mut dyn Callbacks,
+    pub(super) callbacks: &'a mut dyn engine::BlockInput,
     /// The state that the clone is in.
     pub(super) state: SnapshotState,
 }
@@ -84,11 +84,11 @@ impl BlockInput for SimInput<'_> {
     fn state_changed(&mut self, _: SnapshotState, estimate: u64) {
         let view = View { state_change: Some(estimate), ..View::default() };
         // InnoDB does not look at the result either.
-        let _ = self.callbacks.buffer(&view, &[]);
+        let _ = self.callbacks.change_state(&view);
     }
 
     fn acknowledge(&mut self, descriptor: &[u8]) -> Result<()> {
         let view = View { descriptor, ..View::default() };
-        self.callbacks.buffer(&view, &[]).map_err(carried)
+        self.callbacks.change_state(&view).map_err(carried)
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::MutexGuard;
 
-use clone_core::session::{Callbacks, View};
+use clone_core::engine::{self, View};
 use clone_innodb::error::{Error, Result};
 use clone_innodb::geometry::Block;
 use clone_innodb::source::{
@@ -38,6 +38,10 @@ impl SimFiles<'_> {
         self.innodb().content()
     }
 
+    fn innodb_page_size(&self) -> u32 {
+        self.session.host.facts().variables["innodb_page_size"].parse().unwrap()
+    }
+
     fn step(&self, step: Step) -> Result<()> {
         self.innodb().step(self.session, step).map(drop).map_err(carried)
     }
@@ -49,17 +53,19 @@ impl SourceFiles for SimFiles<'_> {
         let mut content = self.content();
         content.begin();
         content.write_to(self.directory);
-        Ok((0..content.files.len()).map(|file| content.source_file(file)).collect())
+        let page_size = self.innodb_page_size();
+        Ok((0..content.files.len()).map(|file| content.source_file(file, page_size)).collect())
     }
 
     fn page_copy(&self, _: &mut dyn FnMut() -> Result<()>) -> Result<PageCopy> {
         self.step(Step::Enter(SnapshotState::PageCopy))?;
         let mut content = self.content();
         content.work_late(self.directory);
+        let page_size = self.innodb_page_size();
         let new = content.files.iter().enumerate().filter(|(_, file)| file.is_new);
         let changes = new.map(|(at, _)| FileChange {
             index: u32::try_from(at).unwrap(),
-            file: content.source_file(at),
+            file: content.source_file(at, page_size),
             kind: FileChangeKind::Created,
         });
         Ok(PageCopy { changes: changes.collect(), pages: content.changed_pages() })
@@ -108,7 +114,7 @@ impl SourceFiles for SimFiles<'_> {
 /// What a task of `clone_innodb` sends, for the callbacks of clone-core.
 pub(super) struct SimOutput<'a> {
     pub(super) session: &'a SimSession,
-    pub(super) callbacks: &'a mut dyn Callbacks,
+    pub(super) callbacks: &'a mut dyn engine::BlockOutput,
 }
 
 impl SimOutput<'_> {
