@@ -3,7 +3,7 @@
 //! Recorded clones between two stock servers, applied to a directory.
 //!
 //! The records are those of clone-protocol (`tests/stock`; `tests/stock_stream.rs` there says what
-//! their lines mean). They have the length of each block, and not its bytes: the bytes are made up
+//! their lines mean, and checks their order with `StreamCheck`). They have the length of each block, and not its bytes: the bytes are made up
 //! here, so that each state writes others. What must be in the directory in the end is found out
 //! without this crate, by a model that goes through the descriptors line by line and writes to a
 //! directory of its own.
@@ -27,8 +27,8 @@ use clone_innodb::destination::{
 };
 use clone_innodb::error::{Error, Result};
 use clone_protocol::innodb::{
-    Compression, Data, Descriptor, FileMetadata, Locator, Recipient, SPACE_ID_BUFFER_POOL,
-    SPACE_ID_REDO, SnapshotState, State, StreamCheck, TaskRole,
+    Compression, Data, Descriptor, FileMetadata, Locator, SPACE_ID_BUFFER_POOL, SPACE_ID_REDO,
+    SnapshotState, State, TaskRole,
 };
 use clone_protocol::{Command, Response};
 
@@ -211,7 +211,6 @@ fn clone(segments: &[Segment], target: &Path, options: Options) -> (Vec<Error>, 
     let donor = first.into_iter().find_map(|one| one.locator.clone()).unwrap();
     let clock = Arc::new(SystemClock::default());
     let destination = Destination::create(&donor, target, options, clock).unwrap();
-    let stream = Arc::new(StreamCheck::new(Recipient::new(16_384)));
     let mut master = Some(destination.add_task(&RUNS, &donor).unwrap());
     let mut failures = Vec::new();
     let mut restarts = 0;
@@ -219,7 +218,6 @@ fn clone(segments: &[Segment], target: &Path, options: Options) -> (Vec<Error>, 
         if let Some(recorded) = &segment.restart {
             let locator = master.as_mut().unwrap().restart().unwrap();
             check_restart(&locator, &Locator::parse(recorded).unwrap());
-            stream.resume(recorded).unwrap();
             restarts += 1;
         }
         let is_last = std::ptr::eq(segment, segments.last().unwrap());
@@ -237,7 +235,7 @@ fn clone(segments: &[Segment], target: &Path, options: Options) -> (Vec<Error>, 
         thread::scope(|scope| {
             let mut running = Vec::new();
             for connection in live {
-                let (stream, acknowledged) = (Arc::clone(&stream), Arc::clone(&acknowledged));
+                let acknowledged = Arc::clone(&acknowledged);
                 let (destination, at_work) = (&destination, &at_work);
                 let task = match connection.role {
                     Some(TaskRole::Master) => master.take(),
@@ -257,7 +255,7 @@ fn clone(segments: &[Segment], target: &Path, options: Options) -> (Vec<Error>, 
                         Ok,
                     );
                     at_work.busy.fetch_add(1, Ordering::SeqCst);
-                    run(connection, task, &stream, &acknowledged, at_work, !is_last)
+                    run(connection, task, &acknowledged, at_work, !is_last)
                 }));
             }
             for thread in running {
@@ -288,7 +286,6 @@ fn clone(segments: &[Segment], target: &Path, options: Options) -> (Vec<Error>, 
 fn run(
     connection: &Connection,
     task: Result<DestinationTask>,
-    stream: &StreamCheck,
     acknowledged: &Mutex<Vec<Vec<u8>>>,
     at_work: &AtWork,
     is_cut: bool,
@@ -301,7 +298,6 @@ fn run(
         }
     };
     let mut input = Input { acknowledged, data: None, bytes: Vec::new() };
-    let mut checks = stream.task(connection.role.unwrap());
     let mut descriptors = connection.descriptors[..connection.whole].iter();
     let outcome = loop {
         let Some(descriptor) = descriptors.next() else {
@@ -312,7 +308,6 @@ fn run(
             at_work.wait();
             break Err(Error::caller(1158, "cut"));
         };
-        checks.check(descriptor).unwrap();
         input.data = match Descriptor::parse(descriptor).unwrap() {
             Descriptor::Data(data) => Some(data),
             _ => None,
