@@ -3,8 +3,8 @@
 //! The donor: answers the commands of one connection in COM_CLONE.
 //!
 //! Three kinds of connection come: a recipient's master (INIT or REINIT, EXECUTE, EXIT), its
-//! workers (ATTACH, EXECUTE, EXIT), and its auxiliary connection (ACK, EXIT). Which one this is
-//! shows by its commands.
+//! workers (ATTACH, EXECUTE, EXIT), and its auxiliary connection (ACK, EXIT). The donor recognises
+//! the kind by the commands.
 
 mod clones;
 mod framer;
@@ -36,7 +36,7 @@ pub use clones::DonorClones;
 /// Serves the connection until the recipient exits the clone protocol or the connection breaks.
 ///
 /// # Errors
-/// The connection broke; everything else was told to the recipient.
+/// The connection broke. All other errors were sent to the recipient.
 pub fn serve<S: DonorSession>(
     session: &S,
     clones: &DonorClones<S::Engine>,
@@ -60,19 +60,19 @@ pub fn serve<S: DonorSession>(
     outcome
 }
 
-/// What a connection has open.
+/// The state of one connection.
 struct Serving<'a, S: DonorSession> {
     session: &'a S,
-    /// All clones that this server gives.
+    /// All clones of which this server is the donor.
     clones: &'a DonorClones<S::Engine>,
     link: &'a mut dyn DonorLink,
     /// Tasks in the engines, from INIT, REINIT or ATTACH to EXIT or an error.
     source: Option<SourceTasks<S::Engine>>,
     /// The clone that these tasks are part of.
     clone: Option<Arc<DonorClone<S::Engine>>>,
-    /// They came with INIT or REINIT.
+    /// The tasks began with INIT or REINIT, not with ATTACH.
     is_master: bool,
-    /// From ATTACH to its answer: a worker that fails there does not fail the clone.
+    /// True from ATTACH to its answer. A worker that fails in ATTACH does not fail the clone.
     is_attaching: bool,
     is_backup_locked: bool,
     /// Packets other than data are built here.
@@ -122,7 +122,7 @@ impl<S: DonorSession> Serving<'_, S> {
     /// the idle time-out of eight hours, as it does with the stock plugin.
     ///
     /// # Errors
-    /// The connection is broken: `error` itself or what broke it.
+    /// The connection is broken: by `error`, or while `error` was sent.
     fn report(&mut self, error: Error) -> Result<()> {
         self.session.raise(&error);
         let error = Error::Raised(error.number());
@@ -139,20 +139,20 @@ impl<S: DonorSession> Serving<'_, S> {
         sent
     }
 
-    /// Gives back what the clone holds.
+    /// Releases the backup lock, and ends the tasks in the engines.
     fn close(&mut self, error: u32) {
         let error = if self.is_attaching { 0 } else { error };
-        // The end of a failed clone waits for its other tasks, in InnoDB for half an hour if one of
-        // them stalls: DDL need not. After a network failure the clone may go on, and the end is
-        // when it does not any more.
+        // In the engines, the end of a failed clone waits for the other tasks, in InnoDB up to 30
+        // minutes. DDL need not wait for that: release the backup lock first. After a network
+        // failure keep the lock until the engines have ended, because the clone may go on.
         if error != 0 && !Error::Raised(error).is_network() {
             self.unlock_backup();
         }
         if let Some(source) = self.source.take() {
             let point = self.clone.as_ref().and_then(|clone| clone.point.as_ref());
-            // A master that waits for its recipient has to hear of a worker's failure: as long as
-            // the worker is one of the clone's tasks, for another connection must not take it for
-            // its own.
+            // A master that waits for its recipient must learn of a worker's failure. Report the
+            // failure while the worker is still a task of the clone. Later the clone may belong to
+            // a new connection, which must not take the failure for its own.
             if let Some(point) = point.filter(|_| error != 0 && !self.is_master) {
                 point.fail(error);
             }
@@ -225,7 +225,7 @@ impl<S: DonorSession> Serving<'_, S> {
                 log::info!(target: SERVER, "Acquired backup lock");
             }
         }
-        // Before the old connection's part of the clone ends, and what is known of the clone with
+        // Look the clone up before `begin`: REINIT makes the old connection end, and its entry with
         // it.
         let innodb = engines.iter().find(|(engine, _)| engine.db_type() == innodb::DB_TYPE);
         let clone = innodb.and_then(|(_, locator)| self.clones.find(locator.as_deref()?));
@@ -236,8 +236,9 @@ impl<S: DonorSession> Serving<'_, S> {
             found => found,
         };
         if is_master && block_ddl {
-            // InnoDB gives back all backup locks of the session if it had to open tablespaces
-            // (clone_init_tablespaces): take it again, which costs nothing where it is still held.
+            // InnoDB releases all backup locks of the session if it had to open tablespaces
+            // (clone_init_tablespaces). So take the lock again. That does nothing if the lock is
+            // still held.
             self.session.lock_backup(init.ddl_timeout)?;
         }
         if mode == Mode::Start {
@@ -248,8 +249,8 @@ impl<S: DonorSession> Serving<'_, S> {
         self.send_locators(version)
     }
 
-    /// The engine of a recipient's locator. InnoDB's are looked at before it sees them: it reads
-    /// more bytes than it was given.
+    /// The engine that a recipient's locator names. InnoDB's locator is parsed first, because
+    /// InnoDB can read more bytes than the locator has.
     fn engine_of(&self, locator: &EngineLocator) -> Option<S::Engine> {
         if locator.db_type == innodb::DB_TYPE && innodb::Locator::parse(&locator.bytes).is_err() {
             return None;
@@ -257,8 +258,8 @@ impl<S: DonorSession> Serving<'_, S> {
         self.session.engine(locator.db_type)
     }
 
-    /// A new clone must have all engines of this server in it, or what it copies would be half of
-    /// one. Stock recipients ask for InnoDB alone.
+    /// Refuses a new clone that lacks an engine of this server, because the copy would be
+    /// incomplete. A stock recipient asks for InnoDB only.
     fn check_engines(&self, mode: Mode, asked: &[(S::Engine, Option<Vec<u8>>)]) -> Result<()> {
         if mode != Mode::Start || asked.is_empty() {
             return Ok(());
@@ -274,7 +275,7 @@ impl<S: DonorSession> Serving<'_, S> {
         }
     }
 
-    /// A clone that has begun.
+    /// Registers a clone that has begun, and its consistency point.
     fn new_clone(&self, ddl_timeout: u32) -> Option<Arc<DonorClone<S::Engine>>> {
         let clones = self.source.as_ref()?.clones();
         // The recipient may not keep this server's writers waiting for longer than this server
@@ -292,7 +293,7 @@ impl<S: DonorSession> Serving<'_, S> {
         mode: Mode,
         ddl_timeout: u32,
     ) -> Result<SourceTasks<S::Engine>> {
-        // Only a new clone may leave it to the donor which engines there are.
+        // Only a new clone may come without locators. Then the donor takes all of its engines.
         match engines.is_empty() && mode == Mode::Start {
             true => SourceTasks::begin_all(self.session, ddl_timeout),
             false => SourceTasks::begin(self.session, engines.into_iter(), mode, ddl_timeout),
@@ -305,7 +306,7 @@ impl<S: DonorSession> Serving<'_, S> {
         send(self.link, &mut self.packet, &Response::Locators { version, locators })
     }
 
-    /// EXECUTE: each engine sends its data until the end of the clone. InnoDB is the first of them.
+    /// EXECUTE: each engine sends all of its data, InnoDB first.
     fn copy(&mut self, offer: Option<Offer>) -> Result<()> {
         let Some(source) = &self.source else {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
@@ -335,8 +336,7 @@ impl<S: DonorSession> Serving<'_, S> {
         Ok(())
     }
 
-    /// EXIT with an offer behind it: the recipient wants to know whether there is somebody who
-    /// understands it.
+    /// EXIT with an offer behind it: a recipient asks whether this donor understands offers.
     fn answer_offer(&mut self, payload: &[u8]) -> Result<()> {
         if Offer::parse(payload).is_none() {
             return Ok(());
@@ -345,8 +345,9 @@ impl<S: DonorSession> Serving<'_, S> {
         send(self.link, &mut self.packet, &answer)
     }
 
-    /// ACK: comes on the auxiliary connection and wakes the master's EXECUTE; or InnoDB in it, if
-    /// there is no engine to wait for.
+    /// ACK, on the auxiliary connection. It goes to the engine, with one exception: if other
+    /// engines follow InnoDB, the acknowledgement of PAGE COPY goes to the consistency point. The
+    /// master's EXECUTE gives it to InnoDB later.
     fn acknowledge(&self, ack: &Ack<'_>) -> Result<()> {
         let engine = self
             .engine_of(&ack.locator)
@@ -357,13 +358,13 @@ impl<S: DonorSession> Serving<'_, S> {
         let point = clone.as_ref().and_then(|clone| clone.point.as_ref());
         let lets_choose = ack.error == 0
             && PointEvent::of(ack.descriptor) == Some(PointEvent::PageCopyAcknowledged);
-        // In a session that was killed the clone ends.
+        // After KILL the clone ends and needs no point.
         let lets_choose = lets_choose && !self.session.is_killed();
         if let Some(point) = point.filter(|_| lets_choose) {
             point.acknowledge(ack.descriptor);
             return Ok(());
         }
-        // A recipient that reports a negative number reports a failure all the same.
+        // A negative number is no MySQL error, but it reports a failure.
         let error = u32::try_from(ack.error).unwrap_or(number::ER_INTERNAL_ERROR);
         let outcome = engine.ack(self.session, locator, error, ack.descriptor);
         let error = outcome.as_ref().map_or_else(Error::number, |()| error);

@@ -1,38 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A storage engine in a clone: the eight functions of MySQL's `Clone_interface_t`
-//! (`sql/handler.h`) once, for engines of a server and for those of this project.
+//! A storage engine in a clone. [`Engine`] has the eight functions of MySQL's `Clone_interface_t`
+//! (`sql/handler.h`). Engines of a server implement it, and so do engines of this project.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Whether the work should end early.
+/// Tells whether work should stop early.
 pub trait Cancel {
-    /// KILL, or the server shuts down. Whatever waits asks this at least once a second.
+    /// Returns true after KILL, or when the server shuts down. Code that waits asks at least once a
+    /// second.
     fn is_killed(&self) -> bool;
 }
 
-/// What a storage engine does in a clone, both sides of it.
+/// A storage engine in a clone, as donor and as recipient.
 ///
-/// All functions are called by many threads at once: one for each task of each clone. `S` is the
+/// Many threads call these functions at once: one thread for each task of each clone. `S` is the
 /// session as the engine needs it: an engine of mysqld needs mysqld's own, an engine of this
 /// project only [`dyn Cancel`](Cancel).
 ///
-/// A *locator* is the engine's name for one clone, in bytes that mean something only to the engine.
-/// A *task* is one thread's part in a clone. The first task, number 0, is the master's: it begins
+/// A *locator* is the engine's name for one clone. Only the engine knows what its bytes mean. A
+/// *task* is one thread's part in a clone. The first task, number 0, is the master's: it begins
 /// before all others and ends after them.
 ///
-/// An engine returns the error of a callback as it is. Other errors are not raised yet, unless they
-/// are [`Error::Raised`].
+/// An engine returns the error of a callback unchanged. Its own errors have not been raised in the
+/// session, except [`Error::Raised`].
 pub trait Engine<S: ?Sized>: Send + Sync + 'static {
     /// Donor: begins a clone (`Start`), joins it (`AddTask`), or resumes it after a network failure
     /// (`Restart`).
     ///
-    /// `locator` is, for `Start`, the recipient's version locator, or none in a local clone; else
-    /// the clone's. `ddl_timeout` is how long the engine may wait for DDL to end, in seconds; 0
-    /// means the engine's own. C's `clone_begin` has no such argument, so it passes 0.
+    /// With `Start`, `locator` is the recipient's version locator, or none in a local clone. With
+    /// the other modes, `locator` names the clone. `ddl_timeout` is how long the engine may wait
+    /// for DDL, in seconds. 0 means the engine's own time-out. The C function `clone_begin` has no
+    /// such argument and passes 0.
     fn begin(
         &self,
         session: &S,
@@ -41,15 +43,15 @@ pub trait Engine<S: ?Sized>: Send + Sync + 'static {
         ddl_timeout: u32,
     ) -> Result<Begun>;
 
-    /// Donor, in a server that clones other engines too: does what takes time and must be done
-    /// before [`fix_point`](Engine::fix_point).
+    /// Donor, in a clone of several engines: does the slow work that must be done before
+    /// [`fix_point`](Engine::fix_point). Commits still go on.
     fn prepare_point(&self, session: &S, locator: &[u8]) -> Result<()> {
         let _ = (session, locator);
         Ok(())
     }
 
-    /// Donor: makes this moment, at which nobody commits, the consistency point of the clone.
-    /// [`copy`](Engine::copy) comes after it.
+    /// Donor: makes this moment the consistency point of the clone. Commits are blocked during this
+    /// call. [`copy`](Engine::copy) is called later.
     fn fix_point(&self, session: &S, locator: &[u8]) -> Result<()> {
         let _ = (session, locator);
         Err(Error::NotSupported("Clone of an engine without a consistency point".into()))
@@ -67,16 +69,17 @@ pub trait Engine<S: ?Sized>: Send + Sync + 'static {
         output: &mut dyn BlockOutput,
     ) -> Result<()>;
 
-    /// Donor: the recipient has finished what `descriptor` says (`error` 0), or has failed. Comes
-    /// from another thread than the task's.
+    /// Donor: an acknowledgement has arrived. With `error` 0, the recipient has completed the state
+    /// that `descriptor` names. Otherwise the recipient has failed. Another thread than the task's
+    /// calls this.
     fn ack(&self, session: &S, locator: &[u8], error: u32, descriptor: &[u8]) -> Result<()>;
 
     /// Donor: the task ends, with `error` or 0.
     fn end(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()>;
 
-    /// Recipient: as [`begin`](Engine::begin); also `Version`, which only asks for the version
-    /// locator. Without `directory` the server's own data is to be replaced. `Restart` gives a
-    /// locator that says what has arrived.
+    /// Recipient: begins, joins or resumes the apply, as [`begin`](Engine::begin) does at the
+    /// donor. `Version` only asks for the version locator. Without `directory`, the clone replaces
+    /// the server's own data. `Restart` returns a locator that says which data has arrived.
     fn apply_begin(
         &self,
         session: &S,
@@ -94,15 +97,16 @@ pub trait Engine<S: ?Sized>: Send + Sync + 'static {
         input: &mut dyn BlockInput,
     ) -> Result<()>;
 
-    /// Recipient: this task failed with `error`, in this engine or another; all others are to stop.
+    /// Recipient: this task has failed with `error`, in this engine or in another. The engine makes
+    /// the other tasks stop.
     fn apply_error(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()>;
 
-    /// Recipient: the task ends, with `error` or 0. The master's end without error makes the clone
-    /// complete: what was applied is durable then.
+    /// Recipient: the task ends, with `error` or 0. When the master ends without error, the clone
+    /// is complete and all of its data is durable.
     fn apply_end(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()>;
 }
 
-/// An engine of a server, by its place there.
+/// A handle of an engine in a server. Copies of the handle stand for the same engine.
 pub trait ServerEngine<S>: Engine<S> + Clone {
     /// `legacy_db_type`; InnoDB is 12.
     fn db_type(&self) -> u8;
@@ -110,8 +114,9 @@ pub trait ServerEngine<S>: Engine<S> + Clone {
     /// What users call the engine.
     fn name(&self) -> String;
 
-    /// Donor: whether the engine's consistency point is the caller's to choose. InnoDB chooses its
-    /// own, which the others follow: [`fix_point`](Engine::fix_point).
+    /// Donor: returns true if the caller chooses the engine's consistency point, with
+    /// [`fix_point`](Engine::fix_point). InnoDB returns false: it chooses its own point, and the
+    /// other engines follow.
     fn follows(&self) -> bool {
         false
     }
@@ -124,11 +129,11 @@ pub struct TaskId<'a> {
     pub locator: &'a [u8],
     /// The task's number in the engine; the master's is 0.
     pub number: u32,
-    /// The engine's place among those of the clone.
+    /// The engine's index among the engines of the clone.
     pub index: usize,
 }
 
-/// How to enter a clone (`sql/handler.h:Ha_clone_mode`).
+/// How a task enters a clone (`sql/handler.h:Ha_clone_mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Mode {
@@ -142,45 +147,45 @@ pub enum Mode {
     Version = 3,
 }
 
-/// What beginning gives.
+/// The result of [`Engine::begin`] and [`Engine::apply_begin`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
     /// The engine's locator of the clone.
     pub locator: Vec<u8>,
-    /// The caller's task; the master is 0.
+    /// The number of the caller's task; the master's is 0.
     pub task: u32,
 }
 
-/// Where a donor's engine puts its data (`sql/handler.h:Ha_clone_cbk`).
+/// Takes the data of a donor's engine (`sql/handler.h:Ha_clone_cbk`).
 pub trait BlockOutput {
-    /// `len` bytes of `file`, from its current offset, are to be sent.
+    /// Sends `len` bytes of `file`, from the file's current offset on.
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()>;
 
-    /// `data` is to be sent; empty for a descriptor alone.
+    /// Sends `data`. If `data` is empty, sends the descriptor alone.
     fn buffer(&mut self, view: &View<'_>, data: &[u8]) -> Result<()>;
 }
 
-/// Where a recipient's engine gets its data (`sql/handler.h:Ha_clone_cbk`).
+/// Gives a recipient's engine its data (`sql/handler.h:Ha_clone_cbk`).
 pub trait BlockInput {
-    /// A state of the snapshot begins ([`View::state_change`]), or has ended: then the donor waits
-    /// for the descriptor as an acknowledgement.
+    /// A state of the snapshot begins if [`View::state_change`] is set. Otherwise a state has
+    /// ended, and the donor waits for the descriptor as an acknowledgement.
     fn change_state(&mut self, view: &View<'_>) -> Result<()>;
 
-    /// The data of the current descriptor is to be written to `file`, from its current offset.
+    /// Writes the data of the current descriptor to `file`, from the file's current offset on.
     fn apply_file(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()>;
 
-    /// The data of the current descriptor; valid until the engine's `apply` returns.
+    /// Returns the data of the current descriptor. It is valid until the engine's `apply` returns.
     fn apply_buffer(&mut self, view: &View<'_>) -> Result<&mut [u8]>;
 
-    /// So many more bytes are to be expected. MySQL's interface has this only with a change of
-    /// state; engines without states say it here (`storage/rocksdb/clone`:
-    /// `add_to_data_size_estimate`).
+    /// Adds `bytes` to the estimate of the current stage. In MySQL's interface an estimate comes
+    /// only with a change of state. Engines without states use this method
+    /// (`storage/rocksdb/clone`: `add_to_data_size_estimate`).
     fn add_estimate(&mut self, bytes: u64) {
         let _ = bytes;
     }
 }
 
-/// What an engine says of the data at hand.
+/// What an engine says about the current data.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct View<'a> {
     /// The engine's descriptor of the data.
@@ -192,9 +197,9 @@ pub struct View<'a> {
     /// The file is read and written through the operating system's cache; otherwise buffers must be
     /// aligned ([`clone_io::ALIGNMENT`]).
     pub is_os_buffer_cached: bool,
-    /// Data may go from file to file inside the kernel.
+    /// The kernel may copy the data from file to file.
     pub is_zero_copy: bool,
-    /// The descriptor carries a key: only over an encrypted connection.
+    /// The descriptor may carry a key. It may be sent only over an encrypted connection.
     pub is_secure: bool,
     /// A snapshot state begins; the estimate is in bytes.
     pub state_change: Option<u64>,

@@ -36,7 +36,7 @@ pub mod number {
     pub const ER_NET_WRITE_INTERRUPTED: u32 = 1161;
     /// No memory.
     pub const ER_OUTOFMEMORY: u32 = 1037;
-    /// A lock was not to be had in time.
+    /// A lock was not granted in time.
     pub const ER_LOCK_WAIT_TIMEOUT: u32 = 1205;
     /// Not supported.
     pub const ER_NOT_SUPPORTED_YET: u32 = 1235;
@@ -54,7 +54,7 @@ pub mod number {
     pub const ER_CLONE_DONOR_VERSION: u32 = 3864;
     /// A system variable of the clone plugin that forbids the clone.
     pub const ER_CLONE_SYS_CONFIG: u32 = 3869;
-    /// A plugin of the donor that the recipient has not.
+    /// The recipient lacks a plugin of the donor.
     pub const ER_CLONE_PLUGIN_MATCH: u32 = 3870;
     /// `max_allowed_packet` too small for a block.
     pub const ER_CLONE_NETWORK_PACKET: u32 = 3957;
@@ -64,8 +64,8 @@ pub mod number {
 
 use number::*;
 
-/// Why a clone, or a step of it, failed. The text is for logs: the user sees that of MySQL's
-/// catalogue.
+/// Why a clone, or a step of it, failed. The text is for logs. Users see the text of MySQL's
+/// message catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum Error {
     /// The donor reported this error (3862). Group Replication parses the text
@@ -147,7 +147,7 @@ pub enum NetworkError {
     /// A packet could not be written (1160).
     #[error("writing to the network failed")]
     Write,
-    /// The peer took nothing for too long (1161).
+    /// The peer did not read for too long (1161).
     #[error("writing to the network timed out")]
     WriteTimeout,
     /// A packet above `max_allowed_packet` (1153).
@@ -192,7 +192,7 @@ fn os_error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
 
-/// What an operation of this crate gives.
+/// The result of an operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -217,7 +217,7 @@ impl Error {
         }
     }
 
-    /// The connection broke or timed out: worth connecting again.
+    /// Returns true if the connection broke or timed out. A new connection may help.
     pub fn is_network(&self) -> bool {
         matches!(
             self.number(),
@@ -229,7 +229,8 @@ impl Error {
         )
     }
 
-    /// The connection is of no more use: broken, or out of step with the peer.
+    /// Returns true if the connection cannot be used any more: it is broken, or out of step with
+    /// the peer.
     pub fn ends_connection(&self) -> bool {
         self.is_network()
             || matches!(

@@ -28,18 +28,19 @@ pub trait Link<S> {
     /// Asks the donor, over this connection, to kill the connection `other`.
     fn kill(&mut self, other: &mut Self) -> Result<()>;
 
-    /// Ends the connection. `abort`: the dialogue is broken, so do not say goodbye. `clear_error`:
-    /// forget errors of the session. `session` is none for the auxiliary connection.
+    /// Ends the connection. With `abort`, the dialogue is broken, and the connection is closed at
+    /// once. With `clear_error`, the errors of the session are cleared. `session` is none for the
+    /// auxiliary connection.
     fn disconnect(self, session: Option<&S>, abort: bool, clear_error: bool);
 }
 
 /// A packet from a donor.
 #[derive(Debug)]
 pub struct Packet<'a> {
-    /// The payload, ours to overwrite until the next call. Best if the bytes behind its code are
-    /// aligned for direct I/O.
+    /// The payload. The caller may overwrite it until the next call. If the bytes behind the code
+    /// are aligned for direct I/O, a file can be written from them without a copy.
     pub data: &'a mut [u8],
-    /// Bytes that crossed the network for it.
+    /// Bytes that crossed the network for the packet.
     pub network_len: u64,
 }
 
@@ -52,7 +53,7 @@ pub trait DonorLink {
     /// The packet may be overwritten.
     fn send(&mut self, secure: bool, packet: &mut [u8]) -> Result<()>;
 
-    /// Sends packets one behind the other: at once, where the connection is made for that.
+    /// Sends two packets, one after the other. Some connections send both in one call.
     fn send_both(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<()> {
         self.send(false, first)?;
         self.send(false, second)
@@ -62,9 +63,11 @@ pub trait DonorLink {
     /// protocol's compression.
     fn is_plain(&mut self) -> bool;
 
-    /// Sends the packet `descriptor`, and behind it one with `len` bytes of `file` from its current
-    /// offset, past the server's own functions: a raw [`Block`](clone_protocol::Block), or DATA.
-    /// False if this connection or this file is not made for that: then nothing was sent and read.
+    /// Sends the packet `descriptor`, and then a packet with `len` bytes of `file`, from the file's
+    /// current offset on. The bytes do not pass through the server's own functions. With
+    /// `is_block`, the second packet is a raw [`Block`](clone_protocol::Block), otherwise DATA.
+    /// Returns false if this connection or this file does not allow that. Then nothing was read or
+    /// sent.
     ///
     /// # Errors
     /// The file's, or the connection's, which is closed in both cases.
@@ -79,8 +82,8 @@ pub trait DonorLink {
         Ok(false)
     }
 
-    /// Sends the error in the diagnostics area and clears it there; with `fatal` closes the
-    /// connection instead and gives the error back.
+    /// Sends the error of the diagnostics area, and clears that area. With `fatal`, closes the
+    /// connection instead and returns the error.
     fn send_error(&mut self, fatal: bool) -> Result<()>;
 }
 
@@ -96,9 +99,9 @@ pub enum TransferError {
 /// Which of the two connections of a recipient's master this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
-    /// Acknowledgements and goodbyes.
+    /// Acknowledgements, and the question to a donor before a clone.
     Auxiliary,
-    /// Everything else; KILL wakes a thread that waits for it.
+    /// Commands and data. KILL wakes a thread that waits for this connection.
     Data,
 }
 

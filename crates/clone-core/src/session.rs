@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the clone logic needs of its server and of a session of it, by role: a program that is only
-//! a recipient implements [`Host`], [`Session`] and [`RecipientSession`].
+//! The traits of a server and of its sessions, split by role. A program that is only a recipient
+//! implements [`Host`], [`Session`] and [`RecipientSession`].
 //!
-//! mysqld is one implementation, a simulation another. Every call here may block. No call is made
-//! with a lock of this crate held.
+//! mysqld implements these traits, and so does a simulation. Every method may block. This crate
+//! calls no method while it holds one of its own locks.
 
 use std::io;
 use std::sync::Arc;
@@ -32,17 +32,17 @@ pub trait Clock {
     fn sleep(&self, duration: Duration);
 }
 
-/// What is the same for all sessions.
+/// The server: what all of its sessions share.
 pub trait Host: Clock + Send + Sync + 'static {
     /// A session.
     type Session: Session<Host = Self>;
     /// A thread of the clone.
     type Thread: Thread;
 
-    /// The plugin's variables as they are now.
+    /// The current values of the plugin's variables.
     fn settings(&self) -> Settings;
 
-    /// What the server's release has to do with a clone.
+    /// The facts about the server's release that matter to a clone.
     fn release(&self) -> ReleaseFacts;
 
     /// Processors of this machine.
@@ -50,13 +50,13 @@ pub trait Host: Clock + Send + Sync + 'static {
         1
     }
 
-    /// Who wants to know how far a clone is.
+    /// The receiver of progress reports.
     fn observer(&self) -> &dyn Observer;
 
     /// Runs `work` in a new thread with a session of its own.
     ///
     /// # Errors
-    /// No thread was to be had; `work` did not run.
+    /// No thread could be created. `work` did not run.
     fn spawn(
         self: &Arc<Self>,
         kind: WorkerKind,
@@ -69,7 +69,7 @@ pub type Work<S> = Box<dyn FnOnce(&S) + Send>;
 
 /// A thread that was [spawned](Host::spawn).
 pub trait Thread: Send {
-    /// Waits for its end. False if it panicked.
+    /// Waits until the thread has ended. Returns false if the thread panicked.
     fn join(self) -> bool;
 }
 
@@ -79,19 +79,19 @@ impl Thread for std::thread::JoinHandle<()> {
     }
 }
 
-/// Is told how far a clone is: the `performance_schema` tables, or a progress bar.
+/// Receives progress reports of a clone. Examples: the `performance_schema` tables, a progress bar.
 pub trait Observer: Send + Sync {
-    /// A stage begins with so many threads; `estimate` is in bytes.
+    /// A stage begins with `threads` threads. It is expected to move `estimate` bytes.
     fn next_stage(&self, threads: u32, estimate: u64, unix_micros: u64);
 
     /// Bytes have been transferred since the last call.
     fn transferred(&self, sample: &Sample, threads: u32);
 
-    /// The stage will have so many bytes more than was said.
+    /// The current stage will move `bytes` more than its estimate.
     fn add_estimate(&self, bytes: u64);
 }
 
-/// A session of the server, used by the thread that owns it: what every role needs.
+/// A session of the server, used only by the thread that owns it. Every role needs these methods.
 pub trait Session: Cancel + Sized + 'static {
     /// The server.
     type Host: Host<Session = Self>;
@@ -101,8 +101,8 @@ pub trait Session: Cancel + Sized + 'static {
     /// The server that this session belongs to.
     fn host(&self) -> &Arc<Self::Host>;
 
-    /// Puts `error` into the diagnostics area, unless the error is there already
-    /// ([`Error::Raised`]).
+    /// Puts `error` into the diagnostics area. [`Error::Raised`] is in that area already, so
+    /// nothing happens.
     fn raise(&self, error: &Error);
 
     /// The error in the diagnostics area.
@@ -114,7 +114,7 @@ pub trait Session: Cancel + Sized + 'static {
 
 /// A session of a server whose own data is read or replaced.
 pub trait ServerSession: Session {
-    /// Blocks commits as long as it lives.
+    /// While a value of this type exists, commits are blocked.
     type CommitBlock: CommitBlock;
 
     /// Takes the backup lock, which stops DDL.
@@ -123,13 +123,13 @@ pub trait ServerSession: Session {
     /// Gives the backup lock back.
     fn unlock_backup(&self);
 
-    /// Keeps every transaction of the server from committing, in all engines, until the result is
-    /// dropped. Waits for the statements that run, at most `timeout_seconds`, and calls `wait`
-    /// meanwhile, at least once a second.
+    /// Blocks commits in all engines of the server until the result is dropped. First waits for
+    /// running statements, at most `timeout_seconds`. Meanwhile calls `wait` at least once a
+    /// second.
     ///
     /// # Errors
-    /// It took too long; that of `wait`, which ends the wait; there is no way to do it on this
-    /// server.
+    /// The statements ran too long; `wait` failed, which ends the wait; this server cannot block
+    /// commits.
     fn block_commits(
         &self,
         timeout_seconds: u32,
@@ -139,21 +139,21 @@ pub trait ServerSession: Session {
 
 /// See [`ServerSession::block_commits`].
 pub trait CommitBlock {
-    /// Whether commits have been blocked all the time. A server lets them go on after some seconds,
-    /// whatever is not done by then.
+    /// Returns true if commits have been blocked from the beginning until now. A server unblocks
+    /// commits after some seconds, even if the clone still needs the block.
     fn has_held(&self) -> bool;
 }
 
-/// Gives the values of variables.
+/// Reads system variables.
 pub trait Variables {
     /// The values of global variables, as text in utf8mb4, in the order of `names`.
     ///
     /// # Errors
-    /// There is no such variable.
+    /// A variable does not exist.
     fn variables(&self, names: &[&str]) -> Result<Vec<String>>;
 }
 
-/// A donor's session: what the donor tells of its server.
+/// A donor's session. Most methods give the facts that the donor sends to the recipient.
 pub trait DonorSession: ServerSession + Variables {
     /// The names of all collations.
     fn collations(&self) -> Result<Vec<String>>;
@@ -164,14 +164,16 @@ pub trait DonorSession: ServerSession + Variables {
     /// "LTS" or "INNOVATION", as the server was built (`MYSQL_VERSION_MATURITY`).
     fn maturity(&self) -> &'static str;
 
-    /// The session's statement is a donor's: `statement/clone/server` in the performance schema.
+    /// Marks the session's statement as a donor's: `statement/clone/server` in the performance
+    /// schema.
     fn mark_donor_statement(&self);
 
     /// The engine with this `legacy_db_type`, if it can clone.
     fn engine(&self, db_type: u8) -> Option<Self::Engine>;
 
-    /// Connects to a recipient on this machine that takes open files, by its key. None if the
-    /// recipient cannot be reached: it is not where it seems to be.
+    /// Connects to the socket where a recipient on this machine takes open files. `key` names the
+    /// socket. None if the connection fails, for example because the recipient is in another
+    /// container.
     fn connect_files(&self, key: HandoverKey) -> Option<Box<dyn FileGiver>> {
         let giver = clone_io::FileGiver::connect(key.bytes()).ok()?;
         Some(Box::new(giver))
@@ -187,27 +189,29 @@ pub trait RecipientSession: Session {
     /// compression of the classic protocol.
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<Self::Link>;
 
-    /// Listens for open files of a donor on this machine. None if that is not possible.
+    /// Opens a socket where a donor on this machine can hand over open files. None if that fails.
     fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {
         Some(Box::new(clone_io::FileTaker::listen().ok()?))
     }
 
-    /// Decides about a donor, by what the donor told of itself. Nothing has been changed yet.
+    /// Accepts or refuses a donor by the parameters that it sent. The clone has changed nothing
+    /// yet.
     ///
-    /// A server asks whether it could run with the donor's data
+    /// A server checks whether it could run with the donor's data
     /// ([`checks::check`](crate::checks::check)).
     ///
     /// # Errors
-    /// What forbids the clone; the other reasons have been raised.
+    /// The reason for the refusal. Further reasons have been raised.
     fn accept(&self, donor: &Parameters) -> Result<()>;
 
-    /// The clone is about to replace the server's own data, which must not change from now on.
+    /// The clone is about to replace the server's own data. From now on nobody else may change this
+    /// data.
     ///
     /// # Errors
-    /// There is no such data, or somebody changes it.
+    /// This program has no data of its own; the data could not be locked in time.
     fn begin_replacing(&self) -> Result<()>;
 
-    /// The clone has failed: the data may change again.
+    /// The clone has failed. The server's data may change again.
     fn end_replacing(&self);
 }
 
@@ -225,6 +229,6 @@ pub enum WorkerKind {
 pub struct PluginName {
     /// Name in `INFORMATION_SCHEMA.PLUGINS`.
     pub name: String,
-    /// File in the plugin directory, none for a built-in.
+    /// File in the plugin directory; none for a built-in plugin.
     pub library: Option<String>,
 }

@@ -4,8 +4,8 @@
 
 use clone_protocol::Version;
 
-/// What differs by the release of MySQL that a server is. Donor and recipient are of releases for
-/// which it is the same.
+/// Facts that depend on a server's MySQL release. They are the same at donor and recipient, because
+/// only releases clone from each other that have the same facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleaseFacts {
     /// The highest version of the protocol that is spoken.
@@ -19,7 +19,7 @@ pub struct ReleaseFacts {
 }
 
 impl ReleaseFacts {
-    /// A release of today.
+    /// The facts of the newest release.
     pub const LATEST: Self =
         Self { protocol: Version::LATEST, allows_ddl: true, has_spare_redo_file: false };
 }
@@ -29,7 +29,7 @@ impl ReleaseFacts {
 pub struct Settings {
     /// `clone_buffer_size`, bytes.
     pub buffer_size: u32,
-    /// `clone_block_ddl`; always set where [`ReleaseFacts::allows_ddl`] says no.
+    /// `clone_block_ddl`. Always true if [`ReleaseFacts::allows_ddl`] is false.
     pub block_ddl: bool,
     /// `clone_ddl_timeout`, seconds.
     pub ddl_timeout: u32,
@@ -47,7 +47,7 @@ pub struct Settings {
     pub enable_compression: bool,
     /// `clone_file_handover`.
     pub file_handover: bool,
-    /// `clone_compression_level`: 0 for LZ4, above it Zstandard's level. Between plugins of this
-    /// project.
+    /// `clone_compression_level`: 0 is LZ4; 1 and above are Zstandard's level. Used between plugins
+    /// of this project.
     pub compression_level: u8,
 }

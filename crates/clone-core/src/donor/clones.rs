@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the connections of one clone share at its donor.
+//! What all connections of one clone share at the donor.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,17 +9,18 @@ use clone_protocol::innodb::Locator;
 
 use crate::consistency_point::ConsistencyPoint;
 
-/// A clone that this server gives. It outlives connections.
+/// A clone of which this server is the donor. It can outlive a connection.
 #[derive(Debug)]
 pub(crate) struct DonorClone<E> {
-    /// There if engines follow InnoDB.
+    /// Present if other engines follow InnoDB.
     pub(crate) point: Option<ConsistencyPoint<E>>,
 }
 
-/// All clones that a server gives. Acknowledgements come in other sessions than their clones'.
+/// All clones of which a server is the donor. An acknowledgement comes in another session than the
+/// clone's data, and finds the clone here.
 #[derive(Debug)]
 pub struct DonorClones<E> {
-    /// By InnoDB's number of the clone.
+    /// The key is InnoDB's clone id.
     running: Mutex<BTreeMap<u64, Weak<DonorClone<E>>>>,
 }
 
@@ -30,7 +31,7 @@ impl<E> Default for DonorClones<E> {
 }
 
 impl<E> DonorClones<E> {
-    /// Makes `clone` known as InnoDB's clone `locator`, as long as it lives.
+    /// Registers `clone` under the clone id in InnoDB's `locator`, until `clone` is dropped.
     pub(crate) fn add(&self, locator: &[u8], clone: &Arc<DonorClone<E>>) {
         let Ok(locator) = Locator::parse(locator) else { return };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +39,7 @@ impl<E> DonorClones<E> {
         running.insert(locator.clone_id, Arc::downgrade(clone));
     }
 
-    /// InnoDB's clone `locator`.
+    /// The clone that InnoDB's `locator` names.
     pub(crate) fn find(&self, locator: &[u8]) -> Option<Arc<DonorClone<E>>> {
         let locator = Locator::parse(locator).ok()?;
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

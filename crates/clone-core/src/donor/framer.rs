@@ -15,7 +15,7 @@ pub(super) struct Framer {
     descriptor: Vec<u8>,
     /// Data is read here, with room for the bytes before and behind it in the packet.
     data: AlignedBuffer,
-    /// There if the recipient takes packed blocks.
+    /// Present if the recipient takes packed blocks.
     packer: Option<Packer>,
 }
 
@@ -30,7 +30,7 @@ impl Framer {
         self.packer.as_ref().is_some_and(Packer::should_skip)
     }
 
-    /// A block left without a look at whether it shrinks.
+    /// Counts a block that was sent without an attempt to pack it.
     pub(super) fn skip(&mut self) {
         if let Some(packer) = &mut self.packer {
             packer.skip();
@@ -56,15 +56,15 @@ impl Framer {
     /// Room for `len` bytes of data.
     ///
     /// # Errors
-    /// No memory; the data is longer than a packet can say.
+    /// No memory.
     pub(super) fn place(&mut self, len: usize) -> Result<&mut [u8]> {
         let packet = packet(&mut self.data, len)?;
         Ok(&mut packet[BLOCK_HEAD..BLOCK_HEAD + len])
     }
 
-    /// The packet of the descriptor, and the packet of the `len` bytes that were put into their
-    /// [`place`](Self::place): packed if that was asked for and the bytes shrink, else as
-    /// `unpacked` says.
+    /// Returns the packet of the descriptor and the packet of the data. The data are the first
+    /// `len` bytes of [`place`](Self::place). With `pack` they are packed if they shrink. Otherwise
+    /// `unpacked` decides.
     ///
     /// # Errors
     /// As [`place`](Self::place)'s.
@@ -76,7 +76,7 @@ impl Framer {
     ) -> Result<(&mut [u8], &mut [u8])> {
         let Self { descriptor, data, packer } = self;
         let packet = packet(data, len)?;
-        // A longer one is for engines that have no clone interface of their own: DATA only.
+        // Longer data does not fit into a BLOCK packet, so it leaves as DATA.
         let block_len = u32::try_from(len).ok().filter(|len| *len <= MAX_BLOCK);
         let Some(block_len) = block_len else { return Ok((descriptor, as_data(packet, len))) };
         let bytes = &packet[BLOCK_HEAD..BLOCK_HEAD + len];

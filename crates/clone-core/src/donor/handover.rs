@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Open files for a recipient on the same machine, which shares their blocks on the disk.
+//! The donor's part of hand-over: open files go to a recipient on the same machine, which shares
+//! their blocks on the disk.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::file_channel::{FileGiver, Taken};
 
-/// How long a recipient may take for a block that was handed over. Its bandwidth limits are in
-/// that.
+/// The longest time for a recipient to copy a block that was handed over. The time includes the
+/// recipient's waits for its bandwidth limits.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The donor's end of the hand-over of one connection.
 pub(super) enum Handover {
-    /// No files are handed over, or not any more.
+    /// No files are handed over.
     Closed,
     /// Connected. Whether the recipient can share blocks is not known yet.
     Untried(Box<dyn FileGiver>),
@@ -26,20 +27,20 @@ pub(super) enum Handover {
 pub(super) enum HandedOver {
     /// The recipient has the block.
     Copied,
-    /// The recipient got the file and refused the block. It has failed, or does so now: the
-    /// donor goes on, and hears of the end like after any block.
+    /// The recipient refused the block, because it has failed or is about to fail. The donor goes
+    /// on. It learns of the failure as after any other block.
     Refused,
     /// KILL.
     Stopped,
 }
 
 impl Handover {
-    /// A hand-over to this recipient, if there is one.
+    /// Hand-over through `giver`; closed without one.
     pub(super) fn to(giver: Option<Box<dyn FileGiver>>) -> Self {
         giver.map_or(Self::Closed, Self::Untried)
     }
 
-    /// Whether the file lies where blocks may be shared.
+    /// Returns true if files are handed over and the file's file system may share blocks.
     pub(super) fn may_share(&self, file: BorrowedFd<'_>) -> bool {
         match self {
             Self::Closed => false,
@@ -52,7 +53,7 @@ impl Handover {
         !matches!(self, Self::Closed)
     }
 
-    /// Whether it is still to be found out if the recipient can share blocks.
+    /// Returns true if the recipient has not said yet whether it can share blocks.
     pub(super) fn is_untried(&self) -> bool {
         matches!(self, Self::Untried(_))
     }
@@ -70,7 +71,7 @@ impl Handover {
         };
     }
 
-    /// Sends the open file. False if that is not possible: then the recipient has got nothing.
+    /// Sends the open file. Returns false if that failed; then the recipient has received nothing.
     pub(super) fn give(&self, file: BorrowedFd<'_>) -> bool {
         match self {
             Self::Closed => false,
@@ -81,7 +82,7 @@ impl Handover {
     /// Waits until the recipient has copied the block of `file` that ends at `end`.
     ///
     /// # Errors
-    /// The recipient took too long, or says what is not true.
+    /// The recipient took too long, or reported a copy that it has not made.
     pub(super) fn wait(
         &self,
         file: BorrowedFd<'_>,

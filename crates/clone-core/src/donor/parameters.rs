@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What a donor tells of itself before any data flows.
+//! The parameters that a donor sends before any data.
 
 use clone_protocol::{Response, Version};
 
@@ -24,7 +24,8 @@ const MATCHING: [&str; 7] = [
 /// compression with `protocol_compression_algorithms = uncompressed`.
 pub(super) fn allows_packing<S: DonorSession>(session: &S) -> bool {
     if session.host().release().protocol == Version::V1 {
-        // These releases do not have the variable (it came with 8.0.18), and raise an error.
+        // V1 is spoken by releases before 8.0.24. The oldest, 8.0.17, lacks the variable, and
+        // reading it would raise an error. So these donors always pack.
         return true;
     }
     let values = session.variables(&["protocol_compression_algorithms"]).unwrap_or_default();

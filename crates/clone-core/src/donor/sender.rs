@@ -42,8 +42,9 @@ impl Default for Output {
 impl Output {
     /// Agrees to what the recipient offers.
     ///
-    /// `giver`: the recipient takes open files there. `packs`: this donor packs blocks. `is_plain`:
-    /// nothing else protects the bytes.
+    /// `giver` is the connection to the socket where the recipient takes open files, if there is
+    /// one. `packs` says whether this donor may pack blocks. `is_plain` says that the connection
+    /// has neither TLS nor the classic protocol's compression.
     ///
     /// # Errors
     /// No memory for a compressor.
@@ -86,16 +87,18 @@ pub(super) struct Sender<'a, S: DonorSession> {
     pub(super) session: &'a S,
     pub(super) link: &'a mut dyn DonorLink,
     pub(super) task: &'a SourceTask<S::Engine>,
-    /// InnoDB's tasks have this.
+    /// Present for tasks of InnoDB.
     pub(super) clone: Option<&'a DonorClone<S::Engine>>,
     pub(super) is_master: bool,
-    /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
+    /// Present from the end of PAGE COPY to the beginning of REDO COPY, if other engines follow
+    /// InnoDB.
     pub(super) commit_block: Option<S::CommitBlock>,
     pub(super) output: &'a mut Output,
 }
 
 impl<'a, S: DonorSession> Sender<'a, S> {
-    /// The master has this for InnoDB, if engines follow it.
+    /// The consistency point. Only the master's task of InnoDB has it, and only if other engines
+    /// follow.
     fn point(&self) -> Option<&'a ConsistencyPoint<S::Engine>> {
         self.clone.filter(|_| self.is_master)?.point.as_ref()
     }
@@ -120,8 +123,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         sent
     }
 
-    /// Sends the descriptor, and the `len` bytes that were put into their
-    /// [`place`](Framer::place).
+    /// Sends the descriptor and its data, the first `len` bytes of [`place`](Framer::place).
     fn send_packet(&mut self, view: &View<'_>, len: usize, pack: bool) -> Result<()> {
         let unpacked = self.output.terms.unpacked();
         if view.is_secure {
@@ -177,15 +179,15 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         len: usize,
         pack: bool,
     ) -> Result<()> {
-        // First the data, then its descriptor: a file that cannot be read must not leave the
-        // recipient waiting for the data.
+        // Read the data before the descriptor is sent. If the file cannot be read, the recipient
+        // must not wait for data.
         clone_io::read_exact(file, self.output.framer.place(len)?)
             .map_err(|error| Error::file(false, view.source_name, &error))?;
         self.send_packet(view, len, pack)
     }
 
-    /// Sends the block from the file to the socket. False if this file is not made for that: then
-    /// nothing was sent and read.
+    /// Sends the block from the file to the socket. Returns false if this file or this connection
+    /// does not allow that. Then nothing was read or sent.
     fn stream(
         &mut self,
         view: &View<'_>,
@@ -201,11 +203,12 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         })
     }
 
-    /// Hands the file over for one block that ends at `end`. False if the recipient has got
-    /// nothing.
+    /// Hands the file over for one block that ends at `end`. Returns false if the recipient has
+    /// received nothing.
     ///
-    /// The donor waits until the recipient has the block. The engine relies on that: pages that
-    /// change later are in PAGE COPY only while InnoDB tracks them.
+    /// Waits until the recipient has copied the block. InnoDB relies on that: the block must be
+    /// read before the callback ends. A page that changes later is copied again in PAGE COPY only
+    /// while InnoDB tracks changes.
     fn share(&mut self, view: &View<'_>, file: BorrowedFd<'_>, end: u64, len: u32) -> Result<bool> {
         if self.output.files.is_untried() && !self.try_sharing(file, end - u64::from(len))? {
             log::info!(target: SERVER, "The recipient cannot share the donor's files, they are sent");
@@ -223,8 +226,8 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         Ok(true)
     }
 
-    /// Hands the file over for a block of no bytes, at `start`: the recipient looks whether it can
-    /// share the file's blocks.
+    /// Asks the recipient whether it can share the file's blocks: hands the file over for a block
+    /// of 0 bytes at `start`.
     fn try_sharing(&mut self, file: BorrowedFd<'_>, start: u64) -> Result<bool> {
         if !self.output.files.give(file) {
             return Ok(false);
@@ -250,13 +253,13 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     }
 
     /// Waits for the acknowledgement of PAGE COPY, has the other engines fix the consistency point,
-    /// and lets InnoDB go on to its own.
+    /// and gives InnoDB the acknowledgement, so that InnoDB fixes its own point.
     fn reach_consistency_point(&mut self) -> Result<()> {
         let Some(point) = self.point() else { return Ok(()) };
         let session = self.session;
         let mut last_sent = session.host().now();
         let reached = point.reach(session, &mut || self.keep_alive(&mut last_sent))?;
-        // A failed task needs no point: InnoDB says how the clone ends.
+        // None if a task of the clone has failed. InnoDB then reports how the clone ends.
         let Some((commit_block, acknowledgement)) = reached else { return Ok(()) };
         self.commit_block = Some(commit_block);
         let clone = &self.task.clone;
@@ -268,7 +271,8 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         point.unblock_commits(self.commit_block.take())
     }
 
-    /// Says something to the recipient if it has heard nothing for long. KILL is noticed.
+    /// Sends a keep-alive if the recipient has received nothing for [`KEEP_ALIVE`]. Fails after
+    /// KILL.
     fn keep_alive(&mut self, last_sent: &mut Duration) -> Result<()> {
         self.check_killed()?;
         let now = self.session.host().now();

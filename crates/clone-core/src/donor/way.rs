@@ -9,7 +9,7 @@ pub(super) enum Way {
     Share,
     /// From the file to the socket, past mysqld: a raw block with a checksum, or DATA.
     Stream { checksum: bool },
-    /// Through memory in a packet of mysqld's.
+    /// Through memory, in a packet of mysqld's connection.
     Packet { pack: bool, unpacked: Unpacked },
 }
 
