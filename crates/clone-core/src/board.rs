@@ -16,10 +16,10 @@ use crate::session::{Clock, Observer, Session};
 use crate::status::{State, Status};
 use files::StatusFiles;
 
-/// What the tables show: the clone that runs, or else the last one.
+/// What the tables show: the running clone, or the last one if none runs.
 ///
-/// One clone runs at a time; one that replaced the server's data keeps the board until the server
-/// restarts.
+/// One clone runs at a time. A clone that has replaced the server's data keeps the board until the
+/// server restarts.
 ///
 /// # Files
 /// Both tables outlive the server in files below `#clone` in the data directory that they describe:
@@ -29,12 +29,11 @@ use files::StatusFiles;
 ///
 /// # Recovery
 /// When a server starts with cloned data, InnoDB notes times, binary log position and, at last, the
-/// GTID set in `#clone/#status_recovery`, and removes `#clone/#replace_files` when it is through.
-/// The board takes these notes over at the first look at the table, and at every look until
-/// `#replace_files` is gone; only then it removes the notes. (The stock plugin removes them at the
-/// first look, and loses the GTID set if that came early.) The notes are about the clone that the
-/// server started with, so the board stops taking them over when another clone
-/// [begins](StatusBoard::begin).
+/// GTID set in `#clone/#status_recovery`, and removes `#clone/#replace_files` at the end. The board
+/// applies these notes each time the table is read, until `#replace_files` is gone. Then the board
+/// removes the notes. (The stock plugin removes them at the first read, and loses the GTID set if
+/// that read comes early.) The notes are about the clone that the server started with, so the board
+/// does not apply them any more when another clone [begins](StatusBoard::begin).
 #[derive(Debug)]
 pub struct StatusBoard {
     base: PathBuf,
@@ -54,7 +53,7 @@ pub struct Begin<'a> {
     pub now_us: u64,
 }
 
-/// A clone tells the board how far it is.
+/// A clone reports its progress to the board.
 impl Observer for StatusBoard {
     fn next_stage(&self, threads: u32, estimate: u64, unix_micros: u64) {
         self.next_stage(threads, estimate, unix_micros);
@@ -93,8 +92,8 @@ enum Run {
     Replace,
 }
 
-/// Whom the notes in `#status_recovery` of the server's own data directory are about, if there are
-/// any.
+/// Which clone the notes in `#status_recovery` of the server's own data directory describe, if
+/// there are notes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Notes {
     /// The clone on the board: the server started with it.
@@ -102,17 +101,17 @@ enum Notes {
     /// The clone that the files in the server's own data directory describe, while the board has
     /// moved on to a clone into another directory. The notes stay for the next start.
     Past,
-    /// A clone that nothing describes any more, because another one began to replace the data. They
-    /// are removed as soon as InnoDB is through with them, or the next start would take them for
-    /// notes about that other one.
+    /// A clone that no status file describes any more, because another clone has begun to replace
+    /// the data. The notes are removed as soon as InnoDB has written all of them. Otherwise the
+    /// next start would apply them to the other clone.
     Orphaned,
 }
 
 impl StatusBoard {
     /// The board of the server with the data directory `base`, as the last clone left it.
     ///
-    /// To be called when the server has started its storage engines. A clone that was running when
-    /// the server died is shown as failed.
+    /// Call this when the server has started its storage engines. A clone that was running when the
+    /// server died is shown as failed.
     pub fn load(base: PathBuf) -> StatusBoard {
         let files = StatusFiles::of(&base);
         let status = tolerate(files.status().read()).flatten();
@@ -139,8 +138,7 @@ impl StatusBoard {
         StatusBoard { base, inner: Mutex::new(inner) }
     }
 
-    /// Runs a clone that the tables show: one at a time, and its end with the error that the user
-    /// sees.
+    /// Runs a clone that the tables show. They show its end with the error that the user sees.
     ///
     /// # Errors
     /// The clone's; another clone has the board.
@@ -171,14 +169,13 @@ impl StatusBoard {
     /// Takes the board for a clone.
     ///
     /// # Errors
-    /// It is taken.
+    /// Another clone has the board.
     pub fn begin(&self, begin: Begin<'_>) -> Result<(), Busy> {
         let mut inner = self.lock();
         if inner.run != Run::Idle {
             return Err(Busy);
         }
-        // What is still to be learned about the last clone is learned now, while its files are ours
-        // to write.
+        // Apply the notes about the last clone now: `files` are still its files.
         tolerate(inner.take_notes(&self.own_files()));
         inner.notes = match (begin.destination, inner.notes) {
             (None, _) | (Some(_), Notes::Orphaned) => Notes::Orphaned,
@@ -196,8 +193,8 @@ impl StatusBoard {
         Ok(())
     }
 
-    /// The next stage of the running clone begins with so many threads; `estimate` is the data that
-    /// it is expected to move, bytes.
+    /// The next stage of the running clone begins with `threads` threads. It is expected to move
+    /// `estimate` bytes.
     pub fn next_stage(&self, threads: u32, estimate: u64, now_us: u64) {
         if let Some(mut inner) = self.lock_running() {
             inner.progress.next_stage(threads, estimate, now_us);
@@ -206,15 +203,15 @@ impl StatusBoard {
         }
     }
 
-    /// The running clone is expected to move so many more bytes; see
-    /// [`Callbacks::add_estimate`](crate::session::Callbacks::add_estimate).
+    /// The running clone is expected to move this many bytes more; see
+    /// [`BlockInput::add_estimate`](crate::engine::BlockInput::add_estimate).
     pub fn add_estimate(&self, bytes: u64) {
         if let Some(mut inner) = self.lock_running() {
             inner.progress.add_estimate(bytes);
         }
     }
 
-    /// The running clone has moved more, with so many threads.
+    /// The running clone has moved more data, with `threads` threads.
     pub fn transferred(&self, sample: &Sample, threads: u32) {
         if let Some(mut inner) = self.lock_running() {
             inner.progress.transferred(sample, threads);
@@ -264,28 +261,29 @@ impl StatusBoard {
         Some(self.lock()).filter(|inner| inner.run != Run::Idle)
     }
 
-    /// The board is put right step by step, so that a panic elsewhere leaves nothing worse than an
-    /// old value.
+    /// A panic of another thread leaves at worst an old value, because the board is changed in
+    /// small steps.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where all errors of the files end: there may be no such directory yet, it may be read-only, the
-/// disk may be full, and none of that is a reason to fail a clone or a SELECT. What the tables show
-/// is right all the same.
+/// Ignores an error of a status file. The directory may be missing or read-only, or the disk may be
+/// full. That is no reason to fail a clone or a SELECT, and the tables are right without the files.
 fn tolerate<T>(outcome: io::Result<T>) -> Option<T> {
     outcome.ok()
 }
 
 impl Inner {
-    /// Takes the notes of the server's start over, as far as they are written, or removes them if
-    /// they are nobody's. `own` are the files of the server's data directory.
+    /// Applies the notes of the server's start, as far as they are written, if they describe a
+    /// known clone. Removes them when InnoDB has written all of them. `own` are the files of the
+    /// server's data directory.
     fn take_notes(&mut self, own: &StatusFiles) -> io::Result<()> {
         if self.notes == Notes::Past {
             return Ok(());
         }
-        // In this order: if InnoDB was through before the notes are read, they are complete.
+        // The order matters: if `#replace_files` is gone before the notes are read, InnoDB has
+        // written all of them.
         let is_complete = !own.replaced_files().exists()?;
         if self.notes == Notes::Present {
             let Some(notes) = own.recovery().read()? else { return Ok(()) };

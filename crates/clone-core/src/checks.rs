@@ -19,7 +19,7 @@ const BLOCK_PAGES: u32 = 64;
 /// twice the block, which is still 2 MiB for pages of up to 16 KiB.
 ///
 /// # Errors
-/// [`Error::NetworkPacket`]; that of reading the variables.
+/// [`Error::NetworkPacket`]; a variable could not be read.
 pub fn check_packet_limit(server: &impl Variables) -> Result<()> {
     let values = server.variables(&["max_allowed_packet", "innodb_page_size"])?;
     let number = |index: usize| values.get(index).and_then(|text| text.parse::<u64>().ok());
@@ -54,15 +54,15 @@ pub trait ServerChecks: Variables {
     /// Whether a plugin of that name is installed.
     fn has_plugin(&self, name: &str) -> bool;
 
-    /// Whether `library` lies in the plugin directory and could be loaded. Nothing of it is run:
-    /// the name comes from the donor.
+    /// Whether `library` lies in the plugin directory and could be loaded. The library is not run,
+    /// because the donor has chosen its name.
     fn can_load_plugin(&self, library: &str) -> bool;
 
-    /// Raises an error that is not the last one.
+    /// Puts an error into the diagnostics area. The check goes on.
     fn raise(&self, error: &Error);
 }
 
-/// Checks everything, raises every mismatch, and gives the last one. The user sees the first, and
+/// Checks everything, raises every mismatch, and returns the last one. The user sees the first, and
 /// finds the others in SHOW WARNINGS.
 ///
 /// # Errors

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What a donor says of its version, and which versions can be cloned into which.
+//! What a donor says about its version, and which versions can be cloned into which.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// A longer JSON packet is refused: what a parser makes of it takes many times its size in memory.
+/// The most bytes of a JSON packet. A longer one is refused, because parsing takes many times its
+/// size in memory.
 const MAX_JSON_BYTES: usize = 1 << 20;
 
 /// First patch of MySQL 8.0 that clones from, and to, any later patch.
@@ -80,9 +81,9 @@ pub fn to_json(version: &str, maturity: &str) -> String {
 /// Whether a server of version `recipient` can clone from one of version `donor`
 /// (`mysys/my_version.cc:are_versions_clone_compatible`).
 ///
-/// Within a series any patch goes, in 8.0 only from 8.0.37 on both sides; build suffixes do not
-/// count. From 9.7.0 on, a server of an LTS series can also clone from the LTS series before its
-/// own, which it then upgrades when it starts.
+/// Within a series, any patch can clone from any other; in 8.0 only from 8.0.37 on, at both sides.
+/// Build suffixes do not count. From 9.7.0 on, a server of an LTS series can also clone from the
+/// LTS series before its own, which it then upgrades when it starts.
 pub fn versions_compatible(
     recipient: &str,
     donor: &str,
@@ -131,7 +132,7 @@ impl Number {
     }
 }
 
-/// The digits in front, as `std::stoul` takes them: behind them anything may follow, as in "4rc1".
+/// The number at the beginning, as `std::stoul` reads it. Anything may follow, as in "4rc1".
 fn leading_number(text: &str) -> Option<u64> {
     let digits = text.find(|next: char| !next.is_ascii_digit()).unwrap_or(text.len());
     text[..digits].parse().ok()

@@ -8,9 +8,9 @@
 //! as long as the other engines, the *followers*, need:
 //!
 //! ```text
-//! donor, data connection                            recipient           donor, auxiliary connection
+//! donor, data connection                          recipient           donor, auxiliary connection
 //! PAGE COPY of InnoDB, its end       ------->
-//!                                                      ACK     ------->  noted; COMPLETE
+//!                                                    ACK     ------->  noted; COMPLETE
 //! other engines prepare (write out what they have in memory)
 //! commits are blocked
 //!   other engines fix their point (a last checkpoint)
@@ -21,9 +21,9 @@
 //! No transaction commits in between. So what is committed in one engine at the point is committed
 //! in all of them, and in the binary log.
 //!
-//! All of it happens in the master's thread, inside InnoDB's callbacks. The thread may block there,
-//! an error ends the clone with its own text, and a lost connection shows. A local clone does the
-//! same without the acknowledgement.
+//! Everything happens in the master's thread, inside InnoDB's callbacks. The thread may block in a
+//! callback, an error of a callback ends the clone with its own text, and a lost connection is
+//! noticed. A local clone does the same without the acknowledgement.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,11 +43,12 @@ const POLL: Duration = Duration::from_millis(10);
 /// How long a donor waits for the acknowledgement: as long as InnoDB does.
 const ACKNOWLEDGEMENT_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// The consistency point of one clone, for the engines that follow InnoDB. It outlives connections.
+/// The consistency point of one clone, for the engines that follow InnoDB. It can outlive a
+/// connection.
 #[derive(Debug)]
 pub(crate) struct ConsistencyPoint<E> {
     followers: Vec<EngineClone<E>>,
-    /// How long to wait for statements that run, seconds.
+    /// The longest wait for running statements, in seconds.
     timeout: u32,
     progress: Mutex<Progress>,
 }
@@ -65,15 +66,15 @@ struct Progress {
 enum PointState {
     #[default]
     Open,
-    /// The followers have it.
+    /// The followers have fixed the point.
     Fixed,
-    /// InnoDB has it too.
+    /// InnoDB has fixed the same point.
     Reached,
 }
 
 impl<E> ConsistencyPoint<E> {
-    /// The point of a clone in these engines; none if InnoDB is alone. To wait for statements that
-    /// run takes at most `timeout` seconds.
+    /// The point of a clone in these engines; none if InnoDB is alone. `timeout` is the longest
+    /// wait for running statements, in seconds.
     pub(crate) fn of<S>(clones: &[EngineClone<E>], timeout: u32) -> Option<Self>
     where
         S: Session<Engine = E>,
@@ -83,18 +84,19 @@ impl<E> ConsistencyPoint<E> {
         (!followers.is_empty()).then(|| Self { followers, timeout, progress: Mutex::default() })
     }
 
-    /// The recipient has acknowledged the end of PAGE COPY with `descriptor`. That stays true over
-    /// a lost connection.
+    /// The recipient has acknowledged the end of PAGE COPY with `descriptor`. The acknowledgement
+    /// stays valid after the connection is lost.
     pub(crate) fn acknowledge(&self, descriptor: &[u8]) {
         self.progress().acknowledgement = Some(descriptor.to_vec());
     }
 
-    /// A task of the clone has failed, or the recipient. InnoDB knows that, or is asked next.
+    /// A task of the clone or the recipient has failed with `error`. InnoDB knows that, or is told
+    /// next.
     pub(crate) fn fail(&self, error: u32) {
         self.progress().failed = Some(error);
     }
 
-    /// A connection goes on with the clone. The failure before was one of the network.
+    /// A new connection goes on with the clone, after a failure of the network.
     ///
     /// # Errors
     /// The previous connection broke after the followers had fixed their point and before InnoDB
@@ -111,8 +113,8 @@ impl<E> ConsistencyPoint<E> {
     }
 
     /// Waits for the acknowledgement, then has the followers fix their point ([`fix`](Self::fix)).
-    /// Gives the block of commits and the acknowledgement, which is InnoDB's now. None if a task of
-    /// the clone has failed meanwhile.
+    /// Returns the block of commits, and the acknowledgement, which InnoDB must get now. None if a
+    /// task of the clone has failed meanwhile.
     ///
     /// # Errors
     /// Those of [`fix`](Self::fix) and `keep_alive`; no acknowledgement came in time.
@@ -170,8 +172,8 @@ impl<E> ConsistencyPoint<E> {
         for one in &self.followers {
             one.engine.prepare_point(session, &one.locator)?;
         }
-        // That may have taken long. A recipient whose connection broke meanwhile can come back,
-        // until the point is fixed.
+        // `prepare_point` may take long. If the connection broke meanwhile, fail now: the recipient
+        // can reconnect and go on as long as the point is not fixed.
         wait()?;
         let block = session.block_commits(self.timeout, wait)?;
         log::info!(target: SERVER, "Commits are blocked until InnoDB begins REDO COPY");
@@ -182,8 +184,8 @@ impl<E> ConsistencyPoint<E> {
         Ok(block)
     }
 
-    /// InnoDB says that it has fixed its point, and says so again over another connection. `block`
-    /// is what [`fix`](Self::fix) has given, the first time: commits go on.
+    /// InnoDB has fixed its point: lets commits go on. `block` is the result of [`fix`](Self::fix).
+    /// After a reconnect InnoDB says again that it has fixed its point; then there is no `block`.
     ///
     /// # Errors
     /// Commits went on too early, so that the points differ.
@@ -233,8 +235,8 @@ pub(crate) enum PointEvent {
 }
 
 impl PointEvent {
-    /// None for all other descriptors. A donor keeps its connection alive with descriptors that
-    /// look like acknowledgements.
+    /// The event of a descriptor; none for most. A keep-alive of the donor has the form of an
+    /// acknowledgement.
     pub(crate) fn of(descriptor: &[u8]) -> Option<Self> {
         let Ok(Descriptor::State(State { state, start, ack, .. })) = Descriptor::parse(descriptor)
         else {
@@ -249,8 +251,8 @@ impl PointEvent {
     }
 }
 
-/// What keeps the connection alive while the recipient waits: InnoDB's own form of it
-/// (`clone0copy.cc:send_keep_alive`).
+/// The descriptor that keeps the connection alive while the recipient waits. InnoDB uses the same
+/// form (`clone0copy.cc:send_keep_alive`).
 pub(crate) fn keep_alive() -> Vec<u8> {
     let state = State {
         state: SnapshotState::PageCopy,

@@ -9,9 +9,9 @@ use std::net::Ipv6Addr;
 ///
 /// The rules of the stock plugin (`clone_plugin.cc:scan_donor_list`): no blank anywhere, no empty
 /// entry, and a port of digits only, behind the first colon. Two things differ. An IPv6 address can
-/// be given, in brackets: `[::1]:3306`; there the stock plugin takes the first colon of the address
-/// for the one before the port, and refuses the entry. And a port above 65535 is refused, where the
-/// stock plugin accepts an entry that no donor can match.
+/// be given, in brackets: `[::1]:3306`; the stock plugin takes the first colon of the address for
+/// the colon in front of the port, and refuses the entry. And a port above 65535 is refused, where
+/// the stock plugin accepts an entry that no donor can match.
 ///
 /// NULL, the variable's default, is the empty list: [`DonorList::default`]. An empty string is an
 /// error, as in the stock plugin.
@@ -46,8 +46,8 @@ impl DonorList {
     /// Reads the variable's value as it is: the entries before the first that is malformed.
     ///
     /// A value from the command line, or from an option file, was checked by nobody. Like the stock
-    /// plugin, this uses what can be used of it. An empty string is NULL, which is all that can be
-    /// told of a variable read through `clone_protocol`.
+    /// plugin, this uses what can be used of it. An empty string counts as NULL: the service
+    /// `clone_protocol` gives an empty string for both.
     pub fn from_variable(text: &str) -> DonorList {
         DonorList::scan(text).0
     }

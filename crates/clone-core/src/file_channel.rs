@@ -14,17 +14,17 @@ pub use clone_io::Taken;
 
 /// The donor's end.
 pub trait FileGiver {
-    /// Whether the file lies where blocks may be shared.
+    /// Whether the file's file system may share blocks.
     fn may_share(&self, file: BorrowedFd<'_>) -> bool;
 
-    /// Sends the file, of which the recipient is to copy a block from its current offset on.
+    /// Sends the file. The recipient copies a block from the file's current offset on.
     ///
     /// # Errors
-    /// The operating system's: the recipient has got nothing.
+    /// The operating system's. The recipient has received nothing.
     fn give(&self, file: BorrowedFd<'_>) -> io::Result<()>;
 
     /// Waits until the recipient has copied the block that ends at `end`, and at most `limit`.
-    /// `is_over` is asked ten times a second.
+    /// `is_over` is asked ten times a second, and ends the wait.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if
@@ -40,21 +40,21 @@ pub trait FileGiver {
 
 /// The recipient's end.
 pub trait FileTaker {
-    /// What the donor has to be told, and nobody else.
+    /// The key. Only the donor may learn it.
     fn key(&self) -> [u8; 32];
 
     /// Whether files in `directory` can share the file's blocks.
     fn can_share(&self, file: BorrowedFd<'_>, directory: &Path) -> bool;
 
-    /// The next file, for which to wait at most `limit`.
+    /// Waits for the next file, at most `limit`.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::TimedOut`]; what came is no file.
     fn take(&mut self, limit: Duration) -> io::Result<Box<dyn TakenFile>>;
 }
 
-/// A file that came. If it is dropped before its block [is copied](Self::is_copied), the donor
-/// hears that no more files are wanted.
+/// A file that was handed over. If it is dropped before its block [is copied](Self::is_copied), the
+/// donor learns that no more files are wanted.
 pub trait TakenFile: AsFd {
     /// Lets the donor go on.
     fn is_copied(self: Box<Self>);

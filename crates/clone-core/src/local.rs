@@ -3,7 +3,7 @@
 //! `CLONE LOCAL DATA DIRECTORY`: donor and recipient in one server.
 //!
 //! Each task is both sides at once: the engine copies, and inside its callback the same engine
-//! applies. Bytes go from file to file, inside the kernel where it can.
+//! applies. Bytes go from file to file, inside the kernel where possible.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ impl<S: ServerSession> Shared<S> {
 struct Sides<S: ServerSession> {
     source: Vec<EngineClone<S::Engine>>,
     destination: Vec<EngineClone<S::Engine>>,
-    /// There if engines follow InnoDB.
+    /// Present if other engines follow InnoDB.
     point: Option<ConsistencyPoint<S::Engine>>,
 }
 
@@ -81,7 +81,8 @@ struct Task<'s, S: ServerSession> {
     /// The master has this; a worker does not.
     workers: Option<Workers<S::Host>>,
     buffer: AlignedBuffer,
-    /// From the end of PAGE COPY to the beginning of REDO COPY, if engines follow InnoDB.
+    /// Present from the end of PAGE COPY to the beginning of REDO COPY, if other engines follow
+    /// InnoDB.
     commit_block: Option<S::CommitBlock>,
 }
 
@@ -130,8 +131,8 @@ impl<'s, S: ServerSession> Task<'s, S> {
         settings: Settings,
     ) -> Result<DestinationTasks> {
         if settings.block_ddl {
-            // InnoDB gives back all backup locks of the session if it had to open tablespaces: take
-            // the lock again.
+            // InnoDB releases all backup locks of the session if it had to open tablespaces. So
+            // take the lock again.
             self.session.lock_backup(settings.ddl_timeout)?;
         }
         let directory = Some(self.shared.directory.as_path());
@@ -171,17 +172,17 @@ impl<'s, S: ServerSession> Task<'s, S> {
             let mut copier = Copier { task: self, from, to, destination: &destination };
             from.copy(session, shared.buffer_size, &mut copier)
         });
-        // Still there only if the clone has failed.
+        // The block of commits still exists only if the clone has failed.
         self.commit_block = None;
         if let Err(error) = &outcome {
             session.raise(error);
-            // A worker may be waiting there for a state that will not come.
+            // A worker may wait in the engine for a state that will not come.
             destination.fail(session, clones, error.number());
         }
         if let Some(workers) = &mut self.workers {
             workers.join();
             if clones.len() > 1 {
-                // The data that was copied after InnoDB's last state has ended.
+                // Other engines copy their data after InnoDB's last state. That stage ends here.
                 workers.finish_stage(session, &shared.traffic.meter);
             }
         }
@@ -196,7 +197,7 @@ impl<'s, S: ServerSession> Task<'s, S> {
         workers.grow(self.session, WorkerKind::Local, wanted, || -> Work<S> {
             let shared = Arc::clone(&self.shared);
             Box::new(move |session| {
-                // A worker's error is in the engine by then, where the master finds it.
+                // The worker has reported its error to the engine, which gives it to the master.
                 let _ = Task::new(session, shared, None).worker();
             })
         });
@@ -214,7 +215,7 @@ impl<'s, S: ServerSession> Task<'s, S> {
     }
 }
 
-/// Takes what the source copies, and has the destination apply it.
+/// Takes the data that the source copies, and makes the destination apply them.
 struct Copier<'a, 's, S: ServerSession> {
     task: &'a mut Task<'s, S>,
     from: &'a SourceTask<S::Engine>,
@@ -258,7 +259,7 @@ impl<S: ServerSession> BlockOutput for Copier<'_, '_, S> {
 /// A block of data at the source.
 #[derive(Clone, Copy)]
 enum Block<'a> {
-    /// So many bytes from the current offset of the file.
+    /// This many bytes, from the file's current offset on.
     File(BorrowedFd<'a>, u32),
     Memory(&'a [u8]),
 }
@@ -278,7 +279,7 @@ struct Applier<'a, 's, S: ServerSession> {
     from: &'a EngineClone<S::Engine>,
     source: View<'a>,
     block: Block<'a>,
-    /// What a callback failed with, should the engine not pass it on.
+    /// The error of a callback, in case the engine does not pass it on.
     failure: Option<Error>,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Least time between two evaluations within a state of the clone.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Over a shorter time than this a speed says nothing, and counts as 0.
+/// Over a shorter time the speed is not computed and counts as 0.
 const SHORTEST_SPAN: Duration = Duration::from_millis(1);
 
 /// The bytes of all tasks of a clone.
@@ -32,7 +32,7 @@ struct Evaluation {
     network_bytes: u64,
 }
 
-/// What was moved since the evaluation before.
+/// What was moved since the previous evaluation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Bytes of data, as the engines see them.
@@ -69,12 +69,13 @@ impl Meter {
         self.network_bytes.fetch_add(network, Ordering::Relaxed);
     }
 
-    /// What was moved since the last evaluation, at most once a second, or at once with `reset`,
-    /// which ends a state of the clone (`clone_client.cc:Client_Stat::update`).
+    /// Returns what was moved since the previous evaluation. Without `reset`, this happens at most
+    /// once a second; a call that comes too early returns none. With `reset`, which ends a state of
+    /// the clone, it happens at once (`clone_client.cc:Client_Stat::update`).
     ///
-    /// `now` is monotonic time since any fixed moment. The first call starts the time and gives
-    /// nothing. A reset before it gives what was moved, without a speed; if that is nothing it is
-    /// ignored.
+    /// `now` is monotonic time since any fixed moment. The first call starts the time and returns
+    /// none. If the first call has `reset`, it returns what was moved, without a speed; if nothing
+    /// was moved, the call is ignored.
     pub fn evaluate(&self, now: Duration, reset: bool) -> Option<Sample> {
         let mut guard = self.evaluation.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = guard.is_none();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What a donor tells of itself before any data flows, as the recipient keeps it.
+//! The parameters that a donor sends before any data, as the recipient keeps them.
 
 use clone_protocol::{Response, Version};
 
@@ -16,7 +16,7 @@ const DEFAULT_RECONNECT_MINUTES: u64 = 5;
 /// The maximum of `clone_donor_timeout_after_network_failure`, minutes.
 const MAX_RECONNECT_MINUTES: u64 = 30;
 
-/// What the recipient heard from the donor.
+/// What the donor has told the recipient.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     /// The protocol's version that donor and recipient speak.
@@ -31,7 +31,7 @@ pub struct Parameters {
     pub other_variables: Vec<(String, String)>,
     /// Facts of the donor's release as JSON (protocol V4).
     pub json: Option<String>,
-    /// What all of that takes, [`Self::ENTRY`] for each entry included.
+    /// Bytes of all names and values, and [`Self::ENTRY`] for each entry.
     bytes: usize,
 }
 
@@ -59,20 +59,22 @@ pub struct ServerRelease {
 }
 
 impl Parameters {
-    /// The most bytes of a name or a value. A server's plugin names have 64, its longest value of a
-    /// variable here a path's 4096.
+    /// The most bytes of a name or a value. The names of a server's plugins have at most 64 bytes,
+    /// and no value that a donor sends is longer than a path, 4096 bytes.
     const MAX_TEXT: usize = 64 << 10;
 
-    /// The most bytes of all names and values; a server sends some ten thousand.
+    /// The most bytes of all names and values, with [`Self::ENTRY`] for each entry. A server sends
+    /// some 10,000 bytes.
     const MAX_BYTES: usize = 16 << 20;
 
-    /// The bytes that an entry counts beside its text: what the vectors need for it.
+    /// Bytes that count for an entry in addition to its text: the memory that the vectors need.
     const ENTRY: usize = 64;
 
-    /// Takes a parameter packet; false if `response` is none.
+    /// Keeps a parameter. Returns false if `response` is no parameter.
     ///
     /// # Errors
-    /// A text is too long, or all of them together are.
+    /// A text is longer than [`Self::MAX_TEXT`], or all together are longer than
+    /// [`Self::MAX_BYTES`].
     pub fn take(&mut self, response: &Response<'_>) -> Result<bool> {
         let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let (name, value) = match *response {
@@ -107,7 +109,7 @@ impl Parameters {
     /// InnoDB's page size at the donor, bytes.
     ///
     /// # Errors
-    /// The donor did not say. A server has compared the value with its own.
+    /// The donor did not send it. (A server has compared the value with its own before.)
     pub fn page_size(&self) -> Result<u32> {
         let value = self.variables.iter().find(|(name, _)| name == "innodb_page_size");
         value.and_then(|(_, text)| text.parse().ok()).ok_or_else(|| {
@@ -115,8 +117,7 @@ impl Parameters {
         })
     }
 
-    /// How long to try to connect again, minutes: the donor's variable, or its maximum if the donor
-    /// says more.
+    /// How long to try to connect again, in minutes: the donor's variable, but 30 at most.
     pub fn reconnect_minutes(&self) -> u64 {
         let value = self.other_variables.iter().find(|(name, _)| name == RECONNECT_TIMEOUT);
         let minutes = value.and_then(|(_, text)| text.parse().ok());

@@ -54,7 +54,8 @@ impl Stage {
         }
     }
 
-    /// The next stage of a clone that runs; none after the last that it goes through.
+    /// The next stage of a running clone; none after FILE SYNC, the last stage before the server
+    /// restarts.
     fn next(self) -> Option<Stage> {
         match self {
             Stage::DropData => Some(Stage::FileCopy),
@@ -126,7 +127,7 @@ impl Progress {
         if self.stage(stage).state == State::InProgress { self.network_speed } else { 0 }
     }
 
-    /// The stage before has succeeded, and the next one begins. `estimate` is in bytes.
+    /// Completes the current stage, and begins the next one. `estimate` is in bytes.
     ///
     /// After FILE SYNC there is no next stage for a clone: the stage goes on, whatever a donor
     /// says.
@@ -154,8 +155,7 @@ impl Progress {
         };
     }
 
-    /// So many more bytes are expected in the stage that runs, by an engine without stages of its
-    /// own.
+    /// Adds `bytes` to the estimate of the current stage, for an engine without stages of its own.
     pub(crate) fn add_estimate(&mut self, bytes: u64) {
         if let Some(current) = self.current {
             let stage = self.stage_mut(current);
@@ -253,7 +253,7 @@ impl Progress {
     }
 }
 
-/// The value that a `BIGINT` column shows for `value`: the greatest it can hold if it is greater.
+/// `value`, or the greatest value of a `BIGINT` column if `value` is greater.
 fn bigint(value: u64) -> u64 {
     value.min(i64::MAX.unsigned_abs())
 }

@@ -8,8 +8,8 @@
 //! descriptor to its storage engine, which calls back (`apply`) for the data, and the data goes to
 //! its file (`block`). Only the master has workers, the donor's parameters and the lock (`master`).
 //!
-//! After a network failure the master connects again, up to the donor's time-out, and resumes where
-//! the engine's locator says.
+//! After a network failure the master connects again, until the donor's time-out is over. The
+//! engine's locator says where the clone resumes.
 
 mod answer;
 mod apply;

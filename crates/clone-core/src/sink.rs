@@ -60,10 +60,10 @@ impl TargetFile {
         Self { is_direct: clone_io::is_direct(file), extends: clone_io::extends(file) }
     }
 
-    /// The way of a block from there into this file.
+    /// The way of a block from `origin` into this file.
     ///
     /// Direct I/O in large pieces is faster than a copy by the kernel, which moves 64 KiB at a time
-    /// past the cache. To share blocks is faster than both.
+    /// past the cache. Sharing blocks is faster than both.
     pub(crate) fn sink(self, origin: Origin) -> Sink {
         match origin {
             Origin::File { shares: true, .. } => Sink::Kernel,
@@ -79,8 +79,8 @@ impl TargetFile {
     }
 }
 
-/// Whether a directory's files can share the blocks of files elsewhere: found out with the first
-/// file, once for a clone.
+/// Whether a directory's files can share the blocks of files elsewhere: the first file decides,
+/// once for a clone.
 #[derive(Debug, Default)]
 pub(crate) struct Sharing(OnceLock<bool>);
 

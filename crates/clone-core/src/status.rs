@@ -16,8 +16,7 @@ pub const LOCAL_INSTANCE: &str = "LOCAL INSTANCE";
 /// ID of a clone. There is one at a time, so all have the same.
 pub(crate) const CLONE_ID: u32 = 1;
 
-/// What the file says about a clone that is running, as the next start shall find it if this server
-/// dies.
+/// The error text in the file of a running clone. The next start reads it if this server dies.
 const INTERRUPTED: &str = "Query execution was interrupted";
 
 /// What the row says about cloned data with which the server could not start.

@@ -19,7 +19,7 @@ pub(crate) struct EngineClone<E> {
 }
 
 impl<E> EngineClone<E> {
-    /// The form in which peers exchange it.
+    /// The form in which peers exchange locators.
     pub(crate) fn to_wire<S>(&self) -> EngineLocator
     where
         E: ServerEngine<S>,
@@ -75,7 +75,7 @@ impl<E> SourceTask<E> {
     where
         E: Engine<S>,
     {
-        // Nobody is left to tell: each engine gets its end, whatever another one said.
+        // An error here is ignored: each engine must get its end, and nobody can be told any more.
         let _ = self.clone.engine.end(session, self.id(), error);
     }
 }
@@ -88,7 +88,7 @@ impl<E> SourceTasks<E> {
     /// Begins, joins or resumes the clone that the locators name.
     ///
     /// # Errors
-    /// The engine's; what the other engines had begun is ended with it.
+    /// The engine's. The tasks in engines that had begun are ended with it.
     pub(crate) fn begin<S>(
         session: &S,
         engines: impl Iterator<Item = (E, Option<Vec<u8>>)>,
@@ -159,7 +159,8 @@ impl<E> SourceTasks<E> {
 
 /// A recipient's task in each engine of a clone. They must be [ended](Self::end).
 ///
-/// The clones themselves are shared by all tasks of the clone, for a restart changes the locators.
+/// The clones themselves are shared by all tasks of the clone, because a restart changes the
+/// locators.
 #[derive(Debug)]
 pub(crate) struct DestinationTasks {
     /// The task's number in each engine.
@@ -171,7 +172,7 @@ impl DestinationTasks {
     /// unless a task is added: the clone of an added task keeps its locator.
     ///
     /// # Errors
-    /// The engine's; what the other engines had begun is ended with it.
+    /// The engine's. The tasks in engines that had begun are ended with it.
     pub(crate) fn begin<S: Session>(
         session: &S,
         clones: &mut [EngineClone<S::Engine>],
@@ -251,12 +252,12 @@ impl DestinationTasks {
 
     /// Ends the tasks, with `error` or 0.
     ///
-    /// InnoDB, which is the first engine, comes last: when the others are complete, the clone is.
-    /// If one is not, InnoDB learns that in time to roll back.
+    /// InnoDB, the first engine, ends last: its end completes the clone. If another engine has
+    /// failed, InnoDB learns that in time to roll back.
     ///
     /// # Errors
-    /// The first one that an engine gave for a clone that had succeeded so far. All engines are
-    /// ended.
+    /// The first error of an engine, if the clone had not failed before. All engines are ended in
+    /// any case.
     pub(crate) fn end<S: Session>(
         self,
         session: &S,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the texts in the status files have in common.
+//! Texts and numbers in the status files.
 //!
 //! The files are lines of numbers and texts that MySQL's stock plugin writes and reads with C++
 //! streams. They lie in the data directory, but they may be cut short by a full disk, edited, or
-//! put there by whoever prepared the directory. So everything in them is taken as far as it goes: a
-//! number that is none counts as 0, and a missing line leaves a field empty.
+//! put there by whoever prepared the directory. So a malformed file is no error: a malformed number
+//! counts as 0, and a missing line leaves a field empty.
 
 use std::fmt;
 use std::ops::Deref;
@@ -57,12 +57,12 @@ impl fmt::Display for Text {
     }
 }
 
-/// The lines of a file; a line feed ends a line, so behind the last one there is nothing.
+/// The lines of a file. A line feed ends a line, so no line follows the last line feed.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split_terminator('\n')
 }
 
-/// The numbers of a line, which may lack some.
+/// The numbers of a line. A missing number counts as 0.
 pub(crate) struct Numbers<'a>(std::str::SplitAsciiWhitespace<'a>);
 
 impl<'a> Numbers<'a> {
@@ -81,7 +81,7 @@ impl<'a> Numbers<'a> {
     }
 }
 
-/// The value that an `INT` column shows for `value`: the greatest it can hold if it is greater.
+/// `value`, or the greatest value of an `INT` column if `value` is greater.
 pub(crate) fn int(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs())
 }

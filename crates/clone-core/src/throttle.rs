@@ -48,8 +48,8 @@ const MAX_BURST: Duration = Duration::from_millis(100);
 ///
 /// Time in which the tasks do not send is made up for afterwards, up to 10 seconds of it: a tenth
 /// of a second at once, the rest at those 106%. So the whole clone averages the limit if it stalls
-/// for up to 5% of the time, and 90% of it if it stalls for up to 15%. What the machine cannot do,
-/// no credit brings back.
+/// for up to 5% of the time, and 90% of it if it stalls for up to 15%. Credit does not help if the
+/// machine is too slow.
 ///
 /// # Changes of the limit
 /// A new limit counts from the next call on. After a raise, debt is paid at the new rate. After a
@@ -101,9 +101,9 @@ const NANOS_PER_SECOND: i128 = 1_000_000_000;
 struct Account {
     /// Up to when time has been counted.
     paid_until: Duration,
-    /// Paid at the limit: the whole clone keeps to it.
+    /// Paid at the limit, so that the whole clone keeps to the limit.
     average: Debt,
-    /// Paid at [`PEAK`]: so does any part of the clone, nearly.
+    /// Paid at [`PEAK`], so that short periods of the clone stay near the limit.
     peak: Debt,
 }
 
@@ -135,7 +135,7 @@ impl Account {
         self.peak.book(bytes);
     }
 
-    /// When nothing will be owed any more.
+    /// The moment when all debt will be paid.
     fn due(&self) -> Duration {
         self.paid_until.saturating_add(self.average.due_in().max(self.peak.due_in()))
     }
@@ -151,7 +151,7 @@ struct Debt {
     rate: u64,
     /// Negative is credit.
     nano_bytes: i128,
-    /// Credit is what so much time pays at most.
+    /// The most credit: what this time pays.
     max_credit: Duration,
 }
 
@@ -189,7 +189,7 @@ fn peak(rate: u64) -> u64 {
     u64::try_from(peak).unwrap_or(u64::MAX)
 }
 
-/// What `time` pays at `rate`.
+/// What `time` pays at `rate`, in billionths of a byte.
 fn worth(time: Duration, rate: u64) -> i128 {
     i128::try_from(time.as_nanos()).unwrap_or(i128::MAX).saturating_mul(i128::from(rate))
 }

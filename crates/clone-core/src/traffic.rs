@@ -16,7 +16,7 @@ pub(crate) struct Traffic {
     network: Throttle,
 }
 
-/// Longest sleep without a look at KILL.
+/// The longest sleep before KILL is checked again.
 const SLICE: Duration = Duration::from_millis(100);
 
 impl Traffic {
@@ -41,8 +41,8 @@ impl Traffic {
             let before = host.now();
             host.sleep(due.min(SLICE));
             let left = due.saturating_sub(host.now().saturating_sub(before));
-            // To reserve nothing tells how far the schedule is booked by now. So a limit that was
-            // raised or removed counts at once, and a wait that was cut to MAX_WAIT goes on.
+            // With 0 bytes, `reserve` returns the wait for all that is booked. So a limit that was
+            // raised or removed takes effect at once, and a wait that was cut to MAX_WAIT goes on.
             let booked = self.reserve(session, 0, 0);
             due = left.min(booked);
             if due.is_zero() && is_cut {

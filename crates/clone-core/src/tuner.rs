@@ -4,7 +4,7 @@
 
 use crate::meter::{Sample, mib};
 
-/// A decision needs this many evaluations since the one before: about five seconds.
+/// Evaluations between two decisions: about five seconds.
 const EVALUATIONS: u32 = 5;
 
 /// Threads added in one step.
@@ -35,7 +35,7 @@ pub(crate) struct Advice {
 /// How many workers to start at once if the number is not tuned: all of `max_workers`, or as many
 /// as the limits leave 64 MiB/s each (`clone_client.cc:Client::limit_workers`).
 ///
-/// Zero is a fine answer: the master does the work then.
+/// Zero is valid: then the master does all of the work.
 pub(crate) fn initial_workers(max_workers: u32, limits: Limits) -> u32 {
     [limits.data, limits.network]
         .into_iter()
@@ -45,9 +45,9 @@ pub(crate) fn initial_workers(max_workers: u32, limits: Limits) -> u32 {
 
 /// Adds threads as long as that makes the clone faster (`clone_client.cc:Client_Stat`).
 ///
-/// From a number of threads it heads for twice that number, in steps of four. Each step must bring
-/// its part of the gain that is expected at the target, a quarter more speed, or the search is over
-/// until the next state of the clone. Threads are never taken away.
+/// The tuner goes from a number of threads to twice that number, in steps of four. At twice the
+/// number, a quarter more speed is expected. Each step must bring its part of that, or the search
+/// ends until the next state of the clone. Threads are never removed.
 #[derive(Debug, Default)]
 pub(crate) struct Tuner {
     /// Evaluations since the last decision.
@@ -75,13 +75,13 @@ enum Search {
 /// The way from one number of threads to twice that number.
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
-    /// Threads where it began.
+    /// Threads at the beginning.
     previous: u32,
-    /// Threads by now.
+    /// Threads now.
     current: u32,
-    /// Threads where it ends.
+    /// Threads at the end.
     target: u32,
-    /// Data speed where it began, MiB/s.
+    /// Data speed at the beginning, MiB/s.
     previous_speed: u64,
     /// Data speed before the last step, MiB/s.
     step_speed: u64,
@@ -149,14 +149,14 @@ impl Tuner {
         *self = Self::default();
     }
 
-    /// Adds no more threads in this state, because no thread was to be had.
+    /// Adds no more threads in this state of the clone.
     pub(crate) fn finish(&mut self) {
         self.search = Search::Done;
     }
 }
 
 impl Speed {
-    /// More than nine tenths of a limit are used: more threads bring nothing.
+    /// Returns true if more than nine tenths of a limit are used. More threads would not help.
     fn saturates(self, limits: &Limits) -> bool {
         let reached = |speed: u64, limit: u32| limit != 0 && speed > percent(limit.into(), 90);
         reached(self.data, limits.data) || reached(self.network, limits.network)

@@ -26,8 +26,8 @@ impl<H: Host> Workers<H> {
         initial(self.max_threads, settings, processors)
     }
 
-    /// Called before each block: evaluates the speed about once a second, and says how many workers
-    /// there should be.
+    /// Called before each block: evaluates the speed about once a second. Returns the number of
+    /// workers that the clone should have.
     pub(crate) fn tune(&mut self, session: &H::Session, meter: &Meter) -> u32 {
         let host = session.host();
         let now = self.count();
@@ -73,7 +73,7 @@ impl<H: Host> Workers<H> {
         host.observer().next_stage(self.count() + 1, estimate, host.unix_micros());
     }
 
-    /// A stage has ended: its last bytes are accounted, and tuning begins anew.
+    /// A stage has ended: counts its last bytes, and tuning begins anew.
     pub(crate) fn finish_stage(&mut self, session: &H::Session, meter: &Meter) {
         let host = session.host();
         if let Some(sample) = meter.evaluate(host.now(), true) {
@@ -109,7 +109,8 @@ impl<H: Host> Drop for Workers<H> {
 
 /// How many workers to start with, of a clone with at most `max_threads`. With auto-tuning the
 /// clone begins with a thread for each of the `processors` (the stock plugin begins with one
-/// thread), else with `clone_max_concurrency`. Bandwidth limits leave room for fewer.
+/// thread), else with `clone_max_concurrency`. With a bandwidth limit the clone may begin with
+/// fewer ([`initial_workers`]).
 fn initial(max_threads: u32, settings: &Settings, processors: u32) -> u32 {
     let threads = match settings.autotune_concurrency {
         true => max_threads.min(processors.max(1)),

@@ -24,7 +24,7 @@ impl AlignedBuffer {
         Self { memory: Vec::new() }
     }
 
-    /// `len` bytes whose first one is aligned. Their content is what the last user left.
+    /// `len` bytes, the first of which is aligned. The content is what the last user left.
     ///
     /// # Errors
     /// [`io::ErrorKind::OutOfMemory`].
@@ -32,7 +32,7 @@ impl AlignedBuffer {
         self.with_headroom(0, len)
     }
 
-    /// `headroom + len` bytes of which the one behind the headroom is aligned. So a packet's code
+    /// `headroom + len` bytes. The first byte behind the headroom is aligned. So a packet's code
     /// has room in front of its data, and both leave in one write.
     ///
     /// # Errors
@@ -45,7 +45,8 @@ impl AlignedBuffer {
         let wanted = len.checked_add(2 * ALIGNMENT).ok_or(io::ErrorKind::OutOfMemory)?;
         if self.memory.len() < wanted {
             self.memory.zeroize();
-            // An allocation that fails must be an error here: elsewhere it would end mysqld.
+            // A failed allocation must be an error here. Without `try_reserve` it would abort
+            // mysqld.
             self.memory.try_reserve_exact(wanted)?;
             self.memory.resize(wanted, 0);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The checksum of a block on its way.
+//! The checksum of a block.
 
 /// CRC-32C (Castagnoli), as InnoDB uses it for its pages; with the processor's instruction where it
 /// has one.
@@ -19,12 +19,12 @@ impl Default for Checksum {
 }
 
 impl Checksum {
-    /// More bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The checksum of all of them.
+    /// The checksum of all bytes so far.
     pub fn finish(&self) -> u32 {
         // The library has one type for checksums of 32 and 64 bits.
         self.0.finalize() as u32

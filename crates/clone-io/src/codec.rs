@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Blocks made smaller for the network.
+//! Packs blocks for the network, and unpacks them.
 
 use std::io;
 
@@ -57,9 +57,10 @@ const PROBE: u32 = 8;
 
 /// Packs the blocks of one task.
 ///
-/// A block that does not shrink is sent as it is. A sample shows whether it would. After a row of
-/// blocks that did not shrink, the packer says for most blocks that they should be skipped
-/// ([`should_skip`](Self::should_skip)). So data that cannot be compressed costs next to nothing.
+/// A block that does not shrink is sent as it is. A sample shows whether a block would shrink.
+/// After a row of blocks that did not shrink, the packer says for most blocks that they should be
+/// skipped ([`should_skip`](Self::should_skip)). So data that cannot be compressed costs next to
+/// nothing.
 pub struct Packer {
     method: Method,
     worth: Worth,
@@ -69,7 +70,7 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// A packer of this kind. [`Packing::None`] only leaves out zeros.
+    /// A packer for `packing`. [`Packing::None`] only leaves out zeros.
     ///
     /// # Errors
     /// No memory for the compressor.
@@ -110,13 +111,14 @@ impl Packer {
         self.misses >= MAX_MISSES && !self.misses.is_multiple_of(PROBE)
     }
 
-    /// A block was sent without [`pack`](Self::pack).
+    /// Counts a block that was sent without [`pack`](Self::pack).
     pub fn skip(&mut self) {
         self.misses = self.misses.saturating_add(1);
     }
 
     fn is_worth_trying(&mut self, block: &[u8]) -> bool {
-        // Data is mostly like the data before it, and a scan for zeros needs no sample.
+        // If the previous block shrank, this block probably shrinks, too. A scan for zeros needs no
+        // sample.
         let is_scan = matches!(self.method, Method::Sparse);
         if self.misses == 0 || is_scan || block.len() <= 2 * SAMPLE {
             return true;
@@ -125,13 +127,13 @@ impl Packer {
         self.compress(&block[middle - SAMPLE / 2..middle + SAMPLE / 2], 0, 0).is_some()
     }
 
-    /// Fills `packed` behind the headroom, and gives the length. None if the block does not shrink
-    /// enough, or if there is no memory.
+    /// Fills `packed` behind the headroom, and returns the packed length. None if the block does
+    /// not shrink enough, or if there is no memory.
     fn compress(&mut self, block: &[u8], headroom: usize, tailroom: usize) -> Option<usize> {
         let limit = self.worth.limit(block.len());
         let room = match self.method {
             Method::Lz4 => lz4_flex::block::get_maximum_output_size(block.len()),
-            // These give up by themselves where the packed form does not fit.
+            // These codecs fail if the packed form does not fit.
             Method::Sparse | Method::Zstd { .. } => limit,
         };
         let needed = headroom + room + tailroom;
@@ -170,13 +172,13 @@ pub struct Unpacker {
 }
 
 impl Unpacker {
-    /// One for any codec.
+    /// An unpacker for all forms.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Fills `block` from `bytes`, which are in this form and must have exactly the block's length
-    /// when unpacked. (A sparse block's length is the caller's word.)
+    /// when unpacked. (A sparse block does not contain its length. The caller's length is used.)
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`]: the bytes are damaged, of another length, or of a form that

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! From file to file, inside the kernel where it can.
+//! Copies from file to file, inside the kernel where possible.
 
 use std::fmt;
 use std::io;
@@ -35,9 +35,9 @@ impl std::error::Error for CopyError {}
 /// Copies exactly `len` bytes from the current offset of `from` to the current offset of `to`.
 ///
 /// With `zero_copy` the kernel is asked first: `copy_file_range` (which a file system may turn into
-/// a reflink), then `sendfile`, then reads and writes of at most `chunk` bytes through `buffer`. A
-/// way that fails leaves the rest to the next one without a byte lost, because each way moves both
-/// offsets by what it has done; so it is always the last way that finds out which side is at fault.
+/// a reflink), then `sendfile`, then reads and writes of at most `chunk` bytes through `buffer`.
+/// Each way moves both offsets by the bytes that it has copied. So if a way fails, the next way
+/// goes on and no byte is lost. The last way tells which side has failed.
 ///
 /// # Errors
 /// The side that failed, with the operating system's error.
@@ -71,7 +71,8 @@ pub fn copy_file_to_file(
 /// One way of the kernel.
 struct Way {
     call: fn(BorrowedFd<'_>, BorrowedFd<'_>, usize) -> rustix::io::Result<usize>,
-    /// The kernel has no such call at all; which files support it varies by pair.
+    /// The kernel has no such call. Other failures depend on the two files, so they are not
+    /// remembered.
     missing: AtomicBool,
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 /// Fills `buffer` from `file`.
 ///
 /// # Errors
-/// The operating system's, or [`io::ErrorKind::UnexpectedEof`] when the file ends before.
+/// The operating system's, or [`io::ErrorKind::UnexpectedEof`] when the file ends too early.
 pub fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -23,7 +23,7 @@ pub fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<()> {
 }
 
 /// Where a block of `len` bytes ends that begins at the file's current offset. None if the file
-/// ends before, or that cannot be found out.
+/// ends earlier, or if its offset or size cannot be read.
 pub fn end_of_block(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
     let (offset, facts) = (rustix::fs::tell(file).ok()?, rustix::fs::fstat(file).ok()?);
     let size = u64::try_from(facts.st_size).ok()?;
@@ -46,8 +46,8 @@ pub fn write_all(file: BorrowedFd<'_>, mut data: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes all of `parts`, one behind the other, to `file` from `offset` on, and leaves the file's
-/// own offset alone. There are no more than an operating system takes, 1024.
+/// Writes all of `parts`, one after the other, to `file` from `offset` on. The file's own offset
+/// does not change. At most 1024 parts, which is Linux's limit.
 ///
 /// # Errors
 /// As [`write_all`]'s.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Open files that go from one process to another on the same machine, instead of what is in them.
+//! Hands open files over from one process to another on the same machine, instead of sending their
+//! content.
 //!
 //! The taker listens on a Unix stream socket of the abstract name space. Both ends know 32 bytes
 //! that came over the clone's own connection: the first 16 are in the socket's name, the other 16
@@ -13,14 +14,13 @@
 //! | 3 | giver | one byte 0 | the file | the taker copies a block, from the file's current offset on |
 //! | 4 | taker | one byte 1 | | the block has been copied |
 //!
-//! Steps 3 and 4 are repeated for each block. The giver waits for step 4. Therefore the file is
-//! read no later than if it had been read before it was sent, unless the wait is broken off. Then
-//! the clone over this connection is broken off, too.
+//! Steps 3 and 4 are repeated for each block. The giver waits for step 4. So the taker has read the
+//! block when the giver goes on. If the wait ends early, the clone over this connection ends, too.
 //!
 //! # What the two ends check
 //!
-//! Everybody on the machine can see the name of the socket, and connect to it. So the taker asks
-//! for the secret.
+//! Every process on the machine can see the name of the socket, and connect to it. So the taker
+//! asks for the secret.
 //!
 //! Both ends ask Linux (`SO_PEERCRED`) whether the other end is a process of the same user. They
 //! refuse a process that has no number in their own PID namespace (the number is 0), and every
@@ -32,9 +32,9 @@
 //! giver hands files over only to a process that sees the same files by their names: to one of its
 //! own mount namespace. The taker proves that with a descriptor, because Linux lets a process open
 //! only its own namespace and those of processes that it may inspect. The giver never sends its own
-//! namespace: the taker could send it back. A process that got our namespace from an honest taker
-//! could send it to a giver; but it has the secrets of both clones then, which only the donor of
-//! the one and a recipient of the other has.
+//! namespace: the taker could send it back. A process that has received our namespace from an
+//! honest taker could send it to another giver. For that it needs the secrets of both clones. Only
+//! the donor of one clone and the recipient of the other know both.
 
 use std::cell::Cell;
 use std::fmt;
@@ -66,20 +66,20 @@ const COPIED: u8 = 1;
 /// The byte beside the taker's mount namespace.
 const NAMESPACE: u8 = 2;
 
-/// What precedes the key's first half in a socket's name.
+/// The beginning of a socket's name. The first half of the key follows.
 const NAME: &str = "mysql-clone-";
 
-/// Bytes of the name, and of the secret behind it.
+/// Bytes of each half of the key: the name, and the secret.
 const HALF: usize = 16;
 
-/// Connections that may wait for the taker. One is wanted; if strangers' take all places, the giver
-/// goes without.
+/// The most connections that may wait for the taker. One is needed. If other processes take all
+/// places, the giver cannot connect, and no files are handed over.
 const BACKLOG: i32 = 16;
 
-/// How long a connection may take for the secret, which the giver sends at once.
+/// How long a connection may take to send the secret. The giver sends it at once.
 const GREETING: Duration = Duration::from_millis(100);
 
-/// The longest wait without a look at whether to stop.
+/// The longest wait before `is_over` is asked again.
 const SLICE: Duration = Duration::from_millis(100);
 
 /// The end that gets files.
@@ -90,8 +90,8 @@ pub struct FileTaker {
     giver: Option<Arc<OwnedFd>>,
 }
 
-/// A file that came. If it goes before its block [is copied](Self::is_copied), the giver hears that
-/// no more files are wanted.
+/// A file that was handed over. If it is dropped before its block [is copied](Self::is_copied), the
+/// giver learns that no more files are wanted.
 #[derive(Debug)]
 pub struct TakenFile {
     file: OwnedFd,
@@ -121,17 +121,18 @@ impl FileTaker {
         Ok(Self { key, listener, giver: None })
     }
 
-    /// What the giver has to be told, and nobody else.
+    /// The key. Only the giver may learn it.
     pub fn key(&self) -> [u8; 2 * HALF] {
         *self.key
     }
 
-    /// The next file, for which to wait at most `limit`. What is to be copied from it begins at its
-    /// current offset.
+    /// Waits for the next file, at most `limit`. The block to copy begins at the file's current
+    /// offset.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::TimedOut`], [`io::ErrorKind::UnexpectedEof`] if the
-    /// giver is gone, and [`io::ErrorKind::InvalidData`] if what came is no regular file.
+    /// giver is gone, and [`io::ErrorKind::InvalidData`] if the giver sent something else than a
+    /// regular file.
     pub fn take(&mut self, limit: Duration) -> io::Result<TakenFile> {
         let deadline = Instant::now() + limit;
         let giver = match &self.giver {
@@ -153,7 +154,7 @@ impl FileTaker {
         let (byte, file) = message.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         let file = file.filter(|_| byte == FILE);
         let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        // What is no file may keep its reader waiting for ever.
+        // Reading from something else, such as a pipe, could wait for ever.
         let facts = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
             return Err(io::ErrorKind::InvalidData.into());
@@ -161,7 +162,8 @@ impl FileTaker {
         Ok(TakenFile { file, giver: Some(Arc::clone(giver)) })
     }
 
-    /// The first connection of a process of our own user that knows the secret; others are closed.
+    /// Accepts the first connection of a process of our own user that knows the secret. Closes the
+    /// others.
     fn accept(&self, deadline: Instant) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         loop {
@@ -171,7 +173,8 @@ impl FileTaker {
                 {
                     return Ok(giver);
                 }
-                // Looked at here because strangers may connect faster than they are refused.
+                // The deadline is checked here, too, because strangers may connect faster than they
+                // are refused.
                 Ok(_) if Instant::now() >= deadline => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
@@ -201,10 +204,12 @@ impl FileTaker {
 }
 
 impl TakenFile {
-    /// Lets the giver go on. If it is gone, its connection will tell.
+    /// Tells the giver that the block has been copied. If the giver is gone, the clone's connection
+    /// shows that.
     pub fn is_copied(mut self) {
         if let Some(giver) = self.giver.take() {
-            // One byte always finds room: the giver reads each before it lets the next one come.
+            // The socket always has room for one byte: the giver reads each byte before it hands
+            // over the next file.
             let _ = rustix::net::send(&giver, &[COPIED], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
     }
@@ -244,11 +249,11 @@ pub enum Taken {
 }
 
 impl FileGiver {
-    /// Connects to the taker of this key. It need not be there, nor on this machine.
+    /// Connects to the taker of this key. Fails if the taker is gone, or on another machine.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::PermissionDenied`] if it is another user's process
-    /// that listens.
+    /// The operating system's; [`io::ErrorKind::PermissionDenied`] if a process of another user
+    /// listens.
     pub fn connect(key: [u8; 2 * HALF]) -> io::Result<Self> {
         let key = Zeroizing::new(key);
         let taker = socket()?;
@@ -265,15 +270,15 @@ impl FileGiver {
         Ok(Self { taker, is_neighbour: Cell::new(false) })
     }
 
-    /// Sends the file, of which the taker is to copy a block from its current offset on. It should
-    /// be one that can only be read. [`wait`](Self::wait) must follow, with the same file.
+    /// Sends the file. The taker copies a block from the file's current offset on. The file should
+    /// be open for reading only. [`wait`](Self::wait) must follow, with the same file.
     ///
-    /// The first file is not sent here but by `wait`, when the taker has proved that it may have
-    /// it. The taker sends its proof when it takes the first file, which it has to be told to do
-    /// meanwhile.
+    /// The first file is sent by `wait`, after the taker has proved its mount namespace. The taker
+    /// sends the proof when it takes the first file. So between `give` and `wait` the caller must
+    /// tell the taker to take a file.
     ///
     /// # Errors
-    /// The operating system's: the taker has got nothing.
+    /// The operating system's. The taker has received nothing.
     pub fn give(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         if !self.is_neighbour.get() {
             return Ok(());
@@ -282,14 +287,14 @@ impl FileGiver {
     }
 
     /// Waits until the taker has copied the block that ends at `end`, and at most `limit`.
-    /// `is_over` is asked ten times a second.
+    /// `is_over` is asked ten times a second, and ends the wait.
     ///
-    /// The file's offset is at the end of the block then, and it is put there if the taker refused
-    /// the block, or if the taker must not have files.
+    /// Afterwards the file's offset is at the end of the block. If the taker refused the block or
+    /// must not have files, `wait` puts the offset there.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if
-    /// the taker says that it has copied the block, and the offset is elsewhere.
+    /// the taker says that it has copied the block, but the offset is not at the end of the block.
     pub fn wait(
         &self,
         file: BorrowedFd<'_>,
@@ -320,7 +325,7 @@ impl FileGiver {
         }
     }
 
-    /// The taker's next message.
+    /// Waits for the taker's next message.
     fn answer(&self, deadline: Instant, is_over: &mut dyn FnMut() -> bool) -> io::Result<Answer> {
         loop {
             match receive(self.taker.as_fd()) {
@@ -340,17 +345,17 @@ impl FileGiver {
         }
     }
 
-    /// Leaves the file behind the block, and tells the taker, if it is still there, that no file
-    /// will come.
+    /// Puts the file's offset behind the block, and closes the connection, so that the taker waits
+    /// for no more files.
     fn refused(&self, file: BorrowedFd<'_>, end: u64) -> io::Result<Taken> {
-        // It fails if the taker is gone.
+        // This fails if the taker is gone.
         let _ = rustix::net::shutdown(&self.taker, Shutdown::Both);
         rustix::fs::seek(file, SeekFrom::Start(end))?;
         Ok(Taken::Refused)
     }
 }
 
-/// What came from the taker.
+/// The taker's answer.
 enum Answer {
     /// A byte, perhaps with a descriptor.
     Byte(u8, Option<OwnedFd>),
@@ -380,8 +385,8 @@ fn send_descriptor(socket: BorrowedFd<'_>, byte: u8, descriptor: BorrowedFd<'_>)
     }
 }
 
-/// The next byte with its descriptor, if there is one beside it; none if the other end is gone.
-/// Does not wait.
+/// Receives the next byte and the descriptor beside it, if there is one. None if the other end is
+/// gone. Does not wait.
 fn receive(socket: BorrowedFd<'_>) -> Result<Option<(u8, Option<OwnedFd>)>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! System calls of a clone: file to buffer, buffer to file, file to file, packets over a socket,
-//! codecs, and open files to another process.
+//! codecs, and hand-over of open files to another process.
 //!
-//! Functions that read and write files work from the files' current offset, because an engine hands
-//! files over like that. They move exactly the asked number of bytes or fail.
+//! Functions that read and write files begin at the file's current offset, because engines give
+//! files in this way. They move exactly the number of bytes that was asked for, or fail.
 
 #![deny(unsafe_code)]
 

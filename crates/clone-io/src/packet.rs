@@ -9,8 +9,8 @@
 //! | 1 | sequence number, which is 0 for every packet of a clone |
 //! | | the payload |
 //!
-//! The bytes on the network are the same as mysqld's. So one side can use this, whatever the other
-//! side does. mysqld begins a new transaction for each packet of a clone
+//! The bytes on the network are the same as mysqld's. So one side can use this code, no matter what
+//! the other side uses. mysqld begins a new transaction for each packet of a clone
 //! (`clone_protocol_service.cc`), so there is no sequence number to share with mysqld.
 
 use std::io;
@@ -34,11 +34,11 @@ const HEADER: usize = 4;
 /// A payload part of this length goes on in the next packet.
 const CONTINUED: usize = 0xff_ffff;
 
-/// A packet of at most this many bytes is copied behind the packet before it, so that both leave in
-/// one call.
+/// If the second packet of a pair has at most this many bytes, it is copied behind the first, so
+/// that both leave in one call.
 const SHORT: usize = 16 << 10;
 
-/// Why a packet could not be read. The connection is of no more use.
+/// Why a packet could not be read. The connection cannot be used any more.
 #[derive(Debug, Error)]
 pub enum PacketError {
     /// The connection's error: [`io::ErrorKind::TimedOut`], [`io::ErrorKind::UnexpectedEof`] when
@@ -155,7 +155,8 @@ impl PacketWriter {
         Self { timeout, head: Vec::new(), buffer: Vec::new() }
     }
 
-    /// Sends two payloads. False if one of them is too long for one packet: then nothing was sent.
+    /// Sends two payloads. Returns false if one of them is too long for one packet. Then nothing
+    /// was sent.
     ///
     /// # Errors
     /// The connection's, which is closed then.
@@ -182,15 +183,15 @@ impl PacketWriter {
         sent.map(|()| true)
     }
 
-    /// Sends the payload `descriptor`, and behind it a payload with `len` bytes of `file` from its
-    /// current offset: a raw [`Block`] with its checksum, or DATA.
+    /// Sends the payload `descriptor`, and then a payload with `len` bytes of `file`, from the
+    /// file's current offset on. The second payload is a raw [`Block`] with its checksum, or DATA.
     ///
-    /// False if the file is opened for direct I/O, ends before the block does, or if the payload is
-    /// too long for one packet: then nothing was read and sent.
+    /// Returns false if the file is opened for direct I/O, if it ends before the block does, or if
+    /// the payload is too long for one packet. Then nothing was read or sent.
     ///
     /// # Errors
-    /// The file's, or the connection's. The connection is closed in both cases: the peer waits for
-    /// bytes that do not come.
+    /// The file's, or the connection's. The connection is closed in both cases: the peer would wait
+    /// for bytes that do not come.
     pub fn send_file(
         &mut self,
         socket: BorrowedFd<'_>,

@@ -19,11 +19,11 @@ use crate::checksum::Checksum;
 use crate::copy::CopyError;
 use crate::file::read_exact;
 
-/// The socket.
+/// A socket, and the longest wait for its peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Socket<'fd> {
     fd: BorrowedFd<'fd>,
-    /// Longest wait until the peer sends, or takes, something.
+    /// The longest wait until the peer sends or takes something.
     timeout: Duration,
 }
 
@@ -76,7 +76,7 @@ impl<'fd> Socket<'fd> {
     ///
     /// # Errors
     /// [`CopyError::Read`] for the file, [`CopyError::Write`] for the connection. In both cases the
-    /// peer waits for bytes that do not come: the connection is of no more use.
+    /// peer waits for bytes that do not come, so the connection cannot be used any more.
     pub(crate) fn send_file(
         &self,
         head: &[u8],
@@ -117,9 +117,9 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    /// Ends the connection in both directions, for a peer that cannot be told what went wrong.
+    /// Ends the connection in both directions. A peer that waits for bytes then gets an error.
     pub(crate) fn shut_down(&self) {
-        // It may be closed already.
+        // The connection may be closed already.
         let _ = rustix::net::shutdown(self.fd, Shutdown::Both);
     }
 
@@ -131,7 +131,7 @@ impl<'fd> Socket<'fd> {
             let limit = Timespec::try_from(left).map_err(|_| io::ErrorKind::TimedOut)?;
             match poll(&mut [PollFd::new(&self.fd, events)], Some(&limit)) {
                 Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                // An error or the end shows in the next call.
+                // The next call reports an error or the end of the connection.
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

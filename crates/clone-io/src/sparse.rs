@@ -8,22 +8,23 @@
 //! | the granules that are there, one behind the other; the last one of a block may be shorter | |
 //!
 //! Pages of compressed tables end in holes, and a new table is mostly pages that were never used. A
-//! look at the bytes finds both, whatever the file system says of holes.
+//! scan of the bytes finds both, also where the file system does not report holes.
 
 use std::io::IoSlice;
 use std::ops::Range;
 
-/// Bytes that one bit stands for: a sector. Coarser ones miss most of what is free in InnoDB's
-/// pages, finer ones cost more than they find.
+/// Bytes that one bit stands for: a sector. Larger granules miss most of the free space in InnoDB's
+/// pages. Smaller ones cost more than they save.
 const GRANULE: usize = 512;
 
 /// Bytes that one byte of the map stands for: a page of memory, and of most file systems.
 const PAGE: usize = 8 * GRANULE;
 
-/// What may be missing between two granules of neighbouring pages.
+/// Zeros for the gaps inside an island. A gap there is shorter than two pages.
 static ZEROS: [u8; 2 * PAGE] = [0; 2 * PAGE];
 
-/// A packed block has at least this part of the block's length, filled up with zeros if necessary.
+/// A packed block has at least a sixteenth of the block's length. If necessary, granules of zeros
+/// are included.
 ///
 /// A recipient with a bandwidth limit waits for each block as long as the unpacked bytes take. The
 /// socket's buffer holds some MiB: blocks that are much shorter would let a donor run far ahead,
@@ -35,8 +36,8 @@ fn map_len(len: usize) -> usize {
     len.div_ceil(GRANULE).div_ceil(8)
 }
 
-/// Packs `block` into the beginning of `place`, and gives the length; none if that would not be
-/// less than `limit`, or if `place` has no room for it.
+/// Packs `block` into the beginning of `place`, and returns the packed length. None if the packed
+/// form is not shorter than `limit`, or if `place` has no room.
 pub(crate) fn pack(block: &[u8], place: &mut [u8], limit: usize) -> Option<usize> {
     let (map, place) = place.split_at_mut_checked(map_len(block.len()))?;
     map.fill(0);
@@ -69,7 +70,7 @@ pub(crate) fn pack(block: &[u8], place: &mut [u8], limit: usize) -> Option<usize
     Some(len)
 }
 
-/// A block without its zeros, whose map and granules fit together.
+/// A packed block. Its map and its granules fit together.
 #[derive(Clone, Copy, Debug)]
 pub struct Sparse<'a> {
     map: &'a [u8],
@@ -83,7 +84,7 @@ impl<'a> Sparse<'a> {
         if packed.len() < len / LEAST { None } else { Self::fit(packed, len) }
     }
 
-    /// The same, without the least length.
+    /// Like [`parse`](Self::parse), without the check of the least length.
     fn fit(packed: &'a [u8], len: usize) -> Option<Self> {
         let (map, granules) = packed.split_at_checked(map_len(len))?;
         let count = len.div_ceil(GRANULE);
@@ -122,8 +123,9 @@ impl<'a> Sparse<'a> {
         }
     }
 
-    /// Gives the parts of the block that are not all zeros, in whole pages as far as there are:
-    /// where each begins, and its bytes. `give` may take the bytes apart.
+    /// Calls `give` for each island: a run of whole pages that have data (the last page of a block
+    /// may be shorter). `give` gets the island's offset in the block, and its bytes in parts. It
+    /// may change the slices. A long island is given in several calls.
     pub(crate) fn islands<E>(
         &self,
         mut give: impl FnMut(usize, &mut [IoSlice<'a>]) -> Result<(), E>,
@@ -153,7 +155,7 @@ impl<'a> Sparse<'a> {
         Ok(())
     }
 
-    /// Runs of granules in a part of the block that begins with one.
+    /// Runs of granules in `part`, which begins at a granule.
     fn runs(&self, part: Range<usize>) -> impl Iterator<Item = (Range<usize>, bool)> + 'a {
         let (map, start) = (self.map, part.start);
         runs(part.len(), GRANULE, move |index| is_there(map, start / GRANULE + index))
@@ -161,7 +163,7 @@ impl<'a> Sparse<'a> {
     }
 }
 
-/// Parts of an island that are given at once; an operating system takes 1024.
+/// The most parts of an island in one call. Linux takes 1024.
 const MAX_PARTS: usize = 64;
 
 /// Takes `len` bytes from the front of `bytes`.
@@ -171,7 +173,8 @@ fn take<'a>(bytes: &mut &'a [u8], len: usize) -> &'a [u8] {
     here
 }
 
-/// The parts of `len` bytes in pieces of `step` that are all of one kind, in turn, and which one.
+/// Splits `len` bytes into pieces of `step` bytes, and joins neighbours of the same `kind`. Returns
+/// each run with its kind.
 fn runs(
     len: usize,
     step: usize,
@@ -193,8 +196,8 @@ fn is_there(map: &[u8], index: usize) -> bool {
 }
 
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    // Most that are not show it at once. The rest is one loop without a branch, which takes whole
-    // registers.
+    // Most granules with data differ from zero in their first 8 bytes. The loop over all bytes has
+    // no branch, so that it uses whole registers.
     let begin = bytes.first_chunk::<8>().is_none_or(|begin| u64::from_ne_bytes(*begin) == 0);
     begin && bytes.iter().fold(0, |all, byte| all | byte) == 0
 }

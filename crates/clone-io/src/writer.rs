@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! How the tasks of one clone write their files.
+//! Writes files for the tasks of one clone.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -47,9 +47,9 @@ impl FileWriter {
     }
 
     /// Writes a sparse block at the file's current offset, which is at or behind the end of the
-    /// file ([`extends`]). The block's space is allocated, which reads as zeros; then only pages
-    /// with data are written. Where the file system cannot allocate, the block is unpacked into
-    /// `buffer` and written whole.
+    /// file ([`extends`]). Allocates the block's space, which then reads as zeros, and writes only
+    /// the pages with data. If the file system cannot allocate, the block is unpacked into `buffer`
+    /// and written whole.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::OutOfMemory`].
@@ -80,7 +80,7 @@ impl FileWriter {
     /// [`copy_file_to_file`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`copy_file_to_file`]'s.
     pub fn copy(
         &self,
         from: BorrowedFd<'_>,
@@ -120,8 +120,8 @@ pub fn extends(file: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Ends a task's turn after a block of `len` bytes. A large block in the cache begins its way to
-/// the disk now, so that not all data is left for FILE SYNC.
+/// Ends a task's turn after a block of `len` bytes. Starts writing a large block from the cache to
+/// the disk, so that not all data is left for FILE SYNC.
 fn end(turn: Option<MutexGuard<'_, ()>>, to: BorrowedFd<'_>, len: u64) {
     let was_cached = turn.is_some();
     drop(turn);
@@ -130,8 +130,8 @@ fn end(turn: Option<MutexGuard<'_, ()>>, to: BorrowedFd<'_>, len: u64) {
     }
 }
 
-/// Bytes of a block that are worth a write to the disk of their own. PAGE COPY writes single pages
-/// whose neighbours follow soon.
+/// The least bytes of a block for which disk I/O is started early. PAGE COPY writes single pages,
+/// and the neighbours of a page follow soon.
 const LARGE: u64 = 256 << 10;
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// A longer file is read no further. The GTID sets of the largest installations have some MiB.
+/// The most bytes that are read of a file. The GTID sets of the largest installations have some
+/// MiB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// The files in `#clone` below a data directory that matter to the tables.
@@ -35,7 +36,8 @@ impl StatusFiles {
         self.file("#status_recovery")
     }
 
-    /// InnoDB removes it when it has noted everything (`clone0api.cc:clone_update_gtid_status`).
+    /// InnoDB removes this file when it has written all notes
+    /// (`clone0api.cc:clone_update_gtid_status`).
     pub(super) fn replaced_files(&self) -> StatusFile {
         self.file("#replace_files")
     }
@@ -63,13 +65,14 @@ impl StatusFile {
         Ok(Some(content))
     }
 
-    /// Puts `content` in place of what the file was, so that nobody ever reads half of it.
+    /// Replaces the content of the file. Nobody ever reads half of it, because a new file is
+    /// written and renamed.
     ///
-    /// It is not forced to disk: that could hold the clone up for seconds on a busy disk, for a
-    /// text that informs but decides nothing.
+    /// The file is not synced to disk. On a busy disk that could stop the clone for seconds, and no
+    /// decision depends on the file.
     ///
     /// # Errors
-    /// Among others if the directory `#clone` is not there. It belongs to InnoDB, which creates it
+    /// The operating system's, for example if the directory `#clone` is missing. InnoDB creates it
     /// when data arrives.
     pub(super) fn write(&self, content: &str) -> io::Result<()> {
         let mut temporary = self.path.clone().into_os_string();
@@ -87,7 +90,7 @@ impl StatusFile {
         self.path.try_exists()
     }
 
-    /// Removes the file; that there is none is no error.
+    /// Removes the file. A missing file is no error.
     pub(super) fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

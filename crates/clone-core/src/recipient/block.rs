@@ -21,10 +21,10 @@ use crate::link::Packet;
 use crate::log_target::CLIENT;
 use crate::sink::{Origin, Sink, TargetFile};
 
-/// What is known of a data packet before the packet comes.
+/// What the descriptor says about its data packet.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Expected {
-    /// There for InnoDB, whose descriptors are checked.
+    /// Present for InnoDB only, whose descriptors are checked.
     pub(super) checked: Option<Checked>,
 }
 
@@ -34,28 +34,29 @@ impl Expected {
         self.checked.and_then(|checked| checked.data_len)
     }
 
-    /// There may be a key in clear in the data.
+    /// Returns true if the data may hold a key in clear.
     fn holds_key(self) -> bool {
         self.checked.is_some_and(|checked| checked.key_in_data())
     }
 
-    /// Checks the data, before the engine gets them.
+    /// Checks the data before they go to the engine.
     fn check(self, data: &[u8]) -> Result<()> {
         Ok(self.checked.map_or(Ok(()), |checked| checked.check_data(data))?)
     }
 }
 
-/// Takes in the data of one task.
+/// Receives the data of one task.
 #[derive(Default)]
 pub(super) struct BlockReceiver {
-    /// Blocks are unpacked here, and direct I/O is fed from here.
+    /// Aligned memory. Blocks are unpacked into it, and direct I/O writes from it.
     buffer: AlignedBuffer,
     unpacker: Unpacker,
     /// The socket where a donor on this machine hands over files.
     files: Option<Box<dyn FileTaker>>,
 }
 
-/// How long to wait for a file whose block has been announced; the donor sends the file first.
+/// How long to wait for the file of a block that has been announced. The donor sends the file at
+/// about the same time.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Bytes of a file that was handed over that are copied at once where its blocks cannot be shared.
@@ -66,7 +67,7 @@ pub(super) struct Received<'l> {
     place: Place<'l>,
     /// Bytes of data.
     pub(super) len: u64,
-    /// Bytes that crossed the network for it.
+    /// Bytes that crossed the network for the data.
     pub(super) network_len: u64,
     expected: Expected,
 }
@@ -84,23 +85,23 @@ enum Place<'l> {
 }
 
 impl BlockReceiver {
-    /// Takes the donor's files from there. Gives the key for the donor; none if there is no such
-    /// place.
+    /// Takes the donor's files from `files` from now on. Returns the key that the donor needs; none
+    /// without `files`.
     pub(super) fn take_files(&mut self, files: Option<Box<dyn FileTaker>>) -> Option<HandoverKey> {
         self.files = files;
         self.files.as_ref().and_then(|files| HandoverKey::new(files.key()))
     }
 
-    /// Takes no more files: a donor that waits for its file to be copied goes on.
+    /// Takes no more files. A donor that waits for the copy of a block goes on.
     pub(super) fn close_files(&mut self) {
         self.files = None;
     }
 
-    /// Takes the first file, of which nothing is to be copied, and looks whether files in
-    /// `directory` can share its blocks. If not, the donor sends its files.
+    /// Takes the first file, and tests whether files in `directory` can share its blocks. Nothing
+    /// is copied. If the blocks cannot be shared, the donor sends its data over the connection.
     ///
     /// # Errors
-    /// Nobody has asked for files.
+    /// This task has not asked for files.
     pub(super) fn try_sharing(&mut self, directory: &Path, takes_files: &AtomicBool) -> Result<()> {
         let files = self.files.as_mut().ok_or_else(unexpected)?;
         let reason = match files.take(HANDOVER_LIMIT) {
@@ -120,9 +121,9 @@ impl BlockReceiver {
     /// Checks a packet of data, and unpacks it unless it can be written as it is.
     ///
     /// # Errors
-    /// The packet is no data, or not as long as expected; it is damaged, which counts as an error
-    /// of the network: the clone goes on over a new connection, where the engine asks for the block
-    /// again.
+    /// The packet is no data, or its length differs from the expected one. A damaged packet counts
+    /// as an error of the network: the clone goes on over a new connection, where the engine asks
+    /// for the block again.
     pub(super) fn receive<'l>(
         &mut self,
         packet: Packet<'l>,
@@ -140,8 +141,8 @@ impl BlockReceiver {
                 return Err(Error::Protocol(text.to_owned()));
             }
         };
-        // The engine seeks and accounts by its descriptor: more or fewer bytes would land where
-        // nobody expects them.
+        // The engine seeks and counts by its descriptor. With more or fewer bytes, later data would
+        // go to the wrong place.
         if expected.len().is_some_and(|expected| expected as usize != len) {
             let text = "Wrong Clone RPC response, data length differs from its descriptor";
             return Err(Error::Protocol(text.to_owned()));
@@ -198,7 +199,7 @@ impl BlockReceiver {
     /// Writes the data to `file`, at its current offset.
     ///
     /// # Errors
-    /// That of a file; no memory.
+    /// A file could not be read or written; no memory.
     pub(super) fn write(
         &mut self,
         received: Received<'_>,
@@ -239,11 +240,11 @@ impl BlockReceiver {
         }
     }
 
-    /// The data in memory that the engine may change. If the data holds a key, no copy of it is
-    /// left.
+    /// Returns the data in memory that the engine may change. If the data may hold a key, all other
+    /// copies are wiped.
     ///
     /// # Errors
-    /// That of a file; no memory.
+    /// A file could not be read or written; no memory.
     pub(super) fn bytes<'b>(
         &'b mut self,
         received: Received<'b>,
@@ -276,7 +277,7 @@ impl Place<'_> {
         }
     }
 
-    /// The `len` bytes of data in `buffer`.
+    /// Brings the `len` bytes of data into `buffer`.
     fn aligned<'b>(
         self,
         buffer: &'b mut AlignedBuffer,
@@ -308,12 +309,13 @@ fn is_aligned(bytes: &[u8]) -> bool {
     bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
 }
 
-/// A name for the donor's file, which comes without one: that of ours.
+/// A name for a handed-over file, for error messages. The file comes without a name, so this is the
+/// name of the recipient's file.
 fn donors_file(view: &View<'_>) -> String {
     format!("{} at the donor", view.destination_name)
 }
 
-/// A block that is not what the donor sent.
+/// Logs that a block differs from what the donor sent, and returns the error for it.
 fn damaged(how: &str) -> Error {
     log::warn!(target: CLIENT, "A block arrived damaged: {how}");
     NetworkError::Read.into()

@@ -27,7 +27,8 @@ pub(super) struct Dialogue<'s, S: RecipientSession> {
     /// The master's connection for acknowledgements.
     auxiliary: Option<S::Link>,
     payload: Vec<u8>,
-    /// The descriptor at hand: a copy, because its data overwrites the packet.
+    /// The current descriptor. It is a copy, because the next packet overwrites the packet of the
+    /// descriptor.
     descriptor: Vec<u8>,
 }
 
@@ -47,7 +48,7 @@ pub(super) enum Event {
     Error(Error),
 }
 
-/// Which packets are looked at.
+/// Which packets the task takes.
 pub(super) enum Takes<'a> {
     /// The task has failed, and only waits for the end of the stream.
     Nothing,
@@ -100,7 +101,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         }
         let link = self.data.as_mut().ok_or(NetworkError::Write)?;
         let sent = link.send(self.session, true, command.code(), &self.payload);
-        // The offer may have a secret.
+        // The offer may contain a secret.
         self.payload.zeroize();
         sent
     }
@@ -109,7 +110,8 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     pub(super) fn receive(&mut self, timeout: u32, takes: Takes<'_>) -> Result<Event> {
         let link = self.data.as_mut().ok_or(NetworkError::Read)?;
         let packet = link.receive(self.session, true, timeout)?;
-        // A packet of data counts with its data, where the data is taken in.
+        // Data packets that come through `receive_data` are counted with their data, in
+        // `Traffic::pace`.
         self.shared.traffic.meter.add(0, packet.network_len);
         let event = match (Response::parse(packet.data)?, takes) {
             (Response::Complete, _) => return Ok(Event::Complete),
@@ -137,7 +139,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         Ok(event)
     }
 
-    /// The descriptor at hand, to be [given back](Self::give_back).
+    /// Takes the current descriptor. The caller must [give it back](Self::give_back).
     pub(super) fn take_descriptor(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.descriptor)
     }
@@ -150,7 +152,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         self.descriptor = descriptor;
     }
 
-    /// The packet behind a descriptor.
+    /// Receives the data packet that follows a descriptor.
     pub(super) fn receive_data(&mut self) -> Result<Packet<'_>> {
         let link = self.data.as_mut().ok_or(NetworkError::Read)?;
         link.receive(self.session, true, 0)
@@ -163,7 +165,8 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     }
 
     /// Tells the donor that this recipient failed: the donor stops all tasks, and ends the stream
-    /// with an error. All of the donor's engines are told, since another one may be at work by now.
+    /// with an error. All engines of the donor are told, because the donor may already be sending
+    /// the data of another engine.
     pub(super) fn report_local_error(&mut self, error: &Error) {
         let error = i32::try_from(error.number()).unwrap_or(i32::MAX);
         let engines = self.shared.clones().len();
@@ -241,8 +244,8 @@ pub(super) fn name(code: CommandCode) -> &'static str {
 
 /// Whether the connection can no longer be used for COM_EXIT.
 ///
-/// An interrupted task has left the donor in mid-stream, so its connection is of no more use
-/// either.
+/// An interrupted task stopped reading in the middle of the donor's stream, so its connection
+/// cannot be used either.
 pub(super) fn ends_connection(error: &Error) -> bool {
     error.ends_connection() || error.number() == number::ER_QUERY_INTERRUPTED
 }

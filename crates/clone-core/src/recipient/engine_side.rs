@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A recipient's task in the storage engines: it begins and ends there, and each descriptor goes
-//! there after a check.
+//! A recipient's task in the storage engines: begins and ends the task, checks each descriptor, and
+//! gives it to its engine.
 
 use clone_protocol::innodb::{Locator, Recipient, StreamCheck, TaskCheck, TaskRole};
 use clone_protocol::{EngineLocator, MAX_ENGINES};
@@ -114,7 +114,8 @@ impl EngineSide {
         self.check = shared.stream.get().map(|stream| stream.task(role));
     }
 
-    /// The engines of the donor's locators, which must be ours in the same order.
+    /// Matches the donor's locators with this server's engines, which must be the same in the same
+    /// order.
     pub(super) fn resolve<S: RecipientSession>(
         shared: &Shared<S>,
         locators: Vec<EngineLocator>,
@@ -127,7 +128,7 @@ impl EngineSide {
             .zip(locators)
             .map(|(one, theirs)| {
                 let is_ours = one.engine.db_type() == theirs.db_type && !theirs.bytes.is_empty();
-                // InnoDB looks at a locator's length, and not at what is in it.
+                // InnoDB checks the length of a locator, but not its content.
                 if !is_ours || (one.is_innodb() && Locator::parse(&theirs.bytes).is_err()) {
                     return Err(locators_expected());
                 }
@@ -136,8 +137,8 @@ impl EngineSide {
             .collect()
     }
 
-    /// Checks a descriptor, and gives the clone whose engine it is for, and what is known of its
-    /// data.
+    /// Checks a descriptor. Returns the clone in the descriptor's engine, and what the descriptor
+    /// says about its data.
     pub(super) fn check<S: RecipientSession>(
         &mut self,
         shared: &Shared<S>,

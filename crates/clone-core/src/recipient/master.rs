@@ -14,7 +14,7 @@ use crate::workers::Workers;
 /// The master's part of a clone.
 pub(super) struct Master<S: RecipientSession> {
     workers: Workers<S::Host>,
-    /// Makes a worker's work.
+    /// Makes the work of one worker thread.
     work: fn(Arc<Shared<S>>) -> Work<S>,
     pub(super) parameters: Parameters,
     is_replacing: bool,
@@ -42,7 +42,7 @@ impl<S: RecipientSession> Master<S> {
         self.grow(session, shared, wanted);
     }
 
-    /// Before each block: more workers, if they have helped so far.
+    /// Called before each block: starts more workers as long as more workers make the clone faster.
     pub(super) fn tune(&mut self, session: &S, shared: &Arc<Shared<S>>) {
         let wanted = self.workers.tune(session, &shared.traffic.meter);
         self.grow(session, shared, wanted);

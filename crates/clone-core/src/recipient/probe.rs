@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Whether the donor is of this project, asked before the first connection of a clone.
+//! Asks the donor, before the clone's first connection, whether it has the plugin of this project.
+//! Two cases need the answer:
 //!
 //! * `clone_enable_compression` means the classic protocol's compression with a stock donor, and
-//!   packed blocks with a donor of this project. Both at once would be a waste, and the first is a
-//!   property of a connection.
+//!   packed blocks with a donor of this project. Both at once would be a waste. The classic
+//!   protocol's compression must be chosen when a connection is opened.
 //! * A stock donor that is asked for an engine of its server calls the engine's clone functions
-//!   without a look whether there are any: asked for MyRocks, Percona Server 8.0.27 crashes.
+//!   without a check that they exist. Asked for MyRocks, Percona Server 8.0.27 crashes.
 //!
-//! So a connection of its own asks before: it says EXIT with an [`Offer`](clone_protocol::Offer)
-//! behind it. A stock donor ignores the offer and answers COMPLETE. A donor of this project first
-//! says that it understands.
+//! The question has a connection of its own: EXIT with an [`Offer`](clone_protocol::Offer) behind
+//! it. A stock donor ignores the offer and answers COMPLETE. A donor of this project sends the
+//! CONFIG_V3 [`EXTENSION_CONFIG`] first.
 
 use clone_protocol::{CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Packing, Response, innodb};
 
@@ -21,13 +22,13 @@ use crate::error::{Error, Result};
 use crate::link::{Link, LinkKind};
 use crate::session::RecipientSession;
 
-/// More packets than this are no answer to EXIT.
+/// The most packets in an answer to EXIT.
 const MAX_ANSWERS: usize = 16;
 
-/// Before the first connection: asks the donor, if there is something to ask.
+/// Asks the donor, if this clone needs the answer. Called before the first connection.
 ///
 /// # Errors
-/// The network's, and the donor's. There are engines here that a stock donor cannot clone.
+/// The network's and the donor's. This server has engines that a stock donor cannot clone.
 pub(super) fn meet_donor<S: RecipientSession>(session: &S, shared: &Shared<S>) -> Result<()> {
     if shared.compressed.get().is_some() {
         return Ok(());
@@ -53,7 +54,7 @@ pub(super) fn meet_donor<S: RecipientSession>(session: &S, shared: &Shared<S>) -
 fn understands_offers<S: RecipientSession>(session: &S, shared: &Shared<S>) -> Result<bool> {
     let mut link = session.connect(&shared.donor, LinkKind::Auxiliary, false)?;
     let answer = ask(session, shared, &mut link);
-    // After an error the donor is in the middle of the dialogue, or gone: nobody to say goodbye to.
+    // After an error the donor is gone or out of step, so the connection is closed at once.
     link.disconnect(None, answer.is_err(), false);
     answer
 }

@@ -24,16 +24,16 @@ pub(super) struct Shared<S: RecipientSession> {
     /// a number of [`Version`].
     version: AtomicU32,
     clones: Mutex<Vec<EngineClone<S::Engine>>>,
-    /// Checks InnoDB's descriptors. There when the donor has been accepted.
+    /// Checks InnoDB's descriptors. Set when the donor has been accepted.
     pub(super) stream: OnceLock<StreamCheck>,
     pub(super) traffic: Traffic,
     /// Whether the donor may hand files over. False once the first file could not be shared.
     pub(super) takes_files: AtomicBool,
     pub(super) files: FileWriter,
-    /// What a donor of this project is asked for.
+    /// The offer to a donor of this project.
     pub(super) offer: Offer,
-    /// Whether connections are compressed as the classic protocol does. The master finds out before
-    /// the first one.
+    /// Whether connections use the compression of the classic protocol. The master sets this before
+    /// the first connection.
     pub(super) compressed: OnceLock<bool>,
 }
 
@@ -80,7 +80,7 @@ impl<S: RecipientSession> Shared<S> {
         self.version.store(version.number(), Ordering::Relaxed);
     }
 
-    /// Whether connections are compressed as the classic protocol does.
+    /// Whether connections use the compression of the classic protocol.
     pub(super) fn is_compressed(&self) -> bool {
         self.compressed.get().copied().unwrap_or(false)
     }

@@ -24,14 +24,15 @@ use crate::session::{Clock, Host, RecipientSession};
 use crate::tasks::EngineClone;
 use crate::traffic::sleep_until;
 
-/// Most connections in a row that may break before the clone gives up.
+/// The most connections of a clone's master, the first included. When this many have broken, the
+/// clone fails. Attempts that do not connect are not counted here.
 const MAX_RESTARTS: u32 = 100;
 
 /// Least time between two attempts to connect again.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Seconds that the donor gets for INIT beyond the lock wait: it loads tablespaces and looks
-/// through all tables.
+/// Seconds that the donor may take for INIT, in addition to the wait for locks. The donor opens
+/// tablespaces and looks through all tables.
 const INIT_TIMEOUT_SECONDS: u32 = 300;
 
 /// How long a task that failed waits for the donor to end its stream.
@@ -69,7 +70,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let master = Master::new(session, |shared| {
             Box::new(move |session| {
                 let outcome = Task::new(session, shared, None).run();
-                // The master finds the error in the engine, but only its number: the text is here.
+                // The master gets the error's number from the engine, without the text. So log the text.
                 if let Err(error) = outcome.as_ref()
                     && is_own_reason(error)
                 {
@@ -113,10 +114,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             if was_killed {
                 outcome = Err(Error::Interrupted);
             } else if let Err(error) = &outcome {
-                // Later errors must not be the first one that the user sees.
+                // Raise this error first: the user sees the first one.
                 self.session.raise(error);
             }
-            // Before the engines have begun there is nothing that the donor could go on with.
+            // Before the apply has begun, the donor has nothing to resume.
             let again = self.is_master()
                 && self.engine_side.is_active()
                 && matches!(&outcome, Err(error) if error.is_network())
@@ -200,11 +201,11 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
-    /// Whether what looks like a network failure is KILL, which closes the connection a moment
+    /// Returns true if a failure of the network is really KILL: KILL closes the connection shortly
     /// before it marks the session.
     ///
-    /// The donor must be told the difference: after a network failure the donor waits for this
-    /// recipient, and clones for no other one.
+    /// The donor must be told the difference: after a network failure the donor keeps the clone for
+    /// this recipient.
     fn was_killed(&self, outcome: &Result<()>) -> bool {
         const MOMENT: Duration = Duration::from_millis(100);
         if !self.is_master() || !matches!(outcome, Err(error) if error.is_network()) {
@@ -213,10 +214,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         sleep_until(self.session, self.session.host().now() + MOMENT).is_err()
     }
 
-    /// Says goodbye on both connections and closes them. After KILL the network error that it
-    /// looked like is forgotten.
+    /// Sends EXIT on both connections and closes them. After KILL, the network error is cleared
+    /// from the session.
     fn disconnect(&mut self, outcome: &Result<()>, was_killed: bool) {
-        // The donor may be waiting for a block of which this task has not heard.
+        // The donor may wait for the copy of a block that this task has not read about yet.
         self.receiver.close_files();
         if self.is_master() {
             self.dialogue.disconnect_auxiliary(outcome);
@@ -232,12 +233,12 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         self.dialogue.disconnect_data("Task Disconnect :", abort, outcome.is_ok() || was_killed);
     }
 
-    /// Ends the clone in the engines, and gives back what it holds.
+    /// Ends the task in the engines. If the clone has failed, the server's data may change again.
     fn finish(&mut self, outcome: Result<()>) -> Result<()> {
         if let Some(master) = &mut self.master
             && self.shared.clones().len() > 1
         {
-            // The data that was sent after InnoDB's last state has ended.
+            // Other engines send their data after InnoDB's last state. That stage ends here.
             master.finish_stage(self.session, &self.shared);
         }
         let error = outcome.as_ref().err().map_or(0, Error::number);
@@ -249,7 +250,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         outcome
     }
 
-    /// Runs one command over the data connection, up to the donor's COMPLETE.
+    /// Runs one command over the data connection, until the donor's COMPLETE.
     fn command(&mut self, code: CommandCode) -> Result<()> {
         let command = self.prepare(code)?;
         let clones = self.transfer(&command)?;
@@ -263,7 +264,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
-    /// What the command says, after the engines were asked for their part of it.
+    /// Builds the command. The engines give their locators for it.
     fn prepare(&mut self, code: CommandCode) -> Result<Command<'static>> {
         let (session, shared) = (self.session, &self.shared);
         Ok(match code {
@@ -295,7 +296,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
-    /// After INIT: everything is checked, and only then anything is changed.
+    /// After INIT: checks everything, and only then changes anything.
     fn begin_clone(&mut self, clones: Clones<S>) -> Result<()> {
         let session = self.session;
         self.engine_side.end(session, &self.shared, 0)?;
@@ -319,11 +320,11 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         Offer { handover, ..self.shared.offer }
     }
 
-    /// Sends the command and handles the donor's answer, up to its last packet. Gives the locators
-    /// if they came.
+    /// Sends the command and handles the donor's answer, until its last packet. Returns the
+    /// locators, if the answer had some.
     ///
-    /// A task that fails goes on reading until the donor, told of it by the master, ends the
-    /// stream: only then the connection can be used for COM_EXIT.
+    /// A task that fails reads on until the donor ends the stream. The master tells the donor of
+    /// the failure. Only after the end of the stream the connection can be used for COM_EXIT.
     fn transfer(&mut self, command: &Command<'_>) -> Result<Option<Clones<S>>> {
         let session = self.session;
         let offer = matches!(command, Command::Execute).then(|| self.offer());
@@ -343,8 +344,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             let received = self.dialogue.receive(timeout, takes);
             if let Some((first, since)) = &failure {
                 match received {
-                    // The end of the stream; or the connection broke meanwhile, which is not the
-                    // reason of the failure.
+                    // The stream has ended, or the connection broke meanwhile. The reason of the
+                    // failure is `first`.
                     Ok(Event::Complete) | Err(_) => return Err(first.clone()),
                     // If a worker heard the donor's error first, only its number came through the
                     // engine. The text is here.
@@ -393,14 +394,14 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                     return Err(error);
                 }
                 self.log_outcome("Wait for remote after local issue", &Err(error.clone()));
-                // The donor need not wait for blocks that nobody copies.
+                // The donor must not wait for blocks that nobody copies.
                 self.receiver.close_files();
                 failure = Some((error, session.host().now()));
             }
         }
     }
 
-    /// Gives the descriptor at hand to its engine.
+    /// Gives the current descriptor to its engine.
     fn apply(&mut self, db_type: u8, locator_index: usize) -> Result<()> {
         let descriptor = self.dialogue.take_descriptor();
         let outcome = self.apply_descriptor(db_type, locator_index, &descriptor);
@@ -436,8 +437,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         applier.finish(applied)
     }
 
-    /// A stock donor says of engines that it cannot clone only that there is something wrong with
-    /// INIT.
+    /// Adds the names of the engines to a stock donor's error. If a stock donor cannot clone an
+    /// engine, it only says that INIT is wrong.
     fn explained(&self, command: &Command<'_>, error: Error) -> Error {
         match error {
             Error::Donor { number: code, message }
@@ -457,7 +458,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
-    /// `clone_delay_after_data_drop`: file systems that free space late get time for it.
+    /// Waits for `clone_delay_after_data_drop`, so that file systems that free space late can free
+    /// it.
     fn delay_after_data_drop(&self) -> Result<()> {
         let host = self.session.host();
         let seconds = u64::from(host.settings().delay_after_data_drop);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Whether the process at the other end of a Unix socket may exchange files with this process.
+//! Checks whether the process at the other end of a Unix socket may exchange files with this
+//! process.
 
 use std::fs;
 use std::io;
@@ -12,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 /// `/proc/sys/kernel/overflowuid` cannot be read.
 const OVERFLOW_UID: u32 = 65534;
 
-/// What Linux says in `statfs` of the file system that namespaces are files of.
+/// The type that `statfs` gives for the file system of namespaces.
 const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
 /// Returns true if the process at the other end runs as our own user.
@@ -28,7 +29,7 @@ pub(super) fn is_same_user(socket: BorrowedFd<'_>) -> bool {
 /// Opens the mount namespace of this process, so that it can be sent.
 ///
 /// # Errors
-/// The operating system's; where `/proc` is not mounted, for one.
+/// The operating system's, for example if `/proc` is not mounted.
 pub(super) fn mount_namespace() -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty())?)
@@ -37,7 +38,7 @@ pub(super) fn mount_namespace() -> io::Result<OwnedFd> {
 /// Returns true if the descriptor is the mount namespace of this process.
 pub(super) fn is_our_mount_namespace(descriptor: BorrowedFd<'_>) -> bool {
     let identity = |descriptor: BorrowedFd<'_>| -> io::Result<_> {
-        // The numbers of other file systems' files could be the same by chance, or by choice.
+        // Files of other file systems could have the same numbers, by chance or by intent.
         if rustix::fs::fstatfs(descriptor)?.f_type != NSFS_MAGIC {
             return Err(io::ErrorKind::InvalidInput.into());
         }
