@@ -70,7 +70,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let master = Master::new(session, |shared| {
             Box::new(move |session| {
                 let outcome = Task::new(session, shared, None).run();
-                // The master gets the error's number from the engine, without the text. So log the text.
+                // The master gets only the error's number from the engine. So log the text here.
                 if let Err(error) = outcome.as_ref()
                     && is_own_reason(error)
                 {
