@@ -24,7 +24,7 @@ pub trait FileGiver {
     fn give(&self, file: BorrowedFd<'_>) -> io::Result<()>;
 
     /// Waits until the recipient has copied the block that ends at `end`, and at most `limit`.
-    /// `is_over` is asked ten times a second, and ends the wait.
+    /// `is_over` is asked ten times a second. If it returns true, the wait ends.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::InvalidData`] if

@@ -287,7 +287,7 @@ impl FileGiver {
     }
 
     /// Waits until the taker has copied the block that ends at `end`, and at most `limit`.
-    /// `is_over` is asked ten times a second, and ends the wait.
+    /// `is_over` is asked ten times a second. If it returns true, the wait ends.
     ///
     /// Afterwards the file's offset is at the end of the block. If the taker refused the block or
     /// must not have files, `wait` puts the offset there.
