@@ -73,8 +73,7 @@ impl Parameters {
     /// Keeps a parameter. Returns false if `response` is no parameter.
     ///
     /// # Errors
-    /// A text is longer than [`Self::MAX_TEXT`], or all together are longer than
-    /// [`Self::MAX_BYTES`].
+    /// A text is longer than 64 KiB, or all together are longer than 16 MiB.
     pub fn take(&mut self, response: &Response<'_>) -> Result<bool> {
         let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let (name, value) = match *response {
