@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clone_protocol::{Block, BlockForm, Command, Response, Version};
+use clone_protocol::{Block, BlockForm, Command, Response, ResponseCode, Version};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{
     set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size,
@@ -19,6 +19,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::dialogue::{Dialogue, Event};
 use super::network::{Network, Verdict};
+use super::record::Line;
 use super::script::How;
 use super::wire::{self, Framer, Framing, HEADER_LEN, Piece};
 
@@ -33,6 +34,8 @@ const INPUT: usize = 17 << 20;
 const SOCKET_BUFFER: usize = 128 << 10;
 /// How long a connection that is closed in order may take to get rid of what has been forwarded.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+/// First byte of a DATA packet.
+const DATA: u8 = ResponseCode::Data as u8;
 /// Offset of the version in a packet with INIT, ATTACH or REINIT: behind header and code.
 const VERSION_AT: usize = HEADER_LEN + 1;
 
@@ -54,6 +57,8 @@ pub(super) struct Connection {
     held: Option<Held>,
     /// Parameters that are to follow the locators.
     parameters: Vec<u8>,
+    /// Bytes of the DATA packet at hand that have passed.
+    data_passed: usize,
 }
 
 /// One side of it.
@@ -86,8 +91,17 @@ impl Connection {
         let (recipient, donor) = (End::new(recipient)?, End::new(donor)?);
         let id = network.lock().enter(waker)?;
         let dialogue = Dialogue::new();
-        let parameters = Vec::new();
-        Ok(Self { id, network, wake, recipient, donor, dialogue, held: None, parameters })
+        Ok(Self {
+            id,
+            network,
+            wake,
+            recipient,
+            donor,
+            dialogue,
+            held: None,
+            parameters: Vec::new(),
+            data_passed: 0,
+        })
     }
 
     /// Forwards until either side ends or the connection is cut.
@@ -247,6 +261,8 @@ impl Connection {
     }
 
     fn packet(&mut self, from: Side, mut packet: Vec<u8>) -> (Vec<u8>, Verdict) {
+        // The OK before COM_CLONE is not part of it, the end of EXIT is.
+        let is_cloning = self.dialogue.is_cloning();
         let event = match from {
             Side::Recipient => self.dialogue.recipient_sent(&packet),
             Side::Donor => self.dialogue.donor_sent(&packet),
@@ -268,22 +284,31 @@ impl Connection {
             Event::Locators(_) => packet.append(&mut self.parameters),
             _ => {}
         }
+        if is_cloning {
+            network.note(|| line(self.id, from, &packet));
+        }
         (packet, verdict)
     }
 
     fn data(&mut self, mut data: Vec<u8>) -> (Vec<u8>, Verdict) {
-        let Some(descriptor) = self.dialogue.data() else { return (data, Verdict::Pass) };
+        let len = data.len();
         let is_last = !self.donor.input.has_data_left();
         let mut network = self.network.lock();
-        let (may_pass, verdict) = network.judge_data(
-            self.id,
-            &descriptor,
-            descriptor.data_len.into(),
-            data.len(),
-            is_last,
-        );
+        let (may_pass, verdict) = match self.dialogue.data() {
+            Some(descriptor) => {
+                let network_len = descriptor.data_len.into();
+                network.judge_data(self.id, &descriptor, network_len, len, is_last)
+            }
+            None => (len, Verdict::Pass),
+        };
+        let may_pass = may_pass.min(len);
+        self.data_passed += may_pass;
+        if is_last && may_pass == len && !matches!(verdict, Verdict::Cut(_)) {
+            let len = mem::take(&mut self.data_passed);
+            network.note(|| Line::Data { connection: number(self.id), len });
+        }
         drop(network);
-        let rest = data.split_off(may_pass.min(data.len()));
+        let rest = data.split_off(may_pass);
         if let Verdict::Hold(_) = verdict {
             // What may pass does so, and the rest comes again.
             self.recipient.output.append(&mut data);

@@ -94,6 +94,11 @@ impl Dialogue {
         }
     }
 
+    /// Whether the connection is in COM_CLONE.
+    pub(super) fn is_cloning(&self) -> bool {
+        self.phase == Phase::Clone
+    }
+
     /// What the data that come now belong to.
     pub(super) fn data(&self) -> Option<Data> {
         self.data

@@ -172,6 +172,13 @@ impl State {
         self.cut_from(None, target, how);
     }
 
+    /// Notes a line of the record, if there is one.
+    pub(super) fn note(&mut self, line: impl FnOnce() -> Line) {
+        if let Some(record) = &mut self.record {
+            record.push(line());
+        }
+    }
+
     /// Looks at what passes on a connection, and decides.
     pub(super) fn judge(&mut self, id: u64, event: &Event<'_>) -> Verdict {
         if let Some(how) = self.order(id) {
@@ -330,6 +337,9 @@ impl State {
         if target == Target::Worker {
             let one = at.filter(|id| hit.contains(id)).or(hit.first().copied());
             hit = one.into_iter().collect();
+        }
+        if target == Target::All && !hit.is_empty() {
+            self.note(|| Line::Cut);
         }
         for id in hit {
             if let Some(live) = self.live.get_mut(&id) {
