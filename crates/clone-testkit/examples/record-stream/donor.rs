@@ -2,18 +2,18 @@
 
 //! The donor's tables, and how they change during the clone.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clone_testkit::anyhow::{Result, anyhow};
 use clone_testkit::{Mysqld, Session};
 
-/// How often tables change.
-pub(crate) const ROUNDS: usize = 6;
-/// How long the clone is held for one round: InnoDB flushes dirty pages once a second. A statement
+/// How often tables change at most.
+const ROUNDS: usize = 12;
+/// How long one round takes: InnoDB flushes dirty pages once a second. A statement
 /// that takes longer waits for the clone; before 8.0.27 all DDL does.
-const ROUND: Duration = Duration::from_millis(1500);
+pub(crate) const ROUND: Duration = Duration::from_millis(1500);
 
 const TABLES: [&str; 15] = [
     "SET SESSION sql_log_bin = 0",
@@ -51,7 +51,7 @@ pub(crate) fn fill(donor: &Mysqld) -> Result<()> {
 
 /// The statements of one round. Rows come first: DDL may have to wait for the clone.
 fn statements(round: usize) -> Vec<String> {
-    let mut statements = vec![
+    vec![
         format!("UPDATE d.plain SET v = RANDOM_BYTES(1000) WHERE id % {ROUNDS} = {round}"),
         format!("UPDATE d.packed SET v = RANDOM_BYTES(1024) WHERE id % {ROUNDS} = {round}"),
         format!("INSERT INTO d.outside VALUES ({round})"),
@@ -62,16 +62,12 @@ fn statements(round: usize) -> Vec<String> {
         format!("TRUNCATE TABLE d.truncated_{round}"),
         format!("DROP TABLE d.dropped_{round}"),
         format!("CREATE TABLESPACE ts_{round} ADD DATAFILE 'ts_{round}.ibd'"),
-    ];
-    let undo = if round % 2 == 0 { "INACTIVE" } else { "ACTIVE" };
-    statements.push(format!("ALTER UNDO TABLESPACE undo_user SET {undo}"));
-    statements
+    ]
 }
 
 /// A session that changes tables, round by round.
 pub(crate) struct Changes {
     rounds: Sender<Vec<String>>,
-    done: Receiver<()>,
     next: usize,
     thread: JoinHandle<Result<()>>,
 }
@@ -80,26 +76,19 @@ impl Changes {
     /// Starts the session, which does nothing yet.
     pub(crate) fn start(donor: &Mysqld) -> Result<Self> {
         let (rounds, orders) = channel();
-        let (answers, done) = channel();
         let session = donor.session()?;
-        let thread = thread::spawn(move || change(session, &orders, &answers));
-        Ok(Self { rounds, done, next: 0, thread })
+        let thread = thread::spawn(move || change(session, &orders));
+        Ok(Self { rounds, next: 0, thread })
     }
 
-    /// Begins the next round, and returns when it is done or has had its time.
-    pub(crate) fn next_round(&mut self) -> Result<()> {
-        let begin = Instant::now();
-        let statements = statements(self.next);
-        self.next += 1;
-        // It fails when the session has ended, and finish() tells why.
-        let _ = self.rounds.send(statements);
-        match self.done.recv_timeout(ROUND) {
-            Ok(()) => thread::sleep(ROUND.saturating_sub(begin.elapsed())),
-            Err(RecvTimeoutError::Timeout) => eprintln!("round {}: DDL waits", self.next - 1),
-            // The thread's error is that of finish().
-            Err(RecvTimeoutError::Disconnected) => {}
+    /// Begins the next round, if one is left, and returns after [`ROUND`].
+    pub(crate) fn next_round(&mut self) {
+        if self.next < ROUNDS {
+            // It fails when the session has ended, and finish() tells why.
+            let _ = self.rounds.send(statements(self.next));
+            self.next += 1;
         }
-        Ok(())
+        thread::sleep(ROUND);
     }
 
     /// Waits for the statements that had to wait for the clone.
@@ -109,13 +98,11 @@ impl Changes {
     }
 }
 
-fn change(mut session: Session, rounds: &Receiver<Vec<String>>, done: &Sender<()>) -> Result<()> {
+fn change(mut session: Session, rounds: &Receiver<Vec<String>>) -> Result<()> {
     for statements in rounds {
         for statement in &statements {
             session.run(statement)?;
         }
-        // The one who asked may have gone on.
-        let _ = done.send(());
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The recipient has the stock plugin, the donor the stock plugin or ours. A proxy between them
-//! records, and holds the clone in each state while the donor's tables change. `--help` lists the
+//! records, and delays a packet in each state while the donor's tables change. `--help` lists the
 //! options.
 
 mod donor;
@@ -35,17 +35,16 @@ use donor::Changes;
 use options::{Cut, Options};
 
 const MIB: u64 = 1 << 20;
-/// How long a clone may take, with the holds and the reconnection after a cut.
+/// How long a clone may take, with the delays and the reconnection after a cut.
 const CLONE_LIMIT: Duration = Duration::from_secs(300);
 /// A fixture that is longer is not wanted in the repository.
 const FIXTURE_LIMIT: usize = 100 << 10;
 
-/// Where the clone is held while the donor's tables change. There are [`donor::ROUNDS`] of them.
-const HOLDS: [Point; donor::ROUNDS] = [
+/// Where a packet waits, so that the donor's tables change in each state.
+const DELAYS: [Point; 5] = [
     Point::Data { state: FileCopy, bytes: 4 * MIB },
     Point::Data { state: FileCopy, bytes: 20 * MIB },
     Point::Ack(FileCopy),
-    Point::Start(PageCopy),
     Point::Ack(PageCopy),
     Point::Start(RedoCopy),
 ];
@@ -92,8 +91,8 @@ fn record(
     mut changes: Changes,
 ) -> Result<Vec<Line>> {
     let proxy = Proxy::to(donor.port())?;
-    for point in HOLDS {
-        proxy.at(point, Action::Hold);
+    for point in DELAYS {
+        proxy.at(point, Action::Delay(donor::ROUND));
     }
     match options.cut {
         Cut::None => {}
@@ -111,10 +110,7 @@ fn record(
         .into_directory(&directory);
     let running = Running::start(recipient, &statement)?;
     clone_testkit::until("the clone to end", CLONE_LIMIT, || {
-        if proxy.is_holding() {
-            changes.next_round()?;
-            proxy.release();
-        }
+        changes.next_round();
         Ok(running.is_finished().then_some(()))
     })?;
     changes.finish()?;
@@ -158,8 +154,8 @@ fn head(options: &Options, version: &str) -> String {
     let text = format!(
         "Two MySQL {version} servers on one machine, innodb_page_size {page_size}, no TLS, \
          clone_max_concurrency {threads} without autotune. {donor}There is a general \
-         tablespace ../ts_out.ibd and an undo tablespace made by a user. In each state the clone \
-         was held, while rows were changed and tables created, renamed, rebuilt, truncated and \
+         tablespace ../ts_out.ibd and an undo tablespace made by a user. In each state a \
+         packet was delayed, while rows were changed and tables created, renamed, rebuilt, truncated and \
          dropped. {cut}Left out: most PLUGIN, PLUGIN_V2 and COLLATION packets, and of each chunk \
          and file the blocks between the first and the last. Made by clone-testkit's example \
          record-stream."
