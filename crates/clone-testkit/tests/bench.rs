@@ -15,7 +15,7 @@ fn a_small_benchmark_measures_both_plugins() {
     let run = Command::new(env!("CARGO_BIN_EXE_bench"))
         .env("BENCH_ROUNDS", "1")
         .env("BENCH_MIB", "32")
-        .env("BENCH_ONLY", "remote plain, tmpfs;remote compressed, text;local, tmpfs;OLTP")
+        .env("BENCH_LINES", "plain on tmpfs,compressed text,OLTP,local on disk")
         .env("BENCH_OUT", out.path())
         .output()
         .unwrap();
@@ -23,7 +23,8 @@ fn a_small_benchmark_measures_both_plugins() {
     assert!(run.status.success(), "{text}{}", String::from_utf8_lossy(&run.stderr));
     let table = fs::read_to_string(out.path().join("performance.md")).unwrap();
     assert!(table.starts_with("before\n") && table.ends_with("after\n"), "{table}");
-    for line in ["| remote plain, tmpfs | **", "| local, tmpfs | **", "transactions per second"] {
+    for line in ["| remote plain on tmpfs | **", "| local on disk | **", "transactions per second"]
+    {
         assert!(table.contains(line), "no {line} in\n{table}");
     }
     let picture = fs::read_to_string(out.path().join("performance.svg")).unwrap();

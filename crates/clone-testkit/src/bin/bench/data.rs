@@ -17,10 +17,6 @@ pub(crate) enum Data {
     Random,
     /// Very many tablespaces of some pages each.
     Small,
-    /// One large table.
-    Large,
-    /// Compressed pages, which leave holes in their file.
-    Holes,
 }
 
 /// Rows of about 7.5 KiB, two in a page.
@@ -33,7 +29,7 @@ fn text() -> String {
 const RANDOM: &str = "CONCAT(RANDOM_BYTES(1000), RANDOM_BYTES(1000), RANDOM_BYTES(1000), RANDOM_BYTES(1000), \
     RANDOM_BYTES(1000), RANDOM_BYTES(1000), RANDOM_BYTES(1000))";
 const ROWS_PER_MIB: u32 = 128;
-/// So many tables share the data, where it is not one table that matters.
+/// Number of tables that share the data of [`Data::Text`] and [`Data::Random`].
 const TABLES: u32 = 8;
 /// Tablespaces of one table in [`Data::Small`].
 const PARTITIONS: u32 = 1000;
@@ -45,9 +41,8 @@ impl Data {
     /// About how many MiB it is, without what every server has.
     pub(crate) fn mib(self, options: &Options) -> u32 {
         match self {
-            Data::Large => options.large_mib,
             Data::Small => options.tables / SMALL_PER_MIB,
-            Data::Text | Data::Random | Data::Holes => options.mib,
+            Data::Text | Data::Random => options.mib,
         }
     }
 
@@ -60,26 +55,9 @@ impl Data {
             "ALTER INSTANCE DISABLE INNODB REDO_LOG",
             "CREATE DATABASE bench",
         ])?;
-        let tables = |count: u32, mib: u32, attributes: &str, body: &str| -> Vec<String> {
-            let rows = mib * ROWS_PER_MIB / count;
-            let create = move |n| {
-                format!(
-                    "CREATE TABLE bench.t{n} (id INT PRIMARY KEY, body BLOB NOT NULL) {attributes}"
-                )
-            };
-            let fill = move |n| {
-                format!(
-                    "INSERT INTO bench.t{n} WITH RECURSIVE s (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM s \
-                     WHERE id < {rows}) SELECT id, {body} FROM s"
-                )
-            };
-            (0..count).flat_map(|n| [create(n), fill(n)]).collect()
-        };
         let statements = match self {
-            Data::Text => tables(TABLES, options.mib, "", &text()),
-            Data::Random => tables(TABLES, options.mib, "", RANDOM),
-            Data::Large => tables(1, options.large_mib, "", &text()),
-            Data::Holes => tables(TABLES, options.mib, "COMPRESSION = 'zlib'", &text()),
+            Data::Text => filled(options.mib, &text()),
+            Data::Random => filled(options.mib, RANDOM),
             Data::Small => small(options.tables),
         };
         for statement in &statements {
@@ -96,6 +74,20 @@ impl Data {
     }
 }
 
+/// Tables of `mib` in all, with rows that hold what the SQL expression `body` makes.
+fn filled(mib: u32, body: &str) -> Vec<String> {
+    let rows = mib * ROWS_PER_MIB / TABLES;
+    let create = |n| format!("CREATE TABLE bench.t{n} (id INT PRIMARY KEY, body BLOB NOT NULL)");
+    let fill = |n| {
+        format!(
+            "INSERT INTO bench.t{n} WITH RECURSIVE s (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM s \
+             WHERE id < {rows}) SELECT id, {body} FROM s"
+        )
+    };
+    (0..TABLES).flat_map(|n| [create(n), fill(n)]).collect()
+}
+
+/// Partitioned tables without rows; each partition is a tablespace.
 fn small(tables: u32) -> Vec<String> {
     let full = (0..tables / PARTITIONS).map(|_| PARTITIONS);
     let rest = Some(tables % PARTITIONS).filter(|rest| *rest != 0);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Measures the stock plugin and ours beside each other: same server, same data, in turn.
+//! Measures the stock plugin and ours beside each other: same servers, same data, in turn. A third
+//! build of the plugin takes part on request (`--other`).
 //!
 //! One donor and one recipient for each data set. Before each clone both servers unload one plugin
-//! and load the other, so that nothing differs but the plugin. Options, or `BENCH_*` variables, set
+//! and load the next, so that nothing differs but the plugin. Options, or `BENCH_*` variables, set
 //! sizes and places: `bench --help`.
 
+mod build;
 mod data;
 mod measure;
 mod options;
@@ -15,44 +17,54 @@ mod scenario;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clone_testkit::anyhow::{Context, Result};
 use clone_testkit::clone::{self, Statement};
+use clone_testkit::hosts::{self, Host};
 use clone_testkit::server::Server;
 use clone_testkit::volume::Volume;
 use clone_testkit::writer::{Load, Writers};
 use clone_testkit::{Mysqld, Plugin};
 
+use build::Build;
 use data::Data;
 use measure::Sample;
 use options::Options;
 use report::Line;
-use scenario::{Place, SCENARIOS, Scenario, Way};
+use scenario::{Place, Scenario, Way};
 
 fn main() -> Result<()> {
-    let options = Options::parse();
+    let mut options = Options::parse();
     clone_testkit::log_to_stderr();
     println!("MySQL {}, {options:?}", Server::locate()?.version);
-    // Before an hour of measuring, not after it.
+    // What cannot work fails before an hour of measuring, not after that.
+    let scenarios = options.scenarios()?;
     if let Some(directory) = &options.out {
         fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     }
+    if let Some(other) = &mut options.other {
+        *other = fs::canonicalize(&*other).with_context(|| format!("find {}", other.display()))?;
+    }
     let mut lines = Vec::new();
     let mut stage: Option<Stage> = None;
-    for scenario in SCENARIOS.iter().filter(|scenario| options.wants(scenario.name)) {
+    for scenario in &scenarios {
         let fits = |stage: &Stage| stage.data == scenario.data && stage.place == scenario.place;
         if !stage.as_ref().is_some_and(fits) {
             drop(stage.take());
+            let begin = Instant::now();
             stage = Stage::build(scenario, &options)?;
+            let (data, place) = (scenario.data, scenario.place);
+            println!("servers and data, {data:?} on {place:?}: {:.0?}", begin.elapsed());
         }
         let Some(stage) = &mut stage else {
-            println!("{:42} left out: no such file system here", scenario.name);
+            println!("{:30} left out: no such file system here", scenario.name);
             continue;
         };
+        let begin = Instant::now();
         let line = stage.run(scenario, &options)?;
-        println!("{line}");
+        println!("{line}  (all rounds: {:.0?})", begin.elapsed());
         lines.push(line);
     }
     match &options.out {
@@ -68,6 +80,8 @@ struct Stage {
     place: Place,
     donor: Mysqld,
     recipient: Mysqld,
+    /// Whether the servers are at hosts of their own, as on two machines.
+    are_apart: bool,
     _volume: Option<Volume>,
 }
 
@@ -84,68 +98,69 @@ impl Stage {
                     }
                 }
             }
-            _ => None,
+            Place::Tmpfs | Place::Disk => None,
         };
         let below = match (&volume, scenario.place) {
             (Some(volume), _) => volume.path(),
-            (None, Place::Disk | Place::CachedDisk) => &options.disk,
+            (None, Place::Disk) => &options.disk,
             (None, _) => &options.tmpfs,
         };
-        let server = |name| {
+        let hosts = match scenario.place {
+            Place::Reflink => None,
+            Place::Tmpfs | Place::Disk => two_hosts(),
+        };
+        let server = |name, host: Option<&Host>| -> Result<Mysqld> {
             let builder = Mysqld::builder().name(name).plugin(Plugin::Ours).install_later();
             let builder = builder.below(below).option("--innodb-redo-log-capacity=64M");
-            match scenario.place {
-                Place::CachedDisk => builder.option("--innodb-flush-method=fsync").start(),
-                _ => builder.start(),
+            let server = match host {
+                Some(host) => builder.at(host).start()?,
+                None => builder.start()?,
+            };
+            if let Some(library) = &options.other {
+                build::link_other(&server, library)?;
             }
+            Ok(server)
         };
-        let (mut donor, recipient) = (server("donor")?, server("recipient")?);
+        let host = |index: usize| hosts.as_ref().map(|hosts| &hosts[index]);
+        let (mut donor, recipient) = (server("donor", host(0))?, server("recipient", host(1))?);
         scenario.data.load(&mut donor, options).context("load the data")?;
         Ok(Some(Self {
             data: scenario.data,
             place: scenario.place,
             donor,
             recipient,
+            are_apart: hosts.is_some(),
             _volume: volume,
         }))
     }
 
-    /// Clones with each plugin in turn. The first round warms up, unless it is the only one.
+    /// Clones with each build in turn. The first round warms up, unless it is the only one.
     fn run(&mut self, scenario: &Scenario, options: &Options) -> Result<Line> {
-        let mut line = Line { scenario: *scenario, stock: Vec::new(), ours: Vec::new() };
+        let mut line = Line::new(scenario, &options.builds());
         let warm_up = usize::from(options.rounds > 1);
         for round in 0..options.rounds + warm_up {
-            let mut turns = [Plugin::Stock, Plugin::Ours];
-            if round % 2 == 1 {
-                turns.reverse();
-            }
-            for plugin in turns {
+            let mut turns = options.builds();
+            let first = round % turns.len();
+            turns.rotate_left(first);
+            for build in turns {
                 let sample = self
-                    .clone(scenario, plugin, options)
-                    .with_context(|| format!("{}, {plugin:?}", scenario.name))?;
-                if round < warm_up {
-                    continue;
-                }
-                match plugin {
-                    Plugin::Stock => line.stock.push(sample),
-                    _ => line.ours.push(sample),
+                    .clone(scenario, build, options)
+                    .with_context(|| format!("{}, {}", scenario.name, build.name()))?;
+                if round >= warm_up {
+                    line.add(build, sample);
                 }
             }
         }
         Ok(line)
     }
 
-    fn clone(&mut self, scenario: &Scenario, plugin: Plugin, options: &Options) -> Result<Sample> {
-        if scenario.is_cold {
-            self.donor.restart()?;
-            self.recipient.restart()?;
-        }
-        self.load_plugin(&self.recipient, plugin)?;
+    fn clone(&mut self, scenario: &Scenario, build: Build, options: &Options) -> Result<Sample> {
+        self.load_plugin(&self.recipient, build)?;
         let target = match scenario.way {
             Way::Local => &self.donor,
             Way::Remote { .. } => &self.recipient,
         };
-        self.load_plugin(&self.donor, plugin)?;
+        self.load_plugin(&self.donor, build)?;
         let directory = target.scratch("clone");
         let statement = match scenario.way {
             Way::Local => Statement::local(&directory),
@@ -153,7 +168,7 @@ impl Stage {
                 Statement::instance(&self.donor).into_directory(&directory).tls(tls)
             }
         };
-        self.configure(target, plugin, scenario)?;
+        self.configure(target, build, scenario)?;
         let donor = (scenario.way != Way::Local).then_some(&self.donor);
         let writers = match scenario.rate {
             0 => None,
@@ -179,40 +194,47 @@ impl Stage {
     }
 
     /// Unloads whichever plugin is there, and loads this one.
-    fn load_plugin(&self, server: &Mysqld, plugin: Plugin) -> Result<()> {
+    fn load_plugin(&self, server: &Mysqld, build: Build) -> Result<()> {
         let mut session = server.session()?;
         let loaded: Option<String> = session.first(
             "SELECT PLUGIN_LIBRARY FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'clone'",
         )?;
-        let file = plugin.file_name().unwrap_or_default();
         if loaded.is_some() {
             // A donor's session may still be saying goodbye.
             clone_testkit::until("the clone plugin to be free", Duration::from_secs(30), || {
                 Ok(session.run("UNINSTALL PLUGIN clone").ok())
             })?;
         }
-        session.run(format!("INSTALL PLUGIN clone SONAME '{file}'"))
+        session.run(format!("INSTALL PLUGIN clone SONAME '{}'", build.file_name()))
     }
 
-    fn configure(&self, target: &Mysqld, plugin: Plugin, scenario: &Scenario) -> Result<()> {
+    fn configure(&self, target: &Mysqld, build: Build, scenario: &Scenario) -> Result<()> {
         if let Way::Remote { .. } = scenario.way {
             clone::allow_donor(target, &self.donor)?;
         }
         let compressed = matches!(scenario.way, Way::Remote { compressed: true, .. });
-        let handover = matches!(scenario.way, Way::Remote { handover: true, .. });
         let mut settings = vec![
             format!("SET GLOBAL clone_enable_compression = {compressed}"),
             format!("SET GLOBAL clone_max_data_bandwidth = {}", scenario.rate),
         ];
-        if scenario.tasks != 0 {
+        if scenario.rate != 0 {
+            // With more threads, stock exceeds the rate.
             settings.push("SET GLOBAL clone_autotune_concurrency = OFF".into());
-            settings.push(format!("SET GLOBAL clone_max_concurrency = {}", scenario.tasks));
+            settings.push("SET GLOBAL clone_max_concurrency = 1".into());
         }
-        if plugin == Plugin::Ours {
-            settings.push(format!("SET GLOBAL clone_file_handover = {handover}"));
+        if !self.are_apart && self.place != Place::Reflink && build != Build::Stock {
+            // All data crosses the connection, as between two machines.
+            settings.push("SET GLOBAL clone_file_handover = OFF".into());
         }
         target.session()?.run_all(settings.iter().map(String::as_str))
     }
+}
+
+/// Two hosts on this machine, if the kernel and the user's rights allow that.
+fn two_hosts() -> Option<[Host; 2]> {
+    hosts::pair()
+        .inspect_err(|error| log::warn!("both servers are at one host, by loopback: {error:#}"))
+        .ok()
 }
 
 /// Uses as much memory as the clone will, and frees it. A virtual machine may have given free

@@ -5,25 +5,31 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use clone_testkit::anyhow::{Result, ensure};
 
-/// Measures the stock plugin and ours beside each other: same server, same data, in turn.
+use crate::build::Build;
+use crate::scenario::{SCENARIOS, Scenario};
+
+/// Measures the stock plugin and ours, and a third build on request: same servers, same data, in
+/// turn.
 #[derive(Debug, Parser)]
 pub(crate) struct Options {
-    /// Measured clones with each plugin in each scenario.
+    /// Measured clones with each plugin in each line. With more than one, a first round that is not
+    /// measured warms up.
     #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5)]
     pub(crate) rounds: usize,
     /// Size of a data set in MiB.
     #[arg(long, env = "BENCH_MIB", default_value_t = 1024)]
     pub(crate) mib: u32,
-    /// Size of the one large table in MiB.
-    #[arg(long, env = "BENCH_LARGE_MIB", default_value_t = 4096)]
-    pub(crate) large_mib: u32,
     /// Number of small tablespaces.
     #[arg(long, env = "BENCH_TABLES", default_value_t = 20_000)]
     pub(crate) tables: u32,
-    /// Run only scenarios whose names contain one of these, separated by semicolons.
-    #[arg(long, env = "BENCH_ONLY", value_delimiter = ';')]
-    pub(crate) only: Vec<String>,
+    /// A third build to compare with, a `libmysql_clone.so`.
+    #[arg(long, env = "BENCH_OTHER")]
+    pub(crate) other: Option<PathBuf>,
+    /// Run only lines whose names contain one of these, in any case, separated by commas.
+    #[arg(long, env = "BENCH_LINES", value_delimiter = ',')]
+    pub(crate) lines: Vec<String>,
     /// A directory in memory.
     #[arg(long, env = "BENCH_TMPFS", default_value = "/dev/shm")]
     pub(crate) tmpfs: PathBuf,
@@ -36,10 +42,57 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether a scenario of this name is asked for. Empty parts, as of an empty variable, ask for
-    /// nothing.
-    pub(crate) fn wants(&self, name: &str) -> bool {
-        let mut parts = self.only.iter().filter(|part| !part.is_empty()).peekable();
-        parts.peek().is_none() || parts.any(|part| name.contains(part.as_str()))
+    /// The lines to run, in the order of [`SCENARIOS`].
+    ///
+    /// # Errors
+    /// A part of `--lines` that no line's name contains.
+    pub(crate) fn scenarios(&self) -> Result<Vec<Scenario>> {
+        let parts = self.lines.iter().map(|part| part.trim().to_lowercase());
+        // An empty variable gives an empty part.
+        let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+        let has = |scenario: &Scenario, part: &String| scenario.name.to_lowercase().contains(part);
+        for part in &parts {
+            let known = SCENARIOS.iter().any(|scenario| has(scenario, part));
+            ensure!(known, "no line's name contains '{part}'; lines are: {}", names());
+        }
+        let wanted =
+            |scenario: &&Scenario| parts.is_empty() || parts.iter().any(|part| has(scenario, part));
+        Ok(SCENARIOS.iter().filter(wanted).copied().collect())
+    }
+
+    /// The builds to compare.
+    pub(crate) fn builds(&self) -> Vec<Build> {
+        let other = self.other.as_ref().map(|_| Build::Other);
+        [Build::Stock, Build::Ours].into_iter().chain(other).collect()
+    }
+}
+
+fn names() -> String {
+    SCENARIOS.map(|scenario| scenario.name).join(", ")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn chosen(lines: &str) -> Result<Vec<&'static str>> {
+        let options = Options::parse_from(["bench", "--lines", lines]);
+        Ok(options.scenarios()?.iter().map(|scenario| scenario.name).collect())
+    }
+
+    #[test]
+    fn lines_are_chosen_by_parts_of_their_names() {
+        assert_eq!(chosen("oltp, tls").unwrap(), ["remote TLS on tmpfs", "OLTP at 100 MiB/s"]);
+        assert_eq!(chosen("").unwrap().len(), SCENARIOS.len());
+        let error = chosen("tls,no such line").unwrap_err().to_string();
+        assert!(error.contains("'no such line'"), "{error}");
+    }
+
+    #[test]
+    fn every_name_can_be_chosen() {
+        for Scenario { name, .. } in SCENARIOS {
+            assert_eq!(chosen(name).unwrap(), [name]);
+        }
     }
 }

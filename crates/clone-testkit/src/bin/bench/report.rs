@@ -9,6 +9,7 @@ use std::path::Path;
 use clone_testkit::anyhow::{Context, Result};
 use clone_testkit::server::Server;
 
+use crate::build::Build;
 use crate::measure::Sample;
 use crate::options::Options;
 use crate::scenario::Scenario;
@@ -16,9 +17,8 @@ use crate::scenario::Scenario;
 /// A scenario and what was measured.
 #[derive(Debug)]
 pub(crate) struct Line {
-    pub(crate) scenario: Scenario,
-    pub(crate) stock: Vec<Sample>,
-    pub(crate) ours: Vec<Sample>,
+    scenario: Scenario,
+    samples: Vec<(Build, Vec<Sample>)>,
 }
 
 /// Median, smallest and largest of some values.
@@ -30,18 +30,17 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(samples: &[Sample], value: fn(&Sample) -> f64) -> Self {
+    /// None without samples.
+    fn of(samples: &[Sample], value: fn(&Sample) -> f64) -> Option<Self> {
         let mut values: Vec<f64> = samples.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
-        let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
-            return Self { median: 0.0, min: 0.0, max: 0.0 };
-        };
+        let (min, max) = (*values.first()?, *values.last()?);
         let middle = values.len() / 2;
         let median = match values.len() % 2 {
             0 => f64::midpoint(values[middle - 1], values[middle]),
             _ => values[middle],
         };
-        Self { median, min, max }
+        Some(Self { median, min, max })
     }
 }
 
@@ -52,43 +51,75 @@ impl fmt::Display for Spread {
 }
 
 impl Line {
-    fn both(&self, value: fn(&Sample) -> f64) -> (Spread, Spread) {
-        (Spread::of(&self.stock, value), Spread::of(&self.ours, value))
+    /// A line without samples yet.
+    pub(crate) fn new(scenario: &Scenario, builds: &[Build]) -> Self {
+        let samples = builds.iter().map(|build| (*build, Vec::new())).collect();
+        Self { scenario: *scenario, samples }
     }
 
-    /// Ours by stock, medians.
-    fn ratio(&self, value: fn(&Sample) -> f64) -> f64 {
-        let (stock, ours) = self.both(value);
-        if stock.median == 0.0 { f64::NAN } else { ours.median / stock.median }
+    /// Adds what one clone took.
+    pub(crate) fn add(&mut self, build: Build, sample: Sample) {
+        if let Some((_, samples)) = self.samples.iter_mut().find(|(other, _)| *other == build) {
+            samples.push(sample);
+        }
     }
+
+    /// What is known of this build; nothing if the build was not measured.
+    fn spread(&self, build: Build, value: fn(&Sample) -> f64) -> Option<Spread> {
+        let (_, samples) = self.samples.iter().find(|(other, _)| *other == build)?;
+        Spread::of(samples, value)
+    }
+
+    /// Each build's spread in the order ours, stock, other.
+    fn spreads(&self, value: fn(&Sample) -> f64) -> impl Iterator<Item = Spread> {
+        [Build::Ours, Build::Stock, Build::Other]
+            .into_iter()
+            .filter_map(move |build| self.spread(build, value))
+    }
+
+    /// Ours by another build, medians.
+    fn ratio(&self, build: Build, value: fn(&Sample) -> f64) -> Option<f64> {
+        let (ours, theirs) = (self.spread(Build::Ours, value)?, self.spread(build, value)?);
+        (theirs.median != 0.0).then(|| ours.median / theirs.median)
+    }
+
+    /// `**ours by stock** / **ours by other**: ours / stock / other`.
+    fn cell(&self, value: fn(&Sample) -> f64) -> String {
+        let ratios = [Build::Stock, Build::Other].into_iter().filter_map(|build| {
+            // A build that took no measurable time has a median, but no ratio.
+            self.spread(build, value)?;
+            let ratio = self.ratio(build, value);
+            Some(ratio.map_or_else(|| "–".into(), |ratio| format!("**{ratio:.2}**")))
+        });
+        format!("{}: {}", join(ratios), join(self.spreads(value).map(|spread| spread.to_string())))
+    }
+
+    /// Medians in the order ours, stock, other.
+    fn medians(&self, decimals: usize, value: fn(&Sample) -> f64) -> String {
+        join(self.spreads(value).map(|spread| format!("{:.decimals$}", spread.median)))
+    }
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(" / ")
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (wall_stock, wall_ours) = self.both(|sample| sample.wall);
-        let (cpu_stock, cpu_ours) = self.both(|sample| sample.cpu);
-        let (rss_stock, rss_ours) = self.both(|sample| sample.rss);
-        let (net_stock, net_ours) = self.both(|sample| sample.network);
-        let (tps_stock, tps_ours) = self.both(|sample| sample.transactions);
         write!(
             f,
-            "{:40} wall {:.2} {wall_stock} -> {wall_ours}  cpu {:.2} {cpu_stock} -> {cpu_ours}  \
-             net {:.0} -> {:.0} of {:.0} MiB  rss {:.0} -> {:.0}",
+            "{:30} wall {}  cpu {}  net {} of {} MiB  rss {}",
             self.scenario.name,
-            self.ratio(|sample| sample.wall),
-            self.ratio(|sample| sample.cpu),
-            net_stock.median,
-            net_ours.median,
-            self.both(|sample| sample.data).1.median,
-            rss_stock.median,
-            rss_ours.median,
+            self.cell(|sample| sample.wall),
+            self.cell(|sample| sample.cpu),
+            self.medians(0, |sample| sample.network),
+            self.medians(0, |sample| sample.data),
+            self.medians(0, |sample| sample.rss),
         )?;
         if self.scenario.rate != 0 {
-            let (left_stock, left_ours) = self.both(Sample::left);
-            write!(
-                f,
-                "  transactions/s {tps_stock} -> {tps_ours}, of those before {left_stock} -> {left_ours}"
-            )?;
+            let transactions = self.cell(|sample| sample.transactions);
+            let left = self.medians(2, Sample::left);
+            write!(f, "  transactions/s {transactions}, of those before {left}")?;
         }
         Ok(())
     }
@@ -107,7 +138,7 @@ pub(crate) fn write(directory: &Path, lines: &[Line], options: &Options) -> Resu
     let (_, after) = rest.split_once(END).context("performance.md has no end of the table")?;
     let table = table(lines, options)?;
     fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))?;
-    fs::write(directory.join("performance.svg"), picture(lines))?;
+    fs::write(directory.join("performance.svg"), picture(lines, &options.builds()))?;
     println!("wrote {}", path.display());
     Ok(())
 }
@@ -117,76 +148,82 @@ fn table(lines: &[Line], options: &Options) -> Result<String> {
     let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (builds, ratios) = match options.other {
+        None => ("ours / stock", "the ratio ours / stock"),
+        Some(_) => ("ours / stock / other", "the ratios ours / stock and ours / other"),
+    };
     let mut text = format!(
-        "MySQL {}, Linux {}, {cores} × {cpu}. {} rounds; data sets of {} MiB, the large table {} MiB, {} small tables. \
-         Each cell: ours / stock, the ratio of the medians; then both medians with the smallest and largest value.\n\n\
-         | | wall, s | CPU of both servers, s | network, MiB | peak RSS, MiB |\n|---|---|---|---|---|\n",
+        "MySQL {}, Linux {}, {cores} × {cpu}. {} rounds; data sets of {} MiB, {} small tables. \
+         Each cell: {ratios} of the medians; then the medians, with the smallest and largest value: {builds}.\n\n\
+         | | wall, s | CPU of both servers, s | network, MiB | extra RSS, MiB |\n|---|---|---|---|---|\n",
         Server::locate()?.version,
         kernel.trim(),
         options.rounds,
         options.mib,
-        options.large_mib,
         options.tables,
     );
     for line in lines {
-        let cell = |value: fn(&Sample) -> f64, goal: f64| {
-            let (stock, ours) = line.both(value);
-            let ratio = line.ratio(value);
-            let verdict = match goal {
-                0.0 => String::new(),
-                goal if ratio <= goal => format!(" (goal {goal:.2})"),
-                goal => format!(" (goal {goal:.2} missed)"),
-            };
-            format!("**{ratio:.2}**{verdict}: {ours} / {stock}")
-        };
-        let plain = |value: fn(&Sample) -> f64| {
-            let (stock, ours) = line.both(value);
-            format!("{:.0} / {:.0}", ours.median, stock.median)
-        };
         writeln!(
             text,
             "| {} | {} | {} | {} | {} |",
             line.scenario.name,
-            cell(|sample| sample.wall, line.scenario.goal.0),
-            cell(|sample| sample.cpu, line.scenario.goal.1),
-            plain(|sample| sample.network),
-            plain(|sample| sample.rss),
+            line.cell(|sample| sample.wall),
+            line.cell(|sample| sample.cpu),
+            line.medians(0, |sample| sample.network),
+            line.medians(0, |sample| sample.rss),
         )?;
     }
     for line in lines.iter().filter(|line| line.scenario.rate != 0) {
-        let (stock, ours) = line.both(|sample| sample.transactions);
-        let left = line.both(Sample::left);
         writeln!(
             text,
-            "\n{}: **{:.2}**: {ours} / {stock} transactions per second, which is {:.2} / {:.2} of what it was in the seconds before.",
+            "\n{}: {} transactions per second, which is {} of what it was in the seconds before.",
             line.scenario.name,
-            line.ratio(|sample| sample.transactions),
-            left.1.median,
-            left.0.median,
+            line.cell(|sample| sample.transactions),
+            line.medians(2, Sample::left),
         )?;
     }
     Ok(text)
 }
 
-/// Bars of the two ratios of each line; stock is 1.
-fn picture(lines: &[Line]) -> String {
-    const ROW: usize = 44;
-    const LEFT: f64 = 290.0;
-    const UNIT: f64 = 320.0;
-    let height = lines.len() * ROW + 60;
+/// What is drawn: whose figures ours are divided by, of what, and the colour.
+type Bar = (Build, fn(&Sample) -> f64, &'static str);
+
+const BARS: [Bar; 4] = [
+    (Build::Stock, |sample| sample.wall, "#1b4f72"),
+    (Build::Stock, |sample| sample.cpu, "#85c1e9"),
+    (Build::Other, |sample| sample.wall, "#145a32"),
+    (Build::Other, |sample| sample.cpu, "#82c99a"),
+];
+
+/// Bars of the ratios of each line; 1 is what ours is compared with.
+fn picture(lines: &[Line], builds: &[Build]) -> String {
+    const BAR: usize = 16;
+    const LEFT: f64 = 240.0;
+    const UNIT: f64 = 360.0;
+    let bars: Vec<_> = BARS.into_iter().filter(|(build, ..)| builds.contains(build)).collect();
+    let row = bars.len() * BAR + 12;
+    let height = lines.len() * row + 60;
+    let (with_other, mark) = match builds.contains(&Build::Other) {
+        true => (" Blue: ours by stock; green: ours by the other build.", "equal"),
+        false => ("", "stock"),
+    };
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"780\" height=\"{height}\" font-family=\"sans-serif\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"800\" height=\"{height}\" font-family=\"sans-serif\" \
          font-size=\"13\">\n<!-- SPDX-License-Identifier: GPL-2.0-only -->\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"10\" y=\"20\">Ours by stock: wall time (dark), processor time of both servers (light). Shorter is better.</text>\n"
+         <text x=\"10\" y=\"20\">Wall time (dark), processor time of both servers (light). Shorter is better.{with_other}</text>\n"
     );
     for (index, line) in lines.iter().enumerate() {
-        let y = 40 + index * ROW;
-        let _ = writeln!(svg, "<text x=\"10\" y=\"{}\">{}</text>", y + 20, line.scenario.name);
-        let ratios = [(line.ratio(|s| s.wall), "#1b4f72"), (line.ratio(|s| s.cpu), "#85c1e9")];
-        for (bar, (ratio, colour)) in ratios.into_iter().enumerate() {
-            let (top, width) =
-                (y + bar * 16 + 2, if ratio.is_finite() { ratio.min(1.4) * UNIT } else { 0.0 });
+        let y = 40 + index * row;
+        let _ = writeln!(
+            svg,
+            "<text x=\"10\" y=\"{}\">{}</text>",
+            y + bars.len() * BAR / 2 + 5,
+            line.scenario.name
+        );
+        for (bar, (build, value, colour)) in bars.iter().enumerate() {
+            let Some(ratio) = line.ratio(*build, *value) else { continue };
+            let (top, width) = (y + bar * BAR + 2, ratio.min(1.4) * UNIT);
             let _ = writeln!(
                 svg,
                 "<rect x=\"{LEFT}\" y=\"{top}\" width=\"{width:.1}\" height=\"14\" fill=\"{colour}\"/>\
@@ -199,25 +236,59 @@ fn picture(lines: &[Line]) -> String {
     let (x, bottom) = (LEFT + UNIT, height - 10);
     let _ = writeln!(
         svg,
-        "<line x1=\"{x}\" y1=\"32\" x2=\"{x}\" y2=\"{bottom}\" stroke=\"#c0392b\"/><text x=\"{}\" y=\"{bottom}\">stock</text>\n</svg>",
+        "<line x1=\"{x}\" y1=\"32\" x2=\"{x}\" y2=\"{bottom}\" stroke=\"#c0392b\"/><text x=\"{}\" y=\"{bottom}\">{mark}</text>\n</svg>",
         x + 4.0
     );
     svg
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+    use crate::scenario::SCENARIOS;
 
     fn samples(walls: &[f64]) -> Vec<Sample> {
         walls.iter().map(|&wall| Sample { wall, ..Sample::default() }).collect()
     }
 
+    /// Ours takes half the time of stock and a quarter of the other's; no processor time.
+    fn line(builds: &[Build]) -> Line {
+        let mut line = Line::new(&SCENARIOS[0], builds);
+        for (build, wall) in [(Build::Stock, 2.0), (Build::Ours, 1.0), (Build::Other, 4.0)] {
+            for sample in samples(&[wall]) {
+                line.add(build, sample);
+            }
+        }
+        line
+    }
+
+    const TWO: [Build; 2] = [Build::Stock, Build::Ours];
+    const THREE: [Build; 3] = [Build::Stock, Build::Ours, Build::Other];
+
     #[test]
     fn medians() {
         let spread = |walls: &[f64]| Spread::of(&samples(walls), |sample| sample.wall);
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
-        assert_eq!(spread(&[4.0, 1.0]).median, 2.5);
-        assert_eq!(spread(&[]).median, 0.0);
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(spread(&[4.0, 1.0]).unwrap().median, 2.5);
+        assert_eq!(spread(&[]), None);
+    }
+
+    #[test]
+    fn a_cell_has_a_ratio_for_each_build_compared_with() {
+        let wall = |builds| line(builds).cell(|sample| sample.wall);
+        assert_eq!(wall(&TWO), "**0.50**: 1.00 (1.00–1.00) / 2.00 (2.00–2.00)");
+        assert_eq!(
+            wall(&THREE),
+            "**0.50** / **0.25**: 1.00 (1.00–1.00) / 2.00 (2.00–2.00) / 4.00 (4.00–4.00)"
+        );
+        assert_eq!(line(&TWO).cell(|sample| sample.cpu), "–: 0.00 (0.00–0.00) / 0.00 (0.00–0.00)");
+    }
+
+    #[test]
+    fn the_picture_has_a_bar_for_each_ratio() {
+        // One rectangle is the background.
+        let bars = |builds: &[Build]| picture(&[line(builds)], builds).matches("<rect").count() - 1;
+        assert_eq!((bars(&TWO), bars(&THREE)), (1, 2));
     }
 }
