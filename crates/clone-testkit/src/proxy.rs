@@ -25,8 +25,8 @@
 //! Each connection has one thread, and there are at most [`MAX_CONNECTIONS`]. All end when the
 //! proxy is dropped.
 //!
-//! * [`script`]: points and actions. [`traffic`]: what has passed. [`rewrite`]: other packets than
-//!   the donor's.
+//! * [`script`]: points and actions. [`traffic`]: what has passed, counted. [`record`]: the packets
+//!   that passed. [`rewrite`]: other packets than the donor's.
 //! * `dialogue`: what a packet means on its connection. `wire`: bytes to packets.
 //! * `listener`: takes connections. `connection`: forwards one. `network`: what they have in
 //!   common.
@@ -35,6 +35,7 @@ mod connection;
 mod dialogue;
 mod listener;
 mod network;
+pub mod record;
 pub mod rewrite;
 pub mod script;
 #[cfg(test)]
@@ -56,6 +57,7 @@ pub use traffic::Traffic;
 
 use listener::Listener;
 use network::Network;
+use record::Line;
 use rewrite::{Rewriter, Sent};
 
 /// More than a clone with the most workers, after a restart.
@@ -148,6 +150,17 @@ impl Proxy {
     /// What has passed since the start or the last [`reset`](Self::reset).
     pub fn traffic(&self) -> Traffic {
         self.network.lock().traffic.clone()
+    }
+
+    /// Records the packets of COM_CLONE that pass from now on, of connections without TLS and
+    /// compression. Data are not kept, only their length.
+    pub fn record(&self) {
+        self.network.lock().record = Some(Vec::new());
+    }
+
+    /// Ends the record and returns it. Empty without [`record`](Self::record).
+    pub fn recorded(&self) -> Vec<Line> {
+        self.network.lock().record.take().unwrap_or_default()
     }
 
     /// Forgets the script, the traffic, the rewriting and the limits, and refuses nothing;

@@ -360,6 +360,23 @@ impl Connection {
     }
 }
 
+/// The number of a connection in a record.
+fn number(id: u64) -> u64 {
+    id + 1
+}
+
+/// A packet with its header as a line of a record.
+fn line(id: u64, from: Side, packet: &[u8]) -> Line {
+    let connection = number(id);
+    let payload = packet.get(HEADER_LEN..).unwrap_or_default();
+    match (from, payload) {
+        (Side::Recipient, _) => Line::Command { connection, payload: payload.to_vec() },
+        // The framing makes data of those that are not empty.
+        (Side::Donor, [DATA]) => Line::Data { connection, len: 0 },
+        (Side::Donor, _) => Line::Response { connection, payload: payload.to_vec() },
+    }
+}
+
 /// The bytes of data in a packet that is a block: packed, or whole because packets are rewritten.
 fn data_len(packet: &[u8]) -> Option<usize> {
     match Response::parse(packet.get(HEADER_LEN..)?) {

@@ -12,6 +12,7 @@ use clone_protocol::innodb::{Data, SnapshotState};
 use clone_protocol::{Command, CommandCode, Version};
 
 use super::dialogue::{Channel, Event};
+use super::record::Line;
 use super::rewrite::Rewriter;
 use super::script::{Action, How, Point, Script, Target};
 use super::traffic::{Role, Traffic};
@@ -32,6 +33,7 @@ impl Network {
             version_limit: None,
             locators_first: false,
             rewriter: None,
+            record: None,
             is_listening: true,
             refusal: None,
             is_stopped: false,
@@ -60,6 +62,8 @@ pub(super) struct State {
     pub(super) version_limit: Option<Version>,
     pub(super) locators_first: bool,
     pub(super) rewriter: Option<Rewriter>,
+    /// What has passed, if it is to be recorded.
+    pub(super) record: Option<Vec<Line>>,
     /// What the listener does.
     pub(super) is_listening: bool,
     /// Refuse connections, until then or for ever.
