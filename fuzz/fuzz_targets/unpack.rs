@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Packed blocks, which a recipient unpacks. The first bytes choose the form, and the length that the
-//! descriptor has announced.
+//! Packed blocks, which a recipient unpacks. The first bytes choose the form, and the length that
+//! the descriptor has announced.
 
 #![no_main]
 

@@ -11,8 +11,8 @@ use clone_core::error::{Error, Result};
 
 /// The live tasks of one side of one clone.
 ///
-/// Number 0 is the main task. Workers get numbers that are never used again, so that a call of a task which has ended is told
-/// from one of its successor's.
+/// Number 0 is the main task. Workers get numbers that are never used again, so that a call of a
+/// task which has ended is told from one of its successor's.
 #[derive(Debug, Default)]
 pub struct Tasks {
     state: Mutex<State>,

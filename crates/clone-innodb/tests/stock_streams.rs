@@ -3,10 +3,10 @@
 //! Recorded clones between two stock servers, applied to a directory.
 //!
 //! The records are those of clone-protocol (`tests/stock`; `tests/stock_stream.rs` there says what
-//! their lines mean, and checks their order with `StreamCheck`). They have the length of each block, and not its bytes: the bytes are made up
-//! here, so that each state writes others. What must be in the directory in the end is found out
-//! without this crate, by a model that goes through the descriptors line by line and writes to a
-//! directory of its own.
+//! their lines mean, and checks their order with `StreamCheck`). They have the length of each
+//! block, and not its bytes: the bytes are made up here, so that each state writes others. What
+//! must be in the directory in the end is found out without this crate, by a model that goes
+//! through the descriptors line by line and writes to a directory of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

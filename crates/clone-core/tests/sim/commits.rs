@@ -2,8 +2,9 @@
 
 //! The transactions of a server, and what keeps them from committing.
 //!
-//! There is always one that wants to commit, and it does so at every moment at which it may: whoever looks at the number of
-//! committed transactions twice sees two numbers, unless commits were blocked all the time in between.
+//! There is always one that wants to commit, and it does so at every moment at which it may:
+//! whoever looks at the number of committed transactions twice sees two numbers, unless commits
+//! were blocked all the time in between.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

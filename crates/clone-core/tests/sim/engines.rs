@@ -18,8 +18,8 @@ pub(crate) enum SimEngine {
     Follower,
 }
 
-/// Has the engine itself answer. As in `src/mysqld/engine.rs` the errors of an engine of this project
-/// are raised by its caller.
+/// Has the engine itself answer. As in `src/mysqld/engine.rs` the errors of an engine of this
+/// project are raised by its caller.
 macro_rules! ask {
     ($handle:expr, $session:expr, $engine:ident => $answer:expr) => {
         match $handle {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! An engine that follows InnoDB, as far as the clone logic can tell it from the one in `clone-rocksdb`.
+//! An engine that follows InnoDB, as far as the clone logic can tell it from the one in
+//! `clone-rocksdb`.
 //!
-//! Locators and descriptors are RocksDB's. What the phases of a clone are, who waits for whom, and what a restart sends again is
-//! learned from `clone-rocksdb`, whose own waits are out of the scheduler's reach. Data are files that never change, of which some
-//! come and go, and one log with the number of transactions that had committed.
+//! Locators and descriptors are RocksDB's. What the phases of a clone are, who waits for whom, and
+//! what a restart sends again is learned from `clone-rocksdb`, whose own waits are out of the
+//! scheduler's reach. Data are files that never change, of which some come and go, and one log with
+//! the number of transactions that had committed.
 
 mod data;
 mod destination;

@@ -13,7 +13,8 @@ impl Rng {
         Self(seed)
     }
 
-    /// A stream of its own, so that one part can draw more or less without changing what another part gets.
+    /// A stream of its own, so that one part can draw more or less without changing what another
+    /// part gets.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Threads that run one at a time, in an order that a seed decides, and a clock that only their waits move.
+//! Threads that run one at a time, in an order that a seed decides, and a clock that only their
+//! waits move.
 //!
-//! The clone logic uses real threads, and so does the simulation. But a thread runs only while it holds the baton. It passes the
-//! baton on where it waits, and sometimes at a [`pause`](Scheduler::pause): the seed picks who gets it. When all threads wait, the
-//! clock jumps to the earliest time-out. So eight hours of waiting cost nothing, a busy machine changes nothing, and a seed
-//! repeats every step. When all wait and none has a time-out, that is a deadlock, which is reported at once.
+//! The clone logic uses real threads, and so does the simulation. But a thread runs only while it
+//! holds the baton. It passes the baton on where it waits, and sometimes at a
+//! [`pause`](Scheduler::pause): the seed picks who gets it. When all threads wait, the clock jumps
+//! to the earliest time-out. So eight hours of waiting cost nothing, a busy machine changes
+//! nothing, and a seed repeats every step. When all wait and none has a time-out, that is a
+//! deadlock, which is reported at once.
 //!
-//! One wait is out of reach: the clone logic joins its workers with [`JoinHandle::join`]. The supervisor finds it out from
-//! `/proc`: the C library waits for a thread with a futex whose expected value is the thread's number. It then passes the baton on
-//! for the thread that joins.
+//! One wait is out of reach: the clone logic joins its workers with [`JoinHandle::join`]. The
+//! supervisor finds it out from `/proc`: the C library waits for a thread with a futex whose
+//! expected value is the thread's number. It then passes the baton on for the thread that joins.
 
 mod tests;
 
@@ -46,7 +49,8 @@ struct State {
     running: Option<usize>,
     /// Counts how often the baton was passed, so that the supervisor sees whether anything goes on.
     turns: u64,
-    /// A thread that has ended while its parent joins it or a sibling: the baton waits until the parent has noticed.
+    /// A thread that has ended while its parent joins it or a sibling: the baton waits until the
+    /// parent has noticed.
     leaving: Option<usize>,
     live: usize,
     keys: Key,
@@ -82,7 +86,8 @@ const SLEEP: Key = 0;
 /// How often the supervisor looks.
 const LOOK: Duration = Duration::from_micros(150);
 
-/// A simulation that does nothing for so long in real time hangs in something that the scheduler does not see.
+/// A simulation that does nothing for so long in real time hangs in something that the scheduler
+/// does not see.
 const STUCK: Duration = Duration::from_secs(40);
 
 impl Scheduler {
@@ -188,8 +193,8 @@ impl Scheduler {
         self.wait(SLEEP, Some(deadline));
     }
 
-    /// Waits for a [`notify`](Scheduler::notify) of `key`; false if the deadline came first. As with a condition variable, the
-    /// caller has to look whether what it waits for is true.
+    /// Waits for a [`notify`](Scheduler::notify) of `key`; false if the deadline came first. As
+    /// with a condition variable, the caller has to look whether what it waits for is true.
     pub(crate) fn wait(&self, key: Key, deadline: Option<Duration>) -> bool {
         let mut state = self.enter();
         let me = current();
@@ -222,7 +227,8 @@ impl Scheduler {
         self.state.lock().unwrap()
     }
 
-    /// The state, for a thread that holds the baton: one that comes back from a join has to get it first.
+    /// The state, for a thread that holds the baton: one that comes back from a join has to get it
+    /// first.
     fn enter(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         let me = current();
@@ -314,7 +320,8 @@ impl Scheduler {
 }
 
 impl State {
-    /// Gives the baton to one of the threads that can use it, and lets time pass until there is one.
+    /// Gives the baton to one of the threads that can use it, and lets time pass until there is
+    /// one.
     fn dispatch(&mut self) {
         if self.failure.is_some() {
             return;
@@ -355,8 +362,9 @@ impl State {
         }
     }
 
-    /// Whether the thread is in `pthread_join` for one of those that it started: a wait (0x109: with absolute time, shared) for a
-    /// word in memory to be no more the number of the child (`proc(5)`, `/proc/pid/syscall`).
+    /// Whether the thread is in `pthread_join` for one of those that it started: a wait (0x109:
+    /// with absolute time, shared) for a word in memory to be no more the number of the child
+    /// (`proc(5)`, `/proc/pid/syscall`).
     fn joins_child(&self, thread: usize) -> bool {
         const FUTEX_WAIT_FOR_EXIT: &str = "0x109";
         let Ok(call) = fs::read_to_string(self.threads[thread].proc.join("syscall")) else {

@@ -54,7 +54,8 @@ pub(crate) struct Facts {
     pub(crate) release: ReleaseFacts,
     /// As before 9.0: versions are compared with the variables.
     pub(crate) compares_version_as_variable: bool,
-    /// InnoDB has to open its tablespaces when a clone begins, and gives back the backup lock of the session with that.
+    /// InnoDB has to open its tablespaces when a clone begins, and gives back the backup lock of
+    /// the session with that.
     pub(crate) loses_backup_lock: bool,
     /// How often InnoDB has to wait for GTIDs before it fixes its point; by chance if none is said.
     pub(crate) gtid_rounds: Option<usize>,

@@ -80,7 +80,8 @@ impl SimSession {
         Error::Raised(number)
     }
 
-    /// Puts an error into the diagnostics area, by its number alone if it was raised in another session.
+    /// Puts an error into the diagnostics area, by its number alone if it was raised in another
+    /// session.
     pub(crate) fn raise_any(&self, error: &Error) {
         if let Error::Raised(number) = error
             && self.diagnostics.borrow().is_empty()

@@ -219,7 +219,8 @@ impl World {
         [FileCopy, PageCopy, RedoCopy].into_iter().map(|state| content.transfer(state)).sum()
     }
 
-    /// Waits until the donor has noticed that all its recipients are gone, and says how long that took.
+    /// Waits until the donor has noticed that all its recipients are gone, and says how long that
+    /// took.
     pub(crate) fn settle(&self) -> Duration {
         let started = self.sim.now();
         let mut step = Duration::from_millis(100);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Which files a donor has to send, and what has become of each (`clone-rocksdb`, `donor/files.rs`).
+//! Which files a donor has to send, and what has become of each (`clone-rocksdb`,
+//! `donor/files.rs`).
 
 use std::sync::Arc;
 

@@ -21,7 +21,8 @@ use crate::sim::faults::FollowerStep;
 use crate::sim::scheduler::{Key, Scheduler};
 use crate::sim::session::SimSession;
 
-/// How long a clone waits for its recipient to come back. InnoDB, which ends first, has waited before.
+/// How long a clone waits for its recipient to come back. InnoDB, which ends first, has waited
+/// before.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a recipient that comes back waits for its old connection to end.
