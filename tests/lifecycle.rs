@@ -212,6 +212,32 @@ fn repeated_installs_leave_nothing_behind() {
     });
 }
 
+/// A thread of the server that ran a clone with several threads keeps nothing that holds the library
+/// in memory. So UNINSTALL, a new file and INSTALL bring a new version.
+#[test]
+fn uninstall_unmaps_the_library() {
+    check(|| {
+        let server = fixture::server("server")?.install_later().start()?;
+        let mut session = server.session()?;
+        let file = server.plugin().file_name().unwrap();
+        let is_mapped = || -> Result<bool> {
+            let maps = std::fs::read_to_string(format!("/proc/{}/maps", server.pid()?))?;
+            Ok(maps.contains(file))
+        };
+        for threads in [1, 4] {
+            session.run(format!("INSTALL PLUGIN clone SONAME '{file}'"))?;
+            session.run("SET GLOBAL clone_autotune_concurrency = OFF")?;
+            session.run(format!("SET GLOBAL clone_max_concurrency = {threads}"))?;
+            let directory = server.scratch(&format!("clone-{threads}"));
+            session.run(Statement::local(&directory).to_string())?;
+            assert!(is_mapped()?, "{threads} threads");
+            session.run("UNINSTALL PLUGIN clone")?;
+            assert!(!is_mapped()?, "{threads} threads");
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn uninstall_is_refused_while_cloning() {
     fn refused(server: &Mysqld) -> Result<()> {

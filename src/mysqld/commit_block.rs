@@ -157,18 +157,21 @@ impl Drop for Ended {
 fn hold(connection: u64, timeout_seconds: u32, shared: &Shared) {
     let mut account = None;
     let mut sql = None;
+    let mut has_asked = false;
     let outcome = SqlSession::open().and_then(|mut session| {
         account = account_of(connection, &mut session);
         if let Some(account) = &account {
             check_penalty(account)?;
         }
+        has_asked = true;
         lock(timeout_seconds, &mut session, &mut |pause| shared.released(pause))?;
         sql = Some(session);
         Ok(())
     });
     let who = account.clone().unwrap_or_else(|| format!("connection {connection}"));
     let failure = outcome.as_ref().err().map(ToString::to_string);
-    let was_late = failure.is_some() && !shared.state().is_released;
+    // An account that was refused for its penalty has kept nobody waiting: no new penalty.
+    let was_late = has_asked && failure.is_some() && !shared.state().is_released;
     if let Some(failure) = failure {
         log::warn!(target: SERVER, "Commits could not be blocked for the clone of {who}: {failure}");
     } else {

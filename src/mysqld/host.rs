@@ -5,12 +5,12 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
-use clone_core::session::{Clock, Host, Observer, Work, WorkerKind};
+use clone_core::session::{self, Clock, Host, Observer, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
 
 use super::engine::MysqldEngine;
@@ -19,6 +19,7 @@ use crate::guard;
 use crate::plugin::variables;
 use crate::server::psi::Keys;
 use crate::server::services::services;
+use crate::server::thread::Thread;
 
 /// The one server of this process.
 pub(crate) struct MysqldHost {
@@ -86,7 +87,7 @@ impl Clock for MysqldHost {
 
 impl Host for MysqldHost {
     type Session = MysqldSession;
-    type Thread = JoinHandle<()>;
+    type Thread = Thread;
 
     fn settings(&self) -> Settings {
         let settings = variables::settings();
@@ -109,18 +110,26 @@ impl Host for MysqldHost {
         self: &Arc<Self>,
         kind: WorkerKind,
         work: Work<MysqldSession>,
-    ) -> io::Result<JoinHandle<()>> {
+    ) -> io::Result<Thread> {
         let (name, key) = match kind {
-            WorkerKind::Client => ("clone_client", self.keys.client_task),
-            WorkerKind::Local => ("clone_local", self.keys.local_task),
+            WorkerKind::Client => (c"clone_client", self.keys.client_task),
+            WorkerKind::Local => (c"clone_local", self.keys.local_task),
         };
         let host = Arc::clone(self);
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
+        Thread::spawn(name, move || {
             // The session ends before the thread does: mysqld's state of the thread goes with it.
             let Some(own) = MysqldSession::start(key, host) else { return };
             // A panic has been logged and raised. The master sees the task's error in the engine,
             // or misses the task's part.
             let _ = guard::caught(|| work(&own));
         })
+    }
+}
+
+impl session::Thread for Thread {
+    fn join(self) -> bool {
+        // Dropping the thread waits for its end. A panic has been logged and raised in the thread.
+        drop(self);
+        true
     }
 }
