@@ -111,7 +111,7 @@ pub unsafe extern "C" fn clone_capability(flags: *mut u64) {
 /// For [`Engine::begin`]: the engine's own. MySQL's `clone_begin` has no DDL time-out.
 const DDL_TIMEOUT: u32 = 0;
 
-/// `clone_begin`: see [`Engine::begin`].
+/// `clone_begin`: see [`Engine::begin`](clone_core::engine::Engine::begin).
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -143,7 +143,7 @@ pub unsafe extern "C-unwind" fn clone_begin(
     })
 }
 
-/// `clone_copy`: see [`Engine::copy`].
+/// `clone_copy`: see [`Engine::copy`](clone_core::engine::Engine::copy).
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -166,7 +166,7 @@ pub unsafe extern "C-unwind" fn clone_copy(
     })
 }
 
-/// `clone_ack`: see [`Engine::ack`].
+/// `clone_ack`: see [`Engine::ack`](clone_core::engine::Engine::ack).
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -192,7 +192,7 @@ pub unsafe extern "C-unwind" fn clone_ack(
     })
 }
 
-/// `clone_end`: see [`Engine::end`].
+/// `clone_end`: see [`Engine::end`](clone_core::engine::Engine::end).
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -215,7 +215,7 @@ pub unsafe extern "C-unwind" fn clone_end(
     })
 }
 
-/// `clone_apply_begin`: see [`Engine::apply_begin`].
+/// `clone_apply_begin`: see [`Engine::apply_begin`](clone_core::engine::Engine::apply_begin).
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -248,7 +248,8 @@ pub unsafe extern "C-unwind" fn clone_apply_begin(
     })
 }
 
-/// `clone_apply`: see [`Engine::apply`]; with an error, [`Engine::apply_error`].
+/// `clone_apply`: see [`Engine::apply`](clone_core::engine::Engine::apply); with an error,
+/// [`Engine::apply_error`](clone_core::engine::Engine::apply_error).
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
@@ -276,7 +277,7 @@ pub unsafe extern "C-unwind" fn clone_apply(
     })
 }
 
-/// `clone_apply_end`: see [`Engine::apply_end`].
+/// `clone_apply_end`: see [`Engine::apply_end`](clone_core::engine::Engine::apply_end).
 ///
 /// # Safety
 /// As `include/clone_engine.h` says: pointers are NULL or point to what they are called.
