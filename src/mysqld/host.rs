@@ -106,11 +106,7 @@ impl Host for MysqldHost {
         &self.board
     }
 
-    fn spawn(
-        self: &Arc<Self>,
-        kind: WorkerKind,
-        work: Work<MysqldSession>,
-    ) -> io::Result<Thread> {
+    fn spawn(self: &Arc<Self>, kind: WorkerKind, work: Work<MysqldSession>) -> io::Result<Thread> {
         let (name, key) = match kind {
             WorkerKind::Client => (c"clone_client", self.keys.client_task),
             WorkerKind::Local => (c"clone_local", self.keys.local_task),
