@@ -212,8 +212,8 @@ fn repeated_installs_leave_nothing_behind() {
     });
 }
 
-/// A thread of the server that ran a clone with several threads keeps nothing that holds the library
-/// in memory. So UNINSTALL, a new file and INSTALL bring a new version.
+/// A thread of the server that ran a clone with several threads keeps nothing that holds the
+/// library in memory. So UNINSTALL, a new file and INSTALL bring a new version.
 #[test]
 fn uninstall_unmaps_the_library() {
     check(|| {
