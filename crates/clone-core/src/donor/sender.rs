@@ -12,7 +12,7 @@ use clone_protocol::{Block, BlockForm, Offer};
 use super::clones::DonorClone;
 use super::framer::Framer;
 use super::handover::{HandedOver, Handover};
-use super::way::{BlockFacts, Terms, Way};
+use super::way::{BlockFacts, Terms, Unpacked, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
 use crate::engine::{BlockOutput, Engine, ServerEngine, View};
 use crate::error::{Error, NetworkError, Result};
@@ -124,8 +124,13 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     }
 
     /// Sends the descriptor and its data, the first `len` bytes of [`place`](Framer::place).
-    fn send_packet(&mut self, view: &View<'_>, len: usize, pack: bool) -> Result<()> {
-        let unpacked = self.output.terms.unpacked();
+    fn send_packet(
+        &mut self,
+        view: &View<'_>,
+        len: usize,
+        pack: bool,
+        unpacked: Unpacked,
+    ) -> Result<()> {
         if view.is_secure {
             self.send_descriptor(view)?;
             let (_, packet) = self.output.framer.finish(len, pack, unpacked)?;
@@ -162,11 +167,18 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             }
             (Way::Stream { checksum }, Some(_)) => match self.stream(view, file, len, checksum)? {
                 true => Ok(()),
-                false => self.send_through_memory(view, file, len as usize, false),
+                false => {
+                    let unpacked = terms.unpacked();
+                    self.send_through_memory(view, file, len as usize, false, unpacked)
+                }
             },
-            (way, _) => {
-                let pack = matches!(way, Way::Packet { pack: true, .. });
-                self.send_through_memory(view, file, len as usize, pack)
+            (Way::Packet { pack, unpacked }, _) => {
+                self.send_through_memory(view, file, len as usize, pack, unpacked)
+            }
+            // The file ends before the block does: reading it gives the error.
+            (Way::Share | Way::Stream { .. }, None) => {
+                let unpacked = terms.unpacked();
+                self.send_through_memory(view, file, len as usize, false, unpacked)
             }
         }
     }
@@ -178,12 +190,13 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         file: BorrowedFd<'_>,
         len: usize,
         pack: bool,
+        unpacked: Unpacked,
     ) -> Result<()> {
         // Read the data before the descriptor is sent. If the file cannot be read, the recipient
         // must not wait for data.
         clone_io::read_exact(file, self.output.framer.place(len)?)
             .map_err(|error| Error::file(false, view.source_name, &error))?;
-        self.send_packet(view, len, pack)
+        self.send_packet(view, len, pack, unpacked)
     }
 
     /// Sends the block from the file to the socket. Returns false if this file or this connection
@@ -304,6 +317,7 @@ impl<S: DonorSession> BlockOutput for Sender<'_, S> {
             return Ok(());
         }
         self.output.framer.place(data.len())?.copy_from_slice(data);
-        self.send_packet(view, data.len(), self.output.terms.packs)
+        let terms = self.output.terms;
+        self.send_packet(view, data.len(), terms.packs, terms.unpacked())
     }
 }
