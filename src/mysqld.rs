@@ -3,10 +3,12 @@
 //! mysqld as the clone logic sees it: the traits of [`clone_core::session`] over [`crate::server`].
 
 mod commit_block;
+mod connector;
 mod debug_hooks;
 mod engine;
 pub(crate) mod errors;
 pub(crate) mod host;
+mod interrupter;
 mod library;
 pub(crate) mod links;
 pub(crate) mod session;

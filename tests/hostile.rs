@@ -26,7 +26,7 @@ use clone_testkit::fixture::{self, DISTANT};
 use clone_testkit::proxy::rewrite::Sent;
 use clone_testkit::proxy::{Proxy, SnapshotState, Traffic};
 use clone_testkit::verify::{Fingerprint, check_tables};
-use clone_testkit::{Mysqld, SqlError, check, until};
+use clone_testkit::{Mysqld, SqlError, check};
 
 /// `clone_max_concurrency`, with auto-tuning off.
 const TASKS: u32 = 4;
@@ -94,7 +94,7 @@ impl Peers {
         destination: Destination,
         mut rewrite: impl FnMut(&Sent<'_>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Result<(Running, PathBuf, Arc<AtomicU32>)> {
-        self.await_donor_idle()?;
+        clone::await_donor_idle(&self.donor, CLEAN_UP_LIMIT)?;
         let replaced = Arc::new(AtomicU32::new(0));
         self.proxy.reset()?;
         self.proxy.rewrite({
@@ -114,17 +114,6 @@ impl Peers {
             statement = statement.into_directory(&directory);
         }
         Ok((Running::start(&self.recipient, &statement)?, directory, replaced))
-    }
-
-    /// The donor has given up all that it held for the last recipient.
-    fn await_donor_idle(&self) -> Result<()> {
-        let mut session = self.donor.session()?;
-        until("the donor to give the clone up", CLEAN_UP_LIMIT, || {
-            let (clones,): (u64,) = session.one(
-                "SELECT COUNT(*) FROM performance_schema.processlist WHERE COMMAND = 'Clone'",
-            )?;
-            Ok((clones == 0).then_some(()))
-        })
     }
 
     /// A clone from a donor that lies so fails with an error of the protocol. The server goes on.

@@ -6,8 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
+use std::net::TcpListener;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clone_testkit::clone::{self, Running, Statement};
 use clone_testkit::faults::SmallDisk;
@@ -64,6 +65,8 @@ fn kill_query_at_any_moment() {
             if directory.exists() {
                 fs::remove_dir_all(&directory)?;
             }
+            // The donor learns of the kill a moment later.
+            clone::await_donor_idle(&donor, Duration::from_secs(30))?;
         }
         assert!(hits >= 3, "only {hits} of {KILLS} clones were killed in time");
 
@@ -72,6 +75,30 @@ fn kill_query_at_any_moment() {
         clone::run(&mut recipient, &Statement::instance(&donor))?;
         verify::assert_sound(&recipient)?;
         verify::assert_equal(&donor, &recipient)
+    });
+}
+
+/// A host that takes connections, and never says a word.
+#[test]
+fn kill_query_while_the_donor_does_not_answer() {
+    check(|| {
+        let mut recipient = fixture::server("recipient")?.start()?;
+        let silent = TcpListener::bind("127.0.0.1:0")?;
+        let port = silent.local_addr()?.port();
+        clone::allow_address(&recipient, &format!("127.0.0.1:{port}"))?;
+        let statement = Statement::instance_at("127.0.0.1", port, clone::donor_account());
+        let statement = statement.into_directory(&recipient.scratch("clone"));
+        let running = Running::start(&recipient, &statement)?;
+        let _connection = silent.accept()?;
+        let killed = Instant::now();
+        running.kill_query(&recipient)?;
+        let error = running.failure()?;
+        assert_eq!((error.number, &*error.message), (1317, "Query execution was interrupted"));
+        // The stock plugin waits for connect_timeout, 10 seconds.
+        assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+        // The thread that waits for the donor holds nobody up.
+        recipient.session()?.run("SELECT 1")?;
+        recipient.stop()
     });
 }
 

@@ -87,8 +87,8 @@ pub(super) fn changed_releases(
             pair.0.version = recipient.to_owned();
             pair.1.version = donor.to_owned();
             if keyword == "clone_one_lts_to_next_lts" {
-                pair.0.is_lts = true;
-                pair.1.is_lts = true;
+                pair.0.is_lts = pair.0.is_lts.map(|_| true);
+                pair.1.is_lts = pair.1.is_lts.map(|_| true);
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::server::raise::{self, Raise};
 pub(crate) fn raise(error: &Error) {
     let donor;
     let raised = match error {
+        Error::Connect(text) => Raise::CloneDonor(text),
         Error::Donor { number, message } => {
             donor = format!("{number} : {message}");
             Raise::CloneDonor(&donor)

@@ -13,7 +13,9 @@ use clone_core::donor::DonorClones;
 use clone_core::session::{self, Clock, Host, Observer, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
 
+use super::connector::Connector;
 use super::engine::MysqldEngine;
+use super::interrupter::Interrupter;
 use super::session::MysqldSession;
 use crate::guard;
 use crate::plugin::variables;
@@ -26,6 +28,8 @@ pub(crate) struct MysqldHost {
     pub(super) keys: Keys,
     board: StatusBoard,
     donor_clones: DonorClones<MysqldEngine>,
+    pub(super) connector: Connector,
+    pub(super) interrupter: Interrupter,
     started: Instant,
     /// Held while `clone_ddl_timeout` is lent, so that two donors' sessions do not restore each
     /// other's value.
@@ -39,6 +43,8 @@ impl MysqldHost {
             keys,
             board: StatusBoard::load(PathBuf::from(".")),
             donor_clones: DonorClones::default(),
+            connector: Connector::default(),
+            interrupter: Interrupter::default(),
             started: Instant::now(),
             ddl_timeout_lent: Mutex::new(()),
         })

@@ -8,19 +8,26 @@ use std::time::Duration;
 
 use clone_core::engine::Cancel;
 use clone_core::error::{Error, NetworkError, Result};
-use clone_core::link::{DonorLink, Link, Packet, TransferError};
+use clone_core::link::{DonorLink, Link, LinkKind, Packet, TransferError};
 use clone_core::session::{Session, Variables};
 use clone_io::{CopyError, PacketError, PacketReader, PacketWriter};
 use clone_protocol::{CommandCode, ResponseCode};
 
 use super::debug_hooks;
+use super::interrupter::Watch;
 use super::session::MysqldSession;
 use crate::server::connection::Connection;
 use crate::server::donor::DonorConnection;
 
 /// A recipient's connection to its donor.
 pub(crate) struct RecipientLink {
+    /// Lets KILL wake the session that waits for this connection. None for the auxiliary
+    /// connection, over which the donor is told of KILL, and for
+    /// [`LinkKind::DataOfReplacement`], which mysqld's KILL shuts down.
+    watch: Option<Watch>,
     connection: Connection,
+    /// `net_read_timeout` in seconds.
+    read_timeout: u32,
     /// While the answer to EXECUTE comes in over a plain connection.
     reader: Option<PacketReader>,
     /// The error after which the connection is of no more use.
@@ -28,8 +35,26 @@ pub(crate) struct RecipientLink {
 }
 
 impl RecipientLink {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, reader: None, broken: None }
+    /// # Errors
+    /// There are too many threads or open files.
+    pub(super) fn new(
+        connection: Connection,
+        session: &MysqldSession,
+        kind: LinkKind,
+    ) -> Result<Self> {
+        let watch = match connection.socket() {
+            Some(socket) if kind == LinkKind::Data => {
+                // SAFETY: a task owns its connections, and ends before its session does.
+                let killed = unsafe { session.thd().kill_flag() };
+                let is_killed = Box::new(move || killed.is_set());
+                let watch = session.host().interrupter.watch(socket, is_killed);
+                Some(watch.map_err(|error| Error::Connect(format!("Connect failed: {error}")))?)
+            }
+            _ => None,
+        };
+        let read_timeout = timeout(session, "net_read_timeout", 30).as_secs();
+        let read_timeout = u32::try_from(read_timeout).unwrap_or(u32::MAX);
+        Ok(Self { watch, connection, read_timeout, reader: None, broken: None })
     }
 
     fn check(&self) -> Result<()> {
@@ -58,7 +83,7 @@ impl Link<MysqldSession> for RecipientLink {
         self.reader = is_plain.then(|| {
             let limit = variable(session, "max_allowed_packet", 64 << 20);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            PacketReader::new(timeout(session, "net_read_timeout", 30), limit)
+            PacketReader::new(Duration::from_secs(self.read_timeout.into()), limit)
         });
         Ok(())
     }
@@ -84,10 +109,9 @@ impl Link<MysqldSession> for RecipientLink {
                 }
             };
         }
-        let packet = self
-            .connection
-            .receive(session.thd(), is_data, timeout_seconds)
-            .map_err(Error::Raised)?;
+        let timeout = if timeout_seconds == 0 { self.read_timeout } else { timeout_seconds };
+        let packet =
+            self.connection.receive(session.thd(), is_data, timeout).map_err(Error::Raised)?;
         Ok(Packet { data: packet.data, network_len: packet.network_len as u64 })
     }
 
@@ -99,8 +123,11 @@ impl Link<MysqldSession> for RecipientLink {
         self.connection.kill(&other.connection).map_err(Error::Raised)
     }
 
-    fn disconnect(self, _: Option<&MysqldSession>, abort: bool, clear_error: bool) {
-        self.connection.disconnect(abort, clear_error);
+    fn disconnect(self, session: Option<&MysqldSession>, abort: bool, clear_error: bool) {
+        // The socket must not be shut down while the donor is asked to leave clone mode, nor later.
+        drop(self.watch);
+        let clears = session.filter(|_| clear_error).map(MysqldSession::thd);
+        self.connection.disconnect(abort, clears);
     }
 }
 

@@ -197,19 +197,27 @@ impl RecipientSession for MysqldSession {
     type Link = RecipientLink;
 
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<RecipientLink> {
-        let ssl = self.variables(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;
-        let file =
-            |index: usize| ssl.get(index).map(String::as_str).filter(|name| !name.is_empty());
-        let thd = (kind == LinkKind::Data).then_some(self.thd());
+        let mut files = self.variables(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;
+        let mut file = || files.pop().filter(|name| !name.is_empty());
+        let (ca, cert, key) = (file(), file(), file());
         let donor = connection::Donor {
-            host: &donor.host,
+            host: donor.host.clone(),
             port: donor.port,
-            user: &donor.user,
-            password: &donor.password,
+            user: donor.user.clone(),
+            password: donor.password.clone(),
             compress: compressed,
-            ssl: SslContext { mode: donor.ssl_mode, key: file(0), cert: file(1), ca: file(2) },
+            ssl: SslContext { mode: donor.ssl_mode, key, cert, ca },
         };
-        Connection::connect(thd, &donor).map(RecipientLink::new).map_err(Error::Raised)
+        let connected = match kind {
+            LinkKind::DataOfReplacement => {
+                Connection::connect(Some(self.thd()), &donor).map_err(Error::Connect)?
+            }
+            LinkKind::Data | LinkKind::Auxiliary => {
+                let (connector, key) = (&self.host.connector, self.host.keys.client_task);
+                connector.connect(donor, key, || self.is_killed())?
+            }
+        };
+        RecipientLink::new(connected, self, kind)
     }
 
     fn accept(&self, donor: &Parameters) -> Result<()> {
@@ -240,8 +248,8 @@ impl ServerChecks for MysqldSession {
         let checked = services().clone_protocol.validate_version(
             &recipient.version,
             &donor.version,
-            recipient.is_lts,
-            donor.is_lts,
+            recipient.is_lts.unwrap_or(false),
+            donor.is_lts.unwrap_or(false),
         );
         checked.unwrap_or(Ok(())).map_err(Error::Raised)
     }

@@ -7,50 +7,59 @@ use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::ptr::NonNull;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::abi;
-use super::raise::{ER_INTERNAL_ERROR, check};
+use super::raise::check;
 use super::services::services;
 use super::text::{bytes_mut, whole};
 use super::thd::{self, Thd};
 
+const ER_CLONE_DONOR: u32 = 3862;
+
+/// What `share/messages_to_clients.txt` puts around the text of error 3862. The message has no
+/// translations.
+const DONOR_ERROR: (&str, &str) = ("Clone Donor Error: ", ".");
+
 /// Where the donor is and how to reach it.
-#[derive(Clone, Copy)]
-pub(crate) struct Donor<'a> {
-    pub(crate) host: &'a str,
+pub(crate) struct Donor {
+    pub(crate) host: String,
     pub(crate) port: u16,
-    pub(crate) user: &'a str,
-    pub(crate) password: &'a str,
-    pub(crate) ssl: SslContext<'a>,
+    pub(crate) user: String,
+    pub(crate) password: Zeroizing<String>,
+    pub(crate) ssl: SslContext,
     /// Compress as the classic protocol does (`clone_enable_compression`).
     pub(crate) compress: bool,
 }
 
 /// TLS of the connection. The rest of its configuration is mysqld's own.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct SslContext<'a> {
+#[derive(Default)]
+pub(crate) struct SslContext {
     /// `enum mysql_ssl_mode`: 1 disabled, 2 preferred, 3 required. Becomes "verify CA" when `ca` is
     /// given.
     pub(crate) mode: i32,
     /// File names.
-    pub(crate) key: Option<&'a str>,
-    pub(crate) cert: Option<&'a str>,
-    pub(crate) ca: Option<&'a str>,
+    pub(crate) key: Option<String>,
+    pub(crate) cert: Option<String>,
+    pub(crate) ca: Option<String>,
 }
 
 /// A connection on which the donor has answered COM_CLONE with OK. Dropping it closes the socket,
 /// as after an error.
 pub(crate) struct Connection {
     mysql: NonNull<abi::MYSQL>,
-    /// The session that KILL wakes through this connection, NULL for none. It may have ended.
-    thd: *mut abi::THD,
+    /// The session that has been told of the connection, NULL for none. It may have ended.
+    told: *mut abi::THD,
     /// The socket's number, as mysqld said when it connected.
     socket: c_int,
     /// mysqld keeps the state of the compression here as long as the connection lives.
     _compression: Option<Box<abi::NET_SERVER>>,
     closed: bool,
 }
+
+// SAFETY: the client library ties a connection to no thread, and calls need `&mut self` or only
+// read. The session is used only on its own thread.
+unsafe impl Send for Connection {}
 
 /// A packet of the donor.
 pub(crate) struct Packet<'a> {
@@ -61,15 +70,25 @@ pub(crate) struct Packet<'a> {
 }
 
 impl Connection {
-    /// Connects and sends COM_CLONE. Errors are raised in the session of this thread: 3862 "Connect
-    /// failed: ..." or "`<number>` : `<text>`" of the donor.
+    /// Connects and sends COM_CLONE. The thread needs a session, in which mysqld raises the error.
     ///
-    /// With `thd` the connection becomes the one that KILL interrupts, mysqld's time-outs are the
-    /// session's, and its earlier errors are cleared. The auxiliary connection is made without.
-    pub(crate) fn connect(thd: Option<Thd<'_>>, donor: &Donor<'_>) -> Result<Self, u32> {
+    /// If `told` is this session, KILL shuts the connection down. InnoDB, while it drops data, asks
+    /// mysqld whether KILL has done so (`THD::check_clone_vio`). Without `told`, KILL does not know
+    /// the connection.
+    ///
+    /// Give `told` only where InnoDB needs it. KILL holds the session's lock and waits in a loop
+    /// for the thread that reads from the connection. That thread may close the connection at this
+    /// moment, for example because the answer to COM_CLONE does not come. Then the loop reads freed
+    /// memory and may never end (`vio/viosocket.cc:vio_wait_until_woken`, seen with MySQL 9.7.4).
+    ///
+    /// # Errors
+    /// The text of error 3862: "Connect failed: `<number>` : `<text>`", or "`<number>` : `<text>`"
+    /// of the donor.
+    pub(crate) fn connect(told: Option<Thd<'_>>, donor: &Donor) -> Result<Self, String> {
         let mut compression = donor.compress.then(no_compression_yet);
-        let ssl = donor.ssl;
-        let (key, cert, ca) = (ssl.key.map(whole), ssl.cert.map(whole), ssl.ca.map(whole));
+        let ssl = &donor.ssl;
+        let file = |name: &Option<String>| name.as_deref().map(whole);
+        let (key, cert, ca) = (file(&ssl.key), file(&ssl.cert), file(&ssl.ca));
         let pointer =
             |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
         let mut context = abi::mysql_clone_ssl_context {
@@ -80,15 +99,15 @@ impl Connection {
             m_enable_compression: donor.compress,
             m_server_extn: compression.as_deref_mut().map_or(ptr::null_mut(), ptr::from_mut),
         };
-        let (host, user) = (whole(donor.host), whole(donor.user));
-        let mut password = whole(donor.password);
+        let (host, user) = (whole(&donor.host), whole(&donor.user));
+        let mut password = whole(&donor.password);
         let mut socket = abi::MYSQL_SOCKET { fd: -1, m_psi: ptr::null_mut() };
         // SAFETY: terminated texts that live until the call returns (the client library copies
         // them), a living session or NULL, and the context, whose extension lives as long as the
         // connection.
         let mysql = unsafe {
             (services().clone_protocol.connect)(
-                thd::as_ptr(thd),
+                thd::as_ptr(told),
                 host.as_ptr(),
                 u32::from(donor.port),
                 user.as_ptr(),
@@ -99,14 +118,20 @@ impl Connection {
         };
         password.zeroize();
         match NonNull::new(mysql) {
-            Some(mysql) => {
-                let socket = socket.fd;
-                let thd = thd::as_ptr(thd);
-                Ok(Self { mysql, thd, socket, _compression: compression, closed: false })
-            }
+            Some(mysql) => Ok(Self {
+                mysql,
+                told: thd::as_ptr(told),
+                socket: socket.fd,
+                _compression: compression,
+                closed: false,
+            }),
             None => {
                 let raised = Thd::with_current(|thd| services().clone_protocol.error(thd));
-                Err(raised.flatten().map_or(ER_INTERNAL_ERROR, |(number, _)| number))
+                Err(match raised.flatten() {
+                    Some((ER_CLONE_DONOR, text)) => donor_error(&text).to_owned(),
+                    Some((number, text)) => format!("Connect failed: {number} : {text}"),
+                    None => "Connect failed".to_owned(),
+                })
             }
         }
     }
@@ -204,22 +229,22 @@ impl Connection {
     }
 
     /// Ends the connection. If `fatal`, the socket is closed at once; if not, the donor is asked to
-    /// leave clone mode first. `clear_error` clears the error of the session that the connection
-    /// was made with.
-    pub(crate) fn disconnect(mut self, fatal: bool, clear_error: bool) {
-        self.close(fatal, clear_error);
+    /// leave clone mode first. The errors of the session `clears` are cleared.
+    pub(crate) fn disconnect(mut self, fatal: bool, clears: Option<Thd<'_>>) {
+        self.close(fatal, clears);
     }
 
-    fn close(&mut self, fatal: bool, clear_error: bool) {
+    fn close(&mut self, fatal: bool, clears: Option<Thd<'_>>) {
         if !std::mem::replace(&mut self.closed, true) {
-            // SAFETY: the connection ends here, once. The session is the one that the connection
-            // was made with, if it is still this thread's, and it forgets the connection now.
+            let told = thd::if_current(self.told);
+            // SAFETY: the connection ends here, once. The session is NULL, or lives and forgets the
+            // connection.
             unsafe {
                 (services().clone_protocol.disconnect)(
-                    thd::if_current(self.thd),
+                    clears.map_or(told, Thd::as_ptr),
                     self.mysql.as_ptr(),
                     fatal,
-                    clear_error,
+                    clears.is_some(),
                 )
             };
         }
@@ -228,8 +253,15 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.close(true, false);
+        self.close(true, None);
     }
+}
+
+/// The donor's part of the message of error 3862.
+fn donor_error(message: &str) -> &str {
+    let (before, after) = DONOR_ERROR;
+    let text = message.strip_prefix(before).unwrap_or(message);
+    text.strip_suffix(after).unwrap_or(text)
 }
 
 /// The first fields of `include/mysql_com.h:NET`, which is part of the client library's public

@@ -36,6 +36,14 @@ impl<'s> Thd<'s> {
         unsafe { (symbols.thd_killed)(self.as_ptr()) != 0 }
     }
 
+    /// What tells other threads whether this session was killed.
+    ///
+    /// # Safety
+    /// The session lives as long as the result.
+    pub(crate) unsafe fn kill_flag(self) -> KillFlag {
+        KillFlag(self.0)
+    }
+
     /// The connection's id, as in the process list.
     pub(crate) fn thread_id(self) -> u64 {
         let Some(symbols) = symbols() else { return 0 };
@@ -45,6 +53,19 @@ impl<'s> Thd<'s> {
 
     pub(crate) fn as_ptr(self) -> *mut abi::THD {
         self.0.as_ptr()
+    }
+}
+
+/// See [`Thd::kill_flag`].
+pub(crate) struct KillFlag(NonNull<abi::THD>);
+
+// SAFETY: of the session only its kill state is read, which mysqld keeps in an atomic variable.
+unsafe impl Send for KillFlag {}
+
+impl KillFlag {
+    /// As [`Thd::is_killed`].
+    pub(crate) fn is_set(&self) -> bool {
+        Thd(self.0, PhantomData).is_killed()
     }
 }
 

@@ -315,7 +315,8 @@ fn kill_ends_the_wait_for_data() {
         }
         for _ in 0..10 {
             let running = peers.begin_held()?;
-            ensure!(peers.recipients_at_donor()? == 2, "{}", peers.recipients_at_donor()?);
+            let recipients = clone::recipients_at(&peers.donor)?;
+            ensure!(recipients == 2, "{recipients}");
             let killed = Instant::now();
             running.kill_query(&peers.recipient)?;
             let error = running.failure()?;

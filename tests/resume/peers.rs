@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::clone::{self, Running, Statement, Status, Tls};
-use clone_testkit::fixture::DISTANT;
+use clone_testkit::fixture::{self, DISTANT};
 use clone_testkit::proxy::SnapshotState::{FileCopy, PageCopy};
 use clone_testkit::proxy::{Action, Point, Proxy};
 use clone_testkit::verify::{Fingerprint, check_tables};
@@ -80,20 +80,9 @@ impl Peers {
         })
     }
 
-    /// How many connections of recipients the donor serves, or keeps for one to come back.
-    pub(super) fn recipients_at_donor(&self) -> Result<u64> {
-        let (count,) = self
-            .donor
-            .session()?
-            .one("SELECT COUNT(*) FROM performance_schema.processlist WHERE COMMAND = 'Clone'")?;
-        Ok(count)
-    }
-
     /// The donor does not wait the five minutes in which a recipient may come back.
     pub(super) fn await_donor_idle(&self) -> Result<()> {
-        until("the donor to give the clone up", Duration::from_secs(10), || {
-            Ok((self.recipients_at_donor()? == 0).then_some(()))
-        })
+        clone::await_donor_idle(&self.donor, Duration::from_secs(10))
     }
 
     pub(super) fn statement(&self) -> Statement {
@@ -120,18 +109,11 @@ impl Peers {
     pub(super) fn write_in_between(&self, running: &Running) -> Result<()> {
         self.await_hold(running)?;
         let mut session = self.donor.session()?;
-        session.run_all([
-            "SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0, GLOBAL innodb_max_dirty_pages_pct = 0",
-            CHANGE,
-        ])?;
-        until("the pages to be written", SOON, || {
-            let (_, dirty): (String, u64) =
-                session.one("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'")?;
-            Ok((dirty < 10).then_some(()))
-        })?;
+        session.run(CHANGE)?;
+        fixture::flush(&self.donor)?;
         self.proxy.release();
         self.await_hold(running)?;
-        session.run_all(["SET GLOBAL innodb_max_dirty_pages_pct = 90", CHANGE])?;
+        session.run(CHANGE)?;
         self.proxy.release();
         Ok(())
     }

@@ -90,5 +90,5 @@ pub fn check(server: &impl ServerChecks, donor: &Parameters) -> Result<()> {
 
 fn own_release(server: &impl ServerChecks) -> Result<ServerRelease> {
     let version = server.variables(&["version"])?.pop().unwrap_or_default();
-    Ok(ServerRelease { version, is_lts: server.maturity() == "LTS" })
+    Ok(ServerRelease { version, is_lts: Some(server.maturity() == "LTS") })
 }

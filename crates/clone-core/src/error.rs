@@ -68,6 +68,9 @@ use number::*;
 /// message catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum Error {
+    /// The recipient could not connect to the donor (3862).
+    #[error("{0}")]
+    Connect(String),
     /// The donor reported this error (3862). Group Replication parses the text
     /// "`<number> : <message>`" (`sql/clone_handler.cc:get_donor_error`), so its form is fixed.
     #[error("{number} : {message}")]
@@ -199,7 +202,7 @@ impl Error {
     /// MySQL's number of this error.
     pub fn number(&self) -> u32 {
         match self {
-            Error::Donor { .. } => ER_CLONE_DONOR,
+            Error::Connect(_) | Error::Donor { .. } => ER_CLONE_DONOR,
             Error::DonorVersion { .. } => ER_CLONE_DONOR_VERSION,
             Error::File { write: true, .. } => ER_ERROR_ON_WRITE,
             Error::File { write: false, .. } => ER_ERROR_ON_READ,

@@ -96,13 +96,17 @@ pub enum TransferError {
     File(io::Error),
 }
 
-/// Which of the two connections of a recipient's master this is.
+/// What a recipient's connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
     /// Acknowledgements, and the question to a donor before a clone.
     Auxiliary,
     /// Commands and data. KILL wakes a thread that waits for this connection.
     Data,
+    /// As [`Data`](Self::Data), for the master of a clone that replaces the server's own data. An
+    /// engine may ask the server whether KILL has closed this connection, while the engine drops
+    /// that data.
+    DataOfReplacement,
 }
 
 /// Where to clone from.

@@ -54,8 +54,9 @@ impl Default for Parameters {
 pub struct ServerRelease {
     /// The variable `version`.
     pub version: String,
-    /// A long-term support release.
-    pub is_lts: bool,
+    /// Whether this is a long-term support release. None if the donor did not say so, which it does
+    /// from protocol V4 on.
+    pub is_lts: Option<bool>,
 }
 
 impl Parameters {
@@ -133,14 +134,14 @@ impl Parameters {
             let json = self.json.as_deref().unwrap_or_default();
             let facts = DonorFacts::from_json(json)
                 .map_err(|_| Error::Protocol("Failed to parse JSON configuration".to_owned()))?;
-            let is_lts = facts.maturity.as_deref() == Some("LTS");
+            let is_lts = facts.maturity.map(|maturity| maturity == "LTS");
             return Ok(ServerRelease { version: facts.version, is_lts });
         }
         let value = self.variables.iter().find(|(name, _)| name == "version");
         let Some((_, version)) = value else {
             return Err(Error::Protocol("Wrong Clone RPC response: no donor version".to_owned()));
         };
-        Ok(ServerRelease { version: version.clone(), is_lts: false })
+        Ok(ServerRelease { version: version.clone(), is_lts: None })
     }
 }
 

@@ -187,6 +187,10 @@ pub trait RecipientSession: Session {
 
     /// Connects to a donor and switches the connection to COM_CLONE. `compressed` asks for the
     /// compression of the classic protocol.
+    ///
+    /// # Errors
+    /// [`Error::Connect`], which has not been raised: the clone may connect again.
+    /// [`Error::Interrupted`] after KILL.
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<Self::Link>;
 
     /// Opens a socket where a donor on this machine can hand over open files. None if that fails.

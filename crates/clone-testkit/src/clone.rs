@@ -132,6 +132,21 @@ pub fn allow_address(recipient: &Mysqld, list: &str) -> Result<()> {
     recipient.session()?.run(format!("SET GLOBAL clone_valid_donor_list = {}", literal(list)))
 }
 
+/// Waits until the donor has given up all that it held for recipients, `limit` at most.
+pub fn await_donor_idle(donor: &Mysqld, limit: Duration) -> Result<()> {
+    crate::until("the donor to give the clone up", limit, || {
+        Ok((recipients_at(donor)? == 0).then_some(()))
+    })
+}
+
+/// How many connections of recipients the donor serves, or keeps for one to come back.
+pub fn recipients_at(donor: &Mysqld) -> Result<u64> {
+    let (count,) = donor
+        .session()?
+        .one("SELECT COUNT(*) FROM performance_schema.processlist WHERE COMMAND = 'Clone'")?;
+    Ok(count)
+}
+
 /// A `CLONE` statement that runs in a thread of its own.
 #[derive(Debug)]
 pub struct Running {

@@ -61,6 +61,20 @@ pub fn pair() -> Result<(Mysqld, Mysqld)> {
     Ok((donor, recipient))
 }
 
+/// Has all changed pages written to the tablespaces.
+pub fn flush(server: &Mysqld) -> Result<()> {
+    let mut session = server.session()?;
+    session.run(
+        "SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0, GLOBAL innodb_max_dirty_pages_pct = 0",
+    )?;
+    crate::until("all pages to be written", CLEAN_UP_LIMIT, || {
+        let (_, dirty): (String, u64) =
+            session.one("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'")?;
+        Ok((dirty < 10).then_some(()))
+    })?;
+    session.run("SET GLOBAL innodb_max_dirty_pages_pct = 90")
+}
+
 /// Clones to a new directory, to show that it works: again and again while a clone that was broken
 /// off is not quite over on either side.
 pub fn assert_clones(recipient: &Mysqld, donor: &Mysqld) -> Result<()> {

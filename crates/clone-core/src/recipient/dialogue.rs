@@ -70,10 +70,10 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         }
     }
 
-    /// Opens the data connection.
-    pub(super) fn connect(&mut self) -> Result<()> {
+    /// Opens the data connection, which is of this kind.
+    pub(super) fn connect(&mut self, kind: LinkKind) -> Result<()> {
         let compressed = self.shared.is_compressed();
-        let data = self.session.connect(&self.shared.donor, LinkKind::Data, compressed);
+        let data = self.session.connect(&self.shared.donor, kind, compressed);
         let outcome = data.map(|link| self.data = Some(link));
         log_step(self.session, CLIENT, "Task Connect", &outcome);
         outcome

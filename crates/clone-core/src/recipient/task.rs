@@ -19,6 +19,7 @@ use super::probe::meet_donor;
 use super::shared::Shared;
 use crate::engine::ServerEngine;
 use crate::error::{Error, NetworkError, Result, number};
+use crate::link::LinkKind;
 use crate::log_target::{CLIENT, log_step};
 use crate::session::{Clock, Host, RecipientSession};
 use crate::tasks::EngineClone;
@@ -113,22 +114,25 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             let was_killed = self.was_killed(&outcome);
             if was_killed {
                 outcome = Err(Error::Interrupted);
-            } else if let Err(error) = &outcome {
-                // Raise this error first: the user sees the first one.
-                self.session.raise(error);
             }
             // Before the apply has begun, the donor has nothing to resume.
             let again = self.is_master()
                 && self.engine_side.is_active()
                 && matches!(&outcome, Err(error) if error.is_network())
-                && restarts < MAX_RESTARTS
-                && !self.session.is_killed();
+                && restarts < MAX_RESTARTS;
             if again {
                 self.log_outcome("Source Network issue", &outcome);
             } else if is_restart {
                 self.log_outcome("Source break restart loop", &outcome);
             }
-            self.disconnect(&outcome, was_killed);
+            let clear_error = was_killed || again;
+            if let Err(error) = &outcome
+                && !clear_error
+            {
+                // Raise this error first: the user sees the first one.
+                self.session.raise(error);
+            }
+            self.disconnect(&outcome, clear_error);
             if let Err(error) = &outcome {
                 self.engine_side.fail(self.session, &self.shared, error);
             }
@@ -169,7 +173,11 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         if self.is_master() {
             meet_donor(self.session, &self.shared)?;
         }
-        self.dialogue.connect()?;
+        let kind = match self.is_master() && self.shared.replaces_server() {
+            true => LinkKind::DataOfReplacement,
+            false => LinkKind::Data,
+        };
+        self.dialogue.connect(kind)?;
         if !self.is_master() {
             return Ok(());
         }
@@ -201,8 +209,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
-    /// Returns true if a failure of the network is really KILL: KILL closes the connection shortly
-    /// before it marks the session.
+    /// Returns true if a failure of the network is really KILL: KILL may close the connection
+    /// shortly before it marks the session.
     ///
     /// The donor must be told the difference: after a network failure the donor keeps the clone for
     /// this recipient.
@@ -214,9 +222,9 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         sleep_until(self.session, self.session.host().now() + MOMENT).is_err()
     }
 
-    /// Sends EXIT on both connections and closes them. After KILL, the network error is cleared
-    /// from the session.
-    fn disconnect(&mut self, outcome: &Result<()>, was_killed: bool) {
+    /// Sends EXIT on both connections and closes them. With `clear_error`, the errors of the
+    /// network are cleared from the session.
+    fn disconnect(&mut self, outcome: &Result<()>, clear_error: bool) {
         // The donor may wait for the copy of a block that this task has not read about yet.
         self.receiver.close_files();
         if self.is_master() {
@@ -230,7 +238,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             abort = left.is_err();
             self.log_outcome("Task COM_EXIT", &left);
         }
-        self.dialogue.disconnect_data("Task Disconnect :", abort, outcome.is_ok() || was_killed);
+        self.dialogue.disconnect_data("Task Disconnect :", abort, outcome.is_ok() || clear_error);
     }
 
     /// Ends the task in the engines. If the clone has failed, the server's data may change again.

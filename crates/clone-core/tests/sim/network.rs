@@ -206,7 +206,7 @@ impl Network {
             key,
             role: match kind {
                 LinkKind::Auxiliary => Role::Auxiliary,
-                LinkKind::Data => Role::Unknown,
+                LinkKind::Data | LinkKind::DataOfReplacement => Role::Unknown,
             },
             has_tls,
             to_donor: Pipe::default(),

@@ -264,8 +264,8 @@ impl ServerChecks for SimSession {
             || versions_compatible(
                 &recipient.version,
                 &donor.version,
-                recipient.is_lts,
-                donor.is_lts,
+                recipient.is_lts.unwrap_or(false),
+                donor.is_lts.unwrap_or(false),
             )
         {
             return Ok(());

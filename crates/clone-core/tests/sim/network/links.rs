@@ -62,9 +62,6 @@ impl SimLink {
     pub(crate) fn connect(session: &SimSession, to: &Donor, kind: LinkKind) -> Result<Self> {
         let network = &session.host.network;
         network.sim.pause();
-        if kind == LinkKind::Data {
-            session.clear_diagnostics();
-        }
         let delay = network.wires().rng.duration(network.shape.latency);
         network.sim.sleep(delay);
         let host = {
@@ -74,7 +71,7 @@ impl SimLink {
         };
         let (Action::Pass, Some(host)) = (network.ask(&Event::Connect), host) else {
             let text = "Connect failed: 2003 : Can't connect to MySQL server";
-            return Err(session.raise_text(number::ER_CLONE_DONOR, text));
+            return Err(Error::Connect(text.to_owned()));
         };
         let at = network.open(kind, to.ssl_mode != 1);
         let donor_network = Arc::clone(network);
