@@ -21,6 +21,7 @@ use crate::guard;
 use crate::plugin::variables;
 use crate::server::psi::Keys;
 use crate::server::services::services;
+use crate::server::thd::Thd;
 use crate::server::thread::Thread;
 
 /// The one server of this process.
@@ -118,9 +119,11 @@ impl Host for MysqldHost {
             WorkerKind::Local => (c"clone_local", self.keys.local_task),
         };
         let host = Arc::clone(self);
+        // SAFETY: a statement's thread waits for its workers before its session ends.
+        let statement = Thd::with_current(|thd| unsafe { thd.kill_flag() });
         Thread::spawn(name, move || {
             // The session ends before the thread does: mysqld's state of the thread goes with it.
-            let Some(own) = MysqldSession::start(key, host) else { return };
+            let Some(own) = MysqldSession::start(key, statement, host) else { return };
             // A panic has been logged and raised. The master sees the task's error in the engine,
             // or misses the task's part.
             let _ = guard::caught(|| work(&own));

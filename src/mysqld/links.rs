@@ -3,26 +3,27 @@
 //! Connections in COM_CLONE, over mysqld's `clone_protocol` service. On a plain connection the
 //! answer to EXECUTE goes past mysqld ([`PacketReader`], [`PacketWriter`]), which saves copies.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use clone_core::engine::Cancel;
 use clone_core::error::{Error, NetworkError, Result};
 use clone_core::link::{DonorLink, Link, LinkKind, Packet, TransferError};
+use clone_core::log_target::SERVER;
 use clone_core::session::{Session, Variables};
 use clone_io::{CopyError, PacketError, PacketReader, PacketWriter};
 use clone_protocol::{CommandCode, ResponseCode};
 
 use super::debug_hooks;
-use super::interrupter::Watch;
+use super::interrupter::{MOMENT, Watch};
 use super::session::MysqldSession;
 use crate::server::connection::Connection;
 use crate::server::donor::DonorConnection;
 
 /// A recipient's connection to its donor.
 pub(crate) struct RecipientLink {
-    /// Lets KILL wake the session that waits for this connection. None for the auxiliary
-    /// connection, over which the donor is told of KILL, and for
+    /// Lets KILL wake the session that waits for this connection. None for
     /// [`LinkKind::DataOfReplacement`], which mysqld's KILL shuts down.
     watch: Option<Watch>,
     connection: Connection,
@@ -42,12 +43,15 @@ impl RecipientLink {
         session: &MysqldSession,
         kind: LinkKind,
     ) -> Result<Self> {
-        let watch = match connection.socket() {
-            Some(socket) if kind == LinkKind::Data => {
-                // SAFETY: a task owns its connections, and ends before its session does.
-                let killed = unsafe { session.thd().kill_flag() };
-                let is_killed = Box::new(move || killed.is_set());
-                let watch = session.host().interrupter.watch(socket, is_killed);
+        // Over the auxiliary connection the donor is told of KILL.
+        let delay = match kind {
+            LinkKind::Data => Some(Duration::ZERO),
+            LinkKind::Auxiliary => Some(MOMENT),
+            LinkKind::DataOfReplacement => None,
+        };
+        let watch = match (delay, connection.socket()) {
+            (Some(delay), Some(socket)) => {
+                let watch = session.host().interrupter.watch(socket, session.triggers(delay));
                 Some(watch.map_err(|error| Error::Connect(format!("Connect failed: {error}")))?)
             }
             _ => None,
@@ -133,6 +137,9 @@ impl Link<MysqldSession> for RecipientLink {
 
 /// A donor's connection to its recipient: the one of its own session.
 pub(crate) struct DonorLinkOf<'s> {
+    /// Lets KILL wake the session if the recipient is silent. The session first has a moment to
+    /// tell the recipient of KILL.
+    _watch: Option<Watch>,
     session: &'s MysqldSession,
     connection: DonorConnection<'s>,
     writer: Option<PacketWriter>,
@@ -142,7 +149,14 @@ pub(crate) struct DonorLinkOf<'s> {
 
 impl<'s> DonorLinkOf<'s> {
     pub(crate) fn new(session: &'s MysqldSession, connection: DonorConnection<'s>) -> Self {
-        Self { session, connection, writer: None, broken: None }
+        let watch = connection
+            .socket()
+            .map(|socket| session.host().interrupter.watch(socket, session.triggers(MOMENT)));
+        let watch = watch.and_then(|watch| {
+            let log = |error: &io::Error| log::warn!(target: SERVER, "KILL cannot wake: {error}");
+            watch.inspect_err(log).ok()
+        });
+        Self { _watch: watch, session, connection, writer: None, broken: None }
     }
 
     fn check(&self) -> Result<()> {

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clone_core::checks::{self, ServerChecks};
 use clone_core::engine::{Cancel, ServerEngine};
@@ -19,6 +20,7 @@ use clone_protocol::innodb;
 use super::commit_block::CommitBlock;
 use super::engine::MysqldEngine;
 use super::host::MysqldHost;
+use super::interrupter::{MOMENT, Trigger};
 use super::links::RecipientLink;
 use super::{debug_hooks, errors, library};
 use crate::myrocks;
@@ -28,7 +30,7 @@ use crate::server::connection::{self, Connection, SslContext};
 use crate::server::plugins::{self, EnginePlugin};
 use crate::server::protocol::BackgroundSession;
 use crate::server::services::services;
-use crate::server::thd::Thd;
+use crate::server::thd::{KillFlag, Thd};
 
 /// A session, on the thread that runs it.
 pub(crate) struct MysqldSession {
@@ -37,6 +39,8 @@ pub(crate) struct MysqldSession {
     engines: RefCell<Vec<EnginePlugin>>,
     /// Of mysqld, or [`Self::_own`].
     thd: Thd<'static>,
+    /// The kill flag of the session whose statement this session works for.
+    statement: Option<KillFlag>,
     host: Arc<MysqldHost>,
     /// A session that the plugin has started ends with this object. It is the last field, since
     /// fields are dropped in their order.
@@ -51,19 +55,39 @@ impl MysqldSession {
     pub(crate) unsafe fn new(thd: *mut abi::THD, host: Arc<MysqldHost>) -> Option<Self> {
         // SAFETY: by the caller's promise, as `Self::thd` gives it out for shorter.
         let thd = unsafe { Thd::from_raw(thd) }?;
-        Some(Self { engines: RefCell::default(), thd, host, _own: None })
+        Some(Self { engines: RefCell::default(), thd, statement: None, host, _own: None })
     }
 
-    /// A new session for this thread, which has none. `thread_key` is its instrument.
-    pub(super) fn start(thread_key: u32, host: Arc<MysqldHost>) -> Option<Self> {
+    /// A new session for this thread, which has none. `thread_key` is its instrument. The session
+    /// works for the statement of another session, whose kill flag is `statement`.
+    pub(super) fn start(
+        thread_key: u32,
+        statement: Option<KillFlag>,
+        host: Arc<MysqldHost>,
+    ) -> Option<Self> {
         let own = services().clone_protocol.start_session(thread_key)?;
         // SAFETY: it lives as long as the result, which has it.
         let thd = unsafe { Thd::from_raw(own.thd().as_ptr()) }?;
-        Some(Self { engines: RefCell::default(), thd, host, _own: Some(own) })
+        Some(Self { engines: RefCell::default(), thd, statement, host, _own: Some(own) })
     }
 
     pub(crate) fn thd(&self) -> Thd<'_> {
         self.thd
+    }
+
+    /// Whether the session was killed whose statement this session works for.
+    fn is_statement_killed(&self) -> bool {
+        self.statement.is_some_and(|flag| flag.is_set())
+    }
+
+    /// When KILL shuts down a connection of this session: the `own` time after KILL of this session,
+    /// and a moment after KILL of the statement that the session works for.
+    pub(super) fn triggers(&self, own: Duration) -> Vec<Trigger> {
+        // SAFETY: a task owns its connections, and ends before its session does.
+        let killed = unsafe { self.thd().kill_flag() };
+        let own = Trigger::new(own, move || killed.is_set());
+        let statement = self.statement.map(|flag| Trigger::new(MOMENT, move || flag.is_set()));
+        [own].into_iter().chain(statement).collect()
     }
 
     /// The session's connection id. The column of `clone_status` is an int, as in the stock plugin.
@@ -214,7 +238,7 @@ impl RecipientSession for MysqldSession {
             }
             LinkKind::Data | LinkKind::Auxiliary => {
                 let (connector, key) = (&self.host.connector, self.host.keys.client_task);
-                connector.connect(donor, key, || self.is_killed())?
+                connector.connect(donor, key, || self.is_killed() || self.is_statement_killed())?
             }
         };
         RecipientLink::new(connected, self, kind)

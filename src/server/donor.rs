@@ -37,11 +37,13 @@ impl<'s> DonorConnection<'s> {
         let is_plain = *self.is_plain.get_or_insert_with(|| {
             services().status.as_ref().is_some_and(|status| status.is_plain(thd))
         });
-        if !is_plain || self.socket.fd < 0 {
-            return None;
-        }
+        self.socket().filter(|_| is_plain)
+    }
+
+    /// The socket, whatever is on it; not to be read from or written to.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         // SAFETY: mysqld closes the socket after `clone_server` has returned.
-        Some(unsafe { BorrowedFd::borrow_raw(self.socket.fd) })
+        (self.socket.fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(self.socket.fd) })
     }
 
     /// Waits for a command, at least 8 hours: its code and its payload, which lies in the

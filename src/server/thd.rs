@@ -57,6 +57,7 @@ impl<'s> Thd<'s> {
 }
 
 /// See [`Thd::kill_flag`].
+#[derive(Clone, Copy)]
 pub(crate) struct KillFlag(NonNull<abi::THD>);
 
 // SAFETY: of the session only its kill state is read, which mysqld keeps in an atomic variable.

@@ -329,6 +329,35 @@ fn kill_ends_the_wait_for_data() {
     });
 }
 
+/// Four tasks wait for a donor that says nothing more, and whose connections stay open.
+#[test]
+fn kill_ends_the_wait_for_a_silent_donor() {
+    check(|| {
+        let mut peers = Peers::start(4)?;
+        if peers.recipient.plugin() == Plugin::Stock {
+            return Ok(());
+        }
+        // A donor that cannot be told of KILL waits for its recipient.
+        let no_wait = "SET GLOBAL clone_donor_timeout_after_network_failure = 0";
+        peers.donor.session()?.run(no_wait)?;
+        let running = peers.begin_held()?;
+        peers.donor.freeze()?;
+        let killed = Instant::now();
+        running.kill_query(&peers.recipient)?;
+        let error = running.failure();
+        let took = killed.elapsed();
+        peers.donor.thaw()?;
+        let error = error?;
+        ensure!(error.number == INTERRUPTED, "{error}");
+        ensure!(took < Duration::from_secs(2), "{took:?}");
+        peers.check_failed(&error)?;
+        // The proxy does not look at a connection that it holds.
+        peers.proxy.release();
+        peers.await_donor_idle()?;
+        peers.clone_undisturbed()
+    });
+}
+
 /// A recipient resumes 99 times. As long as a block passes each time, that is enough for any clone.
 #[test]
 fn a_network_that_breaks_all_the_time() {

@@ -162,6 +162,21 @@ impl Mysqld {
         bail!("{} did not start in {START_ATTEMPTS} attempts", self.name)
     }
 
+    /// Stops all threads of the server (SIGSTOP): to its peers the server is silent, and its
+    /// connections stay open.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a [frozen](Self::freeze) server go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        process::signal(self.child.as_ref().context("the server does not run")?, signal)
+    }
+
     /// Stops the server in order, or by force when it does not listen. Does nothing when it does
     /// not run. Fails when the server had to be killed or did not end cleanly.
     pub fn stop(&mut self) -> Result<()> {
@@ -302,6 +317,8 @@ impl Mysqld {
 
 impl Drop for Mysqld {
     fn drop(&mut self) {
+        // A test may have failed while the server was frozen.
+        let _ = self.thaw();
         if !self.keep
             && self.child.is_some()
             && let Ok(mut session) = self.session()

@@ -174,7 +174,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
             let Ok(locator) = self.wire_locator(index) else { continue };
             let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
             if let Err(error) = told {
-                log::warn!(target: CLIENT, "Source ACK of local issue failed: {error}");
+                log::info!(target: CLIENT, "Source ACK of local issue failed: {error}");
             }
         }
     }

@@ -77,7 +77,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 {
                     let raised = session.raised().map(|(_, text)| text);
                     let text = raised.unwrap_or_else(|| error.to_string());
-                    log::warn!(target: CLIENT, "Worker failed: error: {}: {text}", error.number());
+                    log::info!(target: CLIENT, "Worker failed: error: {}: {text}", error.number());
                 }
             })
         });
@@ -416,7 +416,9 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         self.dialogue.give_back(descriptor);
         if let Err(error) = &outcome {
             self.session.raise(error);
-            if self.is_master() && error.number() != number::ER_CLONE_DONOR {
+            // After KILL the donor is told by EXIT.
+            let tells = self.is_master() && !self.session.is_killed();
+            if tells && error.number() != number::ER_CLONE_DONOR {
                 self.dialogue.report_local_error(error);
             }
         }
