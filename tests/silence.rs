@@ -18,7 +18,10 @@ const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A donor and a recipient whose clones take some 20 seconds, by one thread.
 fn pair() -> Result<(Mysqld, Mysqld)> {
-    let donor = fixture::donor_from(fixture::server("donor")?.option(DISTANT))?;
+    // A donor that cannot be told of KILL waits for its recipient.
+    let builder = fixture::server("donor")?.option(DISTANT);
+    let builder = builder.option("--clone-donor-timeout-after-network-failure=0");
+    let donor = fixture::donor_from(builder)?;
     let builder = fixture::server("recipient")?
         .option(DISTANT)
         .option("--clone-max-concurrency=1")

@@ -341,6 +341,8 @@ fn kill_ends_the_wait_for_a_silent_donor() {
         let no_wait = "SET GLOBAL clone_donor_timeout_after_network_failure = 0";
         peers.donor.session()?.run(no_wait)?;
         let running = peers.begin_held()?;
+        // The workers have attached. If a connection breaks at that moment, the donor waits long.
+        sleep(Duration::from_secs(1));
         peers.donor.freeze()?;
         let killed = Instant::now();
         running.kill_query(&peers.recipient)?;
