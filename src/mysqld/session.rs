@@ -80,8 +80,8 @@ impl MysqldSession {
         self.statement.is_some_and(|flag| flag.is_set())
     }
 
-    /// When KILL shuts down a connection of this session: the `own` time after KILL of this session,
-    /// and a moment after KILL of the statement that the session works for.
+    /// When KILL shuts down a connection of this session: the time `own` after KILL of this
+    /// session, and a moment after KILL of the statement that this session works for.
     pub(super) fn triggers(&self, own: Duration) -> Vec<Trigger> {
         // SAFETY: a task owns its connections, and ends before its session does.
         let killed = unsafe { self.thd().kill_flag() };

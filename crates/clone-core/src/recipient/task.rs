@@ -173,10 +173,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         if self.is_master() {
             meet_donor(self.session, &self.shared)?;
         }
-        let kind = match self.is_master() && self.shared.replaces_server() {
-            true => LinkKind::DataOfReplacement,
-            false => LinkKind::Data,
-        };
+        // The engines drop the data of the server once, on the first connection.
+        let drops_data =
+            self.is_master() && self.shared.replaces_server() && !self.engine_side.is_active();
+        let kind = if drops_data { LinkKind::DataOfReplacement } else { LinkKind::Data };
         self.dialogue.connect(kind)?;
         if !self.is_master() {
             return Ok(());
