@@ -3,6 +3,7 @@
 //! Connects to donors in threads of their own. KILL need not wait for a host that does not answer:
 //! the statement ends, and the thread goes on until mysqld's `connect_timeout` is over.
 
+use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,16 +17,24 @@ use crate::server::thread::Thread;
 /// How often a statement that waits for its connection looks whether it was killed.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// The attempts to connect whose statement has been killed. Dropping this waits for their ends.
-#[derive(Default)]
-pub(crate) struct Connector {
-    abandoned: Mutex<Vec<(Arc<Attempt>, Thread)>>,
+/// Opens connections of the type `T`. Dropping this waits for the attempts whose statement has been
+/// killed.
+pub(crate) struct Connector<T = Connection> {
+    abandoned: Mutex<Vec<(Arc<Attempt<T>>, Thread)>>,
 }
 
-#[derive(Default)]
-struct Attempt {
-    outcome: Mutex<Option<Result<Connection>>>,
+struct Attempt<T> {
+    state: Mutex<State<T>>,
     ended: Condvar,
+}
+
+enum State<T> {
+    Connecting,
+    /// Nobody waits for the connection.
+    Abandoned,
+    Ended(Result<T>),
+    /// The outcome has been taken or dropped, and the thread ends.
+    Over,
 }
 
 impl Connector {
@@ -40,42 +49,74 @@ impl Connector {
         thread_key: u32,
         is_killed: impl Fn() -> bool,
     ) -> Result<Connection> {
-        let attempt = Arc::new(Attempt::default());
+        self.run(move || connect(&donor, thread_key), is_killed)
+    }
+}
+
+impl<T: Send + 'static> Connector<T> {
+    /// Runs `work` in a thread. After KILL its connection is closed as soon as there is one.
+    fn run(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+        is_killed: impl Fn() -> bool,
+    ) -> Result<T> {
+        let attempt =
+            Arc::new(Attempt { state: Mutex::new(State::Connecting), ended: Condvar::new() });
         let own = Arc::clone(&attempt);
-        let thread =
-            Thread::spawn(c"clone_connect", move || {
-                own.end(guard::caught(|| connect(&donor, thread_key)).unwrap_or_else(|_| {
-                    Err(Error::Internal("a panic, see the error log".to_owned()))
-                }));
-            });
+        let thread = Thread::spawn(c"clone_connect", move || {
+            let panicked = |_| Err(Error::Internal("a panic, see the error log".to_owned()));
+            own.end(guard::caught(work).unwrap_or_else(panicked));
+        });
         let thread = thread.map_err(|error| Error::Connect(format!("Connect failed: {error}")))?;
-        let mut outcome = attempt.outcome();
-        loop {
-            if let Some(outcome) = outcome.take() {
-                return outcome;
-            }
-            if is_killed() {
-                break;
-            }
-            let waited = attempt.ended.wait_timeout(outcome, INTERVAL);
-            outcome = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if let Some(outcome) = attempt.wait(is_killed) {
+            return outcome;
         }
-        drop(outcome);
         let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
-        // Dropping an attempt that has ended closes its connection, if it has one.
-        abandoned.retain(|(attempt, _)| attempt.outcome().is_none());
+        abandoned.retain(|(attempt, _)| matches!(*attempt.state(), State::Abandoned));
         abandoned.push((attempt, thread));
         Err(Error::Interrupted)
     }
 }
 
-impl Attempt {
-    fn outcome(&self) -> MutexGuard<'_, Option<Result<Connection>>> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+impl<T> Default for Connector<T> {
+    fn default() -> Self {
+        Self { abandoned: Mutex::default() }
+    }
+}
+
+impl<T> Attempt<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&self, outcome: Result<Connection>) {
-        *self.outcome() = Some(outcome);
+    /// The outcome, none after KILL.
+    fn wait(&self, is_killed: impl Fn() -> bool) -> Option<Result<T>> {
+        let mut state = self.state();
+        loop {
+            match mem::replace(&mut *state, State::Connecting) {
+                State::Ended(outcome) => {
+                    *state = State::Over;
+                    return Some(outcome);
+                }
+                _ if is_killed() => {
+                    *state = State::Abandoned;
+                    return None;
+                }
+                _ => {}
+            }
+            let waited = self.ended.wait_timeout(state, INTERVAL);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Gives the outcome to who waits for it. Without anybody the outcome is dropped, which closes
+    /// the connection.
+    fn end(&self, outcome: Result<T>) {
+        let mut state = self.state();
+        *state = match *state {
+            State::Connecting => State::Ended(outcome),
+            _ => State::Over,
+        };
         self.ended.notify_one();
     }
 }
@@ -85,4 +126,43 @@ fn connect(donor: &Donor, thread_key: u32) -> Result<Connection> {
     let session = services().clone_protocol.start_session(thread_key);
     let Some(_session) = session else { return Err(Error::OutOfMemory(0)) };
     Connection::connect(None, donor).map_err(Error::Connect)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_waited_for() {
+        let connector = Connector::default();
+        assert_eq!(connector.run(|| Ok(7), || false), Ok(7));
+        let error = Error::Connect("Connect failed: 2003 : no".to_owned());
+        let same = error.clone();
+        assert_eq!(connector.run(move || Err(same), || false), Err(error));
+        let panicked = connector.run(|| panic!("as a test"), || false);
+        assert!(matches!(panicked, Err(Error::Internal(_))), "{panicked:?}");
+        assert!(connector.abandoned.lock().expect("no panic").is_empty());
+    }
+
+    #[test]
+    fn after_a_kill_the_connection_is_closed_when_it_comes() {
+        let connector = Connector::default();
+        let (answer, answered) = mpsc::channel();
+        // Dropping the sender shows that the connection has been closed.
+        let (connection, closed) = mpsc::channel::<()>();
+        let outcome = connector.run(
+            move || {
+                let answered: std::result::Result<(), _> = answered.recv();
+                answered.map_err(|_| Error::Interrupted)?;
+                Ok(connection)
+            },
+            || true,
+        );
+        assert_eq!(outcome.err(), Some(Error::Interrupted));
+        assert_eq!(closed.try_recv(), Err(mpsc::TryRecvError::Empty));
+        answer.send(()).expect("a thread that waits");
+        assert_eq!(closed.recv(), Err(mpsc::RecvError));
+    }
 }
