@@ -205,7 +205,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             if patience.is_zero() || host.now().saturating_sub(started) > patience {
                 return Err(error);
             }
-            sleep_until(self.session, attempted + RECONNECT_INTERVAL)?;
+            // After KILL the user sees first what the clone was waiting for, as with the stock
+            // plugin.
+            let raise = |_: &Error| self.session.raise(&error);
+            sleep_until(self.session, attempted + RECONNECT_INTERVAL).inspect_err(raise)?;
         }
     }
 
@@ -228,6 +231,13 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         // The donor may wait for the copy of a block that this task has not read about yet.
         self.receiver.close_files();
         if self.is_master() {
+            // The donor learns of KILL from this, even if it is silent now and answers later: then
+            // the donor does not wait for this recipient.
+            if let Err(error @ Error::Interrupted) = outcome
+                && self.engine_side.is_active()
+            {
+                self.dialogue.report_local_error(error);
+            }
             self.dialogue.disconnect_auxiliary(outcome);
         }
         let mut abort = matches!(outcome, Err(error) if ends_connection(error));
@@ -416,7 +426,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         self.dialogue.give_back(descriptor);
         if let Err(error) = &outcome {
             self.session.raise(error);
-            // After KILL the donor is told by EXIT.
+            // After KILL the donor is told when this task disconnects.
             let tells = self.is_master() && !self.session.is_killed();
             if tells && error.number() != number::ER_CLONE_DONOR {
                 self.dialogue.report_local_error(error);
