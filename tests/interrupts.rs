@@ -95,7 +95,7 @@ fn kill_query_while_the_donor_does_not_answer() {
         let error = running.failure()?;
         assert_eq!((error.number, &*error.message), (1317, "Query execution was interrupted"));
         // The stock plugin waits for connect_timeout, 10 seconds.
-        assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+        assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
         // The thread that waits for the donor holds nobody up.
         recipient.session()?.run("SELECT 1")?;
         recipient.stop()

@@ -351,7 +351,8 @@ fn kill_ends_the_wait_for_a_silent_donor() {
         peers.donor.thaw()?;
         let error = error?;
         ensure!(error.number == INTERRUPTED, "{error}");
-        ensure!(took < Duration::from_secs(2), "{took:?}");
+        // Two seconds, and one for a machine that runs other tests.
+        ensure!(took < Duration::from_secs(3), "{took:?}");
         peers.check_failed(&error)?;
         // The proxy does not look at a connection that it holds.
         peers.proxy.release();
