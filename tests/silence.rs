@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::clone::{self, Running, Statement, Tls};
 use clone_testkit::fixture::{self, DISTANT};
-use clone_testkit::{Mysqld, check, until};
+use clone_testkit::{Mysqld, check};
 
 /// How soon KILL ends a clone: two seconds, and one for a machine that runs other tests.
 const KILL_LIMIT: Duration = Duration::from_secs(3);
@@ -30,12 +30,23 @@ fn pair() -> Result<(Mysqld, Mysqld)> {
     Ok((donor, recipient))
 }
 
-fn to_the_donor_is_frozen(statement: &Statement, donor: &Mysqld, recipient: &Mysqld) -> Result<()> {
+/// Starts a clone, and freezes one of its servers while files are copied.
+fn start_and_freeze(statement: &Statement, recipient: &Mysqld, frozen: &Mysqld) -> Result<Running> {
     let running = Running::start_copying(recipient, statement)?;
     sleep(Duration::from_millis(500));
-    donor.freeze()?;
-    // What is on its way arrives.
+    frozen.freeze()?;
+    // What is on its way arrives, or fills the network's buffers.
     sleep(Duration::from_secs(2));
+    Ok(running)
+}
+
+/// KILL of the statement ends a clone whose donor is frozen.
+fn kill_with_a_frozen_donor(
+    statement: &Statement,
+    donor: &Mysqld,
+    recipient: &Mysqld,
+) -> Result<()> {
+    let running = start_and_freeze(statement, recipient, donor)?;
     let killed = Instant::now();
     running.kill_query(recipient)?;
     let error = running.failure();
@@ -54,9 +65,9 @@ fn kill_at_the_recipient() {
         for tls in [Tls::Disabled, Tls::Required] {
             let directory = recipient.scratch(&format!("{tls:?}"));
             let statement = Statement::instance(&donor).into_directory(&directory).tls(tls);
-            to_the_donor_is_frozen(&statement, &donor, &recipient)?;
+            kill_with_a_frozen_donor(&statement, &donor, &recipient)?;
         }
-        to_the_donor_is_frozen(&Statement::instance(&donor), &donor, &recipient)
+        kill_with_a_frozen_donor(&Statement::instance(&donor), &donor, &recipient)
     });
 }
 
@@ -67,11 +78,7 @@ fn kill_at_the_donor() {
         for tls in [Tls::Disabled, Tls::Required] {
             let directory = recipient.scratch(&format!("{tls:?}"));
             let statement = Statement::instance(&donor).into_directory(&directory).tls(tls);
-            let running = Running::start_copying(&recipient, &statement)?;
-            sleep(Duration::from_millis(500));
-            recipient.freeze()?;
-            // The network's buffers fill up.
-            sleep(Duration::from_secs(2));
+            let running = start_and_freeze(&statement, &recipient, &recipient)?;
             let killed = Instant::now();
             let mut session = donor.session()?;
             let ids: Vec<u32> = session
@@ -79,9 +86,7 @@ fn kill_at_the_donor() {
             for id in &ids {
                 session.run(format!("KILL QUERY {id}"))?;
             }
-            let idle = until("the donor to end the clone", Duration::from_secs(60), || {
-                Ok((clone::recipients_at(&donor)? == 0).then_some(()))
-            });
+            let idle = clone::await_donor_idle(&donor, Duration::from_secs(60));
             let took = killed.elapsed();
             recipient.thaw()?;
             idle?;

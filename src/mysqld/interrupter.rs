@@ -16,7 +16,7 @@ use crate::server::thread::Thread;
 
 /// How long a killed clone may take to tell the peer, and to end its workers in order. After that a
 /// silent peer is left alone.
-pub(super) const MOMENT: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// How often the sessions are looked at.
 const INTERVAL: Duration = Duration::from_millis(100);

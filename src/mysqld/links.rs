@@ -16,7 +16,7 @@ use clone_io::{CopyError, PacketError, PacketReader, PacketWriter};
 use clone_protocol::{CommandCode, ResponseCode};
 
 use super::debug_hooks;
-use super::interrupter::{MOMENT, Watch};
+use super::interrupter::{GRACE, Watch};
 use super::session::MysqldSession;
 use crate::server::connection::Connection;
 use crate::server::donor::DonorConnection;
@@ -46,7 +46,7 @@ impl RecipientLink {
         // Over the auxiliary connection the donor is told of KILL.
         let delay = match kind {
             LinkKind::Data => Some(Duration::ZERO),
-            LinkKind::Auxiliary => Some(MOMENT),
+            LinkKind::Auxiliary => Some(GRACE),
             LinkKind::DataOfReplacement => None,
         };
         let watch = match (delay, connection.socket()) {
@@ -151,7 +151,7 @@ impl<'s> DonorLinkOf<'s> {
     pub(crate) fn new(session: &'s MysqldSession, connection: DonorConnection<'s>) -> Self {
         let watch = connection
             .socket()
-            .map(|socket| session.host().interrupter.watch(socket, session.triggers(MOMENT)));
+            .map(|socket| session.host().interrupter.watch(socket, session.triggers(GRACE)));
         let watch = watch.and_then(|watch| {
             let log = |error: &io::Error| log::warn!(target: SERVER, "KILL cannot wake: {error}");
             watch.inspect_err(log).ok()

@@ -20,7 +20,7 @@ use clone_protocol::innodb;
 use super::commit_block::CommitBlock;
 use super::engine::MysqldEngine;
 use super::host::MysqldHost;
-use super::interrupter::{MOMENT, Trigger};
+use super::interrupter::{GRACE, Trigger};
 use super::links::RecipientLink;
 use super::{debug_hooks, errors, library};
 use crate::myrocks;
@@ -81,12 +81,12 @@ impl MysqldSession {
     }
 
     /// When KILL shuts down a connection of this session: the time `own` after KILL of this
-    /// session, and a moment after KILL of the statement that this session works for.
+    /// session, and [`GRACE`] after KILL of the statement that this session works for.
     pub(super) fn triggers(&self, own: Duration) -> Vec<Trigger> {
         // SAFETY: a task owns its connections, and ends before its session does.
         let killed = unsafe { self.thd().kill_flag() };
         let own = Trigger::new(own, move || killed.is_set());
-        let statement = self.statement.map(|flag| Trigger::new(MOMENT, move || flag.is_set()));
+        let statement = self.statement.map(|flag| Trigger::new(GRACE, move || flag.is_set()));
         [own].into_iter().chain(statement).collect()
     }
 

@@ -52,13 +52,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     clone_testkit::log_to_stderr();
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("Failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    clone_testkit::exit_code(run(&options))
 }
 
 fn run(options: &Options) -> Result<()> {

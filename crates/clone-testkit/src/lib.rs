@@ -48,6 +48,8 @@ mod process;
 mod template;
 mod wait;
 
+use std::process::ExitCode;
+
 pub use anyhow;
 pub use fastrand;
 pub use mysqld::{Mysqld, check};
@@ -61,6 +63,17 @@ pub fn log_to_stderr() {
     let filter = env_logger::Env::default().default_filter_or("warn");
     // It fails if there is a logger already, and then that one is to be used.
     let _ = env_logger::Builder::from_env(filter).try_init();
+}
+
+/// How a program of the test kit ends: it tells an error on standard error.
+pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Says why a test cannot run on this machine, and ends it: for functions that return a
