@@ -29,7 +29,6 @@ pub use swap::Swap;
 
 mod client;
 mod database;
-mod disk;
 mod donor;
 mod engine;
 mod layout;

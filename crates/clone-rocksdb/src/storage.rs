@@ -7,8 +7,8 @@ use std::path::Path;
 
 use clone_engine::{Error, Result};
 
-use crate::disk::{Disk, Entry};
 use crate::layout::{MARKER, Places};
+use clone_swap::disk::{Disk, Entry};
 
 /// A [`Disk`] whose errors are those of a clone, with what is made of its steps.
 #[derive(Clone, Copy)]

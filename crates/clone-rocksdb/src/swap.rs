@@ -26,9 +26,9 @@ use std::path::{Path, PathBuf};
 
 use clone_engine::{Error, Result};
 
-use crate::disk::{Disk, Entry, RealDisk};
 use crate::layout::{Layout, Places};
 use crate::storage::{Storage, attempt};
+use clone_swap::disk::{Disk, Entry, RealDisk};
 use journal::{Journal, Phase};
 
 pub use standing::Standing;

@@ -15,9 +15,9 @@ use clone_engine::{Error, Result};
 use clone_protocol::rocksdb::{FileChunk, FileNameMap, FileSize, FileState};
 
 use super::protocol;
-use crate::disk::FILE_MODE;
 use crate::layout::Places;
 use crate::storage::{attempt, failed};
+use clone_swap::disk::FILE_MODE;
 
 /// The most files in a clone: 64 TiB of SSTs of 64 MiB. A donor that names more is not believed;
 /// each costs memory here.

@@ -9,10 +9,10 @@ use clone_protocol::rocksdb::{CloneId, Descriptor, FileChunk, Locator};
 
 use super::files::Files;
 use super::protocol;
-use crate::disk::RealDisk;
 use crate::layout::Places;
 use crate::storage::Storage;
 use crate::swap;
+use clone_swap::disk::RealDisk;
 
 /// A clone that is running.
 pub(super) struct Run {

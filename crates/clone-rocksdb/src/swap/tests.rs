@@ -2,11 +2,10 @@
 
 //! Every layout, stopped at every step, and gone on with.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 
+use clone_swap::disk::StoppingDisk;
 use tempfile::TempDir;
 
 use super::*;
@@ -17,80 +16,8 @@ type Files = &'static [(&'static str, &'static str)];
 /// A database: its files but the logs, and its logs.
 type Database = Option<(Files, Files)>;
 
-/// Stops before the step with this number, and does nothing any more: what is on the disk then is
-/// what a killed process leaves.
-struct StoppingDisk {
-    left: Cell<u32>,
-    /// Files are copied to such directories, never renamed.
-    other_device: Option<PathBuf>,
-}
-
-impl StoppingDisk {
-    fn new(steps: u32, other_device: Option<PathBuf>) -> Self {
-        Self { left: Cell::new(steps), other_device }
-    }
-
-    fn step(&self) -> io::Result<()> {
-        let left =
-            self.left.get().checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(STOPPED));
-        left.map(|left| self.left.set(left))
-    }
-}
-
-/// `EOWNERDEAD`: nothing here gives it otherwise.
-const STOPPED: i32 = 130;
-
 fn is_stopped<T>(outcome: &Result<T>) -> bool {
-    matches!(outcome, Err(Error::File { errno: STOPPED, .. }))
-}
-
-impl Disk for StoppingDisk {
-    fn list(&self, directory: &Path) -> io::Result<Option<Vec<Entry>>> {
-        RealDisk.list(directory)
-    }
-    fn read(&self, file: &Path) -> io::Result<Option<Vec<u8>>> {
-        RealDisk.read(file)
-    }
-    fn write(&self, file: &Path, content: &[u8]) -> io::Result<()> {
-        // A file that is half written is a state, too.
-        self.step().inspect_err(|_| {
-            if file.to_string_lossy().contains("/.rocksdb.swap") {
-                fs::write(file, &content[..content.len() / 2]).unwrap();
-            }
-        })?;
-        fs::write(file, content)
-    }
-    fn create_directory(&self, directory: &Path) -> io::Result<()> {
-        self.step()?;
-        RealDisk.create_directory(directory)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let device =
-            |path: &Path| self.other_device.as_ref().is_some_and(|other| path.starts_with(other));
-        if device(from) != device(to) {
-            return Err(io::ErrorKind::CrossesDevices.into());
-        }
-        self.step()?;
-        RealDisk.rename(from, to)
-    }
-    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step().inspect_err(|_| fs::write(to, b"half").unwrap())?;
-        RealDisk.copy(from, to)
-    }
-    fn remove_file(&self, file: &Path) -> io::Result<()> {
-        self.step()?;
-        RealDisk.remove_file(file)
-    }
-    fn remove_directory(&self, directory: &Path) -> io::Result<()> {
-        self.step()?;
-        RealDisk.remove_directory(directory)
-    }
-    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.step()?;
-        // A killed process loses nothing that was not synced; that there is such a directory
-        // matters.
-        fs::metadata(directory).map(drop)
-    }
+    matches!(outcome, Err(Error::File { errno: StoppingDisk::STOPPED, .. }))
 }
 
 /// Where a database has its files.

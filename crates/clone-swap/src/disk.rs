@@ -1,25 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The file system, as far as whole files and directories go, so that tests can stop at every step
-//! of it.
+//! The file system, as far as whole files and directories go.
+//!
+//! A test can stop at every step of it ([`StoppingDisk`]).
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Files are the server's alone.
-pub(crate) const FILE_MODE: u32 = 0o600;
+/// Mode of new files: they are the server's alone.
+pub const FILE_MODE: u32 = 0o600;
 
 /// Directories are the server's alone.
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// What is done to files and directories. Each call that changes something is one step; only what
 /// was synced outlives a crash of the machine.
-pub(crate) trait Disk {
+pub trait Disk {
     /// What a directory holds; none if there is no such directory.
     fn list(&self, directory: &Path) -> io::Result<Option<Vec<Entry>>>;
+
+    /// Whether there is a file, a directory or a link of this name.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
 
     /// The content of a small file; none if there is no such file.
     fn read(&self, file: &Path) -> io::Result<Option<Vec<u8>>>;
@@ -48,15 +53,16 @@ pub(crate) trait Disk {
 
 /// What a directory holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
-    pub(crate) name: OsString,
+pub struct Entry {
+    /// Its name in the directory.
+    pub name: OsString,
     /// A directory itself, not a link to one.
-    pub(crate) is_directory: bool,
+    pub is_directory: bool,
 }
 
-/// The real one.
+/// The operating system's.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RealDisk;
+pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn list(&self, directory: &Path) -> io::Result<Option<Vec<Entry>>> {
@@ -69,6 +75,10 @@ impl Disk for RealDisk {
         }
         list.sort_unstable();
         Ok(Some(list))
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(present(fs::symlink_metadata(path))?.is_some())
     }
 
     fn read(&self, file: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -115,5 +125,89 @@ fn present<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// For tests: stops before a certain step, and does nothing any more. The disk then shows what a
+/// killed process leaves.
+#[derive(Clone, Debug)]
+pub struct StoppingDisk {
+    left: Cell<u32>,
+    /// Files are copied to this directory and from it, never renamed.
+    other_device: Option<PathBuf>,
+}
+
+impl StoppingDisk {
+    /// Stops after `steps` steps.
+    pub fn new(steps: u32, other_device: Option<PathBuf>) -> Self {
+        Self { left: Cell::new(steps), other_device }
+    }
+
+    /// `EOWNERDEAD`: no real operation on a file gives this error.
+    pub const STOPPED: i32 = 130;
+
+    fn step(&self) -> io::Result<()> {
+        let left = self.left.get().checked_sub(1);
+        let left = left.ok_or_else(|| io::Error::from_raw_os_error(Self::STOPPED))?;
+        self.left.set(left);
+        Ok(())
+    }
+}
+
+impl Disk for StoppingDisk {
+    fn list(&self, directory: &Path) -> io::Result<Option<Vec<Entry>>> {
+        RealDisk.list(directory)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.exists(path)
+    }
+
+    fn read(&self, file: &Path) -> io::Result<Option<Vec<u8>>> {
+        RealDisk.read(file)
+    }
+
+    fn write(&self, file: &Path, content: &[u8]) -> io::Result<()> {
+        self.step().inspect_err(|_| {
+            // Half of the content is a state, too.
+            let _ = fs::write(file, content.get(..content.len() / 2).unwrap_or_default());
+        })?;
+        fs::write(file, content)
+    }
+
+    fn create_directory(&self, directory: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.create_directory(directory)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let is_other =
+            |path: &Path| self.other_device.as_ref().is_some_and(|other| path.starts_with(other));
+        if is_other(from) != is_other(to) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        self.step()?;
+        RealDisk.rename(from, to)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step().inspect_err(|_| drop(fs::write(to, b"half")))?;
+        RealDisk.copy(from, to)
+    }
+
+    fn remove_file(&self, file: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.remove_file(file)
+    }
+
+    fn remove_directory(&self, directory: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.remove_directory(directory)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.step()?;
+        // A killed process loses nothing that was not synced. But the directory must exist.
+        fs::metadata(directory).map(drop)
     }
 }
