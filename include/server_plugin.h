@@ -51,6 +51,7 @@ struct st_mysql_daemon {
 #define PLUGIN_VAR_BOOL 0x0001
 #define PLUGIN_VAR_INT 0x0002
 #define PLUGIN_VAR_STR 0x0005
+#define PLUGIN_VAR_ENUM 0x0006
 /* The other bits of SYS_VAR::flags. */
 #define PLUGIN_VAR_READONLY 0x0200
 #define PLUGIN_VAR_UNSIGNED 0x0080
@@ -126,6 +127,28 @@ static_assert(offsetof(struct sysvar_uint, value) == 40, "sysvar_uint::value");
 static_assert(offsetof(struct sysvar_uint, def_val) == 48, "sysvar_uint::def_val");
 static_assert(offsetof(struct sysvar_uint, blk_sz) == 60, "sysvar_uint::blk_sz");
 static_assert(sizeof(struct sysvar_uint) == 64, "sysvar_uint");
+
+/** The names that the value of an enumeration may have; the value is an index. */
+struct TYPELIB {
+  size_t count;
+  const char *name;
+  /** count names, and NULL. */
+  const char **type_names;
+  /** NULL. */
+  unsigned int *type_lengths;
+};
+static_assert(sizeof(struct TYPELIB) == 32, "TYPELIB");
+
+/** An enumeration. */
+struct sysvar_enum {
+  struct SYS_VAR header;
+  unsigned long *value;
+  unsigned long def_val;
+  struct TYPELIB *typelib;
+};
+static_assert(offsetof(struct sysvar_enum, value) == 40, "sysvar_enum::value");
+static_assert(offsetof(struct sysvar_enum, typelib) == 56, "sysvar_enum::typelib");
+static_assert(sizeof(struct sysvar_enum) == 64, "sysvar_enum");
 
 /** The declaration of a plugin. init, check_uninstall and deinit receive the st_plugin_int. */
 struct st_mysql_plugin {

@@ -156,6 +156,9 @@ typedef void plugin_unlock_fn(THD *thd, void *plugin_ref);
 typedef int clone_handle_create_fn(const char *plugin_name);
 typedef int clone_handle_drop_fn(void);
 typedef int clone_handle_check_drop_fn(void *plugin_int);
+/** sql/mysqld.h: an enum_server_state. */
+typedef int get_server_state_fn(void);
+#define SERVER_BOOTING 0
 /** mysys/dbug.cc; code_state NULL means that of this thread. Debug servers only. */
 typedef int db_keyword_fn(void *code_state, const char *keyword, int strict);
 

@@ -11,4 +11,5 @@ pub(crate) mod host;
 mod interrupter;
 mod library;
 pub(crate) mod links;
+pub(crate) mod replacement;
 pub(crate) mod session;

@@ -6,15 +6,23 @@ use clone_core::error::{Error, number};
 
 use crate::server::raise::{self, Raise};
 
+/// Bytes of a GiB.
+const GIB: f64 = (1_u64 << 30) as f64;
+
 /// Puts `error` into the diagnostics area of this thread's session. [`Error::Raised`] has been put
 /// there already.
 pub(crate) fn raise(error: &Error) {
     let donor;
+    let sizes;
     let raised = match error {
         Error::Connect(text) => Raise::CloneDonor(text),
         Error::Donor { number, message } => {
             donor = format!("{number} : {message}");
             Raise::CloneDonor(&donor)
+        }
+        Error::DiskSpace { needed, free } => {
+            sizes = [*needed, *free].map(|bytes| format!("{:.2} GiB", bytes as f64 / GIB));
+            Raise::CloneDiskSpace { needed: &sizes[0], free: &sizes[1] }
         }
         Error::DonorVersion { donor, recipient } => Raise::CloneDonorVersion { donor, recipient },
         Error::File { write: true, name, errno } => {

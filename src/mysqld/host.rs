@@ -12,6 +12,7 @@ use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
 use clone_core::session::{self, Clock, Host, Observer, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
+use clone_swap::replacement::Replacement;
 
 use super::connector::Connector;
 use super::engine::MysqldEngine;
@@ -19,6 +20,7 @@ use super::interrupter::Interrupter;
 use super::session::MysqldSession;
 use crate::guard;
 use crate::plugin::variables;
+use crate::server::error_log::CLIENT;
 use crate::server::psi::Keys;
 use crate::server::services::services;
 use crate::server::thd::Thd;
@@ -35,6 +37,8 @@ pub(crate) struct MysqldHost {
     /// Held while `clone_ddl_timeout` is lent, so that two donors' sessions do not restore each
     /// other's value.
     ddl_timeout_lent: Mutex<()>,
+    /// The clone that takes the place of the server's data at the next start.
+    replacement: Mutex<Option<Replacement>>,
 }
 
 impl MysqldHost {
@@ -48,6 +52,7 @@ impl MysqldHost {
             interrupter: Interrupter::default(),
             started: Instant::now(),
             ddl_timeout_lent: Mutex::new(()),
+            replacement: Mutex::default(),
         })
     }
 
@@ -69,6 +74,19 @@ impl MysqldHost {
         let begun = begin();
         variables::restore_ddl_timeout(seconds, own);
         begun
+    }
+
+    /// A clone takes the place of the server's data at the next start.
+    pub(super) fn set_replacement(&self, replacement: Replacement) {
+        *self.replacement.lock().unwrap_or_else(PoisonError::into_inner) = Some(replacement);
+    }
+
+    /// The server shuts down, and has closed its binary log.
+    pub(crate) fn finish_replacement(&self) {
+        let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = replacement.map(|replacement| replacement.at_shutdown()) {
+            log::error!(target: CLIENT, "The clone may not be put in place at the next start: {error}");
+        }
     }
 
     /// The keys of the instruments.

@@ -3,7 +3,7 @@
 //! A session of mysqld.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use clone_core::error::{Error, Result, number};
 use clone_core::link::{Donor, LinkKind};
 use clone_core::parameters::{Parameters, ServerRelease};
 use clone_core::session::{
-    DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, Variables,
+    DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, StagedClone,
+    Variables,
 };
 use clone_protocol::innodb;
 
@@ -22,7 +23,7 @@ use super::engine::MysqldEngine;
 use super::host::MysqldHost;
 use super::interrupter::{GRACE, Trigger};
 use super::links::RecipientLink;
-use super::{debug_hooks, errors, library};
+use super::{debug_hooks, errors, library, replacement};
 use crate::myrocks;
 use crate::plugin::start_up::NAME;
 use crate::server::abi;
@@ -247,6 +248,29 @@ impl RecipientSession for MysqldSession {
     fn accept(&self, donor: &Parameters) -> Result<()> {
         let changed = debug_hooks::changed_parameters(donor);
         checks::check(self, changed.as_ref().unwrap_or(donor))
+    }
+
+    fn staging_directory(&self) -> Result<Option<PathBuf>> {
+        // An engine of this project has a directory of its own for a clone that replaces its data.
+        // Its swap does not know of a staging directory.
+        if self.engines().len() > 1 {
+            return Ok(None);
+        }
+        replacement::staging_directory(self)
+    }
+
+    fn accept_system_file(&self, index: usize, size: u64) -> Result<()> {
+        replacement::accept_system_file(self, index, size)
+    }
+
+    fn check_space_without_data(&self, bytes: u64) -> Result<()> {
+        replacement::check_space_without_data(self, bytes)
+    }
+
+    fn replace_data(&self, clone: &StagedClone) -> Result<()> {
+        let replacement = replacement::replace_data(self, clone)?;
+        self.host.set_replacement(replacement);
+        Ok(())
     }
 
     fn begin_replacing(&self) -> Result<()> {

@@ -22,6 +22,7 @@ use crate::myrocks;
 use crate::mysqld::errors;
 use crate::mysqld::host::MysqldHost;
 use crate::mysqld::links::DonorLinkOf;
+use crate::mysqld::replacement;
 use crate::mysqld::session::MysqldSession;
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
@@ -38,6 +39,7 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
     guard(|| match load() {
         Ok(()) => {
             start_up::settle();
+            replacement::settle();
             0
         }
         Err(error) => {
@@ -97,6 +99,7 @@ pub(super) unsafe extern "C" fn deinit(_plugin: *mut c_void) -> c_int {
     guard(|| {
         if let Some(loaded) = loaded::take() {
             let _ = clone_handle::drop_handle(services().symbols);
+            loaded.host.finish_replacement();
             drop(loaded.tables);
             drop(loaded.host);
             myrocks::let_go();

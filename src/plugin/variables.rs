@@ -11,11 +11,11 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use clone_core::donor_list::{DonorList, FormatError};
 use clone_core::error::Error;
-use clone_core::settings::Settings;
+use clone_core::settings::{KeepData, Settings};
 
 use super::writable::Writable;
 use crate::guard::guard;
@@ -98,9 +98,28 @@ sysvars! {
     // Ours, from here. What stock peers compress is zlib's business.
     compression_level: Number = Number { default: 1, min: 0, max: 19, step: 1 },
         c"How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level", in Settings;
+    keep_data: Choice = Choice { names: &KEEP_DATA, default: 0 },
+        c"What becomes of this server's data when a clone replaces it: AUTO keeps the data until the clone is complete if the disk has room for both, ON keeps the data or refuses the clone, OFF drops the data before the clone is copied", in Settings;
     file_handover: Boolean = Boolean { default: true },
         c"If a donor hands its open files over to a recipient on the same machine, which copies them, instead of sending what is in them", in Settings;
 }
+
+/// The values of `clone_keep_data`, in the order of [`KeepData::of`](Setting::of).
+static KEEP_DATA: Writable<abi::TYPELIB> = Writable::new(abi::TYPELIB {
+    count: KEEP_DATA_NAMES.0.len() - 1,
+    name: c"".as_ptr(),
+    type_names: KEEP_DATA_NAMES.0.as_ptr().cast_mut(),
+    type_lengths: null_mut(),
+});
+
+static KEEP_DATA_NAMES: Names<4> =
+    Names([c"AUTO".as_ptr(), c"ON".as_ptr(), c"OFF".as_ptr(), null()]);
+
+/// Literals, and NULL behind the last.
+struct Names<const N: usize>([*const c_char; N]);
+
+// SAFETY: pointers to literals, which nobody changes.
+unsafe impl<const N: usize> Sync for Names<N> {}
 
 /// Sets `clone_ddl_timeout` to `seconds` and gives the value that it had.
 pub(crate) fn swap_ddl_timeout(seconds: u32) -> u32 {
@@ -163,6 +182,12 @@ struct Boolean {
     default: bool,
 }
 
+/// One of several names: the names, and the index of the default.
+struct Choice {
+    names: &'static Writable<abi::TYPELIB>,
+    default: u64,
+}
+
 /// A text, NULL by default, and what decides about a value.
 struct Text {
     check: abi::mysql_var_check_func,
@@ -176,6 +201,11 @@ impl Kind for Number {
 impl Kind for Boolean {
     type Value = AtomicBool;
     type Description = abi::sysvar_bool;
+}
+
+impl Kind for Choice {
+    type Value = AtomicU64;
+    type Description = abi::sysvar_enum;
 }
 
 impl Kind for Text {
@@ -222,6 +252,27 @@ impl Boolean {
             header: header(flags, name, comment, None),
             value: value.as_ptr(),
             def_val: self.default,
+        })
+    }
+}
+
+impl Choice {
+    const fn value(&self) -> AtomicU64 {
+        AtomicU64::new(self.default)
+    }
+
+    const fn description(
+        self,
+        name: &'static CStr,
+        comment: &'static CStr,
+        value: &'static AtomicU64,
+    ) -> Writable<abi::sysvar_enum> {
+        let flags = abi::PLUGIN_VAR_ENUM | abi::PLUGIN_VAR_RQCMDARG;
+        Writable::new(abi::sysvar_enum {
+            header: header(flags, name, comment, None),
+            value: value.as_ptr(),
+            def_val: self.default,
+            typelib: self.names.as_ptr(),
         })
     }
 }
@@ -276,6 +327,16 @@ impl Setting<AtomicU32> for u32 {
 impl Setting<AtomicU32> for u8 {
     fn of(value: &AtomicU32) -> Self {
         u8::try_from(value.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
+    }
+}
+
+impl Setting<AtomicU64> for KeepData {
+    fn of(value: &AtomicU64) -> Self {
+        match value.load(Ordering::Relaxed) {
+            1 => KeepData::On,
+            2 => KeepData::Off,
+            _ => KeepData::Auto,
+        }
     }
 }
 

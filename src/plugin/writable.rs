@@ -25,6 +25,10 @@ unsafe impl ForMysqld for abi::sysvar_bool {}
 unsafe impl ForMysqld for abi::sysvar_str {}
 // SAFETY: as above.
 unsafe impl ForMysqld for abi::sysvar_uint {}
+// SAFETY: as above.
+unsafe impl ForMysqld for abi::sysvar_enum {}
+// SAFETY: as above.
+unsafe impl ForMysqld for abi::TYPELIB {}
 // SAFETY: the address of one of the variables above.
 unsafe impl ForMysqld for *mut abi::SYS_VAR {}
 // SAFETY: as its elements.

@@ -59,6 +59,8 @@ pub(crate) enum Raise<'a> {
     CloneSysConfig(&'a str),
     /// 3870 "Clone Donor plugin %.128s is not active in Recipient."
     ClonePluginMatch(&'a str),
+    /// 3873 "Clone estimated database size is %.64s. Available space %.64s is not enough."
+    CloneDiskSpace { needed: &'a str, free: &'a str },
     /// 3957 "Clone needs max_allowed_packet value to be %u or more. Current value is %u"
     CloneNetworkPacket { needed: u32, current: u32 },
 }
@@ -88,6 +90,7 @@ impl Raise<'_> {
             Raise::CloneDonorVersion { .. } => 3864,
             Raise::CloneSysConfig(_) => 3869,
             Raise::ClonePluginMatch(_) => 3870,
+            Raise::CloneDiskSpace { .. } => 3873,
             Raise::CloneNetworkPacket { .. } => 3957,
         }
     }
@@ -118,6 +121,7 @@ impl Raise<'_> {
             Raise::TooManyConcurrentClones { allowed } => Arguments::Int(allowed),
             Raise::CloneDonorVersion { donor, recipient } => Arguments::Texts(donor, recipient),
             Raise::WrongValue { what, value } => Arguments::Texts(what, value),
+            Raise::CloneDiskSpace { needed, free } => Arguments::Texts(needed, free),
             Raise::CloneNetworkPacket { needed, current } => Arguments::Unsigned(needed, current),
         }
     }

@@ -41,6 +41,7 @@ pub(crate) struct Symbols {
     pub(crate) psi_memory_service: &'static AtomicPtr<abi::PSI_memory_service>,
     pub(crate) psi_thread_service: &'static AtomicPtr<abi::PSI_thread_service>,
     pub(crate) psi_statement_service: &'static AtomicPtr<abi::PSI_statement_service>,
+    get_server_state: Option<Function<abi::get_server_state_fn>>,
     /// Debug servers only.
     pub(crate) db_keyword: Option<Function<abi::db_keyword_fn>>,
     server_version: NonNull<c_char>,
@@ -77,6 +78,12 @@ impl Symbols {
         // SAFETY: what `dlsym` finds under these names is mysqld's.
         let symbols = unsafe { Self::find(&look_up) }?;
         Ok(SYMBOLS.get_or_init(|| symbols))
+    }
+
+    /// Whether mysqld is starting. False for a server that does not tell.
+    pub(crate) fn is_booting(&self) -> bool {
+        // SAFETY: the function reads a variable.
+        self.get_server_state.is_some_and(|state| unsafe { state() } == abi::SERVER_BOOTING)
     }
 
     /// The version mysqld says it has.
@@ -119,6 +126,7 @@ impl Symbols {
                 psi_memory_service: variable(look_up, names::PSI_MEMORY_SERVICE)?,
                 psi_thread_service: variable(look_up, names::PSI_THREAD_SERVICE)?,
                 psi_statement_service: variable(look_up, names::PSI_STATEMENT_SERVICE)?,
+                get_server_state: function::<abi::get_server_state_fn>(look_up, names::GET_SERVER_STATE).ok(),
                 db_keyword: function::<abi::db_keyword_fn>(look_up, names::DB_KEYWORD).ok(),
                 server_version: address(look_up, names::SERVER_VERSION)?.cast(),
             })
@@ -240,6 +248,7 @@ pub(crate) mod names {
     pub(crate) const PSI_MEMORY_SERVICE: &CStr = c"psi_memory_service";
     pub(crate) const PSI_THREAD_SERVICE: &CStr = c"psi_thread_service";
     pub(crate) const PSI_STATEMENT_SERVICE: &CStr = c"psi_statement_service";
+    pub(crate) const GET_SERVER_STATE: &CStr = c"_Z16get_server_statev";
     pub(crate) const DB_KEYWORD: &CStr = c"_Z12_db_keyword_P10CODE_STATEPKci";
     pub(crate) const SERVER_VERSION: &CStr = c"server_version";
 

@@ -66,6 +66,18 @@ impl Observer for StatusBoard {
     fn add_estimate(&self, bytes: u64) {
         self.add_estimate(bytes);
     }
+
+    fn keep_data(&self) {
+        self.change_progress(Progress::keep_data);
+    }
+
+    fn drop_data(&self, unix_micros: u64) {
+        self.change_progress(|progress| progress.drop_data(unix_micros));
+    }
+
+    fn begin_again(&self) {
+        self.change_progress(|progress| *progress = Progress::default());
+    }
 }
 
 /// Another clone is running, or has replaced the data and waits for the restart: MySQL's
@@ -196,8 +208,13 @@ impl StatusBoard {
     /// The next stage of the running clone begins with `threads` threads. It is expected to move
     /// `estimate` bytes.
     pub fn next_stage(&self, threads: u32, estimate: u64, now_us: u64) {
+        self.change_progress(|progress| progress.next_stage(threads, estimate, now_us));
+    }
+
+    /// The running clone goes from stage to stage.
+    fn change_progress(&self, change: impl FnOnce(&mut Progress)) {
         if let Some(mut inner) = self.lock_running() {
-            inner.progress.next_stage(threads, estimate, now_us);
+            change(&mut inner.progress);
             tolerate(inner.write_progress());
             tolerate(inner.write_running_status());
         }

@@ -56,6 +56,8 @@ pub mod number {
     pub const ER_CLONE_SYS_CONFIG: u32 = 3869;
     /// The recipient lacks a plugin of the donor.
     pub const ER_CLONE_PLUGIN_MATCH: u32 = 3870;
+    /// The disk has not enough space for the clone.
+    pub const ER_CLONE_DISK_SPACE: u32 = 3873;
     /// `max_allowed_packet` too small for a block.
     pub const ER_CLONE_NETWORK_PACKET: u32 = 3957;
     /// A wait for the network that failed (`ER_NET_WAIT_ERROR`).
@@ -79,6 +81,14 @@ pub enum Error {
         number: i32,
         /// The donor's text, in utf8mb4.
         message: String,
+    },
+    /// The disk has not enough space for the clone (3873); both in bytes.
+    #[error("the clone needs {needed} bytes on the disk, {free} are free")]
+    DiskSpace {
+        /// What the donor estimates.
+        needed: u64,
+        /// What is free.
+        free: u64,
     },
     /// Donor and recipient are of versions that cannot be cloned into each other (3864).
     #[error("donor version {donor} does not match recipient version {recipient}")]
@@ -203,6 +213,7 @@ impl Error {
     pub fn number(&self) -> u32 {
         match self {
             Error::Connect(_) | Error::Donor { .. } => ER_CLONE_DONOR,
+            Error::DiskSpace { .. } => ER_CLONE_DISK_SPACE,
             Error::DonorVersion { .. } => ER_CLONE_DONOR_VERSION,
             Error::File { write: true, .. } => ER_ERROR_ON_WRITE,
             Error::File { write: false, .. } => ER_ERROR_ON_READ,

@@ -33,6 +33,7 @@ pub mod link;
 pub mod local;
 pub mod log_target;
 pub mod meter;
+mod new_directory;
 pub mod parameters;
 pub mod progress;
 pub mod recipient;

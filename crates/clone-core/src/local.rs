@@ -14,6 +14,7 @@ use clone_io::{ALIGNMENT, AlignedBuffer, CopyError, FileWriter};
 use crate::consistency_point::{ConsistencyPoint, PointEvent};
 use crate::engine::{BlockInput, BlockOutput, Engine, Mode, View};
 use crate::error::{Error, Result};
+use crate::new_directory::NewDirectory;
 use crate::session::{Host, ServerSession, Work, WorkerKind};
 use crate::settings::Settings;
 use crate::sink::{Origin, Sharing, Sink, TargetFile};
@@ -26,11 +27,13 @@ use crate::workers::Workers;
 /// A server runs the clone on its [`StatusBoard`](crate::board::StatusBoard::run).
 ///
 /// # Errors
-/// The first error of the clone, in the session's diagnostics area.
+/// The first error of the clone, in the session's diagnostics area. What the clone has written is
+/// removed.
 pub fn clone_local<S: ServerSession>(session: &S, directory: PathBuf) -> Result<()> {
     let settings = session.host().settings();
     let shared = Arc::new(Shared {
         directory,
+        new_directory: NewDirectory::default(),
         buffer_size: buffer_size(&settings),
         clone: OnceLock::new(),
         files: FileWriter::default(),
@@ -39,12 +42,17 @@ pub fn clone_local<S: ServerSession>(session: &S, directory: PathBuf) -> Result<
     });
     let workers = Workers::new(settings.max_concurrency);
     workers.next_stage(session, 0);
-    Task::new(session, shared, Some(workers)).master(settings)
+    let outcome = Task::new(session, Arc::clone(&shared), Some(workers)).master(settings);
+    if outcome.is_err() {
+        shared.new_directory.remove(&shared.directory);
+    }
+    outcome
 }
 
 /// What all tasks of a local clone share.
 struct Shared<S: ServerSession> {
     directory: PathBuf,
+    new_directory: NewDirectory,
     buffer_size: u32,
     /// Set by the master before the first worker starts.
     clone: OnceLock<Sides<S>>,
@@ -135,8 +143,9 @@ impl<'s, S: ServerSession> Task<'s, S> {
             // take the lock again.
             self.session.lock_backup(settings.ddl_timeout)?;
         }
-        let directory = Some(self.shared.directory.as_path());
-        DestinationTasks::begin(self.session, clones, Mode::Start, directory)
+        let directory = self.shared.directory.as_path();
+        self.shared.new_directory.note(directory);
+        DestinationTasks::begin(self.session, clones, Mode::Start, Some(directory))
     }
 
     fn worker(mut self) -> Result<()> {

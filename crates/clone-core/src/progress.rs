@@ -167,9 +167,25 @@ impl Progress {
     pub(crate) fn end_stage(&mut self, state: State, now_us: u64) {
         if let Some(current) = self.current {
             let stage = self.stage_mut(current);
-            stage.state = state;
-            stage.end_us = now_us;
+            // A clone that keeps the server's data has passed over DROP DATA.
+            if stage.state == State::InProgress {
+                stage.state = state;
+                stage.end_us = now_us;
+            }
         }
+    }
+
+    /// The next stage is FILE COPY: DROP DATA comes after the others.
+    pub(crate) fn keep_data(&mut self) {
+        self.id = CLONE_ID;
+        self.current = Some(Stage::DropData);
+    }
+
+    /// All is copied, and DROP DATA begins.
+    pub(crate) fn drop_data(&mut self, now_us: u64) {
+        self.end_stage(State::Completed, now_us);
+        self.current = None;
+        self.next_stage(1, 0, now_us);
     }
 
     /// The tasks have moved more.

@@ -8,6 +8,9 @@
 //! descriptor to its storage engine, which calls back (`apply`) for the data, and the data goes to
 //! its file (`block`). Only the master has workers, the donor's parameters and the lock (`master`).
 //!
+//! A clone over the server's own data waits in a staging directory (`target`, `placement`) until it
+//! is complete. Only then it takes the place of the data.
+//!
 //! After a network failure the master connects again, until the donor's time-out is over. The
 //! engine's locator says where the clone resumes.
 
@@ -17,31 +20,82 @@ mod block;
 mod dialogue;
 mod engine_side;
 mod master;
+mod placement;
 mod probe;
 mod shared;
+mod target;
 mod task;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result, number};
 use crate::link::Donor;
-use crate::session::RecipientSession;
+use crate::log_target::CLIENT;
+use crate::session::{Host, RecipientSession};
+use crate::settings::KeepData;
 use shared::Shared;
+use target::Target;
 use task::Task;
 
 /// Clones the instance `donor` into `directory`, or, without one, over the data of this server.
 ///
-/// A server runs the clone on its [`StatusBoard`](crate::board::StatusBoard::run).
+/// A server runs the clone on its [`StatusBoard`](crate::board::StatusBoard::run). Without a
+/// directory the server must restart after success.
 ///
 /// # Errors
-/// The first error of the clone, in the session's diagnostics area. Without a directory the user
-/// data of this server may be gone by then (`performance_schema.clone_progress` tells: stage DROP
-/// DATA).
+/// The first error of the clone, in the session's diagnostics area. What the clone has written is
+/// removed. Without a directory the server has its data still, except if `clone_keep_data` lets it
+/// be dropped first.
 pub fn clone_instance<S: RecipientSession>(
     session: &S,
     donor: Donor,
     directory: Option<PathBuf>,
 ) -> Result<()> {
-    Task::master(session, Arc::new(Shared::new(session, donor, directory))).run()
+    let donor = Arc::new(donor);
+    if let Some(directory) = directory {
+        return attempt(
+            session,
+            &Arc::new(Shared::new(session, donor, Target::Directory(directory))),
+        );
+    }
+    let keep = session.host().settings().keep_data;
+    let staging = match keep {
+        KeepData::Off => None,
+        KeepData::Auto | KeepData::On => session.staging_directory()?,
+    };
+    let Some(staging) = staging else {
+        if keep == KeepData::On {
+            let what = "CLONE of several storage engines with clone_keep_data=ON";
+            return Err(Error::NotSupported(what.into()));
+        }
+        return attempt(session, &Arc::new(Shared::new(session, donor, Target::Server)));
+    };
+    let mut shared = Shared::new(session, Arc::clone(&donor), Target::Staging(staging));
+    shared.begins_again_if_disk_is_full = keep == KeepData::Auto;
+    let shared = Arc::new(shared);
+    match attempt(session, &shared) {
+        Err(error)
+            if shared.begins_again_if_disk_is_full
+                && error.number() == number::ER_CLONE_DISK_SPACE => {}
+        outcome => return outcome,
+    }
+    let needed = shared.disk_estimate();
+    session.check_space_without_data(needed)?;
+    log::warn!(
+        target: CLIENT,
+        "The disk has no room for the clone of {needed} bytes beside the data of this server. The \
+         data is dropped before the clone is copied (clone_keep_data=AUTO)."
+    );
+    session.host().observer().begin_again();
+    attempt(session, &Arc::new(Shared::new(session, donor, Target::Server)))
+}
+
+/// One clone from INIT to its end.
+fn attempt<S: RecipientSession>(session: &S, shared: &Arc<Shared<S>>) -> Result<()> {
+    let outcome = Task::master(session, Arc::clone(shared)).run();
+    if let (Err(_), Some(directory)) = (&outcome, shared.target.directory()) {
+        shared.new_directory.remove(directory);
+    }
+    outcome
 }

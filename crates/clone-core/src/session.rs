@@ -6,7 +6,9 @@
 //! mysqld implements these traits, and so does a simulation. Every method may block. This crate
 //! calls no method while it holds one of its own locks.
 
+use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +91,16 @@ pub trait Observer: Send + Sync {
 
     /// The current stage will move `bytes` more than its estimate.
     fn add_estimate(&self, bytes: u64);
+
+    /// The clone begins, and the server's data stays until the clone is complete: the first stage
+    /// is FILE COPY.
+    fn keep_data(&self);
+
+    /// The copied clone takes the place of the server's data: the stage DROP DATA.
+    fn drop_data(&self, unix_micros: u64);
+
+    /// The clone begins once more, with its first stage.
+    fn begin_again(&self);
 }
 
 /// A session of the server, used only by the thread that owns it. Every role needs these methods.
@@ -208,6 +220,33 @@ pub trait RecipientSession: Session {
     /// The reason for the refusal. Further reasons have been raised.
     fn accept(&self, donor: &Parameters) -> Result<()>;
 
+    /// The directory where a clone waits that is to replace the server's own data, empty. None if
+    /// this server cannot keep its data during the clone.
+    ///
+    /// # Errors
+    /// The directory could not be emptied.
+    fn staging_directory(&self) -> Result<Option<PathBuf>>;
+
+    /// Accepts or refuses a file of the donor's system tablespace, before it is copied. `index` is
+    /// its place in `innodb_data_file_path`, `size` is in bytes.
+    ///
+    /// # Errors
+    /// The server would not start with the file.
+    fn accept_system_file(&self, index: usize, size: u64) -> Result<()>;
+
+    /// Returns `Ok` if a clone of `bytes` fits on the disk when the server's data is gone.
+    ///
+    /// # Errors
+    /// The clone does not fit (3873).
+    fn check_space_without_data(&self, bytes: u64) -> Result<()>;
+
+    /// The complete clone takes the place of the server's data at the next start. Between
+    /// [`begin_replacing`](Self::begin_replacing) and the restart nobody else changes this data.
+    ///
+    /// # Errors
+    /// The clone does not fit this server, or a file operation failed. The data is as it was.
+    fn replace_data(&self, clone: &StagedClone) -> Result<()>;
+
     /// The clone is about to replace the server's own data. From now on nobody else may change this
     /// data.
     ///
@@ -217,6 +256,28 @@ pub trait RecipientSession: Session {
 
     /// The clone has failed. The server's data may change again.
     fn end_replacing(&self);
+}
+
+/// A clone that waits in a staging directory to take the place of a server's data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StagedClone {
+    /// The staging directory.
+    pub directory: PathBuf,
+    /// The names of the files of the system tablespace, in the donor's order.
+    pub system_files: Vec<OsString>,
+    /// The names of undo tablespaces.
+    pub undo_files: Vec<OsString>,
+    /// Files that lie outside of the donor's data directory.
+    pub outside_files: Vec<OutsideFile>,
+}
+
+/// A tablespace that lies outside of the donor's data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideFile {
+    /// Where it waits, below the staging directory.
+    pub staged: PathBuf,
+    /// Its path at the donor: an absolute one, or one relative to the data directory.
+    pub path: PathBuf,
 }
 
 /// Which thread class of the performance schema a worker belongs to.

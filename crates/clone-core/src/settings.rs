@@ -24,6 +24,18 @@ impl ReleaseFacts {
         Self { protocol: Version::LATEST, allows_ddl: true, has_spare_redo_file: false };
 }
 
+/// What becomes of the data that a clone replaces: `clone_keep_data`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepData {
+    /// The data stays until the clone is complete, if the disk has room for both.
+    #[default]
+    Auto,
+    /// The data stays until the clone is complete, or there is no clone.
+    On,
+    /// The data is dropped before the clone is copied, as with the stock plugin.
+    Off,
+}
+
 /// The plugin's variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -47,6 +59,8 @@ pub struct Settings {
     pub enable_compression: bool,
     /// `clone_file_handover`.
     pub file_handover: bool,
+    /// `clone_keep_data`.
+    pub keep_data: KeepData,
     /// `clone_compression_level`: 0 is LZ4; 1 and above are Zstandard's level. Used between plugins
     /// of this project.
     pub compression_level: u8,

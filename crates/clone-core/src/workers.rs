@@ -140,6 +140,7 @@ mod tests {
             enable_compression: false,
             compression_level: 1,
             file_handover: true,
+            keep_data: crate::settings::KeepData::Auto,
         }
     }
 

@@ -12,6 +12,7 @@ use std::fmt;
 pub use data::Data;
 pub use file::Compression;
 pub use file::EncryptionKey;
+pub use file::FileKind;
 pub use file::FileMetadata;
 pub use file::SPACE_ID_BUFFER_POOL;
 pub use file::SPACE_ID_REDO;

@@ -15,6 +15,7 @@ pub const PLUGIN_IS_READY: i32 = 8;
 pub const PLUGIN_VAR_BOOL: i32 = 1;
 pub const PLUGIN_VAR_INT: i32 = 2;
 pub const PLUGIN_VAR_STR: i32 = 5;
+pub const PLUGIN_VAR_ENUM: i32 = 6;
 pub const PLUGIN_VAR_READONLY: i32 = 512;
 pub const PLUGIN_VAR_UNSIGNED: i32 = 128;
 pub const PLUGIN_VAR_RQCMDARG: i32 = 0;
@@ -53,6 +54,7 @@ pub const WARNING_LEVEL: i32 = 2;
 pub const INFORMATION_LEVEL: i32 = 3;
 pub const BACKUP_LOCK_SERVICE_DEFAULT: i32 = 0;
 pub const MYSQL_UNCOMPRESSED: i32 = 1;
+pub const SERVER_BOOTING: i32 = 0;
 pub const COM_QUERY: i32 = 3;
 pub const CS_TEXT_REPRESENTATION: i32 = 1;
 pub const CLONE_ENGINE_VERSION: i32 = 1;
@@ -267,6 +269,58 @@ const _: () = {
     [
         "Offset of field: sysvar_uint::blk_sz",
     ][::core::mem::offset_of!(sysvar_uint, blk_sz) - 60usize];
+};
+/// The names that the value of an enumeration may have; the value is an index.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct TYPELIB {
+    pub(crate) count: usize,
+    pub(crate) name: *const ::core::ffi::c_char,
+    /// count names, and NULL.
+    pub(crate) type_names: *mut *const ::core::ffi::c_char,
+    /// NULL.
+    pub(crate) type_lengths: *mut ::core::ffi::c_uint,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TYPELIB"][::core::mem::size_of::<TYPELIB>() - 32usize];
+    ["Alignment of TYPELIB"][::core::mem::align_of::<TYPELIB>() - 8usize];
+    [
+        "Offset of field: TYPELIB::count",
+    ][::core::mem::offset_of!(TYPELIB, count) - 0usize];
+    ["Offset of field: TYPELIB::name"][::core::mem::offset_of!(TYPELIB, name) - 8usize];
+    [
+        "Offset of field: TYPELIB::type_names",
+    ][::core::mem::offset_of!(TYPELIB, type_names) - 16usize];
+    [
+        "Offset of field: TYPELIB::type_lengths",
+    ][::core::mem::offset_of!(TYPELIB, type_lengths) - 24usize];
+};
+/// An enumeration.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct sysvar_enum {
+    pub(crate) header: SYS_VAR,
+    pub(crate) value: *mut ::core::ffi::c_ulong,
+    pub(crate) def_val: ::core::ffi::c_ulong,
+    pub(crate) typelib: *mut TYPELIB,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of sysvar_enum"][::core::mem::size_of::<sysvar_enum>() - 64usize];
+    ["Alignment of sysvar_enum"][::core::mem::align_of::<sysvar_enum>() - 8usize];
+    [
+        "Offset of field: sysvar_enum::header",
+    ][::core::mem::offset_of!(sysvar_enum, header) - 0usize];
+    [
+        "Offset of field: sysvar_enum::value",
+    ][::core::mem::offset_of!(sysvar_enum, value) - 40usize];
+    [
+        "Offset of field: sysvar_enum::def_val",
+    ][::core::mem::offset_of!(sysvar_enum, def_val) - 48usize];
+    [
+        "Offset of field: sysvar_enum::typelib",
+    ][::core::mem::offset_of!(sysvar_enum, typelib) - 56usize];
 };
 /// The declaration of a plugin. init, check_uninstall and deinit receive the st_plugin_int.
 #[repr(C)]
@@ -1686,6 +1740,10 @@ pub type clone_handle_drop_fn = ::core::option::Option<
 >;
 pub type clone_handle_check_drop_fn = ::core::option::Option<
     unsafe extern "C" fn(plugin_int: *mut ::core::ffi::c_void) -> ::core::ffi::c_int,
+>;
+/// sql/mysqld.h: an enum_server_state.
+pub type get_server_state_fn = ::core::option::Option<
+    unsafe extern "C" fn() -> ::core::ffi::c_int,
 >;
 /// mysys/dbug.cc; code_state NULL means that of this thread. Debug servers only.
 pub type db_keyword_fn = ::core::option::Option<

@@ -3,11 +3,14 @@
 //! A recipient's task in the storage engines: begins and ends the task, checks each descriptor, and
 //! gives it to its engine.
 
-use clone_protocol::innodb::{Locator, Recipient, StreamCheck, TaskCheck, TaskRole};
+use clone_protocol::innodb::{Descriptor, Locator, Recipient, StreamCheck, TaskCheck, TaskRole};
 use clone_protocol::{EngineLocator, MAX_ENGINES};
+
+use zeroize::Zeroizing;
 
 use super::answer::{locators_expected, unexpected};
 use super::block::Expected;
+use super::placement::SystemFile;
 use super::shared::Shared;
 use crate::engine::{BlockInput, Mode, ServerEngine};
 use crate::error::{Error, Result};
@@ -51,7 +54,7 @@ impl EngineSide {
         }
         let none = |engine| EngineClone { engine, locator: Vec::new() };
         let mut clones: Vec<_> = engines.into_iter().map(none).collect();
-        let directory = shared.directory.as_deref();
+        let directory = shared.target.own_directory();
         let begun = DestinationTasks::begin(session, &mut clones, Mode::Version, directory)?;
         self.state = State::Version(begun);
         *shared.clones() = clones;
@@ -70,7 +73,10 @@ impl EngineSide {
         let page_size = donor.page_size()?;
         let recipient = Recipient { page_size, has_spare_redo_file, directories: None };
         let _ = shared.stream.set(StreamCheck::new(recipient));
-        let directory = shared.directory.as_deref();
+        let directory = shared.target.directory();
+        if let Some(directory) = directory {
+            shared.new_directory.note(directory);
+        }
         let begun = DestinationTasks::begin(session, &mut clones, Mode::Start, directory)?;
         self.state = State::Active(begun);
         *shared.clones() = clones;
@@ -85,7 +91,7 @@ impl EngineSide {
         shared: &Shared<S>,
         mut clones: Vec<EngineClone<S::Engine>>,
     ) -> Result<()> {
-        let directory = shared.directory.as_deref();
+        let directory = shared.target.directory();
         let begun = DestinationTasks::begin(session, &mut clones, Mode::AddTask, directory)?;
         self.state = State::Active(begun);
         Ok(())
@@ -99,7 +105,7 @@ impl EngineSide {
     ) -> Result<()> {
         let State::Active(tasks) = &self.state else { return Ok(()) };
         let mut clones = shared.clones().clone();
-        tasks.restart(session, &mut clones, shared.directory.as_deref())?;
+        tasks.restart(session, &mut clones, shared.target.directory())?;
         if let Some(stream) = shared.stream.get() {
             for one in clones.iter().filter(|one| one.is_innodb()) {
                 stream.resume(&one.locator)?;
@@ -159,6 +165,23 @@ impl EngineSide {
         }
         let checked = self.check.as_mut().ok_or_else(unexpected)?.check(descriptor)?;
         Ok((clone, Expected { checked: Some(checked) }))
+    }
+
+    /// What the engine is told instead of a checked descriptor of InnoDB, if the clone waits in a
+    /// staging directory.
+    pub(super) fn place<S: RecipientSession>(
+        session: &S,
+        shared: &Shared<S>,
+        descriptor: &[u8],
+    ) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        if !shared.target.is_staging() {
+            return Ok(None);
+        }
+        if let Ok(Descriptor::State(state)) = Descriptor::parse(descriptor) {
+            shared.note_disk_estimate(state.estimate_disk);
+        }
+        let check = |file: SystemFile| session.accept_system_file(file.index, file.size);
+        shared.placement().note(descriptor, check)
     }
 
     /// Gives a descriptor to its engine, which takes the data from `input`.

@@ -2,15 +2,17 @@
 
 //! What all tasks of a recipient's clone share.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use clone_io::FileWriter;
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{Offer, Packing, Version};
 
+use super::placement::Placement;
+use super::target::Target;
 use crate::link::Donor;
+use crate::new_directory::NewDirectory;
 use crate::session::{Host, RecipientSession};
 use crate::settings::Settings;
 use crate::tasks::EngineClone;
@@ -18,8 +20,8 @@ use crate::traffic::Traffic;
 
 /// What all tasks of a clone share.
 pub(super) struct Shared<S: RecipientSession> {
-    pub(super) donor: Donor,
-    pub(super) directory: Option<PathBuf>,
+    pub(super) donor: Arc<Donor>,
+    pub(super) target: Target,
     /// The version that this recipient offers, then the one that donor and recipient agreed on, as
     /// a number of [`Version`].
     version: AtomicU32,
@@ -35,15 +37,23 @@ pub(super) struct Shared<S: RecipientSession> {
     /// Whether connections use the compression of the classic protocol. The master sets this before
     /// the first connection.
     pub(super) compressed: OnceLock<bool>,
+    /// The files of a clone in a staging directory.
+    placement: Mutex<Placement>,
+    /// Bytes that the clone takes on the disk, as the donor estimates; 0 before FILE COPY.
+    disk_estimate: AtomicU64,
+    /// The directory of the target.
+    pub(super) new_directory: NewDirectory,
+    /// A full disk is no error of the statement: the clone begins again and drops the data first.
+    pub(super) begins_again_if_disk_is_full: bool,
 }
 
 impl<S: RecipientSession> Shared<S> {
-    pub(super) fn new(session: &S, donor: Donor, directory: Option<PathBuf>) -> Self {
+    pub(super) fn new(session: &S, donor: Arc<Donor>, target: Target) -> Self {
         let host = session.host();
         let settings = host.settings();
         Self {
             donor,
-            directory,
+            target,
             version: AtomicU32::new(host.release().protocol.number()),
             clones: Mutex::new(Vec::new()),
             stream: OnceLock::new(),
@@ -52,23 +62,33 @@ impl<S: RecipientSession> Shared<S> {
             files: FileWriter::default(),
             offer: offer(&settings),
             compressed: OnceLock::new(),
+            placement: Mutex::default(),
+            disk_estimate: AtomicU64::new(0),
+            new_directory: NewDirectory::default(),
+            begins_again_if_disk_is_full: false,
         }
-    }
-
-    /// The clone replaces the data of this server, which restarts afterwards.
-    pub(super) fn replaces_server(&self) -> bool {
-        self.directory.is_none()
-    }
-
-    /// Where the files of the clone go: the directory, or the server's working directory.
-    pub(super) fn target(&self) -> &Path {
-        self.directory.as_deref().unwrap_or(Path::new("."))
     }
 
     /// The clone in each engine. A panic of another task does not make the list wrong: the list is
     /// replaced as a whole.
     pub(super) fn clones(&self) -> MutexGuard<'_, Vec<EngineClone<S::Engine>>> {
         self.clones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files of a clone in a staging directory. A panic of another task leaves at worst a file
+    /// that was noted too early.
+    pub(super) fn placement(&self) -> MutexGuard<'_, Placement> {
+        self.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how many bytes the clone takes on the disk.
+    pub(super) fn note_disk_estimate(&self, bytes: u64) {
+        self.disk_estimate.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that the clone takes on the disk, as far as known.
+    pub(super) fn disk_estimate(&self) -> u64 {
+        self.disk_estimate.load(Ordering::Relaxed)
     }
 
     pub(super) fn version(&self) -> Version {

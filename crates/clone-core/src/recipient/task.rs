@@ -17,11 +17,12 @@ use super::engine_side::EngineSide;
 use super::master::Master;
 use super::probe::meet_donor;
 use super::shared::Shared;
+use super::target::Target;
 use crate::engine::ServerEngine;
 use crate::error::{Error, NetworkError, Result, number};
 use crate::link::LinkKind;
 use crate::log_target::{CLIENT, log_step};
-use crate::session::{Clock, Host, RecipientSession};
+use crate::session::{Clock, Host, RecipientSession, StagedClone};
 use crate::tasks::EngineClone;
 use crate::traffic::sleep_until;
 
@@ -60,6 +61,21 @@ fn is_own_reason(error: &Error) -> bool {
             | number::ER_ERROR_ON_WRITE
             | number::ER_OUTOFMEMORY
     )
+}
+
+/// Puts a clone that is complete in the place of the server's data, which cannot change any more.
+fn replace_data<S: RecipientSession>(
+    session: &S,
+    master: &mut Master<S>,
+    staged: &StagedClone,
+) -> Result<()> {
+    master.begin_replacing(session)?;
+    if session.is_killed() {
+        return Err(Error::Interrupted);
+    }
+    let host = session.host();
+    host.observer().drop_data(host.unix_micros());
+    session.replace_data(staged)
 }
 
 /// The locators of the donor, as clones of this server's engines.
@@ -125,7 +141,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             } else if is_restart {
                 self.log_outcome("Source break restart loop", &outcome);
             }
-            let clear_error = was_killed || again;
+            let begins_again = self.is_master()
+                && self.shared.begins_again_if_disk_is_full
+                && matches!(&outcome, Err(error) if error.number() == number::ER_CLONE_DISK_SPACE);
+            let clear_error = was_killed || again || begins_again;
             if let Err(error) = &outcome
                 && !clear_error
             {
@@ -175,7 +194,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
         // The engines drop the data of the server once, on the first connection.
         let drops_data =
-            self.is_master() && self.shared.replaces_server() && !self.engine_side.is_active();
+            self.is_master() && self.shared.target.drops_data() && !self.engine_side.is_active();
         let kind = if drops_data { LinkKind::DataOfReplacement } else { LinkKind::Data };
         self.dialogue.connect(kind)?;
         if !self.is_master() {
@@ -261,8 +280,13 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
         let error = outcome.as_ref().err().map_or(0, Error::number);
         let ended = self.engine_side.end(self.session, &self.shared, error);
-        let outcome = outcome.and(ended);
-        if let (Some(master), Err(_)) = (&mut self.master, &outcome) {
+        let mut outcome = outcome.and(ended);
+        let Some(master) = &mut self.master else { return outcome };
+        if let (Ok(()), Target::Staging(directory)) = (&outcome, &self.shared.target) {
+            let staged = self.shared.placement().staged(directory);
+            outcome = replace_data(self.session, master, &staged);
+        }
+        if outcome.is_err() {
             master.end_replacing(self.session);
         }
         outcome
@@ -321,10 +345,21 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let Some(master) = &mut self.master else { return Err(unexpected()) };
         master.parameters.version = self.shared.version();
         session.accept(&master.parameters)?;
-        if self.shared.replaces_server() {
-            master.begin_replacing(session)?;
+        match &self.shared.target {
+            Target::Directory(_) => master.next_stage(session, 0),
+            Target::Server => {
+                master.begin_replacing(session)?;
+                master.next_stage(session, 0);
+            }
+            Target::Staging(_) => {
+                // What would stop the replacement at the end is an error now.
+                master.begin_replacing(session)?;
+                master.end_replacing(session);
+                self.engine_side.begin_version(session, &self.shared)?;
+                self.engine_side.end(session, &self.shared, 0)?;
+                session.host().observer().keep_data();
+            }
         }
-        master.next_stage(session, 0);
         self.engine_side.begin(session, &self.shared, clones, &master.parameters)
     }
 
@@ -401,7 +436,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                     self.apply(db_type, locator_index)
                 }
                 Ok(Event::FileTrial) => {
-                    self.receiver.try_sharing(self.shared.target(), &self.shared.takes_files)
+                    self.receiver.try_sharing(self.shared.target.path(), &self.shared.takes_files)
                 }
                 Ok(Event::Data) => Err(unexpected()),
             };
@@ -443,6 +478,11 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     ) -> Result<()> {
         let Self { session, shared, master, dialogue, engine_side, receiver } = self;
         let (clone, expected) = engine_side.check(shared, db_type, locator_index, descriptor)?;
+        let placed = match clone.is_innodb() {
+            true => EngineSide::place(*session, shared, descriptor)?,
+            false => None,
+        };
+        let descriptor = placed.as_ref().map_or(descriptor, |placed| placed.as_slice());
         let mut applier = Applier {
             session: *session,
             shared,
@@ -483,7 +523,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     fn delay_after_data_drop(&self) -> Result<()> {
         let host = self.session.host();
         let seconds = u64::from(host.settings().delay_after_data_drop);
-        if !self.shared.replaces_server() || seconds == 0 {
+        if !self.shared.target.drops_data() || seconds == 0 {
             return Ok(());
         }
         log::info!(target: CLIENT, "Begin Delay after data drop");

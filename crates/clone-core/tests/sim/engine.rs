@@ -308,6 +308,7 @@ impl Innodb {
                 // What mysqld's InnoDB does before it replaces the data of its server.
                 let replaced = session.host.directory.join("replaced");
                 let _ = fs::remove_dir_all(&replaced);
+                session.host.facts().has_dropped_data = true;
                 replaced
             }
         };

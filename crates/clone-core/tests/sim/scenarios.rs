@@ -8,6 +8,7 @@ mod follower_faults;
 mod followers;
 mod handover;
 mod hostile;
+mod keep;
 mod local;
 mod random;
 mod resume;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
 use clone_core::session::{Clock, Host, Observer, PluginName, Work, WorkerKind};
-use clone_core::settings::{ReleaseFacts, Settings};
+use clone_core::settings::{KeepData, ReleaseFacts, Settings};
 
 use super::commits::Commits;
 use super::engine::Innodb;
@@ -59,6 +59,10 @@ pub(crate) struct Facts {
     pub(crate) loses_backup_lock: bool,
     /// How often InnoDB has to wait for GTIDs before it fixes its point; by chance if none is said.
     pub(crate) gtid_rounds: Option<usize>,
+    /// Bytes that would be free if the server had no data.
+    pub(crate) space_without_data: u64,
+    /// InnoDB has dropped the server's data for a clone.
+    pub(crate) has_dropped_data: bool,
 }
 
 #[derive(Default)]
@@ -285,6 +289,8 @@ impl Default for Facts {
             compares_version_as_variable: false,
             loses_backup_lock: false,
             gtid_rounds: None,
+            space_without_data: u64::MAX,
+            has_dropped_data: false,
         }
     }
 }
@@ -303,5 +309,6 @@ pub(crate) fn default_settings() -> Settings {
         enable_compression: false,
         compression_level: 1,
         file_handover: true,
+        keep_data: KeepData::Auto,
     }
 }

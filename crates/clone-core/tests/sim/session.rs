@@ -3,6 +3,8 @@
 //! A session of a server: its diagnostics area and its KILL.
 
 use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +17,8 @@ use clone_core::file_channel::{FileGiver, FileTaker};
 use clone_core::link::{Donor, LinkKind};
 use clone_core::parameters::{Parameters, ServerRelease};
 use clone_core::session::{
-    DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, Variables,
+    DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, StagedClone,
+    Variables,
 };
 use clone_protocol::HandoverKey;
 
@@ -220,6 +223,34 @@ impl RecipientSession for SimSession {
 
     fn accept(&self, donor: &Parameters) -> Result<()> {
         checks::check(self, donor)
+    }
+
+    fn staging_directory(&self) -> Result<Option<PathBuf>> {
+        let has_follower = self.host.follower.is_installed();
+        Ok((!has_follower).then(|| self.host.directory.join("staging")))
+    }
+
+    fn accept_system_file(&self, index: usize, _: u64) -> Result<()> {
+        self.host.sim.pause();
+        assert_eq!(index, 0, "the donor has one file in its system tablespace");
+        Ok(())
+    }
+
+    fn check_space_without_data(&self, needed: u64) -> Result<()> {
+        assert_ne!(needed, 0, "the donor's estimate");
+        match self.host.facts().space_without_data {
+            free if free < needed => Err(Error::DiskSpace { needed, free }),
+            _ => Ok(()),
+        }
+    }
+
+    fn replace_data(&self, clone: &StagedClone) -> Result<()> {
+        self.host.sim.pause();
+        assert_eq!(self.host.backup_lock_holders(), [self.handle.id], "DDL goes on");
+        let replaced = self.host.directory.join("replaced");
+        assert!(clone.system_files.iter().all(|name| name == "ibdata1"), "{clone:?}");
+        fs::rename(&clone.directory, &replaced)
+            .map_err(|error| Error::file(true, &replaced.to_string_lossy(), &error))
     }
 
     fn begin_replacing(&self) -> Result<()> {

@@ -287,7 +287,11 @@ impl World {
     }
 
     fn check_content(&self, outcome: &Outcome, directory: &Path) {
+        assert!(!self.recipient.directory.join("staging").exists(), "{outcome:?}");
         if outcome.result.is_err() {
+            let is_own = directory.starts_with(self.directory.path().join("first"))
+                || directory.starts_with(self.directory.path().join("clone"));
+            assert!(!is_own || !directory.exists(), "a clone that failed is left: {outcome:?}");
             let part = follower::committed(directory);
             assert_eq!(part, None, "the follower's part of a clone that failed: {outcome:?}");
             return;

@@ -9,11 +9,11 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clone_protocol::innodb::{
-    Compression, Data, FileMetadata, SPACE_ID_BUFFER_POOL, SnapshotState, State,
+    Compression, Data, FileKind, FileMetadata, SPACE_ID_BUFFER_POOL, SnapshotState, State,
 };
 use rustix::fs::OFlags;
 
-use super::names::{SPACE_ID_SYSTEM, data_path, is_undo, redo_path};
+use super::names::{data_path, redo_path};
 use super::write::Sparse;
 use super::{EncryptedFiles, Flush, Options, RedoNames};
 use crate::error::{Error, FileOperation, Result};
@@ -245,7 +245,7 @@ impl Files {
                 let whole = self.directory.join(&path);
                 let version = self.options.server_version;
                 let page = initial_page(page_size, file.space_id, file.fsp_flags, version);
-                let size = page_size.initial_size(is_undo(file.space_id));
+                let size = page_size.initial_size(FileKind::of(file.space_id) == FileKind::Undo);
                 let written = created.set_len(size).and_then(|()| created.write_all_at(&page, 0));
                 written.map_err(failed(FileOperation::Write, &whole))?;
             }
@@ -329,8 +329,8 @@ impl Files {
                 return;
             }
             let next = index.checked_add(1).and_then(|next| self.data.get(&next));
-            let has_next =
-                space_id == SPACE_ID_SYSTEM && next.is_some_and(|next| next.space_id == space_id);
+            let has_next = FileKind::of(space_id) == FileKind::System
+                && next.is_some_and(|next| next.space_id == space_id);
             if !has_next {
                 if let Some(last) = self.data.get_mut(&index) {
                     last.size = size;

@@ -9,16 +9,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use clone_protocol::innodb::{SPACE_ID_BUFFER_POOL, SPACE_ID_REDO};
+use clone_protocol::innodb::FileKind;
 
 use super::{OutsideFiles, RedoNames};
 use crate::error::{Error, Result};
-
-/// The system tablespace, `TRX_SYS_SPACE`.
-pub(super) const SPACE_ID_SYSTEM: u32 = 0;
-
-/// Undo tablespaces have the ids below redo's (`dict_sys_t::s_min_undo_space_id`).
-const MIN_UNDO_SPACE_ID: u32 = SPACE_ID_REDO - 127 * 400_000;
 
 /// No path is longer for InnoDB (`OS_FILE_MAX_PATH`), in bytes.
 const MAX_NAME: usize = 4000;
@@ -27,22 +21,19 @@ const MAX_NAME: usize = 4000;
 const FOREIGN: [&str; 10] =
     [".cnf", ".pem", ".so", ".index", ".swap", ".ibd", ".ibu", ".log", ".err", ".pid"];
 
-/// Whether a tablespace is an undo tablespace.
-pub(super) fn is_undo(space_id: u32) -> bool {
-    (MIN_UNDO_SPACE_ID..SPACE_ID_REDO).contains(&space_id)
-}
-
 /// The path of a data file below the target directory.
 ///
 /// # Errors
 /// InnoDB has no file of that name, or the file is outside of the donor's data directory and such
 /// files are refused.
 pub(super) fn data_path(space_id: u32, name: &[u8], outside: &OutsideFiles) -> Result<PathBuf> {
-    let is_bare = space_id == SPACE_ID_SYSTEM || space_id == SPACE_ID_BUFFER_POOL;
+    let kind = FileKind::of(space_id);
+    let is_undo = kind == FileKind::Undo;
+    let is_bare = matches!(kind, FileKind::System | FileKind::BufferPool);
     let base = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let is_right = if is_bare {
         is_plain(base)
-    } else if is_undo(space_id) {
+    } else if is_undo {
         base.ends_with(b".ibu") || is_numbered_undo(base)
     } else {
         base.ends_with(b".ibd") && base.len() > b".ibd".len()
@@ -51,7 +42,7 @@ pub(super) fn data_path(space_id: u32, name: &[u8], outside: &OutsideFiles) -> R
     if !is_right || has_control || name.len() > MAX_NAME {
         return Err(invalid(name));
     }
-    if is_bare || is_undo(space_id) {
+    if is_bare || is_undo {
         if base.len() != name.len() || base.starts_with(b".") {
             return Err(invalid(name));
         }

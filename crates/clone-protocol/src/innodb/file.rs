@@ -28,6 +28,41 @@ pub const SPACE_ID_REDO: u32 = 0xFFFF_FFF0;
 /// The tablespace id of the buffer pool dump, `dict_sys_t::s_invalid_space_id`.
 pub const SPACE_ID_BUFFER_POOL: u32 = 0xFFFF_FFFF;
 
+/// The system tablespace, `TRX_SYS_SPACE`.
+const SPACE_ID_SYSTEM: u32 = 0;
+
+/// Undo tablespaces have the ids below redo's: 127 of them, each with a range of its own
+/// (`dict_sys_t::s_min_undo_space_id`). Ranges were smaller in the first releases of 8.0.
+const MIN_UNDO_SPACE_ID: u32 = SPACE_ID_REDO - 127 * 400_000;
+
+/// What a file of InnoDB is for. The tablespace id tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// One of the files of the system tablespace.
+    System,
+    /// An undo tablespace.
+    Undo,
+    /// A file of the redo log.
+    Redo,
+    /// The dump of the buffer pool.
+    BufferPool,
+    /// Any other tablespace.
+    Tablespace,
+}
+
+impl FileKind {
+    /// The kind of the files of a tablespace.
+    pub fn of(space_id: u32) -> Self {
+        match space_id {
+            SPACE_ID_SYSTEM => Self::System,
+            SPACE_ID_BUFFER_POOL => Self::BufferPool,
+            SPACE_ID_REDO => Self::Redo,
+            MIN_UNDO_SPACE_ID..SPACE_ID_REDO => Self::Undo,
+            _ => Self::Tablespace,
+        }
+    }
+}
+
 const KEY_LEN: usize = 32;
 
 const ZLIB: u16 = 1;

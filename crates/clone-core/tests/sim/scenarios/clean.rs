@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use clone_core::progress::Stage;
+use clone_core::settings::KeepData;
 
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, Event, Step};
@@ -167,6 +168,7 @@ fn an_old_donor_keeps_ddl_out_though_nobody_asks() {
 fn a_pause_after_the_data_is_dropped() {
     let mut setup = Setup::new(6);
     setup.settings.delay_after_data_drop = 150;
+    setup.settings.keep_data = KeepData::Off;
     setup.run(|world| {
         assert!(world.clone_remote(Target::Directory("clone")).took < Duration::from_secs(60));
         let outcome = world.clone_remote(Target::Server);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clone_core::error::Error;
 use clone_core::link::Donor;
+use clone_core::settings::KeepData;
 use clone_protocol::innodb::SnapshotState;
 use clone_protocol::{CommandCode, Response};
 
@@ -224,6 +225,7 @@ fn a_kill_while_the_donor_is_away() {
 fn a_kill_in_the_pause_after_the_data_is_dropped() {
     let mut setup = Setup::new(2);
     setup.settings.delay_after_data_drop = 3600;
+    setup.settings.keep_data = KeepData::Off;
     setup.run(|world| {
         let (recipient, sim) = (Arc::clone(&world.recipient), Arc::clone(&world.sim));
         let killer = world.sim.spawn("killer".to_owned(), move || {

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use clone_core::session::Host;
+use clone_core::settings::KeepData;
 
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, End, Event, FollowerStep, Role, Step};
@@ -51,6 +52,7 @@ fn run(seed: u64) {
         let more = rng.below(3);
         faults.extend((0..more).map(|_| Fault::random_of_follower(&mut rng)));
     }
+    setup.settings.keep_data = [KeepData::Auto, KeepData::Auto, KeepData::Off][rng.below(3)];
     let statement = rng.chance(20).then(|| rng.duration(Duration::from_secs(20)));
     setup.run(move |world| {
         let variable = "clone_donor_timeout_after_network_failure";

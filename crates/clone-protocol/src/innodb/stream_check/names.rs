@@ -3,8 +3,7 @@
 //! Names of data files, before InnoDB makes paths of them
 //! (`clone0apply.cc:build_file_path`).
 
-use crate::innodb::SPACE_ID_BUFFER_POOL;
-use crate::innodb::SPACE_ID_REDO;
+use crate::innodb::FileKind;
 
 /// The longest name in bytes, with its NUL: `OS_FILE_MAX_PATH`. A donor refuses longer ones
 /// (`clone0copy.cc:build_file_name`).
@@ -12,13 +11,6 @@ const MAX_NAME: usize = 4000;
 
 /// The longest component of a path in bytes, `NAME_MAX`.
 const MAX_COMPONENT: usize = 255;
-
-/// The system tablespace, `TRX_SYS_SPACE`.
-const SPACE_ID_SYSTEM: u32 = 0;
-
-/// Undo tablespaces have the ids below redo's: 127 of them, each with a range of its own
-/// (`dict_sys_t::s_min_undo_space_id`). Ranges were smaller in the first releases of 8.0.
-const MIN_UNDO_SPACE_ID: u32 = SPACE_ID_REDO - 127 * 400_000;
 
 /// The donor's name for the dump, whatever its `innodb_buffer_pool_filename`
 /// (`clone0copy.cc:send_file_metadata` sends `SRV_BUF_DUMP_FILENAME_DEFAULT`).
@@ -68,11 +60,11 @@ pub(super) fn check(space_id: u32, name: &[u8]) -> Result<(), &'static str> {
     if name.split(|byte| *byte == b'/').any(|component| component.len() > MAX_COMPONENT) {
         return Err("longer than a file name");
     }
-    let is_genuine = match space_id {
-        SPACE_ID_SYSTEM => is_bare && is_system_file(base),
-        SPACE_ID_BUFFER_POOL => name == BUFFER_POOL_DUMP,
-        MIN_UNDO_SPACE_ID..SPACE_ID_REDO => is_bare && is_undo_file(base),
-        _ => return check_path(name, base),
+    let is_genuine = match FileKind::of(space_id) {
+        FileKind::System => is_bare && is_system_file(base),
+        FileKind::BufferPool => name == BUFFER_POOL_DUMP,
+        FileKind::Undo => is_bare && is_undo_file(base),
+        FileKind::Redo | FileKind::Tablespace => return check_path(name, base),
     };
     if is_genuine { Ok(()) } else { Err("not of this kind of tablespace") }
 }
@@ -130,7 +122,10 @@ fn has_suffix(base: &[u8], suffix: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::innodb::{SPACE_ID_BUFFER_POOL, SPACE_ID_REDO};
 
+    const SPACE_ID_SYSTEM: u32 = 0;
+    const MIN_UNDO_SPACE_ID: u32 = SPACE_ID_REDO - 127 * 400_000;
     const TABLESPACE: u32 = 17;
 
     #[test]

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Replaces the data of this server by a clone that waits in a staging directory.
+
+mod data_file_path;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clone_core::error::{Error, Result};
+use clone_core::session::{StagedClone, Variables};
+use clone_swap::replacement::{self, IndexState, Replacement, Server, Staged};
+
+use super::session::MysqldSession;
+use crate::server::error_log::CLIENT;
+use crate::server::services::services;
+use crate::server::sql::{Rows, SqlError, SqlSession};
+use data_file_path::DataFilePath;
+
+/// Where a clone waits, below the data directory. InnoDB does not look for tablespaces in
+/// directories whose names begin with a dot, and neither MySQL nor a donor names a schema so.
+const STAGING: &str = ".clone_staging";
+
+/// The schemas whose tables no clone drops. mysqld has files of its own there.
+const SYSTEM_SCHEMAS: [&str; 3] = ["mysql", "performance_schema", "sys"];
+
+/// The files of tables in the directories of schemas (`sql/handler.h`: `file_extensions`).
+const TABLE_FILES: [&str; 9] = ["ibd", "MYD", "MYI", "sdi", "CSV", "CSM", "ARZ", "ARM", "MRG"];
+
+/// All files of InnoDB's tablespaces but those of temporary ones.
+const TABLESPACES: &str = "SELECT FILE_NAME, TABLESPACE_NAME FROM information_schema.FILES \
+                           WHERE ENGINE = 'InnoDB' AND FILE_TYPE <> 'TEMPORARY'";
+
+/// The tablespace of `innodb_data_file_path`.
+const SYSTEM_TABLESPACE: &str = "innodb_system";
+
+/// The server's configuration, as far as a replacement must know.
+struct Configuration {
+    data_directory: PathBuf,
+    system: DataFilePath,
+    undo_directory: PathBuf,
+    redo_directory: PathBuf,
+    buffer_pool_dump: PathBuf,
+    binary_log_index: Option<PathBuf>,
+}
+
+impl Configuration {
+    fn of(session: &MysqldSession) -> Result<Self> {
+        let values = session.variables(&[
+            "datadir",
+            "innodb_data_home_dir",
+            "innodb_data_file_path",
+            "innodb_undo_directory",
+            "innodb_log_group_home_dir",
+            "innodb_buffer_pool_filename",
+            "log_bin",
+            "log_bin_index",
+        ])?;
+        let [datadir, data_home, data_files, undo, redo, dump, log_bin, index] =
+            <[String; 8]>::try_from(values).map_err(|_| {
+                Error::Internal("Error reading the configuration of this server".to_owned())
+            })?;
+        let data_directory =
+            fs::canonicalize(&datadir).map_err(|error| Error::file(false, &datadir, &error))?;
+        let below = |path: &str| clean(&data_directory.join(path));
+        // Empty: the paths in innodb_data_file_path are absolute.
+        let data_home = below(&data_home);
+        Ok(Self {
+            system: DataFilePath::parse(&data_files, &data_home)?,
+            undo_directory: below(&undo),
+            redo_directory: below(&redo),
+            buffer_pool_dump: below(&dump),
+            binary_log_index: (log_bin == "ON" && !index.is_empty()).then(|| below(&index)),
+            data_directory,
+        })
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.data_directory.join(STAGING)
+    }
+
+    /// The server with all of its files. DDL must be stopped, or the list is soon wrong.
+    fn server(self) -> Result<Server> {
+        let mut files = BTreeSet::new();
+        for row in tablespaces()? {
+            let mut columns = row.into_iter().flatten();
+            let (Some(name), Some(tablespace)) = (columns.next(), columns.next()) else { continue };
+            if tablespace != SYSTEM_TABLESPACE {
+                files.insert(clean(&self.data_directory.join(name)));
+            }
+        }
+        let schema_directories = schema_directories(&self.data_directory)?;
+        for directory in &schema_directories {
+            files.extend(table_files(directory)?);
+        }
+        Ok(Server {
+            data_directory: self.data_directory,
+            undo_directory: self.undo_directory,
+            redo_directory: self.redo_directory,
+            system_files: self.system.files.into_iter().map(|file| file.path).collect(),
+            buffer_pool_dump: self.buffer_pool_dump,
+            files: files.into_iter().collect(),
+            schema_directories,
+            binary_log_index: self.binary_log_index,
+        })
+    }
+}
+
+/// The directory where a clone waits, without what an earlier clone has left. None if this server
+/// cannot keep its data: its system tablespace is a device, or it cannot list its tablespaces.
+pub(super) fn staging_directory(session: &MysqldSession) -> Result<Option<PathBuf>> {
+    let configuration = Configuration::of(session)?;
+    if configuration.system.has_device() {
+        log::warn!(target: CLIENT, "innodb_data_file_path names a device: the data of this server cannot be kept");
+        return Ok(None);
+    }
+    let staging = configuration.staging();
+    remove_staging(&staging)?;
+    Ok(Some(staging))
+}
+
+/// What mysqld returns to its supervisor when it wants to be started again
+/// (`sql/sql_const.h:MYSQLD_RESTART_EXIT`).
+const RESTART_EXIT: i32 = 16;
+
+/// The plugin is loaded, and InnoDB has started. Removes what a clone has left that a crash of the
+/// server ended, and brings back the index of the binary logs if InnoDB has rolled a clone back.
+pub(crate) fn settle() {
+    // mysqld's working directory is its data directory.
+    let Ok(data_directory) = std::env::current_dir() else { return };
+    let staging = data_directory.join(STAGING);
+    if staging.exists() && remove_staging(&staging).is_ok() {
+        log::info!(target: CLIENT, "Removed '{STAGING}', which a clone had left");
+    }
+    match replacement::restore_index(&data_directory) {
+        Ok(IndexState::AsItWas) => {}
+        Ok(IndexState::Restored) => {
+            let text = "The clone is rolled back, the server has its old data. The index of its \
+                        binary logs is restored";
+            if !services().symbols.is_booting() {
+                log::warn!(target: CLIENT, "{text}");
+                return;
+            }
+            // mysqld has opened the index while it was empty, and must not write a binary log now.
+            log::error!(target: CLIENT, "{text}, for which the server starts again");
+            // SAFETY: ends the process, without the exit handlers of a server that is half up.
+            unsafe { libc::_exit(RESTART_EXIT) }
+        }
+        Ok(IndexState::InUse(kept)) => log::error!(
+            target: CLIENT,
+            "A clone is rolled back, but the server has begun a new binary log. The old index is \
+             in '{}', its first line is the index's path",
+            kept.display()
+        ),
+        Err(error) => log::error!(target: CLIENT, "{error}"),
+    }
+}
+
+fn remove_staging(staging: &Path) -> Result<()> {
+    match fs::remove_dir_all(staging) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::file(true, &staging.to_string_lossy(), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// See [`RecipientSession::accept_system_file`](clone_core::session::RecipientSession).
+pub(super) fn accept_system_file(session: &MysqldSession, index: usize, size: u64) -> Result<()> {
+    Configuration::of(session)?.system.accept(index, size)
+}
+
+/// See [`RecipientSession::check_space_without_data`](clone_core::session::RecipientSession).
+pub(super) fn check_space_without_data(session: &MysqldSession, needed: u64) -> Result<()> {
+    let configuration = Configuration::of(session)?;
+    let data_directory = configuration.data_directory.clone();
+    let space = rustix::fs::statvfs(&data_directory)
+        .map_err(|error| Error::file(false, &data_directory.to_string_lossy(), &error.into()))?;
+    let server = configuration.server()?;
+    let all = server.files.iter().chain(&server.system_files);
+    let blocks = all.filter_map(|file| fs::metadata(file).ok()).map(|file| file.blocks());
+    // The unit of st_blocks is 512 bytes everywhere.
+    let own: u64 = blocks.map(|blocks| blocks * 512).sum();
+    let free = space.f_bavail.saturating_mul(space.f_frsize).saturating_add(own);
+    if free < needed {
+        return Err(Error::DiskSpace { needed, free });
+    }
+    Ok(())
+}
+
+/// Hands the clone over to InnoDB, for the next start of the server. DDL must be stopped.
+pub(super) fn replace_data(session: &MysqldSession, clone: &StagedClone) -> Result<Replacement> {
+    let server = Configuration::of(session)?.server()?;
+    let outside = clone.outside_files.iter();
+    let staged = Staged {
+        directory: clone.directory.clone(),
+        system_files: clone.system_files.clone(),
+        undo_files: clone.undo_files.clone(),
+        outside: outside
+            .map(|file| (file.staged.clone(), clean(&server.data_directory.join(&file.path))))
+            .collect(),
+    };
+    let replacement = Replacement::plan(&server, &staged).map_err(clone_error)?;
+    if let Err(error) = replacement.prepare().and_then(|()| replacement.commit()) {
+        if let Err(error) = replacement.roll_back() {
+            log::error!(
+                target: CLIENT,
+                "The rest of the clone is removed at the next start of the server: {error}"
+            );
+        }
+        return Err(clone_error(error));
+    }
+    // Empty directories, and what only InnoDB's clone into a directory needs.
+    if let Err(error) = remove_staging(&clone.directory) {
+        log::warn!(target: CLIENT, "{error}");
+    }
+    Ok(replacement)
+}
+
+fn clone_error(error: replacement::Error) -> Error {
+    match error {
+        replacement::Error::File { what, path, source } => {
+            Error::file(what != "read", &path.to_string_lossy(), &source)
+        }
+        replacement::Error::SystemFiles { recipient, donor } => Error::SystemConfig(format!(
+            "innodb_data_file_path: Recipient file count: {recipient} differs from Donor file \
+             count: {donor}"
+        )),
+        error @ replacement::Error::LineBreak(_) => Error::NotSupported(error.to_string().into()),
+    }
+}
+
+/// The path without `.` in it. Symbolic links and `..` stay.
+fn clean(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+fn tablespaces() -> Result<Rows> {
+    let run = || SqlSession::open()?.run(TABLESPACES);
+    run().map_err(|error: SqlError| Error::Internal(error.to_string()))
+}
+
+/// The directories of all schemas but the system's.
+fn schema_directories(data_directory: &Path) -> Result<Vec<PathBuf>> {
+    let is_schema = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with(['.', '#']) && !SYSTEM_SCHEMAS.contains(&&*name) && path.is_dir()
+    };
+    Ok(entries(data_directory)?.into_iter().filter(is_schema).collect())
+}
+
+fn table_files(directory: &Path) -> Result<impl Iterator<Item = PathBuf> + use<>> {
+    let is_table = |path: &PathBuf| {
+        let suffix = path.extension().unwrap_or_default();
+        TABLE_FILES.iter().any(|known| suffix == *known)
+    };
+    Ok(entries(directory)?.into_iter().filter(is_table))
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let list =
+        || fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>();
+    list().map_err(|error| Error::file(false, &directory.to_string_lossy(), &error))
+}
