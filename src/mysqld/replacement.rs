@@ -16,6 +16,7 @@ use clone_swap::replacement::{self, IndexState, Replacement, Server, Staged};
 
 use super::session::MysqldSession;
 use crate::server::error_log::CLIENT;
+use crate::server::raise::{Raise, raise};
 use crate::server::services::services;
 use crate::server::sql::{Rows, SqlError, SqlSession};
 use data_file_path::DataFilePath;
@@ -33,6 +34,13 @@ const TABLE_FILES: [&str; 9] = ["ibd", "MYD", "MYI", "sdi", "CSV", "CSM", "ARZ",
 /// All files of InnoDB's tablespaces but those of temporary ones.
 const TABLESPACES: &str = "SELECT FILE_NAME, TABLESPACE_NAME FROM information_schema.FILES \
                            WHERE ENGINE = 'InnoDB' AND FILE_TYPE <> 'TEMPORARY'";
+
+/// Schemas that nobody may drop (`ALTER SCHEMA ... READ ONLY`), since 8.0.22.
+const READ_ONLY_SCHEMAS: &str = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA_EXTENSIONS \
+                                 WHERE OPTIONS LIKE '%READ ONLY=1%'";
+
+/// `ER_UNKNOWN_TABLE`: what a server says that has no such table.
+const ER_UNKNOWN_TABLE: u32 = 1109;
 
 /// The tablespace of `innodb_data_file_path`.
 const SYSTEM_TABLESPACE: &str = "innodb_system";
@@ -85,7 +93,7 @@ impl Configuration {
     /// The server with all of its files. DDL must be stopped, or the list is soon wrong.
     fn server(self) -> Result<Server> {
         let mut files = BTreeSet::new();
-        for row in tablespaces()? {
+        for row in query(TABLESPACES).map_err(sql_error)? {
             let mut columns = row.into_iter().flatten();
             let (Some(name), Some(tablespace)) = (columns.next(), columns.next()) else { continue };
             if tablespace != SYSTEM_TABLESPACE {
@@ -191,6 +199,16 @@ pub(super) fn check_space_without_data(session: &MysqldSession, needed: u64) -> 
     Ok(())
 }
 
+/// Refuses to replace a schema that is read only, as DROP SCHEMA does (3989).
+pub(super) fn check_schemas() -> Result<()> {
+    let rows = match query(READ_ONLY_SCHEMAS) {
+        Err(error) if error.number == ER_UNKNOWN_TABLE => return Ok(()),
+        rows => rows.map_err(sql_error)?,
+    };
+    let Some(Some(schema)) = rows.first().and_then(|row| row.first()) else { return Ok(()) };
+    Err(Error::Raised(raise(Raise::SchemaReadOnly(schema))))
+}
+
 /// Hands the clone over to InnoDB, for the next start of the server. DDL must be stopped.
 pub(super) fn replace_data(session: &MysqldSession, clone: &StagedClone) -> Result<Replacement> {
     let server = Configuration::of(session)?.server()?;
@@ -238,9 +256,12 @@ fn clean(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
-fn tablespaces() -> Result<Rows> {
-    let run = || SqlSession::open()?.run(TABLESPACES);
-    run().map_err(|error: SqlError| Error::Internal(error.to_string()))
+fn query(statement: &str) -> Result<Rows, SqlError> {
+    SqlSession::open()?.run(statement)
+}
+
+fn sql_error(error: SqlError) -> Error {
+    Error::Internal(error.text)
 }
 
 /// The directories of all schemas but the system's.

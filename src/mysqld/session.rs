@@ -274,7 +274,8 @@ impl RecipientSession for MysqldSession {
     }
 
     fn begin_replacing(&self) -> Result<()> {
-        self.lock_backup(self.host.settings().ddl_timeout)
+        self.lock_backup(self.host.settings().ddl_timeout)?;
+        replacement::check_schemas().inspect_err(|_| self.unlock_backup())
     }
 
     fn end_replacing(&self) {

@@ -61,6 +61,8 @@ pub(crate) enum Raise<'a> {
     ClonePluginMatch(&'a str),
     /// 3873 "Clone estimated database size is %.64s. Available space %.64s is not enough."
     CloneDiskSpace { needed: &'a str, free: &'a str },
+    /// 3989 "Schema '%-.256s' is in read only mode."
+    SchemaReadOnly(&'a str),
     /// 3957 "Clone needs max_allowed_packet value to be %u or more. Current value is %u"
     CloneNetworkPacket { needed: u32, current: u32 },
 }
@@ -92,6 +94,7 @@ impl Raise<'_> {
             Raise::ClonePluginMatch(_) => 3870,
             Raise::CloneDiskSpace { .. } => 3873,
             Raise::CloneNetworkPacket { .. } => 3957,
+            Raise::SchemaReadOnly(_) => 3989,
         }
     }
 
@@ -117,7 +120,8 @@ impl Raise<'_> {
             | Raise::CloneDonor(text)
             | Raise::CloneProtocol(text)
             | Raise::CloneSysConfig(text)
-            | Raise::ClonePluginMatch(text) => Arguments::Text(text),
+            | Raise::ClonePluginMatch(text)
+            | Raise::SchemaReadOnly(text) => Arguments::Text(text),
             Raise::TooManyConcurrentClones { allowed } => Arguments::Int(allowed),
             Raise::CloneDonorVersion { donor, recipient } => Arguments::Texts(donor, recipient),
             Raise::WrongValue { what, value } => Arguments::Texts(what, value),
