@@ -31,6 +31,7 @@ pub(crate) fn raise(error: &Error) {
         Error::File { write: false, name, errno } => {
             Raise::ErrorOnRead { file: name, errno: *errno }
         }
+        Error::FileExists(name) => Raise::FileExists(name),
         Error::Internal(text) => Raise::InternalError(text),
         Error::Interrupted => Raise::QueryInterrupted,
         Error::NetworkPacket { required, actual } => Raise::CloneNetworkPacket {

@@ -18,7 +18,7 @@ use super::session::MysqldSession;
 use crate::server::error_log::CLIENT;
 use crate::server::raise::{Raise, raise};
 use crate::server::services::services;
-use crate::server::sql::{Rows, SqlError, SqlSession};
+use crate::server::sql::{SqlError, run_apart};
 use data_file_path::DataFilePath;
 
 /// Where a clone waits, below the data directory. InnoDB does not look for tablespaces in
@@ -41,6 +41,9 @@ const READ_ONLY_SCHEMAS: &str = "SELECT SCHEMA_NAME FROM information_schema.SCHE
 
 /// `ER_UNKNOWN_TABLE`: what a server says that has no such table.
 const ER_UNKNOWN_TABLE: u32 = 1109;
+
+/// Lets a member of a group read while the group recovers this member.
+const AT_ONCE: &str = "SET SESSION group_replication_consistency = EVENTUAL";
 
 /// The tablespace of `innodb_data_file_path`.
 const SYSTEM_TABLESPACE: &str = "innodb_system";
@@ -93,7 +96,7 @@ impl Configuration {
     /// The server with all of its files. DDL must be stopped, or the list is soon wrong.
     fn server(self) -> Result<Server> {
         let mut files = BTreeSet::new();
-        for row in query(TABLESPACES).map_err(sql_error)? {
+        for row in run_apart(&[AT_ONCE, TABLESPACES]).map_err(sql_error)? {
             let mut columns = row.into_iter().flatten();
             let (Some(name), Some(tablespace)) = (columns.next(), columns.next()) else { continue };
             if tablespace != SYSTEM_TABLESPACE {
@@ -201,7 +204,7 @@ pub(super) fn check_space_without_data(session: &MysqldSession, needed: u64) -> 
 
 /// Refuses to replace a schema that is read only, as DROP SCHEMA does (3989).
 pub(super) fn check_schemas() -> Result<()> {
-    let rows = match query(READ_ONLY_SCHEMAS) {
+    let rows = match run_apart(&[AT_ONCE, READ_ONLY_SCHEMAS]) {
         Err(error) if error.number == ER_UNKNOWN_TABLE => return Ok(()),
         rows => rows.map_err(sql_error)?,
     };
@@ -231,6 +234,7 @@ pub(super) fn replace_data(session: &MysqldSession, clone: &StagedClone) -> Resu
         }
         return Err(clone_error(error));
     }
+    services().symbols.note_data_dropped();
     // Empty directories, and what only InnoDB's clone into a directory needs.
     if let Err(error) = remove_staging(&clone.directory) {
         log::warn!(target: CLIENT, "{error}");
@@ -243,6 +247,9 @@ fn clone_error(error: replacement::Error) -> Error {
         replacement::Error::File { what, path, source } => {
             Error::file(what != "read", &path.to_string_lossy(), &source)
         }
+        replacement::Error::FileExists(path) => {
+            Error::FileExists(path.to_string_lossy().into_owned())
+        }
         replacement::Error::SystemFiles { recipient, donor } => Error::SystemConfig(format!(
             "innodb_data_file_path: Recipient file count: {recipient} differs from Donor file \
              count: {donor}"
@@ -254,10 +261,6 @@ fn clone_error(error: replacement::Error) -> Error {
 /// The path without `.` in it. Symbolic links and `..` stay.
 fn clean(path: &Path) -> PathBuf {
     path.components().collect()
-}
-
-fn query(statement: &str) -> Result<Rows, SqlError> {
-    SqlSession::open()?.run(statement)
 }
 
 fn sql_error(error: SqlError) -> Error {

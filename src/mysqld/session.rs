@@ -267,6 +267,10 @@ impl RecipientSession for MysqldSession {
         replacement::check_space_without_data(self, bytes)
     }
 
+    fn check_replaceable(&self) -> Result<()> {
+        replacement::check_schemas()
+    }
+
     fn replace_data(&self, clone: &StagedClone) -> Result<()> {
         let replacement = replacement::replace_data(self, clone)?;
         self.host.set_replacement(replacement);
@@ -274,8 +278,7 @@ impl RecipientSession for MysqldSession {
     }
 
     fn begin_replacing(&self) -> Result<()> {
-        self.lock_backup(self.host.settings().ddl_timeout)?;
-        replacement::check_schemas().inspect_err(|_| self.unlock_backup())
+        self.lock_backup(self.host.settings().ddl_timeout)
     }
 
     fn end_replacing(&self) {

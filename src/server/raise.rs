@@ -23,6 +23,8 @@ pub(crate) enum Raise<'a> {
     ErrorOnWrite { file: &'a str, errno: i32 },
     /// 1037 "Out of memory; restart server and try again (needed %d bytes)"
     OutOfMemory { bytes: usize },
+    /// 1086 "File '%-.200s' already exists"
+    FileExists(&'a str),
     /// 1153 "Got a packet bigger than 'max_allowed_packet' bytes"
     NetPacketTooLarge,
     /// 1156 "Got packets out of order"
@@ -74,6 +76,7 @@ impl Raise<'_> {
             Raise::ErrorOnRead { .. } => 1024,
             Raise::ErrorOnWrite { .. } => 1026,
             Raise::OutOfMemory { .. } => 1037,
+            Raise::FileExists(_) => 1086,
             Raise::NetPacketTooLarge => 1153,
             Raise::NetPacketsOutOfOrder => 1156,
             Raise::NetUncompress => 1157,
@@ -115,7 +118,8 @@ impl Raise<'_> {
             | Raise::NetWriteInterrupted
             | Raise::LockWaitTimeout
             | Raise::QueryInterrupted => Arguments::None,
-            Raise::NotSupportedYet(text)
+            Raise::FileExists(text)
+            | Raise::NotSupportedYet(text)
             | Raise::InternalError(text)
             | Raise::CloneDonor(text)
             | Raise::CloneProtocol(text)

@@ -4,8 +4,7 @@
 //! (`sql/srv_session.cc`).
 //!
 //! They run on any thread of mysqld that has a session; mysqld puts that session aside meanwhile.
-//! Only MyRocks needs them. So a missing function is an error when a statement is to be run, and
-//! not when the plugin is loaded.
+//! A missing function is an error when a statement is to be run, and not when the plugin is loaded.
 
 use std::ffi::CStr;
 use std::ffi::c_char;
@@ -15,11 +14,14 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ptr;
 use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::abi;
 use super::abi::Function;
+use super::services::services;
 use super::symbols::look_up;
 use super::text::{bytes, lossy};
+use super::thread::Thread;
 use crate::guard::guard_or;
 
 /// Why a statement was not run, or has failed.
@@ -39,6 +41,36 @@ impl fmt::Display for SqlError {
 
 /// The rows of a result; NULL is `None`.
 pub(crate) type Rows = Vec<Vec<Option<String>>>;
+
+/// Runs `statements` in a thread and a session of their own, and returns the rows of the last.
+///
+/// The session of the caller stays as it is. It may itself be a session without a connection, as
+/// that of Group Replication is. mysqld does not give such a session back to its thread after the
+/// statements of another one.
+pub(crate) fn run_apart(statements: &'static [&'static str]) -> Result<Rows, SqlError> {
+    let outcome = Arc::new(Mutex::new(None));
+    let result = Arc::clone(&outcome);
+    let thread = Thread::spawn(c"clone_sql", move || {
+        // It makes this a thread of mysqld, and ends before the thread does.
+        let Some(_own) = services().clone_protocol.start_session(0) else { return };
+        let rows = SqlSession::open().and_then(|mut session| {
+            let mut rows = Rows::new();
+            for statement in statements {
+                rows = session.run(statement)?;
+            }
+            Ok(rows)
+        });
+        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows);
+    });
+    // Waits for the thread.
+    let started = thread.map(drop);
+    let rows = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+    rows.unwrap_or_else(|| {
+        let reason = started.err().map_or("no session".to_owned(), |error| error.to_string());
+        let text = format!("A thread for SQL statements: {reason}");
+        Err(SqlError { number: super::raise::ER_INTERNAL_ERROR, text })
+    })
+}
 
 /// A session without a connection, which may do everything. It ends with this object, and with it
 /// its locks.

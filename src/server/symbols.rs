@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::abi;
 use super::abi::Function;
@@ -41,6 +41,7 @@ pub(crate) struct Symbols {
     pub(crate) psi_memory_service: &'static AtomicPtr<abi::PSI_memory_service>,
     pub(crate) psi_thread_service: &'static AtomicPtr<abi::PSI_thread_service>,
     pub(crate) psi_statement_service: &'static AtomicPtr<abi::PSI_statement_service>,
+    is_data_dropped: Option<&'static AtomicBool>,
     get_server_state: Option<Function<abi::get_server_state_fn>>,
     /// Debug servers only.
     pub(crate) db_keyword: Option<Function<abi::db_keyword_fn>>,
@@ -78,6 +79,15 @@ impl Symbols {
         // SAFETY: what `dlsym` finds under these names is mysqld's.
         let symbols = unsafe { Self::find(&look_up) }?;
         Ok(SYMBOLS.get_or_init(|| symbols))
+    }
+
+    /// Tells Group Replication that this server's data is gone, as InnoDB does when it drops data
+    /// for a clone. Group Replication then does not fall back to incremental recovery. mysqld has
+    /// this flag (`sql/clone_handler.h:s_is_data_dropped`) since 8.0.20.
+    pub(crate) fn note_data_dropped(&self) {
+        if let Some(flag) = self.is_data_dropped {
+            flag.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether mysqld is starting. False for a server that does not tell.
@@ -126,6 +136,7 @@ impl Symbols {
                 psi_memory_service: variable(look_up, names::PSI_MEMORY_SERVICE)?,
                 psi_thread_service: variable(look_up, names::PSI_THREAD_SERVICE)?,
                 psi_statement_service: variable(look_up, names::PSI_STATEMENT_SERVICE)?,
+                is_data_dropped: variable(look_up, names::IS_DATA_DROPPED).ok(),
                 get_server_state: function::<abi::get_server_state_fn>(look_up, names::GET_SERVER_STATE).ok(),
                 db_keyword: function::<abi::db_keyword_fn>(look_up, names::DB_KEYWORD).ok(),
                 server_version: address(look_up, names::SERVER_VERSION)?.cast(),
@@ -248,6 +259,7 @@ pub(crate) mod names {
     pub(crate) const PSI_MEMORY_SERVICE: &CStr = c"psi_memory_service";
     pub(crate) const PSI_THREAD_SERVICE: &CStr = c"psi_thread_service";
     pub(crate) const PSI_STATEMENT_SERVICE: &CStr = c"psi_statement_service";
+    pub(crate) const IS_DATA_DROPPED: &CStr = c"_ZN13Clone_handler17s_is_data_droppedE";
     pub(crate) const GET_SERVER_STATE: &CStr = c"_Z16get_server_statev";
     pub(crate) const DB_KEYWORD: &CStr = c"_Z12_db_keyword_P10CODE_STATEPKci";
     pub(crate) const SERVER_VERSION: &CStr = c"server_version";

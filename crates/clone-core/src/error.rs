@@ -20,6 +20,8 @@ pub mod number {
     pub const ER_ERROR_ON_READ: u32 = 1024;
     /// A file could not be written.
     pub const ER_ERROR_ON_WRITE: u32 = 1026;
+    /// A file exists that the clone has to create.
+    pub const ER_FILE_EXISTS_ERROR: u32 = 1086;
     /// A packet above `max_allowed_packet`.
     pub const ER_NET_PACKET_TOO_LARGE: u32 = 1153;
     /// Packets out of order; also "the peer broke the dialogue".
@@ -70,8 +72,9 @@ use number::*;
 /// message catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum Error {
-    /// The recipient could not connect to the donor (3862).
-    #[error("{0}")]
+    /// The recipient could not connect to the donor (3862). The text has the form of MySQL's
+    /// catalogue, since Group Replication's users look for it in the log.
+    #[error("Clone Donor Error: {0}.")]
     Connect(String),
     /// The donor reported this error (3862). Group Replication parses the text
     /// "`<number> : <message>`" (`sql/clone_handler.cc:get_donor_error`), so its form is fixed.
@@ -108,6 +111,9 @@ pub enum Error {
         /// The operating system's `errno`.
         errno: i32,
     },
+    /// A file exists that the clone has to create (1086).
+    #[error("file '{0}' already exists")]
+    FileExists(String),
     /// Something that must not happen (1815).
     #[error("{0}")]
     Internal(String),
@@ -217,6 +223,7 @@ impl Error {
             Error::DonorVersion { .. } => ER_CLONE_DONOR_VERSION,
             Error::File { write: true, .. } => ER_ERROR_ON_WRITE,
             Error::File { write: false, .. } => ER_ERROR_ON_READ,
+            Error::FileExists(_) => ER_FILE_EXISTS_ERROR,
             Error::Internal(_) => ER_INTERNAL_ERROR,
             Error::Interrupted => ER_QUERY_INTERRUPTED,
             Error::Network(error) => error.number(),

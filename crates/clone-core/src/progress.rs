@@ -175,10 +175,9 @@ impl Progress {
         }
     }
 
-    /// The next stage is FILE COPY: DROP DATA comes after the others.
+    /// DROP DATA, which has begun, is put off until the others have ended.
     pub(crate) fn keep_data(&mut self) {
-        self.id = CLONE_ID;
-        self.current = Some(Stage::DropData);
+        *self.stage_mut(Stage::DropData) = StageProgress::default();
     }
 
     /// All is copied, and DROP DATA begins.

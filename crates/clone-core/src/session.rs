@@ -92,8 +92,8 @@ pub trait Observer: Send + Sync {
     /// The current stage will move `bytes` more than its estimate.
     fn add_estimate(&self, bytes: u64);
 
-    /// The clone begins, and the server's data stays until the clone is complete: the first stage
-    /// is FILE COPY.
+    /// The server's data stays until the clone is complete. The stage DROP DATA, which has begun, is
+    /// put off.
     fn keep_data(&self);
 
     /// The copied clone takes the place of the server's data: the stage DROP DATA.
@@ -239,6 +239,12 @@ pub trait RecipientSession: Session {
     /// # Errors
     /// The clone does not fit (3873).
     fn check_space_without_data(&self, bytes: u64) -> Result<()>;
+
+    /// Accepts or refuses that the server's own data is dropped. The data is locked.
+    ///
+    /// # Errors
+    /// Something must not be dropped. The data is as it was.
+    fn check_replaceable(&self) -> Result<()>;
 
     /// The complete clone takes the place of the server's data at the next start. Between
     /// [`begin_replacing`](Self::begin_replacing) and the restart nobody else changes this data.

@@ -100,6 +100,10 @@ pub enum Error {
         /// Files of the donor.
         donor: usize,
     },
+    /// A file outside of the data directory has the path of a file of the clone, and is not the
+    /// server's.
+    #[error("'{}' exists and is not a file of this server", .0.display())]
+    FileExists(PathBuf),
     /// InnoDB's lists cannot have a path with a line break.
     #[error("'{}' has a line break in its name", .0.display())]
     LineBreak(PathBuf),

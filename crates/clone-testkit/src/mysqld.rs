@@ -162,6 +162,18 @@ impl Mysqld {
         bail!("{} did not start in {START_ATTEMPTS} attempts", self.name)
     }
 
+    /// Starts the server, and ends it after `time` as a crash would, whether it answers by then or
+    /// not. Does nothing more if the server has ended by itself.
+    pub fn start_and_kill(&mut self, time: Duration) -> Result<()> {
+        ensure!(self.child.is_none(), "{} is running already", self.name);
+        let mut child = process::spawn(self.command())?;
+        if process::wait_exit(&mut child, time)?.is_none() {
+            process::signal(&child, Signal::KILL)?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
     /// Stops all threads of the server (SIGSTOP): to its peers the server is silent, and its
     /// connections stay open.
     pub fn freeze(&self) -> Result<()> {

@@ -350,10 +350,13 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             Target::Server => {
                 master.begin_replacing(session)?;
                 master.next_stage(session, 0);
+                session.check_replaceable()?;
             }
             Target::Staging(_) => {
                 // What would stop the replacement at the end is an error now.
                 master.begin_replacing(session)?;
+                master.next_stage(session, 0);
+                session.check_replaceable()?;
                 master.end_replacing(session);
                 self.engine_side.begin_version(session, &self.shared)?;
                 self.engine_side.end(session, &self.shared, 0)?;

@@ -244,6 +244,11 @@ impl RecipientSession for SimSession {
         }
     }
 
+    fn check_replaceable(&self) -> Result<()> {
+        self.host.sim.pause();
+        Ok(())
+    }
+
     fn replace_data(&self, clone: &StagedClone) -> Result<()> {
         self.host.sim.pause();
         assert_eq!(self.host.backup_lock_holders(), [self.handle.id], "DDL goes on");

@@ -185,6 +185,10 @@ impl Planner<'_> {
                     self.plan.new_directories.push(directory.to_owned());
                 }
             }
+            // Somebody else's file, for example the donor's on the same machine.
+            if !self.server.files.contains(target) && self.names.has(target)? {
+                return Err(Error::FileExists(target.clone()));
+            }
             self.file(from, target.clone())?;
         }
         Ok(())

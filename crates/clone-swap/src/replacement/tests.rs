@@ -332,6 +332,16 @@ fn another_number_of_system_files_is_refused() {
 }
 
 #[test]
+fn a_foreign_file_is_not_replaced() {
+    let host = Host::new();
+    let mut server = host.server.clone();
+    server.files.retain(|path| !path.ends_with("elsewhere/mine.ibd"));
+    let error = Replacement::plan(&server, &host.staged).unwrap_err();
+    assert!(matches!(error, Error::FileExists(_)), "{error}");
+    assert!(host.is_old());
+}
+
+#[test]
 fn a_line_break_in_a_name_is_refused() {
     let host = Host::new();
     let mut server = host.server.clone();

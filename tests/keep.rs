@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A recipient keeps its data until a clone over this data has succeeded (`clone_keep_data`).
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+use std::{env, fs, io};
+
+use clone_testkit::anyhow::{Result, ensure};
+use clone_testkit::clone::{self, Running, Statement};
+use clone_testkit::faults::SmallDisk;
+use clone_testkit::fixture::{self, DISTANT};
+use clone_testkit::mysqld::Builder;
+use clone_testkit::{Mysqld, check, skip, verify};
+
+/// What only the donor has.
+const THEIRS: [&str; 4] = [
+    "CREATE DATABASE theirs",
+    "CREATE TABLE theirs.t (id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(200))",
+    "INSERT INTO theirs.t (text) VALUES ('a'), ('b'), ('c')",
+    "CREATE DATABASE theirs_empty",
+];
+
+/// What only the recipient has, in all kinds of files.
+const MINE: [&str; 12] = [
+    "CREATE DATABASE mine",
+    "CREATE TABLE mine.t (id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(200))",
+    "INSERT INTO mine.t (text) VALUES ('1'), ('2'), ('3'), ('4')",
+    "CREATE TABLE mine.isam (id INT PRIMARY KEY) ENGINE = MyISAM",
+    "INSERT INTO mine.isam VALUES (1), (2)",
+    "CREATE TABLE mine.csv (id INT NOT NULL) ENGINE = CSV",
+    "INSERT INTO mine.csv VALUES (1)",
+    "CREATE TABLESPACE mine_general ADD DATAFILE 'mine_general.ibd'",
+    "CREATE TABLE mine.general (id INT PRIMARY KEY) TABLESPACE mine_general",
+    "CREATE UNDO TABLESPACE mine_undo ADD DATAFILE 'mine_undo.ibu'",
+    "CREATE USER mine_user",
+    "FLUSH BINARY LOGS",
+];
+
+/// GTIDs and a binary log on either side.
+const GTID: [&str; 2] = ["--gtid-mode=ON", "--enforce-gtid-consistency=ON"];
+
+/// A server with GTIDs whose clones come over the network.
+fn server(name: &str) -> Result<Builder> {
+    Ok(GTID
+        .iter()
+        .fold(fixture::server(name)?.option(DISTANT), |builder, option| builder.option(*option)))
+}
+
+/// A small donor that does not wait for a recipient that is gone.
+fn donor() -> Result<Mysqld> {
+    let builder = server("donor")?.option("--clone-donor-timeout-after-network-failure=0");
+    let donor = builder.start()?;
+    donor.session()?.run_all(THEIRS)?;
+    clone::make_donor(&donor)?;
+    Ok(donor)
+}
+
+/// A recipient with data of its own. `keep` is its `clone_keep_data`.
+fn recipient(donor: &Mysqld, keep: &str) -> Result<Mysqld> {
+    recipient_from(server("recipient")?, donor, keep)
+}
+
+fn recipient_from(builder: Builder, donor: &Mysqld, keep: &str) -> Result<Mysqld> {
+    let builder = builder
+        .option(format!("--clone-keep-data={keep}"))
+        .option("--event-scheduler=OFF")
+        .option("--clone-donor-timeout-after-network-failure=0");
+    let recipient = fixture::recipient_from(builder, donor)?;
+    recipient.session()?.run_all(MINE)?;
+    Ok(recipient)
+}
+
+/// The recipient's own data, as far as a clone can lose it.
+#[derive(Debug, PartialEq, Eq)]
+struct Own {
+    rows: [u64; 4],
+    users: u64,
+    gtids: String,
+    /// The oldest binary logs: a start begins a new one.
+    logs: Vec<String>,
+}
+
+impl Own {
+    fn of(server: &Mysqld) -> Result<Self> {
+        let mut session = server.session()?;
+        let count = |table: &str| format!("SELECT COUNT(*) FROM {table}");
+        let rows = [
+            session.one(count("mine.t"))?,
+            session.one(count("mine.isam"))?,
+            session.one(count("mine.csv"))?,
+            session.one(count("mine.general"))?,
+        ];
+        let users = session.one("SELECT COUNT(*) FROM mysql.user WHERE User = 'mine_user'")?;
+        let gtids = session.one("SELECT @@GLOBAL.gtid_executed")?;
+        let logs: Vec<(String, u64, String)> = session.rows("SHOW BINARY LOGS")?;
+        for (log, ..) in &logs {
+            session.run(format!("SHOW BINLOG EVENTS IN '{log}' LIMIT 1"))?;
+        }
+        let logs = logs.into_iter().map(|(log, ..)| log).take(2).collect();
+        Ok(Self { rows, users, gtids, logs })
+    }
+
+    /// The server has this data still, and has it after a restart, and nothing is left of a clone.
+    fn assert_kept(&self, server: &mut Mysqld) -> Result<()> {
+        assert_eq!(Own::of(server)?, *self);
+        server.restart()?;
+        assert_eq!(Own::of(server)?, *self);
+        assert_no_rest(server.data_dir());
+        verify::assert_sound(server)
+    }
+}
+
+/// No file of a clone or of a swap is left.
+fn assert_no_rest(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let is_rest = name.contains(".#clone") || name == ".clone_staging";
+        assert!(!is_rest, "{} is left", path.display());
+        if path.is_dir() {
+            assert_no_rest(&path);
+        }
+    }
+}
+
+/// The server has the donor's data, as after a clone by the stock plugin.
+fn assert_cloned(server: &mut Mysqld, donor: &Mysqld) -> Result<()> {
+    let mut session = server.session()?;
+    let schemas: Vec<String> = session.rows("SHOW DATABASES LIKE '%m%i%n%e%'")?;
+    assert_eq!(schemas, <[String; 0]>::default());
+    let logs: Vec<(String, u64, String)> = session.rows("SHOW BINARY LOGS")?;
+    assert_eq!(logs[0].0, "binlog.000001", "{logs:?}");
+    let gtids = |server: &Mysqld| server.session()?.one::<String>("SELECT @@GLOBAL.gtid_executed");
+    assert_eq!(gtids(server)?, gtids(donor)?);
+    // No directory is in the way.
+    session.run_all(["CREATE DATABASE mine", "DROP DATABASE mine"])?;
+    session.run_all([
+        "CREATE TABLE theirs_empty.t (id INT) ENGINE = MyISAM",
+        "DROP TABLE theirs_empty.t",
+    ])?;
+    assert_no_rest(server.data_dir());
+    verify::assert_sound(server)
+}
+
+#[test]
+fn a_clone_replaces_the_data() {
+    check(|| {
+        let donor = donor()?;
+        let mut recipient = recipient(&donor, "ON")?;
+        let report = clone::run(&mut recipient, &Statement::instance(&donor))?;
+        assert_eq!(report.status.state, "Completed");
+        assert!(report.stages.iter().all(|stage| stage.state == "Completed"), "{report:?}");
+        verify::assert_equal(&donor, &recipient)?;
+        assert_cloned(&mut recipient, &donor)?;
+        // And once more, over the clone.
+        recipient.restart()?;
+        recipient.session()?.run_all(MINE)?;
+        clone::allow_donor(&recipient, &donor)?;
+        clone::run(&mut recipient, &Statement::instance(&donor))?;
+        assert_cloned(&mut recipient, &donor)
+    });
+}
+
+/// Until the clone takes the place of the data, the recipient reads and writes.
+#[test]
+fn the_recipient_serves_meanwhile() {
+    check(|| {
+        let donor = donor()?;
+        let mut recipient = recipient(&donor, "ON")?;
+        let running = Running::start_copying(&recipient, &slow(&recipient, &donor)?)?;
+        let mut session = recipient.session()?;
+        for _ in 0..20 {
+            session.run("INSERT INTO mine.t (text) VALUES ('meanwhile')")?;
+            session.run("CREATE TABLE mine.more (id INT PRIMARY KEY)")?;
+            session.run("DROP TABLE mine.more")?;
+        }
+        assert_eq!(session.one::<u64>("SELECT COUNT(*) FROM mine.t")?, 24);
+        let stages = clone::progress(&mut session)?;
+        assert_eq!((&*stages[0].name, &*stages[0].state), ("DROP DATA", "Not Started"));
+        let own = Own::of(&recipient)?;
+        running.kill_query(&recipient)?;
+        assert_eq!(running.failure()?.number, 1317);
+        own.assert_kept(&mut recipient)
+    });
+}
+
+/// A clone over the data of `recipient` that takes some seconds.
+fn slow(recipient: &Mysqld, donor: &Mysqld) -> Result<Statement> {
+    recipient.session()?.run_all([
+        "SET GLOBAL clone_max_data_bandwidth = 8",
+        "SET GLOBAL clone_autotune_concurrency = OFF",
+        "SET GLOBAL clone_max_concurrency = 1",
+    ])?;
+    Ok(Statement::instance(donor))
+}
+
+/// What a failure costs: all data with `OFF`, as with the stock plugin, and nothing with `AUTO`.
+fn assert_cost(keep: &str, own: &Own, recipient: &mut Mysqld) -> Result<()> {
+    if keep != "OFF" {
+        return own.assert_kept(recipient);
+    }
+    let schemas: Vec<String> = recipient.session()?.rows("SHOW DATABASES LIKE 'mine'")?;
+    ensure!(schemas.is_empty(), "the data is there: the failure came too early");
+    Ok(())
+}
+
+#[test]
+fn the_donor_is_killed() {
+    check(|| {
+        for keep in ["OFF", "AUTO"] {
+            let mut donor = donor()?;
+            let mut recipient = recipient(&donor, keep)?;
+            let own = Own::of(&recipient)?;
+            let running = Running::start_copying(&recipient, &slow(&recipient, &donor)?)?;
+            donor.kill()?;
+            assert_eq!(running.failure()?.number, 3862);
+            assert_cost(keep, &own, &mut recipient)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_donor_is_silent() {
+    check(|| {
+        for keep in ["OFF", "AUTO"] {
+            let donor = donor()?;
+            let mut recipient = recipient(&donor, keep)?;
+            let own = Own::of(&recipient)?;
+            let running = Running::start_copying(&recipient, &slow(&recipient, &donor)?)?;
+            donor.freeze()?;
+            sleep(Duration::from_secs(1));
+            running.kill_query(&recipient)?;
+            assert_eq!(running.failure()?.number, 1317);
+            donor.thaw()?;
+            assert_cost(keep, &own, &mut recipient)?;
+        }
+        Ok(())
+    });
+}
+
+/// A load balancer gives the second connection to another server.
+#[test]
+fn the_second_connection_reaches_another_server() {
+    check(|| {
+        let (one, other) = (donor()?, donor()?);
+        for keep in ["OFF", "AUTO"] {
+            let balancer = Balancer::start([one.port(), other.port()])?;
+            let mut recipient = recipient(&one, keep)?;
+            clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port))?;
+            let own = Own::of(&recipient)?;
+            let account = clone::donor_account();
+            let statement = Statement::instance_at("127.0.0.1", balancer.port, account);
+            let error = recipient.session()?.error(statement.to_string())?;
+            assert_eq!(error.number, 3862, "{error}");
+            assert!(error.message.contains("refers non-existing clone"), "{error}");
+            assert!(error.message.contains("load balancer"), "{error}");
+            assert_cost(keep, &own, &mut recipient)?;
+            for donor in [&one, &other] {
+                clone::await_donor_idle(donor, Duration::from_secs(60))?;
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Forwards connections to two servers in turn.
+struct Balancer {
+    port: u16,
+}
+
+impl Balancer {
+    fn start(ports: [u16; 2]) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        thread::spawn(move || {
+            for (client, port) in listener.incoming().zip(ports.into_iter().cycle()) {
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", port)))
+                else {
+                    continue;
+                };
+                for (mut from, mut to) in
+                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Ok(Self { port })
+    }
+}
+
+/// Two undo tablespaces of the donor have one file name.
+#[test]
+fn undo_tablespaces_with_one_name() {
+    check(|| {
+        let outside = tempfile::tempdir()?;
+        let directories = format!("--innodb-directories={}", outside.path().display());
+        let builder = server("donor")?.option(directories);
+        let donor = builder.start()?;
+        clone::make_donor(&donor)?;
+        let path = outside.path().join("twin.ibu");
+        donor.session()?.run_all([
+            "CREATE UNDO TABLESPACE one ADD DATAFILE 'twin.ibu'",
+            &format!("CREATE UNDO TABLESPACE two ADD DATAFILE '{}'", path.display()),
+        ])?;
+        for keep in ["OFF", "AUTO"] {
+            let mut recipient = recipient(&donor, keep)?;
+            let own = Own::of(&recipient)?;
+            let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
+            assert_eq!(error.number, 3869, "{error}");
+            assert!(error.message.contains("multiple undo files"), "{error}");
+            assert_cost(keep, &own, &mut recipient)?;
+        }
+        Ok(())
+    });
+}
+
+/// The disk has no room for the clone beside the data.
+#[test]
+fn a_disk_without_room_for_both() {
+    check(|| {
+        let Some(disk) = SmallDisk::mount(420 << 20)? else {
+            skip!("not allowed to mount a tmpfs");
+        };
+        let donor = donor()?;
+        // More than half of the disk.
+        donor.session()?.run_all([
+            "CREATE TABLE theirs.big (id INT PRIMARY KEY AUTO_INCREMENT, text LONGBLOB)",
+            "INSERT INTO theirs.big (text) VALUES (RANDOM_BYTES(1024))",
+            "SET SESSION max_allowed_packet = DEFAULT",
+        ])?;
+        for _ in 0..6 {
+            donor.session()?.run(
+                "INSERT INTO theirs.big (text) SELECT REPEAT(RANDOM_BYTES(1024), 1024) \
+                 FROM theirs.big LIMIT 20",
+            )?;
+        }
+        let builder =
+            server("recipient")?.below(disk.path()).option("--innodb-redo-log-capacity=8388608");
+        let mut recipient = recipient_from(builder, &donor, "ON")?;
+        disk.fill()?;
+        let own = Own::of(&recipient)?;
+        let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
+        assert_eq!(error.number, 3873, "{error}");
+        fs::remove_file(disk.path().join("ballast"))?;
+        own.assert_kept(&mut recipient)
+    });
+}
+
+/// A server that is killed at any moment of a clone, of the swap and of the start that follows, has
+/// its old data or the donor's. `KEEP_KILLS` is the number of kills, `KEEP_SEED` the seed.
+#[test]
+fn kills_at_any_moment() {
+    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let kills = number("KEEP_KILLS").unwrap_or(12);
+    let seed = number("KEEP_SEED").unwrap_or(1);
+    check(|| {
+        let donor = donor()?;
+        let mut recipient = recipient(&donor, "ON")?;
+        let mut random = Random(seed.max(1));
+        // How long the statement and the start that follows take without a kill.
+        let begin = Instant::now();
+        clone::run(&mut recipient, &Statement::instance(&donor))?;
+        let whole = begin.elapsed();
+        let mut outcomes = [0, 0];
+        for kill in 0..kills {
+            let is_new = kill_once(&mut recipient, &donor, whole, &mut random)?;
+            outcomes[usize::from(is_new)] += 1;
+            println!("kill {kill} of seed {seed}: {}", if is_new { "new" } else { "old" });
+        }
+        println!("{outcomes:?} of {kills} kills left the old and the new data");
+        clone::allow_donor(&recipient, &donor)?;
+        clone::run(&mut recipient, &Statement::instance(&donor))?;
+        assert_cloned(&mut recipient, &donor)
+    });
+}
+
+/// One clone with one kill. Returns true if the recipient has the donor's data.
+fn kill_once(
+    recipient: &mut Mysqld,
+    donor: &Mysqld,
+    whole: Duration,
+    random: &mut Random,
+) -> Result<bool> {
+    let has_own: Vec<String> = recipient.session()?.rows("SHOW DATABASES LIKE 'mine'")?;
+    if has_own.is_empty() {
+        recipient.session()?.run_all(MINE)?;
+    }
+    clone::allow_donor(recipient, donor)?;
+    let own = Own::of(recipient)?;
+    let begin = Instant::now();
+    let running = Running::start(recipient, &Statement::instance(donor))?;
+    let limit = random.part_of(whole);
+    let mut is_killed = false;
+    while recipient.is_running()? && !is_killed {
+        if begin.elapsed() >= limit {
+            recipient.kill()?;
+            is_killed = true;
+        } else {
+            sleep(Duration::from_millis(1));
+        }
+    }
+    let _ = running.finish();
+    if !is_killed {
+        recipient.await_exit()?;
+        recipient.start_and_kill(limit.saturating_sub(begin.elapsed()))?;
+    }
+    recipient.start()?;
+    let mut session = recipient.session()?;
+    let schemas: Vec<String> =
+        session.rows("SHOW DATABASES WHERE `Database` IN ('mine', 'theirs')")?;
+    let status = clone::status(&mut session)?;
+    drop(session);
+    let is_new = schemas == ["theirs"];
+    if is_new {
+        assert_cloned(recipient, donor)?;
+    } else {
+        assert_eq!(schemas, ["mine"]);
+        assert_eq!(Own::of(recipient)?, own);
+        assert_no_rest(recipient.data_dir());
+    }
+    let state = status.map(|status| status.state);
+    let told = if is_new { "Completed" } else { "Failed" };
+    assert!(state.is_none() || state.as_deref() == Some(told), "{state:?}, but {schemas:?}");
+    clone::await_donor_idle(donor, Duration::from_secs(60))?;
+    Ok(is_new)
+}
+
+/// Random numbers: xorshift.
+struct Random(u64);
+
+impl Random {
+    fn part_of(&mut self, whole: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        whole.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
