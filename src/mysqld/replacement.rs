@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clone_core::error::{Error, Result};
 use clone_core::session::{StagedClone, Variables};
-use clone_swap::replacement::{self, IndexState, Replacement, Server, Staged};
+use clone_swap::replacement::{self, DoublewriteFile, IndexState, Replacement, Server, Staged};
 
 use super::session::MysqldSession;
 use crate::server::error_log::CLIENT;
@@ -41,6 +41,10 @@ const READ_ONLY_SCHEMAS: &str = "SELECT SCHEMA_NAME FROM information_schema.SCHE
 
 /// `ER_UNKNOWN_TABLE`: what a server says that has no such table.
 const ER_UNKNOWN_TABLE: u32 = 1109;
+
+/// Empty for the data directory. No row before 8.0.20.
+const DOUBLEWRITE_DIRECTORY: &str = "SELECT VARIABLE_VALUE FROM performance_schema.global_variables \
+                                     WHERE VARIABLE_NAME = 'innodb_doublewrite_dir'";
 
 /// Lets a member of a group read while the group recovers this member.
 const AT_ONCE: &str = "SET SESSION group_replication_consistency = EVENTUAL";
@@ -103,6 +107,7 @@ impl Configuration {
                 files.insert(clean(&self.data_directory.join(name)));
             }
         }
+        let doublewrite_files = doublewrite_files(&doublewrite_directory(&self.data_directory)?)?;
         let schema_directories = schema_directories(&self.data_directory)?;
         for directory in &schema_directories {
             files.extend(table_files(directory)?);
@@ -112,6 +117,7 @@ impl Configuration {
             undo_directory: self.undo_directory,
             redo_directory: self.redo_directory,
             system_files: self.system.files.into_iter().map(|file| file.path).collect(),
+            doublewrite_files,
             buffer_pool_dump: self.buffer_pool_dump,
             files: files.into_iter().collect(),
             schema_directories,
@@ -274,6 +280,30 @@ fn schema_directories(data_directory: &Path) -> Result<Vec<PathBuf>> {
         !name.starts_with(['.', '#']) && !SYSTEM_SCHEMAS.contains(&&*name) && path.is_dir()
     };
     Ok(entries(data_directory)?.into_iter().filter(is_schema).collect())
+}
+
+/// Where InnoDB has its doublewrite buffer (`ha_innodb.cc:innobase_ddse_dict_init`).
+fn doublewrite_directory(data_directory: &Path) -> Result<PathBuf> {
+    let rows = run_apart(&[AT_ONCE, DOUBLEWRITE_DIRECTORY]).map_err(sql_error)?;
+    let value = rows.into_iter().flatten().flatten().next().unwrap_or_default();
+    let is_plain = !value.is_empty() && !value.starts_with(['#', '.', '/']);
+    let name = if is_plain { format!("#{value}") } else { value };
+    Ok(clean(&data_directory.join(name)))
+}
+
+/// The files of the doublewrite buffer: `#ib_16384_0.dblwr` and the like. Before 8.0.20 the buffer
+/// is in the system tablespace.
+fn doublewrite_files(directory: &Path) -> Result<Vec<DoublewriteFile>> {
+    let is_doublewrite = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("#ib_") && (name.ends_with(".dblwr") || name.ends_with(".bdblwr"))
+    };
+    let paths = entries(directory)?.into_iter().filter(is_doublewrite);
+    let sized = paths.map(|path| match fs::metadata(&path) {
+        Ok(metadata) => Ok(DoublewriteFile { path, size: metadata.len() }),
+        Err(error) => Err(Error::file(false, &path.to_string_lossy(), &error)),
+    });
+    sized.collect()
 }
 
 fn table_files(directory: &Path) -> Result<impl Iterator<Item = PathBuf> + use<>> {

@@ -32,6 +32,9 @@ pub trait Disk {
     /// Creates a file, or replaces its content, and syncs it.
     fn write(&self, file: &Path, content: &[u8]) -> io::Result<()>;
 
+    /// Creates a file of `size` zero bytes, or replaces a file by it, and syncs it.
+    fn write_zeros(&self, file: &Path, size: u64) -> io::Result<()>;
+
     /// Creates a directory, which is not there.
     fn create_directory(&self, directory: &Path) -> io::Result<()>;
 
@@ -90,6 +93,14 @@ impl Disk for RealDisk {
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
         let mut file = options.open(file)?;
         file.write_all(content)?;
+        file.sync_all()
+    }
+
+    fn write_zeros(&self, file: &Path, size: u64) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        let file = options.open(file)?;
+        file.set_len(size)?;
         file.sync_all()
     }
 
@@ -173,6 +184,11 @@ impl Disk for StoppingDisk {
             let _ = fs::write(file, content.get(..content.len() / 2).unwrap_or_default());
         })?;
         fs::write(file, content)
+    }
+
+    fn write_zeros(&self, file: &Path, size: u64) -> io::Result<()> {
+        self.step().inspect_err(|_| drop(fs::write(file, b"")))?;
+        RealDisk.write_zeros(file, size)
     }
 
     fn create_directory(&self, directory: &Path) -> io::Result<()> {

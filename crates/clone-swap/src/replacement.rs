@@ -39,6 +39,14 @@
 //! succeeds. If InnoDB rolls back, the file is still there, and [`restore_index`] brings the index
 //! back.
 //!
+//! # Doublewrite buffer
+//!
+//! The files of the doublewrite buffer have pages of the old data. A clone has tablespaces with the
+//! same numbers: the undo tablespaces, the system tablespace, the dictionary. If a server crashes
+//! soon after it has started with a clone, InnoDB would take a page of the old data for the newer
+//! version of a page that it finds empty, and damage the clone. (InnoDB's own clone over a server's
+//! data leaves this to chance.) So the clone brings empty files, as InnoDB makes them.
+//!
 //! # Directories of schemas
 //!
 //! An old schema's directory must go, or `CREATE DATABASE` of its name fails (error 3678). InnoDB
@@ -125,12 +133,23 @@ pub struct Server {
     pub system_files: Vec<PathBuf>,
     /// `innodb_buffer_pool_filename`.
     pub buffer_pool_dump: PathBuf,
+    /// The files of the doublewrite buffer.
+    pub doublewrite_files: Vec<DoublewriteFile>,
     /// The files of all other tablespaces, and of the tables of other engines.
     pub files: Vec<PathBuf>,
     /// The directories of schemas that the clone does not bring along.
     pub schema_directories: Vec<PathBuf>,
     /// `log_bin_index`; none without binary log.
     pub binary_log_index: Option<PathBuf>,
+}
+
+/// A file of the doublewrite buffer (`innodb_doublewrite_dir`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoublewriteFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// A clone that is complete, in a directory of its own.
@@ -231,6 +250,10 @@ impl Replacement {
         for directory in &self.plan.new_directories {
             done("create", directory, disk.create_directory(directory))?;
         }
+        for file in &self.plan.doublewrite_files {
+            let empty = cloned(&file.path);
+            done("write", &empty, disk.write_zeros(&empty, file.size))?;
+        }
         for step in &self.plan.moves {
             move_to(disk, &step.from, &step.to())?;
         }
@@ -259,6 +282,9 @@ impl Replacement {
         }
         self.write(disk, STATUS_ERROR, b"")?;
         index::restore(disk, &lists)?;
+        for file in &self.plan.doublewrite_files {
+            remove_if_there(disk, &cloned(&file.path))?;
+        }
         for step in &self.plan.moves {
             remove_all(disk, &cloned(&step.target))?;
             // A target that was there before the move is the server's.

@@ -7,7 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{CLONED, Error, LISTS, Result, STATUS_FIX, Server, Staged, listed, with_suffix};
+use super::{
+    CLONED, DoublewriteFile, Error, LISTS, Result, STATUS_FIX, Server, Staged, listed, with_suffix,
+};
 use crate::disk::Disk;
 
 /// The directory of the redo log since 8.0.30.
@@ -25,6 +27,8 @@ pub(super) struct Plan {
     pub(super) moves: Vec<Move>,
     /// Directories outside of the data directory that the clone needs, the outer ones first.
     pub(super) new_directories: Vec<PathBuf>,
+    /// The files of the doublewrite buffer, which empty ones replace.
+    pub(super) doublewrite_files: Vec<DoublewriteFile>,
     /// The server's files that go, and that the clone does not replace.
     old: Vec<PathBuf>,
     /// Directories of schemas that will be empty, and that the clone does not have.
@@ -68,7 +72,11 @@ impl Plan {
             server,
             staged,
             names: Names { disk, directories: HashMap::new() },
-            plan: Self { root: server.data_directory.clone(), ..Self::default() },
+            plan: Self {
+                root: server.data_directory.clone(),
+                doublewrite_files: server.doublewrite_files.clone(),
+                ..Self::default()
+            },
         };
         planner.outside_files()?;
         planner.staging_directory()?;
@@ -116,6 +124,9 @@ impl Plan {
     /// The content of `#replace_files`.
     pub(super) fn replace_list(&self) -> Vec<u8> {
         let mut list = Vec::new();
+        for file in &self.doublewrite_files {
+            self.line(&mut list, &file.path);
+        }
         for step in self.moves.iter().filter(|step| step.replaces) {
             self.line(&mut list, &step.target);
         }
@@ -143,7 +154,9 @@ impl Plan {
 
     /// The directories in which names change.
     pub(super) fn changed_directories(&self) -> BTreeSet<PathBuf> {
-        let targets = self.moves.iter().map(|step| &step.target).chain(&self.new_directories);
+        let doublewrite_files = self.doublewrite_files.iter().map(|file| &file.path);
+        let targets = self.moves.iter().map(|step| &step.target);
+        let targets = targets.chain(&self.new_directories).chain(doublewrite_files);
         let mut all: BTreeSet<_> =
             targets.filter_map(|target| target.parent()).map(Path::to_owned).collect();
         all.insert(self.root.clone());

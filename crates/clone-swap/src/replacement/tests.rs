@@ -18,7 +18,8 @@ type Tree = BTreeMap<String, Option<String>>;
 
 /// The server's own files: `data` is its data directory, `undo` lies elsewhere. A content begins
 /// with the side that wrote it.
-const OLD: [(&str, &str); 22] = [
+const OLD: [(&str, &str); 23] = [
+    ("data/#ib_16384_0.dblwr", "old pages"),
     ("data/#innodb_redo/#ib_redo7", "old redo"),
     ("data/auto.cnf", "uuid"),
     ("data/binlog.000001", "old log 1"),
@@ -64,7 +65,8 @@ const CLONE: [(&str, &str); 16] = [
 ];
 
 /// What the server has after the clone.
-const NEW: [(&str, &str); 23] = [
+const NEW: [(&str, &str); 24] = [
+    ("data/#ib_16384_0.dblwr", "\0\0\0\0\0\0\0\0\0"),
     ("data/#innodb_redo/#ib_redo0", "new redo 0"),
     ("data/#innodb_redo/#ib_redo1", "new redo 1"),
     ("data/auto.cnf", "uuid"),
@@ -110,6 +112,10 @@ impl Host {
             redo_directory: at("data"),
             system_files: ["data/ibdata1", "data/ibdata2", "data/system_data"].map(at).to_vec(),
             buffer_pool_dump: at("data/ib_buffer_pool"),
+            doublewrite_files: vec![DoublewriteFile {
+                path: at("data/#ib_16384_0.dblwr"),
+                size: 9,
+            }],
             files: files.filter(is_data).map(at).collect(),
             schema_directories: ["data/both", "data/mine", "data/strange", "data/gone"]
                 .map(at)
