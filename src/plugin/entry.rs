@@ -6,7 +6,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::path::PathBuf;
 
 use clone_core::board::Begin;
-use clone_core::donor_list::{DonorList, not_listed};
+use clone_core::donor_list::{self, DonorList, not_listed};
 use clone_core::error::Error;
 use clone_core::link::Donor;
 use clone_core::session::{Clock, Session, Variables};
@@ -156,7 +156,8 @@ pub(super) unsafe extern "C" fn clone_client(
             Err(number) => return number,
         };
         let port = u16::try_from(port).unwrap_or(0);
-        let donor = Donor { host, port, user, password: Zeroizing::new(password), ssl_mode };
+        let password = Zeroizing::new(password);
+        let donor = Donor { host: donor_list::host(&host), port, user, password, ssl_mode };
         if let Err(error) = check_donor_list(&session, &donor) {
             session.raise(&error);
             return code(Err(error));
