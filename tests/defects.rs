@@ -196,6 +196,38 @@ fn donors_can_be_listed_by_ipv6_address() {
     });
 }
 
+/// The variable is Percona's.
+#[test]
+fn plugins_that_are_excluded_may_be_missing() {
+    check_ours(|| {
+        let (donor, recipient) = fixture::pair()?;
+        for name in ["semisync_source.so", "rewrite_example.so"] {
+            fs::remove_file(recipient.scratch("plugin").join(name))?;
+        }
+        donor.session()?.run_all([
+            "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'",
+            "INSTALL PLUGIN rewrite_example SONAME 'rewrite_example.so'",
+        ])?;
+        let mut session = recipient.session()?;
+        let statement = |name: &str| {
+            Statement::instance(&donor).into_directory(&recipient.scratch(name)).to_string()
+        };
+        session.run("SET GLOBAL clone_exclude_plugins_list = 'Rewrite_Example'")?;
+        let error = session.error(statement("one"))?;
+        let text = "Clone Donor plugin rpl_semi_sync_source is not active in Recipient.";
+        assert_eq!((error.number, &*error.message), (3870, text));
+        assert_eq!(session.warnings()?.len(), 1);
+        session.run(
+            "SET GLOBAL clone_exclude_plugins_list = 'rewrite_example, RPL_SEMI_SYNC_SOURCE'",
+        )?;
+        session.run(statement("two"))?;
+        let line = "'Client: Donor plugin rewrite_example is not active here, and is in \
+            clone_exclude_plugins_list.'";
+        assert!(recipient.log()?.contains(line));
+        Ok(())
+    });
+}
+
 #[test]
 fn a_crash_in_mid_clone_leaves_a_failed_status() {
     check_ours(|| {

@@ -15,7 +15,8 @@
 //!   bandwidth limits. Time is passed in.
 //! * [`board`], [`status`], [`progress`]: what the `performance_schema` tables show, and their
 //!   files.
-//! * [`donor_list`], [`compat`]: `clone_valid_donor_list`, and which versions may clone each other.
+//! * [`donor_list`], [`excluded_plugins`], [`compat`]: `clone_valid_donor_list`,
+//!   `clone_exclude_plugins_list`, and which versions may clone each other.
 //! * [`error`], [`log_target`]: one error with MySQL's numbers, and the targets of log lines.
 
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod donor;
 pub mod donor_list;
 pub mod engine;
 pub mod error;
+pub mod excluded_plugins;
 pub mod file_channel;
 pub mod link;
 pub mod local;
