@@ -26,7 +26,7 @@ use crate::mysqld::replacement;
 use crate::mysqld::session::MysqldSession;
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
-use crate::server::error_log::log_plain;
+use crate::server::error_log::log_while_loading;
 use crate::server::load_error::LoadError;
 use crate::server::raise::{self, Raise};
 use crate::server::services::{self, Services, services};
@@ -44,10 +44,12 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
         }
         Err(error) => {
             // SAFETY: mysqld gave `plugin` to this call.
-            unsafe { log_plain(plugin, Level::Error, &error.to_string()) };
-            if let Some(facts) = server_report::of_this_server() {
+            unsafe { log_while_loading(plugin, Level::Error, &error.to_string()) };
+            if let Some(facts) = server_report::of_this_server().filter(|_| error.is_about_server())
+            {
+                let text = format!("for a report: {facts}");
                 // SAFETY: as above.
-                unsafe { log_plain(plugin, Level::Error, &format!("for a report: {facts}")) };
+                unsafe { log_while_loading(plugin, Level::Error, &text) };
             }
             1
         }
