@@ -15,6 +15,7 @@ use log::Level;
 use zeroize::Zeroizing;
 
 use super::loaded::{self, Loaded, host};
+use super::read_only;
 use super::start_up;
 use super::tables;
 use crate::guard::{self, guard};
@@ -38,7 +39,10 @@ use crate::server_report;
 pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
     guard(|| match load() {
         Ok(()) => {
-            start_up::settle();
+            // With such a setting it is not known yet whether the clone is good.
+            if read_only::setting().is_none() {
+                start_up::settle();
+            }
             replacement::settle();
             0
         }
@@ -75,7 +79,13 @@ fn register() -> Result<Loaded, LoadError> {
     let host = MysqldHost::new(psi::register(&services()));
     let tables = match phase {
         ServerPhase::Initializing => Ok(None),
-        ServerPhase::Serving => tables::add().map(Some),
+        ServerPhase::Serving => match read_only::setting() {
+            Some(setting) => {
+                read_only::warn(setting);
+                Ok(None)
+            }
+            None => tables::add().map(Some),
+        },
     };
     match tables {
         Ok(tables) => Ok(Loaded { host, tables }),
@@ -122,6 +132,10 @@ pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *cons
             Ok(directory) => directory.unwrap_or_default(),
             Err(number) => return number,
         };
+        if let Err(error) = clone_core::read_only::check(&session) {
+            session.raise(&error);
+            return code(Err(error));
+        }
         let key = session.host().keys().local_statement;
         services().clone_protocol.start_statement(session.thd(), key);
         let host = session.host();
@@ -160,7 +174,9 @@ pub(super) unsafe extern "C" fn clone_client(
         let port = u16::try_from(port).unwrap_or(0);
         let password = Zeroizing::new(password);
         let donor = Donor { host: donor_list::host(&host), port, user, password, ssl_mode };
-        if let Err(error) = check_donor_list(&session, &donor) {
+        let checked = clone_core::read_only::check(&session)
+            .and_then(|()| check_donor_list(&session, &donor));
+        if let Err(error) = checked {
             session.raise(&error);
             return code(Err(error));
         }

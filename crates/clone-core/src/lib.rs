@@ -8,8 +8,8 @@
 //! * [`donor`], [`recipient`], [`local`]: the three roles. `donor/way.rs` decides how a block
 //!   leaves the donor, `sink.rs` how a block gets into its file. `tasks` has a thread's part in
 //!   each engine, `workers` the threads of a clone.
-//! * [`parameters`], [`checks`]: what a donor tells of itself, and whether a server can use its
-//!   data.
+//! * [`parameters`], [`checks`], [`read_only`]: what a donor tells of itself, whether a server can
+//!   use its data, and whether a server can clone at all.
 //! * `consistency_point`: how all engines of a clone show one moment.
 //! * `traffic`, [`meter`], `tuner`, [`throttle`]: speed measured, the number of threads, and
 //!   bandwidth limits. Time is passed in.
@@ -38,6 +38,7 @@ pub mod meter;
 mod new_directory;
 pub mod parameters;
 pub mod progress;
+pub mod read_only;
 pub mod recipient;
 mod recovery;
 pub mod session;

@@ -271,6 +271,8 @@ impl Default for Facts {
             ("protocol_compression_algorithms", "zlib,zstd,uncompressed"),
             ("clone_donor_timeout_after_network_failure", "5"),
             ("clone_exclude_plugins_list", ""),
+            ("innodb_force_recovery", "0"),
+            ("innodb_read_only", "OFF"),
         ];
         let plugin = |name: &str, library: Option<&str>| PluginName {
             name: name.to_owned(),

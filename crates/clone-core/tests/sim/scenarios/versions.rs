@@ -335,6 +335,29 @@ fn a_packet_must_hold_a_block() {
     }
 }
 
+/// A donor whose InnoDB changes nothing refuses before it begins anything.
+#[test]
+fn a_donor_that_is_read_only() {
+    for (name, value, is_ok) in [
+        ("innodb_force_recovery", "3", true),
+        ("innodb_force_recovery", "4", false),
+        ("innodb_read_only", "ON", false),
+    ] {
+        Setup::new(8).run(move |world| {
+            world.donor.set_variable(name, value);
+            let outcome = world.clone_remote(Target::Server);
+            if is_ok {
+                outcome.assert_ok();
+            } else {
+                outcome.assert_error(3862);
+                assert!(outcome.text().starts_with("3869 : "), "{}", outcome.text());
+                assert!(outcome.text().contains(name), "{}", outcome.text());
+                assert_eq!(world.donor.innodb.balance().begun, 0);
+            }
+        });
+    }
+}
+
 #[test]
 fn from_one_long_term_release_to_the_next() {
     for (recipient, maturity, is_ok) in
