@@ -27,7 +27,7 @@ use crate::mysqld::replacement;
 use crate::mysqld::session::MysqldSession;
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
-use crate::server::error_log::log_while_loading;
+use crate::server::error_log::{CLIENT, log_while_loading};
 use crate::server::load_error::LoadError;
 use crate::server::raise::{self, Raise};
 use crate::server::services::{self, Services, services};
@@ -44,6 +44,13 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
                 start_up::settle();
             }
             replacement::settle();
+            if let Err(error) = clone_io::check_handover() {
+                log::info!(
+                    target: CLIENT,
+                    "clone_file_handover has no effect, all data goes over connections: \
+                     /proc/self/ns/mnt cannot be opened ({error})"
+                );
+            }
             0
         }
         Err(error) => {
