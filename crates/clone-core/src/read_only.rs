@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Servers whose InnoDB changes nothing. They neither give nor take a clone: without redo log a
-//! donor's clone has no end, and a recipient cannot write.
+//! Servers whose InnoDB changes nothing. They neither give nor take a clone. As a donor with
+//! `innodb_force_recovery=6`, InnoDB aborts its server.
 
 use std::fmt;
 
