@@ -5,6 +5,7 @@
 mod declaration;
 mod entry;
 mod loaded;
+mod read_only;
 pub(crate) mod start_up;
 mod tables;
 pub(crate) mod variables;

@@ -163,10 +163,68 @@ fn donors_can_be_listed_by_ipv6_address() {
         }
         let donor = empty_donor(fixture::server("donor")?.option("--bind-address=127.0.0.1,::1"))?;
         let recipient = fixture::server("recipient")?.start()?;
-        clone::allow_address(&recipient, &format!("[::1]:{}", donor.port()))?;
-        let statement = Statement::instance_at("::1", donor.port(), clone::donor_account())
-            .into_directory(&recipient.scratch("clone"));
-        recipient.session()?.run(statement.to_string())
+        let port = donor.port();
+        let mut session = recipient.session()?;
+        let spelling = format!("[::1]:{port}");
+        // In the list, and in the statement.
+        for (index, (listed, host)) in [
+            (format!("[::1]:{port}"), "::1"),
+            (format!("::1:{port}"), "::1"),
+            (format!("::1:{port}"), "[::1]"),
+            (format!("a:1,0:0:0:0:0:0:0:1:{port}"), "0::1"),
+        ]
+        .iter()
+        .enumerate()
+        {
+            clone::allow_address(&recipient, listed)?;
+            let statement = Statement::instance_at(host, port, clone::donor_account());
+            let directory = recipient.scratch(&format!("clone{index}"));
+            session.run(statement.into_directory(&directory).to_string())?;
+            let source: String =
+                session.one("SELECT SOURCE FROM performance_schema.clone_status")?;
+            assert_eq!(source, spelling, "{listed} {host}");
+        }
+        clone::allow_address(&recipient, "::1:1")?;
+        let statement = Statement::instance_at("[::1]", port, clone::donor_account());
+        let error =
+            session.error(statement.into_directory(&recipient.scratch("clone")).to_string())?;
+        let text = format!(
+            "Clone system configuration: {spelling} is not found in clone_valid_donor_list: ::1:1"
+        );
+        assert_eq!((error.number, error.message), (3869, text));
+        Ok(())
+    });
+}
+
+/// The variable is Percona's.
+#[test]
+fn plugins_that_are_excluded_may_be_missing() {
+    check_ours(|| {
+        let (donor, recipient) = fixture::pair()?;
+        for name in ["semisync_source.so", "rewrite_example.so"] {
+            fs::remove_file(recipient.scratch("plugin").join(name))?;
+        }
+        donor.session()?.run_all([
+            "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'",
+            "INSTALL PLUGIN rewrite_example SONAME 'rewrite_example.so'",
+        ])?;
+        let mut session = recipient.session()?;
+        let statement = |name: &str| {
+            Statement::instance(&donor).into_directory(&recipient.scratch(name)).to_string()
+        };
+        session.run("SET GLOBAL clone_exclude_plugins_list = 'Rewrite_Example'")?;
+        let error = session.error(statement("one"))?;
+        let text = "Clone Donor plugin rpl_semi_sync_source is not active in Recipient.";
+        assert_eq!((error.number, &*error.message), (3870, text));
+        assert_eq!(session.warnings()?.len(), 1);
+        session.run(
+            "SET GLOBAL clone_exclude_plugins_list = 'rewrite_example, RPL_SEMI_SYNC_SOURCE'",
+        )?;
+        session.run(statement("two"))?;
+        let line = "'Client: Donor plugin rewrite_example is not active here, and is in \
+            clone_exclude_plugins_list.'";
+        assert!(recipient.log()?.contains(line));
+        Ok(())
     });
 }
 

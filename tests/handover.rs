@@ -8,6 +8,9 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,9 +19,11 @@ use clone_testkit::clone::{self, Running, Stage, Statement, Tls};
 use clone_testkit::mysqld::Builder;
 use clone_testkit::proxy::{How, Proxy, Target};
 use clone_testkit::replica::{self, StartFrom};
+use clone_testkit::server::Server;
 use clone_testkit::volume::Volume;
 use clone_testkit::writer::{Load, Writers};
-use clone_testkit::{Mysqld, check, fixture, skip, until, verify};
+use clone_testkit::{Mysqld, Plugin, check, fixture, skip, until, verify};
+use tempfile::TempDir;
 
 /// Much more than a test writes; the volume's image takes no more than that.
 const VOLUME_MIB: u32 = 4096;
@@ -73,6 +78,45 @@ fn files_do_not_cross_the_connection() {
             verify::assert_equal(&donor, &clone)?;
         }
         Ok(())
+    });
+}
+
+/// A script that starts mysqld without `/proc`. It takes the arguments of the dynamic loader or, if
+/// there is none, those of mysqld.
+fn without_proc(directory: &Path) -> Result<&'static Server> {
+    let server = Server::locate()?;
+    let begin = match &server.loader {
+        Some(loader) => format!("set -- {} \"$@\"", loader.display()),
+        None => "shift 2".to_owned(),
+    };
+    let script = directory.join("without-proc");
+    let text = format!(
+        "#!/bin/sh\n{begin}\nexec unshare --mount sh -c \
+         'mount -t tmpfs none /proc && exec \"$@\"' sh \"$@\"\n"
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    Ok(Box::leak(Box::new(Server { loader: Some(script), ..server.clone() })))
+}
+
+#[test]
+fn a_server_without_proc_says_that_it_shares_nothing() {
+    check(|| {
+        let unshared = Command::new("unshare").args(["--mount", "true"]).status();
+        if !unshared.is_ok_and(|status| status.success()) {
+            skip!("no right to a mount namespace");
+        }
+        let (donor, _) = fixture::pair()?;
+        let directory = TempDir::new()?;
+        let builder = fixture::server("recipient")?.server(without_proc(directory.path())?);
+        let recipient = fixture::recipient_from(builder, &donor)?;
+        if recipient.plugin() == Plugin::Ours {
+            let note = "[Note] [MY-013272] [Clone] Plugin Clone reported: 'Client: \
+                clone_file_handover has no effect";
+            assert!(recipient.log()?.contains(note), "{}", recipient.log()?);
+            assert!(!donor.log()?.contains(note));
+        }
+        fixture::assert_clones(&recipient, &donor)
     });
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::clone::{self, Running, Statement};
 use clone_testkit::server::Server;
-use clone_testkit::{Mysqld, check, fixture};
+use clone_testkit::{Mysqld, Plugin, check, fixture};
 
 /// name and type of the columns of `clone_status`.
 const STATUS_COLUMNS: [(&str, &str); 12] = [
@@ -177,6 +177,63 @@ fn data_directory_initialised_with_the_plugin() {
         assert_eq!(clone::status(&mut session)?, None);
         session.run(Statement::local(&server.scratch("clone")).to_string())?;
         assert_eq!(clone::status(&mut session)?.unwrap().state, "Completed");
+        Ok(())
+    });
+}
+
+/// The option file that operations.md recommends is used for `--initialize` as well, and has its
+/// full effect when the server runs.
+#[test]
+fn the_recommended_option_file_is_good_for_initialize() {
+    check(|| {
+        let mut server = fixture::server("server")?.install_later().create()?;
+        if server.plugin() != Plugin::Ours {
+            return Ok(());
+        }
+        let manual = include_str!("../docs/operations.md");
+        let (_, file) = manual.split_once("```ini\n[mysqld]\n").unwrap();
+        let (lines, _) = file.split_once("```").unwrap();
+        let options: Vec<_> = lines
+            .lines()
+            .map(|line| {
+                let (name, value) = line.split_once(" = ").unwrap();
+                format!("--{name}={value}")
+            })
+            .collect();
+        ensure!(options.iter().any(|option| option.ends_with("FORCE_PLUS_PERMANENT")));
+        for release in ["", "8.4", "8.0"] {
+            let (mysqld, directory) = match release {
+                "" => (Server::locate()?, server.scratch("initialised")),
+                _ => match Server::release(release) {
+                    Ok(mysqld) => (mysqld, server.scratch(release)),
+                    Err(error) => {
+                        println!("SKIPPED: {error:#}");
+                        continue;
+                    }
+                },
+            };
+            let output = mysqld
+                .command()
+                .arg("--initialize-insecure")
+                .arg(format!("--datadir={}", directory.display()))
+                .arg(format!("--plugin-dir={}", server.scratch("plugin").display()))
+                .arg("--secure-file-priv=NULL")
+                .args(&options)
+                .stdin(Stdio::null())
+                .output()?;
+            let log = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{release} {}\n{log}", output.status);
+            ensure!(!log.contains("[ERROR]"), "{release}\n{log}");
+        }
+        for option in &options {
+            server.add_option(option);
+        }
+        server.start()?;
+        let mut session = server.session()?;
+        let error = session.error("UNINSTALL PLUGIN clone")?;
+        assert_eq!(error.number, 1702, "{error}");
+        let list: String = session.one("SELECT @@clone_valid_donor_list")?;
+        ensure!(lines.contains(&list) && !list.is_empty(), "{list}");
         Ok(())
     });
 }

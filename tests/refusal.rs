@@ -29,8 +29,12 @@ fn what_is_not_known_is_refused() {
         let (_, patch) = rest.split_once('.').context("no version")?;
         let unknown = format!("{major}.8.{patch}");
         let version = known.version.replace(release, &unknown);
-        for (from, to, reason) in [
+        // Where the log service is in a server of unknown version is unknown, too.
+        const PLAIN: &str = "[MY-000000] [Server] Plugin clone reported: '";
+        const KNOWN: &str = "[ERROR] [MY-013272] [Clone] Plugin Clone reported: 'Client: ";
+        for (form, from, to, reason) in [
             (
+                PLAIN,
                 release,
                 &*unknown,
                 &*format!(
@@ -38,11 +42,13 @@ fn what_is_not_known_is_refused() {
                 ),
             ),
             (
+                KNOWN,
                 "_Z17clone_handle_dropv",
                 "_Z17clone_handle_dropX",
                 "this mysqld does not export _Z17clone_handle_dropv",
             ),
             (
+                KNOWN,
                 "clone_protocol.mysql_server",
                 "clone_protocoX.mysql_server",
                 "this mysqld has no service clone_protocol",
@@ -59,8 +65,8 @@ fn what_is_not_known_is_refused() {
                 assert_eq!(error.number, 1123, "{error}");
             }
             let log = server.log()?;
-            ensure!(log.contains(&format!("Plugin clone reported: '{reason}'")), "{reason}\n{log}");
-            ensure!(log.contains("Plugin clone reported: 'for a report: mysql-clone "), "{log}");
+            ensure!(log.contains(&format!("{form}{reason}")), "{reason}\n{log}");
+            ensure!(log.contains(&format!("{form}for a report: mysql-clone ")), "{log}");
             let plugins: u32 = server.session()?.one(
                 "SELECT COUNT(*) FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'clone'",
             )?;
@@ -68,6 +74,22 @@ fn what_is_not_known_is_refused() {
             server.session()?.run_all(["CREATE DATABASE lives", "DROP DATABASE lives"])?;
         }
         Ok(())
+    });
+}
+
+/// A setting of the user is the reason, so nobody is asked to report the server.
+#[test]
+fn a_plugin_that_is_loaded_early_says_what_to_change() {
+    check(|| {
+        let mut server = Mysqld::builder().plugin(Plugin::Ours).install_later().create()?;
+        server.add_option("--early-plugin-load=clone=libmysql_clone.so");
+        server.start()?;
+        let log = server.log()?;
+        let reason = "[ERROR] [MY-013272] [Clone] Plugin Clone reported: 'Client: InnoDB is not open \
+            yet: load the plugin with plugin-load-add or INSTALL PLUGIN, not with early-plugin-load.'";
+        ensure!(log.contains(reason), "{log}");
+        ensure!(!log.contains("for a report"), "{log}");
+        server.session()?.run(INSTALL)
     });
 }
 

@@ -12,7 +12,7 @@ type Documented =
     (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
 
 /// What the stock plugin does not have.
-const OURS: [Documented; 2] = [
+const OURS: [Documented; 4] = [
     (
         "compression_level",
         "Integer",
@@ -22,12 +22,28 @@ const OURS: [Documented; 2] = [
         "How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level",
     ),
     (
+        "exclude_plugins_list",
+        "String",
+        "",
+        "",
+        "",
+        "Comma separated plugin names that are not installed on recipient. Clone will not error out if these are active on donor but not installed on recipient",
+    ),
+    (
         "file_handover",
         "Boolean",
         "ON",
         "",
         "",
         "If a donor hands its open files over to a recipient on the same machine, which copies them, instead of sending what is in them",
+    ),
+    (
+        "keep_data",
+        "String",
+        "AUTO",
+        "",
+        "",
+        "What becomes of this server's data when a clone replaces it: AUTO keeps the data until the clone is complete if the disk has room for both, ON keeps the data or refuses the clone, OFF drops the data before the clone is copied",
     ),
 ];
 
@@ -214,6 +230,34 @@ fn donor_list_has_a_format() {
         }
         let error = session.error("SET GLOBAL clone_valid_donor_list = 5")?;
         assert_eq!(error.number, 1232, "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn plugins_that_can_be_excluded() {
+    check(|| {
+        let mut server = fixture::server("server")?.create()?;
+        if server.plugin() != Plugin::Ours {
+            return Ok(());
+        }
+        // In an option file, as users of Percona Server have it.
+        server.add_option("--clone-exclude-plugins-list=a,b");
+        server.start()?;
+        let mut session = server.session()?;
+        let shown = "SELECT @@GLOBAL.clone_exclude_plugins_list";
+        assert_eq!(session.one::<String>(shown)?, "a,b");
+        for good in ["", "x", " Audit_Log , validate_password"] {
+            session.run(format!("SET GLOBAL clone_exclude_plugins_list = '{good}'"))?;
+            assert_eq!(session.one::<String>(shown)?, good);
+        }
+        let error = session.error("SET GLOBAL clone_exclude_plugins_list = 'x,InnoDB, memory'")?;
+        let text =
+            "Incorrect arguments to Clone: The following plugins cannot be excluded: InnoDB,memory";
+        assert_eq!((error.number, &*error.message), (1210, text));
+        assert_eq!(session.one::<String>(shown)?, " Audit_Log , validate_password");
+        session.run("SET GLOBAL clone_exclude_plugins_list = NULL")?;
+        assert_eq!(session.one::<Option<String>>(shown)?, None);
         Ok(())
     });
 }

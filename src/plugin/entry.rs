@@ -6,7 +6,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::path::PathBuf;
 
 use clone_core::board::Begin;
-use clone_core::donor_list::{DonorList, not_listed};
+use clone_core::donor_list::{self, DonorList, not_listed};
 use clone_core::error::Error;
 use clone_core::link::Donor;
 use clone_core::session::{Clock, Session, Variables};
@@ -15,6 +15,7 @@ use log::Level;
 use zeroize::Zeroizing;
 
 use super::loaded::{self, Loaded, host};
+use super::read_only;
 use super::start_up;
 use super::tables;
 use crate::guard::{self, guard};
@@ -26,7 +27,7 @@ use crate::mysqld::replacement;
 use crate::mysqld::session::MysqldSession;
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
-use crate::server::error_log::log_plain;
+use crate::server::error_log::{CLIENT, log_while_loading};
 use crate::server::load_error::LoadError;
 use crate::server::raise::{self, Raise};
 use crate::server::services::{self, Services, services};
@@ -38,16 +39,28 @@ use crate::server_report;
 pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
     guard(|| match load() {
         Ok(()) => {
-            start_up::settle();
+            // With such a setting it is not known yet whether the clone is good.
+            if read_only::setting().is_none() {
+                start_up::settle();
+            }
             replacement::settle();
+            if let Err(error) = clone_io::check_handover() {
+                log::info!(
+                    target: CLIENT,
+                    "clone_file_handover has no effect, all data goes over connections: \
+                     /proc/self/ns/mnt cannot be opened ({error})"
+                );
+            }
             0
         }
         Err(error) => {
             // SAFETY: mysqld gave `plugin` to this call.
-            unsafe { log_plain(plugin, Level::Error, &error.to_string()) };
-            if let Some(facts) = server_report::of_this_server() {
+            unsafe { log_while_loading(plugin, Level::Error, &error.to_string()) };
+            if let Some(facts) = server_report::of_this_server().filter(|_| error.is_about_server())
+            {
+                let text = format!("for a report: {facts}");
                 // SAFETY: as above.
-                unsafe { log_plain(plugin, Level::Error, &format!("for a report: {facts}")) };
+                unsafe { log_while_loading(plugin, Level::Error, &text) };
             }
             1
         }
@@ -73,7 +86,13 @@ fn register() -> Result<Loaded, LoadError> {
     let host = MysqldHost::new(psi::register(&services()));
     let tables = match phase {
         ServerPhase::Initializing => Ok(None),
-        ServerPhase::Serving => tables::add().map(Some),
+        ServerPhase::Serving => match read_only::setting() {
+            Some(setting) => {
+                read_only::warn(setting);
+                Ok(None)
+            }
+            None => tables::add().map(Some),
+        },
     };
     match tables {
         Ok(tables) => Ok(Loaded { host, tables }),
@@ -120,6 +139,10 @@ pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *cons
             Ok(directory) => directory.unwrap_or_default(),
             Err(number) => return number,
         };
+        if let Err(error) = clone_core::read_only::check(&session) {
+            session.raise(&error);
+            return code(Err(error));
+        }
         let key = session.host().keys().local_statement;
         services().clone_protocol.start_statement(session.thd(), key);
         let host = session.host();
@@ -156,8 +179,11 @@ pub(super) unsafe extern "C" fn clone_client(
             Err(number) => return number,
         };
         let port = u16::try_from(port).unwrap_or(0);
-        let donor = Donor { host, port, user, password: Zeroizing::new(password), ssl_mode };
-        if let Err(error) = check_donor_list(&session, &donor) {
+        let password = Zeroizing::new(password);
+        let donor = Donor { host: donor_list::host(&host), port, user, password, ssl_mode };
+        let checked = clone_core::read_only::check(&session)
+            .and_then(|()| check_donor_list(&session, &donor));
+        if let Err(error) = checked {
             session.raise(&error);
             return code(Err(error));
         }

@@ -10,7 +10,8 @@ use crate::server::pfs::RegisteredTables;
 /// What `init` makes and `deinit` drops.
 pub(super) struct Loaded {
     pub(super) host: Arc<MysqldHost>,
-    /// None while mysqld runs with `--initialize`: performance_schema takes no tables then.
+    /// None while mysqld runs with `--initialize`, and if InnoDB changes nothing:
+    /// performance_schema takes no tables then.
     pub(super) tables: Option<RegisteredTables>,
 }
 

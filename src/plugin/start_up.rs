@@ -25,7 +25,7 @@ use log::Level;
 
 use super::writable::Writable;
 use crate::guard::guard;
-use crate::server::error_log::log_plain;
+use crate::server::error_log::log_while_loading;
 use crate::server::symbols::Symbols;
 use crate::server::text::path;
 use crate::server::{abi, plugins, symbols};
@@ -104,8 +104,11 @@ static SWAP: Mutex<Option<Swap>> = Mutex::new(None);
 /// The plugin is loaded: before InnoDB, if as it should be.
 pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
     guard(|| {
-        // SAFETY: mysqld gave `plugin` to this call.
-        let log = |level, text: &str| unsafe { log_plain(plugin, level, text) };
+        let log = |level, text: &str| {
+            let text = format!("{}: {text}", NAME.to_string_lossy());
+            // SAFETY: mysqld gave `plugin` to this call.
+            unsafe { log_while_loading(plugin, level, &text) };
+        };
         if is_late() {
             log(Level::Error, "engines are open already: load it with --early-plugin-load");
             return 1;

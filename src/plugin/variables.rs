@@ -15,11 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use clone_core::donor_list::{DonorList, FormatError};
 use clone_core::error::Error;
+use clone_core::excluded_plugins::ExcludedPlugins;
 use clone_core::settings::{KeepData, Settings};
 
 use super::writable::Writable;
 use crate::guard::guard;
-use crate::mysqld::errors::raise;
+use crate::mysqld::errors;
+use crate::server::raise::{self, Raise};
 use crate::server::value::value_text;
 use crate::server::{abi, releases, symbols};
 
@@ -102,6 +104,9 @@ sysvars! {
         c"What becomes of this server's data when a clone replaces it: AUTO keeps the data until the clone is complete if the disk has room for both, ON keeps the data or refuses the clone, OFF drops the data before the clone is copied", in Settings;
     file_handover: Boolean = Boolean { default: true },
         c"If a donor hands its open files over to a recipient on the same machine, which copies them, instead of sending what is in them", in Settings;
+    // Percona's, with Percona's text.
+    exclude_plugins_list: Text = Text { check: Some(check_excluded_plugins) },
+        c"Comma separated plugin names that are not installed on recipient. Clone will not error out if these are active on donor but not installed on recipient";
 }
 
 /// The values of `clone_keep_data`, in the order of [`KeepData::of`](Setting::of).
@@ -346,12 +351,56 @@ impl Setting<AtomicBool> for bool {
     }
 }
 
-/// Checks a value for `clone_valid_donor_list`; what is stored at `save` is what SET assigns.
+/// Checks a value for `clone_valid_donor_list`.
 unsafe extern "C" fn check_donor_list(
     thd: *mut abi::THD,
     _var: *mut abi::SYS_VAR,
     save: *mut c_void,
     value: *mut abi::st_mysql_value,
+) -> c_int {
+    let check = |list: &CStr| {
+        if list.to_str().is_ok_and(|list| DonorList::parse(list).is_ok()) {
+            return 0;
+        }
+        let error = Error::SystemConfig(FormatError.to_string());
+        errors::raise(&error);
+        error.number()
+    };
+    // SAFETY: mysqld has called this with these.
+    unsafe { check_text(thd, save, value, check) }
+}
+
+/// Checks a value for `clone_exclude_plugins_list`.
+unsafe extern "C" fn check_excluded_plugins(
+    thd: *mut abi::THD,
+    _var: *mut abi::SYS_VAR,
+    save: *mut c_void,
+    value: *mut abi::st_mysql_value,
+) -> c_int {
+    let check = |list: &CStr| {
+        let list = list.to_string_lossy();
+        let needed = ExcludedPlugins::new(&list).needed().join(",");
+        if needed.is_empty() {
+            return 0;
+        }
+        raise::raise(Raise::WrongArguments(&format!(
+            "Clone: The following plugins cannot be excluded: {needed}"
+        )))
+    };
+    // SAFETY: mysqld has called this with these.
+    unsafe { check_text(thd, save, value, check) }
+}
+
+/// Checks a text that SET assigns. `check` raises an error and returns its number, or returns 0.
+/// What is stored at `save` is what SET assigns. NULL is always good.
+///
+/// # Safety
+/// mysqld gave all of them to the check function of a string variable, which has not returned.
+unsafe fn check_text(
+    thd: *mut abi::THD,
+    save: *mut c_void,
+    value: *mut abi::st_mysql_value,
+    check: impl FnOnce(&CStr) -> u32,
 ) -> c_int {
     let save: *mut *const c_char = save.cast();
     guard(|| {
@@ -364,16 +413,12 @@ unsafe extern "C" fn check_donor_list(
             return 0;
         }
         // SAFETY: `value_text` gives a C string in the session's memory.
-        let list = unsafe { CStr::from_ptr(text) };
-        let is_good = list.to_str().is_ok_and(|list| DonorList::parse(list).is_ok());
-        if !is_good {
-            let error = Error::SystemConfig(FormatError.to_string());
-            raise(&error);
-            return error.number() as c_int;
+        let error = check(unsafe { CStr::from_ptr(text) });
+        if error == 0 {
+            // SAFETY: as above.
+            unsafe { *save = text };
         }
-        // SAFETY: as above.
-        unsafe { *save = text };
-        0
+        c_int::try_from(error).unwrap_or(c_int::MAX)
     })
 }
 

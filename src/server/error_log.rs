@@ -12,7 +12,8 @@
 //! warnings with WARNING, information with INFORMATION, which `log_error_verbosity=3` shows.
 //! Debug and trace are off.
 //!
-//! Between [`stop`] and [`start`], and before the first [`start`], nothing is written.
+//! Between [`stop`] and [`start`], and before the first [`start`], nothing is written, except by
+//! [`log_while_loading`].
 
 use std::ffi::{c_char, c_int, c_longlong, c_void};
 use std::ptr;
@@ -24,6 +25,8 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use super::abi::{self, Function};
 use super::load_error::LoadError;
 use super::registry::{Registry, Service};
+use super::releases::{Layout, Probes};
+use super::symbols::{self, LookUp};
 use super::text;
 
 /// The target of what a recipient, a local clone and the plugin itself say.
@@ -87,20 +90,24 @@ struct Line {
 
 impl Line {
     fn of(record: &Record<'_>) -> Self {
-        let prio = match record.level() {
+        let text = record.args().to_string();
+        let text = &text[..text.floor_char_boundary(LONGEST_TEXT)];
+        Self::new(record.level(), record.target(), text)
+    }
+
+    fn new(level: Level, target: &str, text: &str) -> Self {
+        let prio = match level {
             Level::Error => abi::ERROR_LEVEL,
             Level::Warn => abi::WARNING_LEVEL,
             Level::Info | Level::Debug | Level::Trace => abi::INFORMATION_LEVEL,
         };
-        let (number, name) = match record.target() {
+        let (number, name) = match target {
             // ER_CLONE_CLIENT_TRACE "Client: %.512s."
             CLIENT => (Some(13272), "Client: "),
             // ER_CLONE_SERVER_TRACE "Server: %.512s."
             SERVER => (Some(13273), "Server: "),
             _ => (None, ""),
         };
-        let text = record.args().to_string();
-        let text = &text[..text.floor_char_boundary(LONGEST_TEXT)];
         // As `include/mysql/components/services/log_builtins.h:LogPluginErr` puts it together.
         Self { prio, number, text: format!("Plugin Clone reported: '{name}{text}.'") }
     }
@@ -118,6 +125,27 @@ impl LogBuiltins {
         // SAFETY: `releases.rs` vouches for the slot.
         let message = unsafe { service.method::<abi::log_builtins_message_fn>(slot) }?;
         Ok(Self { message, _service: service })
+    }
+
+    /// The service of a server of which nothing else is known yet. None if the version of the
+    /// server is unknown, since the slot of the method is unknown then.
+    ///
+    /// # Safety
+    /// As [`super::symbols::Symbols::find`]; `registry` gives the registry of the same server.
+    pub(super) unsafe fn find(
+        look_up: LookUp<'_>,
+        registry: impl FnOnce() -> Result<Arc<Registry>, LoadError>,
+    ) -> Option<Self> {
+        // SAFETY: by the caller's promise.
+        let version = unsafe { symbols::version_in(look_up) }?.to_str().ok()?.parse().ok()?;
+        let probes = Probes::ask(|name| !look_up(name).is_null());
+        let layout = Layout::for_version(&version, probes).ok()?;
+        Self::acquire(&registry().ok()?, layout.log_message).ok()
+    }
+
+    /// A line of [`log_while_loading`]. It is not cut: a report about a server can be long.
+    pub(super) fn write_load_line(&self, level: Level, text: &str) {
+        self.write(&Line::new(level, CLIENT, text));
     }
 
     fn write(&self, line: &Line) {
@@ -168,12 +196,25 @@ impl LogBuiltins {
 pub(crate) static my_plugin_log_service: AtomicPtr<abi::my_plugin_log_service> =
     AtomicPtr::new(ptr::without_provenance_mut(abi::PLUGIN_SERVICE_VERSION as usize));
 
-/// Writes `Plugin clone reported: '<text>'` while nothing is known of the server yet. For load
-/// errors.
+/// Writes a line before [`start`], for the target [`CLIENT`]. A server of unknown version gets
+/// `[MY-000000] [Server] Plugin clone reported: '<text>'`.
 ///
 /// # Safety
 /// `plugin` is what mysqld gave to the plugin's `init` or `deinit`, which has not returned.
-pub(crate) unsafe fn log_plain(mut plugin: *mut c_void, level: Level, text: &str) {
+pub(crate) unsafe fn log_while_loading(plugin: *mut c_void, level: Level, text: &str) {
+    // SAFETY: `dlsym` gives what mysqld has, and mysqld has its log services before any plugin.
+    match unsafe { LogBuiltins::find(&symbols::look_up, Registry::acquire) } {
+        Some(service) => service.write_load_line(level, text),
+        // SAFETY: by the caller's promise.
+        None => unsafe { log_plain(plugin, level, text) },
+    }
+}
+
+/// Writes `Plugin clone reported: '<text>'` with the service that every plugin has.
+///
+/// # Safety
+/// As [`log_while_loading`].
+unsafe fn log_plain(mut plugin: *mut c_void, level: Level, text: &str) {
     let service = my_plugin_log_service.load(Ordering::Acquire);
     if service.is_null()
         || service.addr() == abi::PLUGIN_SERVICE_VERSION as usize

@@ -190,9 +190,10 @@ unsafe extern "C" fn unlock_plugin(thd: *mut abi::THD, plugin: *mut c_void) {
 }
 
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Mutex, PoisonError};
 
     use super::*;
+    use crate::server::error_log::LogBuiltins;
     use crate::server::pfs::Columns;
     use crate::server::releases::Probes;
 
@@ -270,6 +271,9 @@ mod tests {
     /// What reached `log_builtins.message`: item types, numbers, and the text.
     static LINES: Mutex<Vec<(Vec<i64>, String)>> = Mutex::new(Vec::new());
 
+    /// Held by a test that looks at [`LINES`].
+    static LINES_IN_USE: Mutex<()> = Mutex::new(());
+
     /// `message` as [`crate::server::error_log`] calls it with a number. On x86-64 the arguments of
     /// a variadic call lie where those of another call lie.
     #[allow(clippy::too_many_arguments, reason = "mysqld's")]
@@ -297,6 +301,7 @@ mod tests {
 
     #[test]
     fn the_error_log_is_written_as_long_as_the_plugin_is_loaded() {
+        let _alone = LINES_IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = || std::mem::take(&mut *LINES.lock().expect("no panic"));
         let mut server = mysql_8_0_36();
         server.services.get_mut(c"log_builtins.mysql_server").expect("a service")[27] =
@@ -410,7 +415,49 @@ mod tests {
     fn a_server_without_innodb_is_refused() {
         let mut server = mysql_8_0_36();
         server.handlerton[0] = 0;
-        assert!(refusal(server).contains("was not found"));
+        let error = server.load().err().expect("refused");
+        assert_eq!(error, LoadError::NoInnodb);
+        assert!(error.to_string().contains("early-plugin-load") && !error.is_about_server());
+    }
+
+    /// Lines of load errors, for all servers whose version is known.
+    #[test]
+    fn load_errors_are_written_as_lines_of_the_plugin() {
+        fn server(mut server: FakeServer, slot: usize) -> FakeServer {
+            let slots = server.services.get_mut(c"log_builtins.mysql_server").expect("a service");
+            slots[slot] = message as *const c_void;
+            server
+        }
+        let _alone = LINES_IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown = FakeServer::new("9.8.0", 0x278, &[Probes::LOG_LINE_GET_OUTPUT_BUFFER]);
+        for (server, is_known) in [
+            (server(mysql_8_0_36(), 27), true),
+            (server(mysql_9_7_4(), 28), true),
+            (server(unknown, 28), false),
+        ] {
+            let server = server.start().0;
+            let look_up = |name: &CStr| server.symbols.get(name).copied().unwrap_or_default();
+            // SAFETY: as in `FakeServer::load`.
+            let service = unsafe { LogBuiltins::find(&look_up, registry) };
+            assert_eq!(service.is_some(), is_known);
+            let Some(service) = service else { continue };
+            let text = "no reason ".repeat(60);
+            service.write_load_line(log::Level::Error, &text);
+            let lines = std::mem::take(&mut *LINES.lock().expect("no panic"));
+            let [(items, line)] = &lines[..] else { panic!("one line") };
+            assert_eq!(items[..], [1, 0x10000, 2, 0x200, 0x400, 0x40000, 1, 13272]);
+            assert_eq!(*line, format!("Plugin Clone reported: 'Client: {text}.'"));
+        }
+    }
+
+    #[test]
+    fn a_server_without_log_services_gets_plain_lines() {
+        let mut server = mysql_8_0_36();
+        server.services.remove(c"log_builtins.mysql_server");
+        let server = server.start().0;
+        let look_up = |name: &CStr| server.symbols.get(name).copied().unwrap_or_default();
+        // SAFETY: as in `FakeServer::load`.
+        assert!(unsafe { LogBuiltins::find(&look_up, registry) }.is_none());
     }
 
     /// A debug server has other forms of both functions; one of each kind is no server.

@@ -24,6 +24,8 @@ pub(crate) enum LoadError {
     EmptySlot { service: &'static CStr, slot: usize },
     /// What a service has in a slot is not a function of mysqld.
     ForeignSlot { service: &'static CStr, slot: usize },
+    /// InnoDB is not open: the plugin was loaded early.
+    NoInnodb,
     /// No eight consecutive words of InnoDB's handlerton are InnoDB's eight clone functions.
     NoCloneInterface,
     /// mysqld did not make a clone handle; the number is what it returned.
@@ -53,6 +55,10 @@ impl fmt::Display for LoadError {
                 let service = service.to_string_lossy();
                 write!(f, "slot {slot} of the service {service} is not a function of mysqld")
             }
+            LoadError::NoInnodb => f.write_str(
+                "InnoDB is not open yet: load the plugin with plugin-load-add or INSTALL PLUGIN, \
+                 not with early-plugin-load",
+            ),
             LoadError::NoCloneInterface => {
                 f.write_str("the clone interface was not found in InnoDB's handlerton")
             }
@@ -65,6 +71,24 @@ impl fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
+
+impl LoadError {
+    /// Whether facts about the server help those who maintain the plugin: the server differs from
+    /// what the plugin knows. Otherwise a setting of the server's user is the reason.
+    pub(crate) fn is_about_server(&self) -> bool {
+        match self {
+            LoadError::NotLoadedByServer | LoadError::NoInnodb | LoadError::PfsTables(_) => false,
+            LoadError::MissingSymbol(_)
+            | LoadError::UnreadableVersion(_)
+            | LoadError::Unsupported(_)
+            | LoadError::MissingService(_)
+            | LoadError::EmptySlot { .. }
+            | LoadError::ForeignSlot { .. }
+            | LoadError::NoCloneInterface
+            | LoadError::CloneHandle(_) => true,
+        }
+    }
+}
 
 impl From<Unsupported> for LoadError {
     fn from(reason: Unsupported) -> Self {

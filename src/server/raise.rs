@@ -41,6 +41,8 @@ pub(crate) enum Raise<'a> {
     NetWriteInterrupted,
     /// 1205 "Lock wait timeout exceeded; try restarting transaction"
     LockWaitTimeout,
+    /// 1210 "Incorrect arguments to %s"
+    WrongArguments(&'a str),
     /// 1235 "This version of MySQL doesn't yet support '%s'"
     NotSupportedYet(&'a str),
     /// 1317 "Query execution was interrupted"
@@ -85,6 +87,7 @@ impl Raise<'_> {
             Raise::NetErrorOnWrite => 1160,
             Raise::NetWriteInterrupted => 1161,
             Raise::LockWaitTimeout => 1205,
+            Raise::WrongArguments(_) => 1210,
             Raise::NotSupportedYet(_) => 1235,
             Raise::QueryInterrupted => 1317,
             Raise::WrongValue { .. } => 1525,
@@ -125,7 +128,8 @@ impl Raise<'_> {
             | Raise::CloneProtocol(text)
             | Raise::CloneSysConfig(text)
             | Raise::ClonePluginMatch(text)
-            | Raise::SchemaReadOnly(text) => Arguments::Text(text),
+            | Raise::SchemaReadOnly(text)
+            | Raise::WrongArguments(text) => Arguments::Text(text),
             Raise::TooManyConcurrentClones { allowed } => Arguments::Int(allowed),
             Raise::CloneDonorVersion { donor, recipient } => Arguments::Texts(donor, recipient),
             Raise::WrongValue { what, value } => Arguments::Texts(what, value),

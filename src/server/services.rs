@@ -49,6 +49,9 @@ impl Services {
         // The version first: it says what may be called.
         let version = symbols.server_version()?;
         let layout = Layout::for_version(&version, Probes::ask(|name| !look_up(name).is_null()))?;
+        if !plugins::is_innodb_ready(symbols) {
+            return Err(LoadError::NoInnodb);
+        }
         let registry = registry()?;
         Ok(Self {
             clone_protocol: Arc::new(CloneProtocol::acquire(&registry, &layout.clone_protocol)?),

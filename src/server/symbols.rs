@@ -204,7 +204,16 @@ pub(crate) fn release() -> Option<Release> {
 
 /// The version of the server as text. `None` outside mysqld.
 pub(crate) fn version_text() -> Option<&'static CStr> {
-    let text: NonNull<c_char> = address(&look_up, names::SERVER_VERSION).ok()?.cast();
+    // SAFETY: what `dlsym` finds is mysqld's.
+    unsafe { version_in(&look_up) }
+}
+
+/// The version of the server that `look_up` looks into.
+///
+/// # Safety
+/// As [`Symbols::find`].
+pub(super) unsafe fn version_in(look_up: LookUp<'_>) -> Option<&'static CStr> {
+    let text: NonNull<c_char> = address(look_up, names::SERVER_VERSION).ok()?.cast();
     // SAFETY: as in `Symbols::server_version`.
     Some(unsafe { CStr::from_ptr(text.as_ptr()) })
 }

@@ -3,6 +3,8 @@
 //! Whether a server can run with the data of a donor.
 
 use crate::error::{Error, Result};
+use crate::excluded_plugins::ExcludedPlugins;
+use crate::log_target::CLIENT;
 use crate::parameters::{Parameters, ServerRelease};
 use crate::session::Variables;
 
@@ -51,7 +53,8 @@ pub trait ServerChecks: Variables {
     /// "LTS" or "INNOVATION", as this server was built.
     fn maturity(&self) -> &'static str;
 
-    /// Whether a plugin of that name is installed.
+    /// Whether a plugin of that name is installed. A name in `clone_exclude_plugins_list` need not
+    /// be.
     fn has_plugin(&self, name: &str) -> bool;
 
     /// Whether `library` lies in the plugin directory and could be loaded. The library is not run,
@@ -69,12 +72,19 @@ pub trait ServerChecks: Variables {
 /// A mismatch; `max_allowed_packet` is too small here; the donor's answer is incomplete.
 pub fn check(server: &impl ServerChecks, donor: &Parameters) -> Result<()> {
     let mut outcome = Ok(());
+    let excluded = server.variables(&["clone_exclude_plugins_list"])?.pop().unwrap_or_default();
+    let excluded = ExcludedPlugins::new(&excluded);
     for (name, library) in &donor.plugins {
         let known = server.has_plugin(name)
             || library
                 .as_ref()
                 .is_some_and(|library| library.is_empty() || server.can_load_plugin(library));
-        if !known {
+        if !known && excluded.contains(name) {
+            log::info!(
+                target: CLIENT,
+                "Donor plugin {name} is not active here, and is in clone_exclude_plugins_list"
+            );
+        } else if !known {
             let error = Error::PluginMissing(name.clone());
             server.raise(&error);
             outcome = Err(error);

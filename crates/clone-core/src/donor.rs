@@ -26,6 +26,7 @@ use crate::engine::{Engine, Mode, ServerEngine};
 use crate::error::{Error, Result, number};
 use crate::link::DonorLink;
 use crate::log_target::{SERVER, log_step};
+use crate::read_only;
 use crate::session::{DonorSession, Host};
 use crate::tasks::SourceTasks;
 use clones::DonorClone;
@@ -216,6 +217,9 @@ impl<S: DonorSession> Serving<'_, S> {
             engines.push((engine, Some(locator.bytes)));
         }
         self.check_engines(mode, &engines)?;
+        if mode == Mode::Start {
+            read_only::check(self.session)?;
+        }
         let is_master = mode != Mode::AddTask;
         if is_master {
             self.session.mark_donor_statement();

@@ -8,14 +8,15 @@
 //! * [`donor`], [`recipient`], [`local`]: the three roles. `donor/way.rs` decides how a block
 //!   leaves the donor, `sink.rs` how a block gets into its file. `tasks` has a thread's part in
 //!   each engine, `workers` the threads of a clone.
-//! * [`parameters`], [`checks`]: what a donor tells of itself, and whether a server can use its
-//!   data.
+//! * [`parameters`], [`checks`], [`read_only`]: what a donor tells of itself, whether a server can
+//!   use its data, and whether a server can clone at all.
 //! * `consistency_point`: how all engines of a clone show one moment.
 //! * `traffic`, [`meter`], `tuner`, [`throttle`]: speed measured, the number of threads, and
 //!   bandwidth limits. Time is passed in.
 //! * [`board`], [`status`], [`progress`]: what the `performance_schema` tables show, and their
 //!   files.
-//! * [`donor_list`], [`compat`]: `clone_valid_donor_list`, and which versions may clone each other.
+//! * [`donor_list`], [`excluded_plugins`], [`compat`]: `clone_valid_donor_list`,
+//!   `clone_exclude_plugins_list`, and which versions may clone each other.
 //! * [`error`], [`log_target`]: one error with MySQL's numbers, and the targets of log lines.
 
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod donor;
 pub mod donor_list;
 pub mod engine;
 pub mod error;
+pub mod excluded_plugins;
 pub mod file_channel;
 pub mod link;
 pub mod local;
@@ -36,6 +38,7 @@ pub mod meter;
 mod new_directory;
 pub mod parameters;
 pub mod progress;
+pub mod read_only;
 pub mod recipient;
 mod recovery;
 pub mod session;

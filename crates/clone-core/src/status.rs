@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 pub use crate::text::Text;
 use crate::text::{Numbers, int, lines};
 
+use crate::donor_list::address;
 use crate::error::number::{ER_INTERNAL_ERROR, ER_QUERY_INTERRUPTED};
 use crate::recovery::Recovery;
 
@@ -74,7 +75,7 @@ pub struct Status {
     pub begin_us: u64,
     /// When it ended, after a restart the time when the server had recovered the cloned data.
     pub end_us: u64,
-    /// Host and port of the donor, or [`LOCAL_INSTANCE`].
+    /// The donor as [`address`] spells it, or [`LOCAL_INSTANCE`].
     pub source: Text,
     /// The directory of the cloned data, or [`LOCAL_INSTANCE`].
     pub destination: Text,
@@ -100,8 +101,7 @@ impl Status {
         now_us: u64,
     ) -> Status {
         let source = match source {
-            Some((host, port)) if host.contains(':') => format!("[{host}]:{port}"),
-            Some((host, port)) => format!("{host}:{port}"),
+            Some((host, port)) => address(host, port),
             None => LOCAL_INSTANCE.to_owned(),
         };
         Status {

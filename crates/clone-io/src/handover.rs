@@ -105,12 +105,21 @@ impl fmt::Debug for FileTaker {
     }
 }
 
+/// Checks that this process can prove its mount namespace, which both ends need.
+///
+/// # Errors
+/// The operating system's, for example if `/proc` is not mounted. Nothing is handed over then.
+pub fn check_handover() -> io::Result<()> {
+    mount_namespace().map(drop)
+}
+
 impl FileTaker {
     /// Listens under a new name.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The operating system's, and that of [`check_handover`].
     pub fn listen() -> io::Result<Self> {
+        check_handover()?;
         let mut key = Zeroizing::new([0; 2 * HALF]);
         if rustix::rand::getrandom(&mut *key, rustix::rand::GetRandomFlags::empty())? != key.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -252,9 +261,10 @@ impl FileGiver {
     /// Connects to the taker of this key. Fails if the taker is gone, or on another machine.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::PermissionDenied`] if a process of another user
-    /// listens.
+    /// The operating system's, and that of [`check_handover`]; [`io::ErrorKind::PermissionDenied`]
+    /// if a process of another user listens.
     pub fn connect(key: [u8; 2 * HALF]) -> io::Result<Self> {
+        check_handover()?;
         let key = Zeroizing::new(key);
         let taker = socket()?;
         rustix::net::connect(&taker, &address(&key)?)?;

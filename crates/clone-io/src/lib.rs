@@ -27,7 +27,7 @@ pub use codec::{Packer, Unpacker};
 pub use copy::{CopyError, copy_file_to_file};
 pub use file::{end_of_block, read_exact, write_all};
 pub use file_facts::{can_share_blocks, is_direct, is_read_only, may_share_blocks};
-pub use handover::{FileGiver, FileTaker, Taken, TakenFile};
+pub use handover::{FileGiver, FileTaker, Taken, TakenFile, check_handover};
 pub use packet::{PacketError, PacketReader, PacketWriter, ReceivedPacket};
 pub use socket::is_within_host;
 pub use sparse::Sparse;

@@ -63,8 +63,10 @@ fn source_and_destination() {
     let local = Status::begin(8, None, Some("/backup/clone/"), 0);
     assert_eq!(local.source.as_str(), LOCAL_INSTANCE);
     assert_eq!(local.destination.as_str(), "/backup/clone/");
-    let v6 = Status::begin(8, Some(("::1", 3306)), None, 0);
-    assert_eq!(v6.source.as_str(), "[::1]:3306");
+    for host in ["::1", "[::1]", "0:0:0:0:0:0:0:1"] {
+        let v6 = Status::begin(8, Some((host, 3306)), None, 0);
+        assert_eq!(v6.source.as_str(), "[::1]:3306");
+    }
 }
 
 #[test]

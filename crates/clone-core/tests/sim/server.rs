@@ -270,6 +270,9 @@ impl Default for Facts {
             ("max_allowed_packet", "67108864"),
             ("protocol_compression_algorithms", "zlib,zstd,uncompressed"),
             ("clone_donor_timeout_after_network_failure", "5"),
+            ("clone_exclude_plugins_list", ""),
+            ("innodb_force_recovery", "0"),
+            ("innodb_read_only", "OFF"),
         ];
         let plugin = |name: &str, library: Option<&str>| PluginName {
             name: name.to_owned(),

@@ -118,6 +118,7 @@ fn invalid(name: &[u8]) -> Error {
 mod tests {
     use std::path::{Component, Path};
 
+    use clone_protocol::innodb::{SPACE_ID_BUFFER_POOL, SPACE_ID_REDO};
     use proptest::prelude::*;
 
     use super::*;

@@ -128,6 +128,31 @@ fn a_plugin_that_is_not_installed() {
     }
 }
 
+/// The recipient may lack what `clone_exclude_plugins_list` names, whatever the donor's version.
+#[test]
+fn a_plugin_that_is_excluded() {
+    for version in VERSIONS {
+        for (list, is_excluded) in [("x, AUDIT", true), ("audit_log", false), ("", false)] {
+            Setup::new(1).run(move |world| {
+                world.donor.facts().plugins.push(PluginName {
+                    name: "audit".to_owned(),
+                    library: Some("audit.so".to_owned()),
+                });
+                world.recipient.set_variable("clone_exclude_plugins_list", list);
+                // The donor's list is the donor's affair.
+                world.donor.set_variable("clone_exclude_plugins_list", "audit");
+                speak(world, version, false);
+                let outcome = world.clone_remote(Target::Directory("clone"));
+                if is_excluded {
+                    outcome.assert_ok();
+                } else {
+                    outcome.assert_error(3870);
+                }
+            });
+        }
+    }
+}
+
 /// Before V3 the donor does not say how long it waits, which is five minutes then.
 #[test]
 fn an_old_donor_that_is_away() {
@@ -307,6 +332,29 @@ fn a_packet_must_hold_a_block() {
                 }
             });
         }
+    }
+}
+
+/// A donor whose InnoDB changes nothing refuses before it begins anything.
+#[test]
+fn a_donor_that_is_read_only() {
+    for (name, value, is_ok) in [
+        ("innodb_force_recovery", "3", true),
+        ("innodb_force_recovery", "4", false),
+        ("innodb_read_only", "ON", false),
+    ] {
+        Setup::new(8).run(move |world| {
+            world.donor.set_variable(name, value);
+            let outcome = world.clone_remote(Target::Server);
+            if is_ok {
+                outcome.assert_ok();
+            } else {
+                outcome.assert_error(3862);
+                assert!(outcome.text().starts_with("3869 : "), "{}", outcome.text());
+                assert!(outcome.text().contains(name), "{}", outcome.text());
+                assert_eq!(world.donor.innodb.balance().begun, 0);
+            }
+        });
     }
 }
 
