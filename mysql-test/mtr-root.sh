@@ -82,6 +82,8 @@ chown "$USER_ID:$USER_ID" "$plugins/component_keyring_file.cnf" "$ROOT/usr/sbin/
 chroot "$ROOT" ip link set lo up
 
 # --client-bindir: mysql_keyring_encryption_test is found nowhere else.
+# --loose-clone-keep-failed-directory: clone.error_features and others remove the directory of a clone that failed, and
+# fail if this directory is gone already.
 # --big-test: some of the clone tests call themselves big. --testcase-timeout is in minutes: one test takes seven.
 status=0
 chroot --userspec="$USER_ID:$USER_ID" "$ROOT" /usr/bin/env -i \
@@ -90,5 +92,5 @@ chroot --userspec="$USER_ID:$USER_ID" "$ROOT" /usr/bin/env -i \
   bash -c 'cd /usr/lib/mysql-test && exec perl ./mysql-test-run.pl "$@"' mtr \
   --vardir=/mtrvar/var --tmpdir=/mtrvar/tmp --client-bindir=/usr/lib/mysql-test/bin \
   --force --max-test-fail=0 --max-save-datadir=2 --nounit-tests --big-test \
-  --testcase-timeout=30 --suite-timeout=180 "$@" || status=$?
+  --testcase-timeout=30 --suite-timeout=180 --mysqld=--loose-clone-keep-failed-directory=ON "$@" || status=$?
 exit "$status"

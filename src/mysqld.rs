@@ -2,6 +2,7 @@
 
 //! mysqld as the clone logic sees it: the traits of [`clone_core::session`] over [`crate::server`].
 
+mod accounts;
 mod commit_block;
 mod connector;
 mod debug_hooks;

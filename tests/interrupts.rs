@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::fs;
 use std::net::TcpListener;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -63,7 +62,7 @@ fn kill_query_at_any_moment() {
                 }
             }
             if directory.exists() {
-                fs::remove_dir_all(&directory)?;
+                fixture::remove_rest(&directory)?;
             }
             // The donor learns of the kill a moment later.
             clone::await_donor_idle(&donor, Duration::from_secs(30))?;
@@ -102,12 +101,14 @@ fn kill_query_while_the_donor_does_not_answer() {
     });
 }
 
-/// A server does not start on what a killed clone left.
+/// A server does not start on what a killed clone left, if the directory stays.
 #[test]
 fn incomplete_directory_does_not_start() {
     check(|| {
         let donor = fixture::donor()?;
-        let recipient = fixture::recipient(&donor)?;
+        let builder = fixture::server("recipient")?;
+        let builder = builder.option("--loose-clone-keep-failed-directory=ON");
+        let recipient = fixture::recipient_from(builder, &donor)?;
         fixture::slow_down(&recipient)?;
         let directory = recipient.scratch("clone");
         let statement = Statement::instance(&donor).into_directory(&directory);
@@ -123,12 +124,13 @@ fn incomplete_directory_does_not_start() {
     });
 }
 
-/// A killed clone that was to replace data leaves a server without data that can clone again.
+/// Where data is dropped first, a killed clone leaves a server without data that can clone again.
 #[test]
 fn kill_while_replacing() {
     check(|| {
         let donor = fixture::donor()?;
-        let mut recipient = fixture::recipient(&donor)?;
+        let builder = fixture::server("recipient")?.option("--loose-clone-keep-data=OFF");
+        let mut recipient = fixture::recipient_from(builder, &donor)?;
         recipient.session()?.run("CREATE DATABASE old")?;
         fixture::slow_down(&recipient)?;
         let running = Running::start_copying(&recipient, &Statement::instance(&donor))?;
@@ -168,7 +170,7 @@ fn kill_at_the_donor() {
             (error.number, &*error.message),
             (3862, "Clone Donor Error: 1317 : Query execution was interrupted.")
         );
-        fs::remove_dir_all(&directory)?;
+        fixture::remove_rest(&directory)?;
         fixture::speed_up(&recipient)?;
         fixture::assert_clones(&recipient, &donor)
     });
@@ -191,7 +193,7 @@ fn donor_dies() {
         let error = running.failure()?;
         assert_eq!(error.number, 3862, "{error}");
         assert!(error.message.contains("Connect failed: 2003"), "{error}");
-        fs::remove_dir_all(&directory)?;
+        fixture::remove_rest(&directory)?;
 
         donor.start()?;
         clone::allow_donor(&recipient, &donor)?;
@@ -220,7 +222,7 @@ fn ddl_ends_the_clone_on_request() {
                 "Clone Donor Error: 3633 : Concurrent DDL is performed during clone operation. Please try again.."
             )
         );
-        fs::remove_dir_all(&directory)?;
+        fixture::remove_rest(&directory)?;
         fixture::speed_up(&recipient)?;
         fixture::assert_clones(&recipient, &donor)
     });

@@ -15,7 +15,7 @@ use clone_testkit::clone::{self, Running, Statement};
 use clone_testkit::faults::SmallDisk;
 use clone_testkit::fixture::{self, DISTANT};
 use clone_testkit::mysqld::Builder;
-use clone_testkit::{Mysqld, check, skip, verify};
+use clone_testkit::{Mysqld, Plugin, check, skip, verify};
 
 /// What only the donor has.
 const THEIRS: [&str; 4] = [
@@ -321,6 +321,92 @@ fn undo_tablespaces_with_one_name() {
             assert_cost(keep, &own, &mut recipient)?;
         }
         Ok(())
+    });
+}
+
+/// `lower_case_table_names` differs. A donor of this project says so, and of a stock donor the
+/// copied dictionary tells. Without the check the server would never start again.
+#[test]
+fn names_of_tables_are_compared_in_another_way() {
+    check(|| {
+        for plugin in [Plugin::Ours, Plugin::Stock] {
+            let builder = Mysqld::builder().name("donor").plugin(plugin);
+            let donor = builder.initialise_with("--lower-case-table-names=1").start()?;
+            donor.session()?.run_all(THEIRS)?;
+            clone::make_donor(&donor)?;
+            let mut recipient = recipient(&donor, "AUTO")?;
+            let own = Own::of(&recipient)?;
+            let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
+            assert_eq!(
+                (error.number, &*error.message),
+                (
+                    3868,
+                    "Clone Configuration lower_case_table_names: Donor value: 1 is different from \
+                     Recipient value: 0."
+                )
+            );
+            own.assert_kept(&mut recipient)?;
+        }
+        Ok(())
+    });
+}
+
+/// All accounts of the donor use an authentication plugin that is off at the recipient.
+#[test]
+fn nobody_could_log_in() {
+    check(|| {
+        let donor = donor()?;
+        let mut session = donor.session()?;
+        session.run_all([
+            "INSTALL PLUGIN auth_socket SONAME 'auth_socket.so'",
+            "CREATE USER somebody IDENTIFIED WITH auth_socket",
+            "UPDATE mysql.user SET account_locked = 'Y' WHERE plugin <> 'auth_socket'",
+        ])?;
+        let mut recipient = recipient(&donor, "AUTO")?;
+        let own = Own::of(&recipient)?;
+        let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
+        assert_eq!(error.number, 3869, "{error}");
+        assert!(error.message.contains("no account of the donor could log in here"), "{error}");
+        own.assert_kept(&mut recipient)
+    });
+}
+
+/// `innodb_force_recovery` lets InnoDB read its data, and not replace it.
+#[test]
+fn a_recipient_with_force_recovery() {
+    check(|| {
+        let donor = donor()?;
+        for keep in ["OFF", "AUTO"] {
+            let mut recipient = recipient(&donor, keep)?;
+            let own = Own::of(&recipient)?;
+            recipient.add_option("--innodb-force-recovery=1");
+            recipient.restart()?;
+            clone::allow_donor(&recipient, &donor)?;
+            let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
+            assert_eq!(error.number, 3869, "{error}");
+            assert!(error.message.contains("innodb_force_recovery=1"), "{error}");
+            assert_eq!(Own::of(&recipient)?, own);
+        }
+        Ok(())
+    });
+}
+
+/// The directory of a clone that failed is gone, and the next clone can have it.
+#[test]
+fn a_failed_clone_leaves_no_directory() {
+    check(|| {
+        let donor = donor()?;
+        let recipient = recipient(&donor, "AUTO")?;
+        let directory = recipient.scratch("clone");
+        let limited = slow(&recipient, &donor)?.into_directory(&directory);
+        for statement in [limited, Statement::local(&directory)] {
+            let running = Running::start_copying(&recipient, &statement)?;
+            running.kill_query(&recipient)?;
+            assert_eq!(running.failure()?.number, 1317);
+            assert!(!directory.exists(), "{statement}");
+        }
+        fixture::speed_up(&recipient)?;
+        recipient.session()?.run(Statement::local(&directory).to_string())
     });
 }
 

@@ -3,6 +3,7 @@
 //! Replaces the data of this server by a clone that waits in a staging directory.
 
 mod data_file_path;
+mod dictionary;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,6 +11,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use clone_core::checks::ServerChecks;
 use clone_core::error::{Error, Result};
 use clone_core::session::{StagedClone, Variables};
 use clone_swap::replacement::{self, DoublewriteFile, IndexState, Replacement, Server, Staged};
@@ -220,6 +222,7 @@ pub(super) fn check_schemas() -> Result<()> {
 
 /// Hands the clone over to InnoDB, for the next start of the server. DDL must be stopped.
 pub(super) fn replace_data(session: &MysqldSession, clone: &StagedClone) -> Result<Replacement> {
+    check_dictionary(session, &clone.directory)?;
     let server = Configuration::of(session)?.server()?;
     let outside = clone.outside_files.iter();
     let staged = Staged {
@@ -246,6 +249,23 @@ pub(super) fn replace_data(session: &MysqldSession, clone: &StagedClone) -> Resu
         log::warn!(target: CLIENT, "{error}");
     }
     Ok(replacement)
+}
+
+/// Refuses a clone with which this server would not start (3868).
+fn check_dictionary(session: &MysqldSession, clone: &Path) -> Result<()> {
+    let path = clone.join("mysql.ibd");
+    let value = dictionary::lower_case_table_names(&path)
+        .map_err(|error| Error::file(false, &path.to_string_lossy(), &error))?;
+    let Some(value) = value else {
+        log::warn!(
+            target: CLIENT,
+            "lower_case_table_names of the donor is not known. If it differs from that of this \
+             server, this server will not start: then start it with the donor's value"
+        );
+        return Ok(());
+    };
+    let variable = [("lower_case_table_names".to_owned(), value.to_string())];
+    session.check_variables(&variable)
 }
 
 fn clone_error(error: replacement::Error) -> Error {

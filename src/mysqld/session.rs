@@ -11,7 +11,7 @@ use clone_core::checks::{self, ServerChecks};
 use clone_core::engine::{Cancel, ServerEngine};
 use clone_core::error::{Error, Result, number};
 use clone_core::link::{Donor, LinkKind};
-use clone_core::parameters::{Parameters, ServerRelease};
+use clone_core::parameters::{AccountPlugin, Parameters, ServerRelease};
 use clone_core::session::{
     DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, StagedClone,
     Variables,
@@ -23,7 +23,7 @@ use super::engine::MysqldEngine;
 use super::host::MysqldHost;
 use super::interrupter::{GRACE, Trigger};
 use super::links::RecipientLink;
-use super::{debug_hooks, errors, library, replacement};
+use super::{accounts, debug_hooks, errors, library, replacement};
 use crate::myrocks;
 use crate::plugin::start_up::NAME;
 use crate::server::abi;
@@ -205,6 +205,10 @@ impl DonorSession for MysqldSession {
         services().layout.maturity
     }
 
+    fn account_plugins(&self) -> Vec<AccountPlugin> {
+        accounts::plugins()
+    }
+
     fn mark_donor_statement(&self) {
         let key = self.host.keys.server_statement;
         services().clone_protocol.start_statement(self.thd(), key);
@@ -245,9 +249,11 @@ impl RecipientSession for MysqldSession {
         RecipientLink::new(connected, self, kind)
     }
 
-    fn accept(&self, donor: &Parameters) -> Result<()> {
+    fn accept(&self, donor: &Parameters, replaces_data: bool) -> Result<()> {
         let changed = debug_hooks::changed_parameters(donor);
-        checks::check(self, changed.as_ref().unwrap_or(donor))
+        let donor = changed.as_ref().unwrap_or(donor);
+        checks::check(self, donor)?;
+        if replaces_data { checks::check_replacement(self, donor) } else { Ok(()) }
     }
 
     fn staging_directory(&self) -> Result<Option<PathBuf>> {

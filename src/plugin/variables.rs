@@ -102,6 +102,8 @@ sysvars! {
         c"How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level", in Settings;
     keep_data: Choice = Choice { names: &KEEP_DATA, default: 0 },
         c"What becomes of this server's data when a clone replaces it: AUTO keeps the data until the clone is complete if the disk has room for both, ON keeps the data or refuses the clone, OFF drops the data before the clone is copied", in Settings;
+    keep_failed_directory: Boolean = Boolean { default: false },
+        c"If the directory of a clone that failed stays, instead of being removed", in Settings;
     file_handover: Boolean = Boolean { default: true },
         c"If a donor hands its open files over to a recipient on the same machine, which copies them, instead of sending what is in them", in Settings;
     // Percona's, with Percona's text.

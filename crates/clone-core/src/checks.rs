@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::excluded_plugins::ExcludedPlugins;
 use crate::log_target::CLIENT;
-use crate::parameters::{Parameters, ServerRelease};
+use crate::parameters::{AccountPlugin, Parameters, ServerRelease};
 use crate::session::Variables;
 
 /// The smallest `max_allowed_packet` for a clone, bytes: stock's `CLONE_MIN_NET_BLOCK`.
@@ -96,6 +96,58 @@ pub fn check(server: &impl ServerChecks, donor: &Parameters) -> Result<()> {
     server.check_version(&own, &donor.donor_release()?)?;
     outcome.map_err(|error| Error::Raised(error.number()))?;
     check_packet_limit(server)
+}
+
+/// Checks what only matters to a server that goes on with the donor's data itself, after [`check`].
+/// Raises every reason against the clone.
+///
+/// # Errors
+/// The last reason: this server would not start with the data, or nobody could log in.
+pub fn check_replacement(server: &impl ServerChecks, donor: &Parameters) -> Result<()> {
+    let mut outcome = Ok(());
+    let mut refuse = |text: String| {
+        let error = Error::SystemConfig(text);
+        server.raise(&error);
+        outcome = Err(error);
+    };
+    let recovery = server.variables(&["innodb_force_recovery"])?.pop().unwrap_or_default();
+    if recovery != "0" {
+        refuse(format!(
+            "innodb_force_recovery={recovery}: this server's data cannot be replaced. Restart this \
+             server without this setting to clone"
+        ));
+    }
+    if let Some(text) = nobody_can_log_in(server, donor) {
+        refuse(text);
+    }
+    if let Some(value) = donor.lower_case_table_names() {
+        let variable = [("lower_case_table_names".to_owned(), value.to_owned())];
+        outcome = server.check_variables(&variable).and(outcome);
+    }
+    outcome.map_err(|error| Error::Raised(error.number()))
+}
+
+/// Why no account of the donor could log in here. Logs which accounts could not, if some could.
+fn nobody_can_log_in(server: &impl ServerChecks, donor: &Parameters) -> Option<String> {
+    let plugins = donor.account_plugins();
+    let (active, missing): (Vec<_>, Vec<_>) =
+        plugins.into_iter().partition(|plugin| server.has_plugin(&plugin.name));
+    let list = AccountPlugin::list(&missing);
+    if missing.is_empty() {
+        return None;
+    }
+    if active.is_empty() {
+        return Some(format!(
+            "no account of the donor could log in here: their authentication plugins are not \
+             active ({list}). Activate one of these plugins on this server to clone"
+        ));
+    }
+    log::warn!(
+        target: CLIENT,
+        "Accounts of the donor will not be able to log in here, because their authentication \
+         plugins are not active: {list}"
+    );
+    None
 }
 
 fn own_release(server: &impl ServerChecks) -> Result<ServerRelease> {

@@ -43,7 +43,7 @@ pub fn clone_local<S: ServerSession>(session: &S, directory: PathBuf) -> Result<
     let workers = Workers::new(settings.max_concurrency);
     workers.next_stage(session, 0);
     let outcome = Task::new(session, Arc::clone(&shared), Some(workers)).master(settings);
-    if outcome.is_err() {
+    if outcome.is_err() && !settings.keep_failed_directory {
         shared.new_directory.remove(&shared.directory);
     }
     outcome

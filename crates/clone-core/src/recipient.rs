@@ -95,7 +95,10 @@ pub fn clone_instance<S: RecipientSession>(
 fn attempt<S: RecipientSession>(session: &S, shared: &Arc<Shared<S>>) -> Result<()> {
     let outcome = Task::master(session, Arc::clone(shared)).run();
     if let (Err(_), Some(directory)) = (&outcome, shared.target.directory()) {
-        shared.new_directory.remove(directory);
+        let stays = session.host().settings().keep_failed_directory;
+        if shared.target.is_staging() || !stays {
+            shared.new_directory.remove(directory);
+        }
     }
     outcome
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::file_channel::{FileGiver, FileTaker};
 use crate::link::{Donor, Link, LinkKind};
 use crate::meter::Sample;
-use crate::parameters::Parameters;
+use crate::parameters::{AccountPlugin, Parameters};
 use crate::settings::{ReleaseFacts, Settings};
 
 /// Time.
@@ -176,6 +176,9 @@ pub trait DonorSession: ServerSession + Variables {
     /// "LTS" or "INNOVATION", as the server was built (`MYSQL_VERSION_MATURITY`).
     fn maturity(&self) -> &'static str;
 
+    /// The authentication plugins of accounts that are not locked. Empty if this server cannot tell.
+    fn account_plugins(&self) -> Vec<AccountPlugin>;
+
     /// Marks the session's statement as a donor's: `statement/clone/server` in the performance
     /// schema.
     fn mark_donor_statement(&self);
@@ -214,11 +217,13 @@ pub trait RecipientSession: Session {
     /// yet.
     ///
     /// A server checks whether it could run with the donor's data
-    /// ([`checks::check`](crate::checks::check)).
+    /// ([`checks::check`](crate::checks::check)). If the clone is to replace the server's own data,
+    /// it also checks whether it would start and let somebody log in
+    /// ([`checks::check_replacement`](crate::checks::check_replacement)).
     ///
     /// # Errors
     /// The reason for the refusal. Further reasons have been raised.
-    fn accept(&self, donor: &Parameters) -> Result<()>;
+    fn accept(&self, donor: &Parameters, replaces_data: bool) -> Result<()>;
 
     /// The directory where a clone waits that is to replace the server's own data, empty. None if
     /// this server cannot keep its data during the clone.

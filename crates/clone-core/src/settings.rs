@@ -61,6 +61,8 @@ pub struct Settings {
     pub file_handover: bool,
     /// `clone_keep_data`.
     pub keep_data: KeepData,
+    /// `clone_keep_failed_directory`.
+    pub keep_failed_directory: bool,
     /// `clone_compression_level`: 0 is LZ4; 1 and above are Zstandard's level. Used between plugins
     /// of this project.
     pub compression_level: u8,

@@ -141,6 +141,7 @@ mod tests {
             compression_level: 1,
             file_handover: true,
             keep_data: crate::settings::KeepData::Auto,
+            keep_failed_directory: false,
         }
     }
 

@@ -3,6 +3,8 @@
 //! Donors and recipients as most tests want them.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Error, Result, ensure};
@@ -95,6 +97,14 @@ pub fn assert_clones(recipient: &Mysqld, donor: &Mysqld) -> Result<()> {
 fn is_busy(error: &Error) -> bool {
     server_error(error)
         .is_some_and(|error| error.number == 3634 || error.message.contains("Donor Error: 3634 "))
+}
+
+/// Removes the directory of a clone that failed, if the plugin has left it: the stock plugin does.
+pub fn remove_rest(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Makes clones by this recipient take long: a few seconds with the stock plugin, which lets more

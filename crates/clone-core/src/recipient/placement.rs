@@ -121,6 +121,7 @@ fn is_outside(name: &[u8]) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use clone_protocol::innodb::{Compression, SPACE_ID_REDO, SnapshotState};
 

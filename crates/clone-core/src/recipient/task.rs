@@ -344,7 +344,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         self.engine_side.end(session, &self.shared, 0)?;
         let Some(master) = &mut self.master else { return Err(unexpected()) };
         master.parameters.version = self.shared.version();
-        session.accept(&master.parameters)?;
+        let replaces_data = self.shared.target.own_directory().is_none();
+        session.accept(&master.parameters, replaces_data)?;
         match &self.shared.target {
             Target::Directory(_) => master.next_stage(session, 0),
             Target::Server => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
+use clone_core::parameters::AccountPlugin;
 use clone_core::session::{Clock, Host, Observer, PluginName, Work, WorkerKind};
 use clone_core::settings::{KeepData, ReleaseFacts, Settings};
 
@@ -63,6 +64,7 @@ pub(crate) struct Facts {
     pub(crate) space_without_data: u64,
     /// InnoDB has dropped the server's data for a clone.
     pub(crate) has_dropped_data: bool,
+    pub(crate) account_plugins: Vec<AccountPlugin>,
 }
 
 #[derive(Default)]
@@ -267,6 +269,7 @@ impl Default for Facts {
             ("character_set_filesystem", "binary"),
             ("collation_server", "utf8mb4_0900_ai_ci"),
             ("innodb_page_size", "16384"),
+            ("lower_case_table_names", "0"),
             ("max_allowed_packet", "67108864"),
             ("protocol_compression_algorithms", "zlib,zstd,uncompressed"),
             ("clone_donor_timeout_after_network_failure", "5"),
@@ -294,6 +297,7 @@ impl Default for Facts {
             gtid_rounds: None,
             space_without_data: u64::MAX,
             has_dropped_data: false,
+            account_plugins: Vec::new(),
         }
     }
 }
@@ -313,5 +317,6 @@ pub(crate) fn default_settings() -> Settings {
         compression_level: 1,
         file_handover: true,
         keep_data: KeepData::Auto,
+        keep_failed_directory: false,
     }
 }

@@ -15,7 +15,7 @@ use clone_core::engine::{Cancel, ServerEngine};
 use clone_core::error::{Error, Result, number};
 use clone_core::file_channel::{FileGiver, FileTaker};
 use clone_core::link::{Donor, LinkKind};
-use clone_core::parameters::{Parameters, ServerRelease};
+use clone_core::parameters::{AccountPlugin, Parameters, ServerRelease};
 use clone_core::session::{
     DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, StagedClone,
     Variables,
@@ -199,6 +199,10 @@ impl DonorSession for SimSession {
         self.host.facts().maturity
     }
 
+    fn account_plugins(&self) -> Vec<AccountPlugin> {
+        self.host.facts().account_plugins.clone()
+    }
+
     fn mark_donor_statement(&self) {}
 
     fn engine(&self, db_type: u8) -> Option<SimEngine> {
@@ -221,8 +225,9 @@ impl RecipientSession for SimSession {
         SimLink::connect(self, donor, kind)
     }
 
-    fn accept(&self, donor: &Parameters) -> Result<()> {
-        checks::check(self, donor)
+    fn accept(&self, donor: &Parameters, replaces_data: bool) -> Result<()> {
+        checks::check(self, donor)?;
+        if replaces_data { checks::check_replacement(self, donor) } else { Ok(()) }
     }
 
     fn staging_directory(&self) -> Result<Option<PathBuf>> {

@@ -2,7 +2,8 @@
 
 //! Clones over a server's data, which the server keeps until the clone is complete.
 
-use clone_core::error::number::ER_CLONE_DISK_SPACE;
+use clone_core::error::number::{ER_CLONE_DISK_SPACE, ER_CLONE_SYS_CONFIG};
+use clone_core::parameters::AccountPlugin;
 use clone_core::settings::KeepData;
 use clone_protocol::innodb::SnapshotState;
 
@@ -76,6 +77,40 @@ fn a_second_engine_cannot_keep_its_data() {
     setup.settings.keep_data = KeepData::On;
     setup.run(|world| {
         world.clone_remote(Target::Server).assert_error(1235);
+        assert!(!world.recipient.facts().has_dropped_data);
+    });
+}
+
+fn account_plugin(name: &str) -> AccountPlugin {
+    AccountPlugin { name: name.to_owned(), accounts: 2 }
+}
+
+#[test]
+fn accounts_that_cannot_log_in() {
+    Setup::new(5).run(|world| {
+        world.donor.facts().account_plugins = vec![account_plugin("mysql_native_password")];
+        // A directory may be for another server.
+        world.clone_remote(Target::Directory("clone")).assert_ok();
+        let outcome = world.clone_remote(Target::Server);
+        outcome.assert_error(ER_CLONE_SYS_CONFIG);
+        assert!(outcome.warnings[0].1.contains("mysql_native_password=2"), "{outcome:?}");
+        assert!(!world.recipient.facts().has_dropped_data);
+        // Somebody can.
+        world.donor.facts().account_plugins.push(account_plugin("semisync"));
+        world.clone_remote(Target::Server).assert_ok();
+        let log = world.recipient.log_lines().join("\n");
+        assert!(log.contains("will not be able to log in here"), "{log}");
+    });
+}
+
+#[test]
+fn all_reasons_against_a_replacement_come_together() {
+    Setup::new(6).run(|world| {
+        world.donor.facts().account_plugins = vec![account_plugin("mysql_native_password")];
+        world.donor.set_variable("lower_case_table_names", "1");
+        world.recipient.set_variable("innodb_force_recovery", "1");
+        let outcome = world.clone_remote(Target::Server);
+        assert_eq!(outcome.numbers(), [3869, 3869, 3868], "{outcome:?}");
         assert!(!world.recipient.facts().has_dropped_data);
     });
 }
