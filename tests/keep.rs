@@ -449,12 +449,16 @@ fn kills_at_any_moment() {
         let mut recipient = recipient(&donor, "ON")?;
         let mut random = Random(seed.max(1));
         // How long the statement and the start that follows take without a kill.
-        let begin = Instant::now();
-        clone::run(&mut recipient, &Statement::instance(&donor))?;
-        let whole = begin.elapsed();
+        let report = clone::run(&mut recipient, &Statement::instance(&donor))?;
+        let (statement, whole) = (report.elapsed, report.elapsed + report.restart);
         let mut outcomes = [0, 0];
         for kill in 0..kills {
-            let is_new = kill_once(&mut recipient, &donor, whole, &mut random)?;
+            // As often in the statement as in the start.
+            let limit = match kill % 2 {
+                0 => random.part_of(statement),
+                _ => statement + random.part_of(whole - statement),
+            };
+            let is_new = kill_once(&mut recipient, &donor, limit)?;
             outcomes[usize::from(is_new)] += 1;
             println!("kill {kill} of seed {seed}: {}", if is_new { "new" } else { "old" });
         }
@@ -465,13 +469,9 @@ fn kills_at_any_moment() {
     });
 }
 
-/// One clone with one kill. Returns true if the recipient has the donor's data.
-fn kill_once(
-    recipient: &mut Mysqld,
-    donor: &Mysqld,
-    whole: Duration,
-    random: &mut Random,
-) -> Result<bool> {
+/// One clone with one kill, `limit` after its begin. Returns true if the recipient has the donor's
+/// data.
+fn kill_once(recipient: &mut Mysqld, donor: &Mysqld, limit: Duration) -> Result<bool> {
     let has_own: Vec<String> = recipient.session()?.rows("SHOW DATABASES LIKE 'mine'")?;
     if has_own.is_empty() {
         let mut session = recipient.session()?;
@@ -483,7 +483,6 @@ fn kill_once(
     let before = clone::status(&mut recipient.session()?)?;
     let begin = Instant::now();
     let running = Running::start(recipient, &Statement::instance(donor))?;
-    let limit = random.part_of(whole);
     let mut is_killed = false;
     while recipient.is_running()? && !is_killed {
         if begin.elapsed() >= limit {

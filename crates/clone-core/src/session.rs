@@ -176,7 +176,8 @@ pub trait DonorSession: ServerSession + Variables {
     /// "LTS" or "INNOVATION", as the server was built (`MYSQL_VERSION_MATURITY`).
     fn maturity(&self) -> &'static str;
 
-    /// The authentication plugins of accounts that are not locked. Empty if this server cannot tell.
+    /// The authentication plugins of accounts that are not locked. Empty if this server cannot
+    /// tell.
     fn account_plugins(&self) -> Vec<AccountPlugin>;
 
     /// Marks the session's statement as a donor's: `statement/clone/server` in the performance

@@ -15,7 +15,7 @@
 //! | File | What InnoDB does at a start | and after recovery | and when it rolls back |
 //! |---|---|---|---|
 //! | `#old_files` | renames `f` to `f.#clone_save` | removes `f.#clone_save` | renames it back |
-//! | `#replace_files` | the same, and renames `f.#clone` to `f` | removes `f.#clone_save` | renames both back, removes `f.#clone` |
+//! | `#replace_files` | also renames `f.#clone` to `f` | the same | also removes `f.#clone` |
 //! | `#new_files` | | | removes `f` |
 //!
 //! InnoDB rolls back if it finds the file `#status_error`, or if it cannot recover the clone: then
