@@ -4,8 +4,8 @@
 //!
 //! mysqld keeps the properties of the dictionary in a text in `mysql.ibd`
 //! (`sql/dd/impl/tables/dd_properties.cc`): `DD_VERSION=90200;...;LCTN=0;...`. `LCTN` is
-//! `lower_case_table_names`. mysqld does not start with another value (MY-011087). A stock donor does
-//! not send this value.
+//! `lower_case_table_names`. mysqld does not start with another value (MY-011087). A stock donor
+//! does not send this value.
 
 use std::fs::File;
 use std::io::{self, Read};
