@@ -12,7 +12,7 @@ type Documented =
     (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
 
 /// What the stock plugin does not have.
-const OURS: [Documented; 4] = [
+const OURS: [Documented; 5] = [
     (
         "compression_level",
         "Integer",
@@ -44,6 +44,14 @@ const OURS: [Documented; 4] = [
         "",
         "",
         "What becomes of this server's data when a clone replaces it: AUTO keeps the data until the clone is complete if the disk has room for both, ON keeps the data or refuses the clone, OFF drops the data before the clone is copied",
+    ),
+    (
+        "keep_failed_directory",
+        "Boolean",
+        "OFF",
+        "",
+        "",
+        "If the directory of a clone that failed stays, instead of being removed",
     ),
 ];
 

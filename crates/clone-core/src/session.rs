@@ -92,8 +92,8 @@ pub trait Observer: Send + Sync {
     /// The current stage will move `bytes` more than its estimate.
     fn add_estimate(&self, bytes: u64);
 
-    /// The server's data stays until the clone is complete. The stage DROP DATA has begun, and is put
-    /// off.
+    /// The server's data stays until the clone is complete. The stage DROP DATA has begun, and is
+    /// put off.
     fn keep_data(&self);
 
     /// The copied clone takes the place of the server's data: the stage DROP DATA.
