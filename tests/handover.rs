@@ -238,7 +238,7 @@ fn kills_at_either_end() {
             assert_eq!(error.number, expected, "{error}");
             assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
             assert_handed_over(&clone::progress(&mut recipient.session()?)?);
-            fs::remove_dir_all(&directory)?;
+            fixture::remove_rest(&directory)?;
             fixture::speed_up(&recipient)?;
             fixture::assert_clones(&recipient, &donor)?;
         }

@@ -271,7 +271,12 @@ fn every_version_of_the_protocol() {
         clone::allow_address(&peers.recipient, &format!("127.0.0.1:{}", peers.proxy.port()))?;
         let ours = told_in_each_version(&mut peers)?;
         for ((version, stock), ours) in VERSIONS.into_iter().zip(stock).zip(ours) {
-            ensure!(stock.parameters == ours.parameters, "{version:?}: {stock:?}\n{ours:?}");
+            // Our donor tells two variables more.
+            let mut parameters = ours.parameters.clone();
+            if let Some(count) = parameters.get_mut(&(ResponseCode::ConfigV3 as u8)) {
+                *count -= 2;
+            }
+            ensure!(stock.parameters == parameters, "{version:?}: {stock:?}\n{ours:?}");
         }
         peers.recipient = Peers::recipient(Plugin::Stock, &peers.proxy)?;
         for version in [Version::V3, Version::V4] {

@@ -337,7 +337,9 @@ fn delay_after_data_drop() {
     check(|| {
         let donor = fixture::server("donor")?.start()?;
         clone::make_donor(&donor)?;
-        let builder = fixture::server("recipient")?.option("--clone-delay-after-data-drop=3");
+        let builder = fixture::server("recipient")?
+            .option("--clone-delay-after-data-drop=3")
+            .option("--loose-clone-keep-data=OFF");
         let mut recipient = fixture::recipient_from(builder, &donor)?;
         recipient.session()?.run("CREATE DATABASE old")?;
         let running = Running::start(&recipient, &Statement::instance(&donor))?;
@@ -391,7 +393,8 @@ fn broken_connections_are_resumed() {
 fn killed_recipient_rolls_back() {
     check(|| {
         let donor = fixture::donor()?;
-        let mut recipient = fixture::recipient(&donor)?;
+        let builder = fixture::server("recipient")?.option("--loose-clone-keep-data=OFF");
+        let mut recipient = fixture::recipient_from(builder, &donor)?;
         recipient.session()?.run_all(["CREATE DATABASE old", "CREATE USER old_user"])?;
         fixture::slow_down(&recipient)?;
         let running = Running::start_copying(&recipient, &Statement::instance(&donor))?;

@@ -8,12 +8,14 @@ mod dictionary;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clone_core::checks::ServerChecks;
 use clone_core::error::{Error, Result};
 use clone_core::session::{StagedClone, Variables};
+use clone_protocol::innodb::Directories;
 use clone_swap::replacement::{self, DoublewriteFile, IndexState, Replacement, Server, Staged};
 
 use super::session::MysqldSession;
@@ -129,12 +131,19 @@ impl Configuration {
 }
 
 /// The directory where a clone waits, without what an earlier clone has left. None if this server
-/// cannot keep its data: its system tablespace is a device, or it cannot list its tablespaces.
+/// cannot keep its data, because its system tablespace is a device.
 pub(super) fn staging_directory(session: &MysqldSession) -> Result<Option<PathBuf>> {
     let configuration = Configuration::of(session)?;
     if configuration.system.has_device() {
-        log::warn!(target: CLIENT, "innodb_data_file_path names a device: the data of this server cannot be kept");
         return Ok(None);
+    }
+    // The rows of the performance_schema tables are kept there from now on.
+    let status = configuration.data_directory.join("#clone");
+    match fs::create_dir(&status) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::file(true, &status.to_string_lossy(), &error));
+        }
+        _ => {}
     }
     let staging = configuration.staging();
     remove_staging(&staging)?;
@@ -190,6 +199,25 @@ fn remove_staging(staging: &Path) -> Result<()> {
 /// See [`RecipientSession::accept_system_file`](clone_core::session::RecipientSession).
 pub(super) fn accept_system_file(session: &MysqldSession, index: usize, size: u64) -> Result<()> {
     Configuration::of(session)?.system.accept(index, size)
+}
+
+/// Refuses a tablespace where this server does not look for tablespaces, as InnoDB does since 9.7
+/// (`clone0apply.cc:build_file_path`).
+pub(super) fn accept_outside_file(session: &MysqldSession, path: &Path) -> Result<()> {
+    let configuration = Configuration::of(session)?;
+    let base = &configuration.data_directory;
+    let listed = session.variables(&["innodb_directories", "innodb_data_home_dir"])?;
+    let known = listed.iter().flat_map(|list| list.split(';')).filter(|path| !path.is_empty());
+    let known = known.map(|path| clean(&base.join(path)));
+    let known = known.chain([configuration.undo_directory.clone()]);
+    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+    let directories =
+        Directories { base: bytes(base), known: known.map(|path| bytes(&path)).collect() };
+    if directories.contain(path.as_os_str().as_bytes()) {
+        return Ok(());
+    }
+    let value = path.to_string_lossy();
+    Err(Error::Raised(raise(Raise::WrongValue { what: "file path", value: &value })))
 }
 
 /// See [`RecipientSession::check_space_without_data`](clone_core::session::RecipientSession).

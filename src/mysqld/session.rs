@@ -269,6 +269,10 @@ impl RecipientSession for MysqldSession {
         replacement::accept_system_file(self, index, size)
     }
 
+    fn accept_outside_file(&self, path: &Path) -> Result<()> {
+        replacement::accept_outside_file(self, path)
+    }
+
     fn check_space_without_data(&self, bytes: u64) -> Result<()> {
         replacement::check_space_without_data(self, bytes)
     }

@@ -190,6 +190,9 @@ impl Progress {
     /// The tasks have moved more.
     pub(crate) fn transferred(&mut self, sample: &Sample, threads: u32) {
         let Some(current) = self.current else { return };
+        if self.stage(current).state != State::InProgress {
+            return;
+        }
         self.data_speed = int(sample.data_speed);
         self.network_speed = int(sample.network_speed);
         let stage = self.stage_mut(current);

@@ -66,8 +66,16 @@ pub fn clone_instance<S: RecipientSession>(
     };
     let Some(staging) = staging else {
         if keep == KeepData::On {
-            let what = "CLONE of several storage engines with clone_keep_data=ON";
+            let what = "clone_keep_data=ON with MyRocks, or with a device in innodb_data_file_path";
             return Err(Error::NotSupported(what.into()));
+        }
+        if keep == KeepData::Auto {
+            log::warn!(
+                target: CLIENT,
+                "The data of this server cannot be kept, with MyRocks or a device in \
+                 innodb_data_file_path. The data is dropped before the clone is copied \
+                 (clone_keep_data=AUTO)."
+            );
         }
         return attempt(session, &Arc::new(Shared::new(session, donor, Target::Server)));
     };

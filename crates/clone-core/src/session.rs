@@ -8,7 +8,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,8 +226,8 @@ pub trait RecipientSession: Session {
     /// The reason for the refusal. Further reasons have been raised.
     fn accept(&self, donor: &Parameters, replaces_data: bool) -> Result<()>;
 
-    /// The directory where a clone waits that is to replace the server's own data, empty. None if
-    /// this server cannot keep its data during the clone.
+    /// The directory where a clone waits that is to replace the server's own data. The directory
+    /// does not exist yet. None if this server cannot keep its data during the clone.
     ///
     /// # Errors
     /// The directory could not be emptied.
@@ -239,6 +239,13 @@ pub trait RecipientSession: Session {
     /// # Errors
     /// The server would not start with the file.
     fn accept_system_file(&self, index: usize, size: u64) -> Result<()>;
+
+    /// Accepts or refuses a tablespace that lies outside of the donor's data directory. `path` is
+    /// its path at the donor, as in [`OutsideFile`].
+    ///
+    /// # Errors
+    /// The server would not look for tablespaces there (1525).
+    fn accept_outside_file(&self, path: &Path) -> Result<()>;
 
     /// Returns `Ok` if a clone of `bytes` fits on the disk when the server's data is gone.
     ///

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{locators_expected, unexpected};
 use super::block::Expected;
-use super::placement::SystemFile;
+use super::placement::NewFile;
 use super::shared::Shared;
 use crate::engine::{BlockInput, Mode, ServerEngine};
 use crate::error::{Error, Result};
@@ -180,7 +180,10 @@ impl EngineSide {
         if let Ok(Descriptor::State(state)) = Descriptor::parse(descriptor) {
             shared.note_disk_estimate(state.estimate_disk);
         }
-        let check = |file: SystemFile| session.accept_system_file(file.index, file.size);
+        let check = |file: NewFile<'_>| match file {
+            NewFile::System { index, size } => session.accept_system_file(index, size),
+            NewFile::Outside(path) => session.accept_outside_file(path),
+        };
         shared.placement().note(descriptor, check)
     }
 

@@ -34,34 +34,34 @@ pub(super) struct Placement {
     outside: Vec<Vec<u8>>,
 }
 
-/// A file of the system tablespace that was described for the first time.
-pub(super) struct SystemFile {
-    /// Its place in `innodb_data_file_path`.
-    pub(super) index: usize,
-    /// Bytes.
-    pub(super) size: u64,
+/// A file that was described for the first time, and that the server has to accept.
+pub(super) enum NewFile<'a> {
+    /// Of the system tablespace: its place in `innodb_data_file_path`, and its size in bytes.
+    System { index: usize, size: u64 },
+    /// Outside of the donor's data directory: its path at the donor.
+    Outside(&'a Path),
 }
 
 impl Placement {
-    /// Notes the file that a checked descriptor describes. Returns the descriptor for the engine,
-    /// if it differs.
+    /// Notes the file that a checked descriptor describes, if `check` accepts it. Returns the
+    /// descriptor for the engine, if it differs.
     pub(super) fn note(
         &mut self,
         descriptor: &[u8],
-        on_system_file: impl FnOnce(SystemFile) -> Result<()>,
+        check: impl FnOnce(NewFile<'_>) -> Result<()>,
     ) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let Ok(Descriptor::FileMetadata(file)) = Descriptor::parse(descriptor) else {
             return Ok(None);
         };
         match FileKind::of(file.space_id) {
-            FileKind::System => self.system_file(&file, on_system_file)?,
+            FileKind::System => self.system_file(&file, check)?,
             FileKind::Undo => {
                 if !self.undo.iter().any(|name| name == file.name) {
                     self.undo.push(file.name.to_vec());
                 }
             }
             FileKind::Tablespace if is_outside(file.name) => {
-                let name = staged_name(self.outside_index(file.name));
+                let name = staged_name(self.outside_index(file.name, check)?);
                 // The descriptor may have a key.
                 let mut placed = Zeroizing::new(Vec::with_capacity(PLACED_LEN));
                 let file = FileMetadata { name: name.as_bytes(), ..file };
@@ -76,7 +76,7 @@ impl Placement {
     fn system_file(
         &mut self,
         file: &FileMetadata<'_>,
-        on_system_file: impl FnOnce(SystemFile) -> Result<()>,
+        check: impl FnOnce(NewFile<'_>) -> Result<()>,
     ) -> Result<()> {
         if self.system.iter().any(|(index, _)| *index == file.file_index) {
             return Ok(());
@@ -84,15 +84,20 @@ impl Placement {
         self.system.push((file.file_index, file.name.to_vec()));
         self.system.sort_unstable();
         let index = self.system.iter().position(|(index, _)| *index == file.file_index);
-        on_system_file(SystemFile { index: index.unwrap_or(0), size: file.file_size })
+        check(NewFile::System { index: index.unwrap_or(0), size: file.file_size })
     }
 
-    fn outside_index(&mut self, name: &[u8]) -> usize {
-        let known = self.outside.iter().position(|known| known == name);
-        known.unwrap_or_else(|| {
-            self.outside.push(name.to_vec());
-            self.outside.len() - 1
-        })
+    fn outside_index(
+        &mut self,
+        name: &[u8],
+        check: impl FnOnce(NewFile<'_>) -> Result<()>,
+    ) -> Result<usize> {
+        if let Some(known) = self.outside.iter().position(|known| known == name) {
+            return Ok(known);
+        }
+        check(NewFile::Outside(Path::new(OsStr::from_bytes(name))))?;
+        self.outside.push(name.to_vec());
+        Ok(self.outside.len() - 1)
     }
 
     /// What the server has to know to take the clone.
@@ -126,6 +131,7 @@ mod tests {
     use clone_protocol::innodb::{Compression, SPACE_ID_REDO, SnapshotState};
 
     use super::*;
+    use crate::error::Error;
 
     fn file(space_id: u32, index: u32, name: &str) -> Vec<u8> {
         let file = FileMetadata {
@@ -166,6 +172,11 @@ mod tests {
         assert_eq!(name(&first), "#outside/0.ibd");
         assert_eq!(name(&note("../ts.ibd").expect("outside")), "#outside/1.ibd");
         assert_eq!(name(&note("/srv/test/t.ibd").expect("outside")), "#outside/0.ibd");
+        let refused = placement.note(&file(9, 3, "/etc/t.ibd"), |file| match file {
+            NewFile::Outside(path) => Err(Error::Internal(path.display().to_string())),
+            NewFile::System { .. } => Ok(()),
+        });
+        assert_eq!(refused.unwrap_err(), Error::Internal("/etc/t.ibd".to_owned()));
         let staged = placement.staged(Path::new("/data/.clone_staging"));
         let paths: Vec<_> = staged.outside_files.iter().map(|file| file.path.as_path()).collect();
         assert_eq!(paths, [Path::new("/srv/test/t.ibd"), Path::new("../ts.ibd")]);
@@ -177,8 +188,10 @@ mod tests {
         let mut placement = Placement::default();
         let mut told = Vec::new();
         for (index, name) in [(1, "ibdata1"), (2, "ibdata2"), (1, "ibdata1")] {
-            let tell = |file: SystemFile| {
-                told.push((file.index, file.size));
+            let tell = |file: NewFile<'_>| {
+                if let NewFile::System { index, size } = file {
+                    told.push((index, size));
+                }
                 Ok(())
             };
             assert_eq!(placement.note(&file(0, index, name), tell).unwrap(), None);

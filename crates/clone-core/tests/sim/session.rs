@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -239,6 +239,10 @@ impl RecipientSession for SimSession {
         self.host.sim.pause();
         assert_eq!(index, 0, "the donor has one file in its system tablespace");
         Ok(())
+    }
+
+    fn accept_outside_file(&self, path: &Path) -> Result<()> {
+        panic!("the donor has no file outside of its data directory: {}", path.display())
     }
 
     fn check_space_without_data(&self, needed: u64) -> Result<()> {

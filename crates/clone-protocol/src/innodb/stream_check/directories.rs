@@ -19,7 +19,7 @@ pub struct Directories {
 
 impl Directories {
     /// Whether a file of this name lies in one of the directories.
-    pub(super) fn contain(&self, name: &[u8]) -> bool {
+    pub fn contain(&self, name: &[u8]) -> bool {
         let name = match name.starts_with(b"/") {
             true => name.to_vec(),
             false => [&self.base, &b"/"[..], name].concat(),
