@@ -104,7 +104,7 @@ compat: build ## every role on every release of MySQL that can be had, 12 of the
 	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run -E '$(COMPAT_TESTS) - test(a_server_of_ones_own)' --run-ignored all
 
 .PHONY: mtr
-mtr: build ## MySQL's own clone, replication and Group Replication tests, 50 of them, with our plugin
+mtr: build ## MySQL's own clone, replication and Group Replication tests, 49 of them, with our plugin
 	mysql-test/mtr.sh --plugin $(PLUGIN) --list all
 
 .PHONY: mtr-core
