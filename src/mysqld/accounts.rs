@@ -8,15 +8,13 @@ use crate::server::error_log::SERVER;
 use crate::server::sql::run_apart;
 
 /// Accounts that are locked cannot log in anywhere, as those of mysqld itself.
-const QUERIES: [&str; 2] = [
-    "SET SESSION group_replication_consistency = EVENTUAL",
-    "SELECT plugin, COUNT(*) FROM mysql.user WHERE account_locked = 'N' GROUP BY plugin",
-];
+const PLUGINS: &str =
+    "SELECT plugin, COUNT(*) FROM mysql.user WHERE account_locked = 'N' GROUP BY plugin";
 
 /// The authentication plugins of accounts that are not locked. Empty if they cannot be read: the
 /// recipient then does not check them.
 pub(super) fn plugins() -> Vec<AccountPlugin> {
-    let rows = run_apart(&QUERIES).unwrap_or_else(|error| {
+    let rows = run_apart(PLUGINS).unwrap_or_else(|error| {
         log::info!(target: SERVER, "The accounts were not looked at: {error}");
         Vec::new()
     });

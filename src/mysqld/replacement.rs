@@ -50,9 +50,6 @@ const ER_UNKNOWN_TABLE: u32 = 1109;
 const DOUBLEWRITE_DIRECTORY: &str = "SELECT VARIABLE_VALUE FROM performance_schema.global_variables \
                                      WHERE VARIABLE_NAME = 'innodb_doublewrite_dir'";
 
-/// Lets a member of a group read while the group recovers this member.
-const AT_ONCE: &str = "SET SESSION group_replication_consistency = EVENTUAL";
-
 /// The tablespace of `innodb_data_file_path`.
 const SYSTEM_TABLESPACE: &str = "innodb_system";
 
@@ -104,7 +101,7 @@ impl Configuration {
     /// The server with all of its files. DDL must be stopped, or the list is soon wrong.
     fn server(self) -> Result<Server> {
         let mut files = BTreeSet::new();
-        for row in run_apart(&[AT_ONCE, TABLESPACES]).map_err(sql_error)? {
+        for row in run_apart(TABLESPACES).map_err(sql_error)? {
             let mut columns = row.into_iter().flatten();
             let (Some(name), Some(tablespace)) = (columns.next(), columns.next()) else { continue };
             if tablespace != SYSTEM_TABLESPACE {
@@ -240,7 +237,7 @@ pub(super) fn check_space_without_data(session: &MysqldSession, needed: u64) -> 
 
 /// Refuses to replace a schema that is read only, as DROP SCHEMA does (3989).
 pub(super) fn check_schemas() -> Result<()> {
-    let rows = match run_apart(&[AT_ONCE, READ_ONLY_SCHEMAS]) {
+    let rows = match run_apart(READ_ONLY_SCHEMAS) {
         Err(error) if error.number == ER_UNKNOWN_TABLE => return Ok(()),
         rows => rows.map_err(sql_error)?,
     };
@@ -332,7 +329,7 @@ fn schema_directories(data_directory: &Path) -> Result<Vec<PathBuf>> {
 
 /// Where InnoDB has its doublewrite buffer (`ha_innodb.cc:innobase_ddse_dict_init`).
 fn doublewrite_directory(data_directory: &Path) -> Result<PathBuf> {
-    let rows = run_apart(&[AT_ONCE, DOUBLEWRITE_DIRECTORY]).map_err(sql_error)?;
+    let rows = run_apart(DOUBLEWRITE_DIRECTORY).map_err(sql_error)?;
     let value = rows.into_iter().flatten().flatten().next().unwrap_or_default();
     let is_plain = !value.is_empty() && !value.starts_with(['#', '.', '/']);
     let name = if is_plain { format!("#{value}") } else { value };

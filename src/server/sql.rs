@@ -42,23 +42,20 @@ impl fmt::Display for SqlError {
 /// The rows of a result; NULL is `None`.
 pub(crate) type Rows = Vec<Vec<Option<String>>>;
 
-/// Runs `statements` in a thread and a session of their own, and returns the rows of the last.
+/// Runs `statement` in a thread and a session of its own, and returns its rows.
 ///
 /// The session of the caller stays as it is. It may itself be a session without a connection, as
 /// that of Group Replication is. mysqld does not give such a session back to its thread after the
 /// statements of another one.
-pub(crate) fn run_apart(statements: &'static [&'static str]) -> Result<Rows, SqlError> {
+pub(crate) fn run_apart(statement: &'static str) -> Result<Rows, SqlError> {
     let outcome = Arc::new(Mutex::new(None));
     let result = Arc::clone(&outcome);
     let thread = Thread::spawn(c"clone_sql", move || {
         // It makes this a thread of mysqld, and ends before the thread does.
         let Some(_own) = services().clone_protocol.start_session(0) else { return };
         let rows = SqlSession::open().and_then(|mut session| {
-            let mut rows = Rows::new();
-            for statement in statements {
-                rows = session.run(statement)?;
-            }
-            Ok(rows)
+            session.run(AT_ONCE)?;
+            session.run(statement)
         });
         *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows);
     });
@@ -67,10 +64,13 @@ pub(crate) fn run_apart(statements: &'static [&'static str]) -> Result<Rows, Sql
     let rows = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
     rows.unwrap_or_else(|| {
         let reason = started.err().map_or("no session".to_owned(), |error| error.to_string());
-        let text = format!("A thread for SQL statements: {reason}");
+        let text = format!("A thread for an SQL statement: {reason}");
         Err(SqlError { number: super::raise::ER_INTERNAL_ERROR, text })
     })
 }
+
+/// Lets a member of a group read while the group recovers this member.
+const AT_ONCE: &str = "SET SESSION group_replication_consistency = EVENTUAL";
 
 /// A session without a connection, which may do everything. It ends with this object, and with it
 /// its locks.

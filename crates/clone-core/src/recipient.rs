@@ -29,7 +29,7 @@ mod task;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{Error, Result, number};
+use crate::error::{Error, Result};
 use crate::link::Donor;
 use crate::log_target::CLIENT;
 use crate::session::{Host, RecipientSession};
@@ -80,12 +80,10 @@ pub fn clone_instance<S: RecipientSession>(
         return attempt(session, &Arc::new(Shared::new(session, donor, Target::Server)));
     };
     let mut shared = Shared::new(session, Arc::clone(&donor), Target::Staging(staging));
-    shared.begins_again_if_disk_is_full = keep == KeepData::Auto;
+    shared.may_drop_data = keep == KeepData::Auto;
     let shared = Arc::new(shared);
     match attempt(session, &shared) {
-        Err(error)
-            if shared.begins_again_if_disk_is_full
-                && error.number() == number::ER_CLONE_DISK_SPACE => {}
+        Err(error) if shared.begins_again_after(&error) => {}
         outcome => return outcome,
     }
     let needed = shared.disk_estimate();

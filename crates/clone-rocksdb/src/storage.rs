@@ -111,8 +111,9 @@ impl Storage<'_> {
         attempt(file, self.0.write(file, content))
     }
 
-    pub(crate) fn rename(self, from: &Path, to: &Path) -> Result<()> {
-        attempt(to, self.0.rename(from, to))
+    /// Replaces the content of a file, durably and at once.
+    pub(crate) fn replace(self, file: &Path, content: &[u8]) -> Result<()> {
+        attempt(file, self.0.replace(file, content))
     }
 
     pub(crate) fn remove_file(self, file: &Path) -> Result<()> {

@@ -32,6 +32,15 @@ pub trait Disk {
     /// Creates a file, or replaces its content, and syncs it.
     fn write(&self, file: &Path, content: &[u8]) -> io::Result<()>;
 
+    /// Replaces the content of a file, durably and at once: nobody ever sees half of it. Three
+    /// steps.
+    fn replace(&self, file: &Path, content: &[u8]) -> io::Result<()> {
+        let new = being_written(file);
+        self.write(&new, content)?;
+        self.rename(&new, file)?;
+        self.sync_directory(file.parent().unwrap_or(Path::new(".")))
+    }
+
     /// Creates a file of `size` zero bytes, or replaces a file by it, and syncs it.
     fn write_zeros(&self, file: &Path, size: u64) -> io::Result<()>;
 
@@ -52,6 +61,13 @@ pub trait Disk {
 
     /// Makes names in a directory durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+}
+
+/// Where [`Disk::replace`] writes the new content of a file.
+pub fn being_written(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
 }
 
 /// What a directory holds.

@@ -67,7 +67,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, Entry, RealDisk};
+use crate::disk::{Disk, Entry, RealDisk, being_written};
 pub use index::{IndexState, restore_index};
 use plan::{Plan, cloned};
 
@@ -82,9 +82,6 @@ const NEW_FILES: &str = "#new_files";
 
 /// Behind the name of a file of the clone that has a file of the server in its place.
 const CLONED: &str = ".#clone";
-
-/// Behind the name of a file that is being written.
-const NEW: &str = ".new";
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -301,8 +298,9 @@ impl Replacement {
             remove_if_there(disk, &marker)?;
         }
         for name in [STATUS_FIX, OLD_FILES, REPLACE_FILES, NEW_FILES, STATUS_ERROR] {
-            remove_if_there(disk, &with_suffix(&lists.join(name), NEW))?;
-            remove_if_there(disk, &lists.join(name))?;
+            let list = lists.join(name);
+            remove_if_there(disk, &being_written(&list))?;
+            remove_if_there(disk, &list)?;
         }
         self.sync(disk, &lists)
     }
@@ -312,7 +310,8 @@ impl Replacement {
         let is_empty = index::lines(disk, index)?.is_empty();
         let lists = self.lists();
         // Without the list InnoDB has no clone to put in place any more.
-        let is_pending = read(disk, &lists.join(REPLACE_FILES))?.is_some();
+        let list = lists.join(REPLACE_FILES);
+        let is_pending = done("read", &list, disk.exists(&list))?;
         if is_empty || !is_pending {
             return Ok(());
         }
@@ -383,17 +382,7 @@ fn listed(disk: &dyn Disk, directory: &Path) -> Result<Option<Vec<Entry>>> {
 /// Writes a file so that nobody ever sees half of it. InnoDB would take the beginning of a path for
 /// a path, and remove what has this name.
 fn replace_file(disk: &dyn Disk, file: &Path, content: &[u8]) -> Result<()> {
-    let new = with_suffix(file, NEW);
-    done("write", &new, disk.write(&new, content))?;
-    done("rename", &new, disk.rename(&new, file))?;
-    let directory = file.parent().unwrap_or(Path::new("."));
-    done("sync", directory, disk.sync_directory(directory))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+    done("write", file, disk.replace(file, content))
 }
 
 fn read(disk: &dyn Disk, file: &Path) -> Result<Option<Vec<u8>>> {

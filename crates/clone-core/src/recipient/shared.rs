@@ -11,6 +11,7 @@ use clone_protocol::{Offer, Packing, Version};
 
 use super::placement::Placement;
 use super::target::Target;
+use crate::error::{Error, number};
 use crate::link::Donor;
 use crate::new_directory::NewDirectory;
 use crate::session::{Host, RecipientSession};
@@ -43,8 +44,8 @@ pub(super) struct Shared<S: RecipientSession> {
     disk_estimate: AtomicU64,
     /// The directory of the target.
     pub(super) new_directory: NewDirectory,
-    /// A full disk is no error of the statement: the clone begins again and drops the data first.
-    pub(super) begins_again_if_disk_is_full: bool,
+    /// If the disk has no room, the clone begins again and drops the data first.
+    pub(super) may_drop_data: bool,
 }
 
 impl<S: RecipientSession> Shared<S> {
@@ -65,7 +66,7 @@ impl<S: RecipientSession> Shared<S> {
             placement: Mutex::default(),
             disk_estimate: AtomicU64::new(0),
             new_directory: NewDirectory::default(),
-            begins_again_if_disk_is_full: false,
+            may_drop_data: false,
         }
     }
 
@@ -79,6 +80,12 @@ impl<S: RecipientSession> Shared<S> {
     /// that was noted too early.
     pub(super) fn placement(&self) -> MutexGuard<'_, Placement> {
         self.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the clone begins again and drops the server's data first, after this error. The
+    /// error is then not one of the statement.
+    pub(super) fn begins_again_after(&self, error: &Error) -> bool {
+        self.may_drop_data && error.number() == number::ER_CLONE_DISK_SPACE
     }
 
     /// Notes how many bytes the clone takes on the disk.

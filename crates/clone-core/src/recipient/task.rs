@@ -142,8 +142,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 self.log_outcome("Source break restart loop", &outcome);
             }
             let begins_again = self.is_master()
-                && self.shared.begins_again_if_disk_is_full
-                && matches!(&outcome, Err(error) if error.number() == number::ER_CLONE_DISK_SPACE);
+                && matches!(&outcome, Err(error) if self.shared.begins_again_after(error));
             let clear_error = was_killed || again || begins_again;
             if let Err(error) = &outcome
                 && !clear_error

@@ -74,12 +74,7 @@ impl Journal {
 
     /// Replaces the journal, durably and at once.
     pub(super) fn write(&self, storage: Storage<'_>, places: &Places) -> Result<()> {
-        let mut new = places.journal.clone().into_os_string();
-        new.push(".new");
-        let new = PathBuf::from(new);
-        storage.write(&new, &self.to_bytes()?)?;
-        storage.rename(&new, &places.journal)?;
-        storage.sync_directory(&places.root)
+        storage.replace(&places.journal, &self.to_bytes()?)
     }
 
     fn parse(content: &[u8]) -> Option<Self> {

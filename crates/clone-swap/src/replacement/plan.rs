@@ -7,9 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{
-    CLONED, DoublewriteFile, Error, LISTS, Result, STATUS_FIX, Server, Staged, listed, with_suffix,
-};
+use super::{CLONED, DoublewriteFile, Error, LISTS, Result, STATUS_FIX, Server, Staged, listed};
 use crate::disk::Disk;
 
 /// The directory of the redo log since 8.0.30.
@@ -59,7 +57,9 @@ impl Move {
 
 /// `f.#clone` for a path `f`.
 pub(super) fn cloned(path: &Path) -> PathBuf {
-    with_suffix(path, CLONED)
+    let mut cloned = path.as_os_str().to_owned();
+    cloned.push(CLONED);
+    PathBuf::from(cloned)
 }
 
 impl Plan {
