@@ -193,7 +193,9 @@ impl Shown {
                 "SELECT VARIABLE_NAME, VARIABLE_VALUE, MIN_VALUE, MAX_VALUE \
                  FROM performance_schema.variables_info \
                  JOIN performance_schema.global_variables USING (VARIABLE_NAME) \
-                 WHERE VARIABLE_NAME LIKE 'clone%' AND VARIABLE_NAME NOT IN ('clone_compression_level', 'clone_exclude_plugins_list', 'clone_file_handover', 'clone_keep_data', 'clone_keep_failed_directory') ORDER BY 1",
+                 WHERE VARIABLE_NAME LIKE 'clone%' AND VARIABLE_NAME NOT IN \
+                 ('clone_compression_level', 'clone_exclude_plugins_list', 'clone_file_handover', \
+                 'clone_keep_data', 'clone_keep_failed_directory') ORDER BY 1",
             )?,
             columns: session.rows(
                 "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME \

@@ -85,7 +85,11 @@ impl MysqldHost {
     pub(crate) fn finish_replacement(&self) {
         let replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Err(error)) = replacement.map(|replacement| replacement.at_shutdown()) {
-            log::error!(target: CLIENT, "The clone may not be put in place at the next start: {error}");
+            log::error!(
+                target: CLIENT,
+                "The index of the binary logs could not be emptied for the clone. The next start may \
+                 fail: {error}"
+            );
         }
     }
 
