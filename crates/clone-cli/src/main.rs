@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `mysql-clone`: clones MySQL instances without a server.
+
+#![forbid(unsafe_code)]
+
+mod failure;
+mod pull;
+mod serve;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Clones MySQL instances without a server.
+#[derive(Debug, Parser)]
+#[command(name = "mysql-clone", version, after_help = failure::EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copies the data of a running server into a new data directory.
+    Pull(Box<pull::Arguments>),
+    /// Checks the files of a data directory that no server has open.
+    Verify(verify::Arguments),
+    /// Offers a data directory that no server has open to CLONE INSTANCE.
+    Serve(serve::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let outcome = match arguments.command {
+        Command::Pull(arguments) => pull::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("mysql-clone: [ERROR] {failure}");
+            failure.kind.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}
