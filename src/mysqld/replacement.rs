@@ -102,7 +102,7 @@ fn remove_staging(staging: &Path) -> Result<()> {
     }
 }
 
-/// See [`RecipientSession::accept_system_file`](clone_core::session::RecipientSession).
+/// See [`RecipientSession::accept_system_file`](clone_core::session::OwnData).
 pub(super) fn accept_system_file(session: &MysqldSession, index: usize, size: u64) -> Result<()> {
     Configuration::of(session)?.system.accept(index, size)
 }
@@ -126,7 +126,7 @@ pub(super) fn accept_outside_file(session: &MysqldSession, path: &Path) -> Resul
     Err(Error::Raised(raise(Raise::WrongValue { what: "file path", value: &value })))
 }
 
-/// See [`RecipientSession::check_space_without_data`](clone_core::session::RecipientSession).
+/// See [`RecipientSession::check_space_without_data`](clone_core::session::OwnData).
 pub(super) fn check_space_without_data(session: &MysqldSession, needed: u64) -> Result<()> {
     let configuration = Configuration::of(session)?;
     let data_directory = configuration.data_directory.clone();

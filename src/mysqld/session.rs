@@ -13,7 +13,7 @@ use clone_core::error::{Error, Result, number};
 use clone_core::link::{Donor, LinkKind};
 use clone_core::parameters::{AccountPlugin, Parameters, ServerRelease};
 use clone_core::session::{
-    DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, StagedClone,
+    DonorSession, Host, OwnData, PluginName, RecipientSession, ServerSession, Session, StagedClone,
     Variables,
 };
 use clone_protocol::innodb;
@@ -256,6 +256,12 @@ impl RecipientSession for MysqldSession {
         if replaces_data { checks::check_replacement(self, donor) } else { Ok(()) }
     }
 
+    fn own_data(&self) -> Result<&dyn OwnData> {
+        Ok(self)
+    }
+}
+
+impl OwnData for MysqldSession {
     fn staging_directory(&self) -> Result<Option<PathBuf>> {
         // An engine of this project has a directory of its own for a clone that replaces its data.
         // Its swap does not know of a staging directory.

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::link::Donor;
 use crate::log_target::CLIENT;
+use crate::parameters::Parameters;
 use crate::session::{Host, RecipientSession};
 use crate::settings::KeepData;
 use shared::Shared;
@@ -59,10 +60,11 @@ pub fn clone_instance<S: RecipientSession>(
             &Arc::new(Shared::new(session, donor, Target::Directory(directory))),
         );
     }
+    let data = session.own_data()?;
     let keep = session.host().settings().keep_data;
     let staging = match keep {
         KeepData::Off => None,
-        KeepData::Auto | KeepData::On => session.staging_directory()?,
+        KeepData::Auto | KeepData::On => data.staging_directory()?,
     };
     let Some(staging) = staging else {
         if keep == KeepData::On {
@@ -87,7 +89,7 @@ pub fn clone_instance<S: RecipientSession>(
         outcome => return outcome,
     }
     let needed = shared.disk_estimate();
-    session.check_space_without_data(needed)?;
+    data.check_space_without_data(needed)?;
     log::warn!(
         target: CLIENT,
         "The disk has no room for the clone of {needed} bytes beside the data of this server. The \
@@ -95,6 +97,34 @@ pub fn clone_instance<S: RecipientSession>(
     );
     session.host().observer().begin_again();
     attempt(session, &Arc::new(Shared::new(session, donor, Target::Server)))
+}
+
+/// A clone into a directory whose process ended before the clone did, as that process noted it.
+pub struct Interrupted {
+    /// What the donor said of itself in the answer to INIT.
+    pub parameters: Parameters,
+    /// InnoDB's locator from the answer to INIT. [`Engine::apply_begin`](crate::engine::Engine) is
+    /// called with it once more.
+    pub locator: Vec<u8>,
+    /// InnoDB's descriptors that took effect, in this order, as
+    /// [`StreamCheck::replay`](clone_protocol::innodb::StreamCheck::replay) takes them.
+    pub descriptors: Box<dyn Iterator<Item = Vec<u8>>>,
+}
+
+/// Goes on with a clone into `directory` that another process has begun. The clone has one engine,
+/// InnoDB.
+///
+/// # Errors
+/// As [`clone_instance`]'s. The donor does not have the clone any more; what was noted does not fit
+/// together.
+pub fn resume_instance<S: RecipientSession>(
+    session: &S,
+    donor: Donor,
+    directory: PathBuf,
+    interrupted: Interrupted,
+) -> Result<()> {
+    let shared = Shared::new(session, Arc::new(donor), Target::Directory(directory));
+    Task::master(session, Arc::new(shared)).resume(interrupted)
 }
 
 /// One clone from INIT to its end.

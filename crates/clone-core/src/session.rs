@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! The traits of a server and of its sessions, split by role. A program that is only a recipient
-//! implements [`Host`], [`Session`] and [`RecipientSession`].
+//! implements [`Host`], [`Session`] and [`RecipientSession`]. A server whose own data can be
+//! replaced implements [`OwnData`], too.
 //!
 //! mysqld implements these traits, and so does a simulation. Every method may block. This crate
 //! calls no method while it holds one of its own locks.
@@ -94,13 +95,15 @@ pub trait Observer: Send + Sync {
 
     /// The server's data stays until the clone is complete. The stage DROP DATA has begun, and is
     /// put off.
-    fn keep_data(&self);
+    fn keep_data(&self) {}
 
     /// The copied clone takes the place of the server's data: the stage DROP DATA.
-    fn drop_data(&self, unix_micros: u64);
+    fn drop_data(&self, unix_micros: u64) {
+        let _ = unix_micros;
+    }
 
     /// The clone begins once more, with its first stage.
-    fn begin_again(&self);
+    fn begin_again(&self) {}
 }
 
 /// A session of the server, used only by the thread that owns it. Every role needs these methods.
@@ -226,6 +229,17 @@ pub trait RecipientSession: Session {
     /// The reason for the refusal. Further reasons have been raised.
     fn accept(&self, donor: &Parameters, replaces_data: bool) -> Result<()>;
 
+    /// The data of this server, which a clone can replace.
+    ///
+    /// # Errors
+    /// This program has no data of its own. That is what this method returns unless it is replaced.
+    fn own_data(&self) -> Result<&dyn OwnData> {
+        Err(Error::NotSupported("a clone without a directory".into()))
+    }
+}
+
+/// The data of a server, as a clone replaces it.
+pub trait OwnData {
     /// The directory where a clone waits that is to replace the server's own data. The directory
     /// does not exist yet. None if this server cannot keep its data during the clone.
     ///
@@ -270,7 +284,7 @@ pub trait RecipientSession: Session {
     /// data.
     ///
     /// # Errors
-    /// This program has no data of its own; the data could not be locked in time.
+    /// The data could not be locked in time.
     fn begin_replacing(&self) -> Result<()>;
 
     /// The clone has failed. The server's data may change again.

@@ -71,6 +71,14 @@ pub enum Error {
         /// The error itself, given back as it came.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file of this crate's own is damaged (1815).
+    #[error("'{}' is damaged: {how}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        how: String,
+    },
     /// The disk has not enough space (3873).
     #[error("clone estimated database size is {needed} bytes, available space is {free} bytes")]
     DiskSpace {
@@ -138,7 +146,7 @@ impl Error {
             Self::Caller { number, .. } | Self::OtherTask(number) => *number,
             Self::DiskSpace { .. } => ER_CLONE_DISK_SPACE,
             Self::FileExists(_) => ER_FILE_EXISTS_ERROR,
-            Self::Internal(_) => ER_INTERNAL_ERROR,
+            Self::Damaged { .. } | Self::Internal(_) => ER_INTERNAL_ERROR,
             Self::Interrupted => ER_QUERY_INTERRUPTED,
             Self::Io { what, .. } => what.number(),
             Self::NotSupported(_) => ER_NOT_SUPPORTED_YET,

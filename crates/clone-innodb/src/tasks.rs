@@ -408,6 +408,49 @@ impl Tasks {
         Ok(())
     }
 
+    /// Recipient: a state that another process has entered.
+    ///
+    /// # Errors
+    /// The state has too many chunks.
+    pub(crate) fn replay_state(&self, state: SnapshotState, chunks: u32) -> Result<()> {
+        let mut shared = self.shared();
+        shared.chunks = shared.chunks.next(chunks)?;
+        shared.state = state;
+        Ok(())
+    }
+
+    /// Recipient: all tasks of another process have finished the state.
+    pub(crate) fn replay_end(&self) {
+        let mut shared = self.shared();
+        shared.acknowledged = shared.state;
+        shared.tasks.clear();
+    }
+
+    /// Recipient: a block that another process has applied.
+    pub(crate) fn replay_block(&self, task: u32, at: Position) {
+        let mut shared = self.shared();
+        if shared.position(task).chunk != at.chunk {
+            shared.chunks.begin(at.chunk);
+        }
+        *shared.position(task) = at;
+    }
+
+    /// Recipient: a task of another process has ended.
+    pub(crate) fn replay_break(&self, task: u32) {
+        let mut shared = self.shared();
+        if let Some(at) = shared.tasks.remove(&task) {
+            shared.chunks.break_off(at);
+        }
+    }
+
+    /// Recipient: the other process is gone, with all of its tasks.
+    pub(crate) fn replay_is_over(&self) {
+        let mut shared = self.shared();
+        for at in std::mem::take(&mut shared.tasks).into_values() {
+            shared.chunks.break_off(at);
+        }
+    }
+
     /// Donor: true once after a restart that found the recipient one state behind.
     pub(crate) fn takes_state_again(&self, task: u32) -> bool {
         let mut shared = self.shared();

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use clone_innodb::clock::SystemClock;
-use clone_innodb::destination::{Destination, DestinationTask, Options};
+use clone_innodb::destination::{Destination, DestinationTask, Flush, Options, journal};
 use clone_innodb::error::{Error, is_network_error};
 use clone_innodb::source::{SourceOptions, SourceTask, Sources};
 use clone_protocol::innodb::{
@@ -72,13 +72,53 @@ fn several_cuts_with_several_tasks() {
     }
 }
 
+/// The recipient's process is killed once, each time after three packets more than before.
+#[test]
+fn a_kill_anywhere() {
+    let whole = {
+        let clone = Clone::killed(1);
+        clone.run(&[]);
+        clone.sent.load(Ordering::Relaxed)
+    };
+    for at in (1..whole).step_by(3) {
+        for lost in [Lost::Nothing, Lost::LastRecord, Lost::HalfOfLastRecord] {
+            let clone = Clone { lost, ..Clone::killed(1) };
+            clone.run(&[at]);
+            // What was sent again is at most the block at which the process was killed.
+            let sent = clone.total.load(Ordering::Relaxed);
+            assert!(sent <= whole + 12, "{sent} packets instead of {whole}, killed at {at}");
+        }
+    }
+}
+
+#[test]
+fn several_kills_with_several_tasks() {
+    for seed in 0..12 {
+        let cuts: Vec<_> = (0..3).map(|cut| 10 + (seed * 13 + cut * 29) % 60).collect();
+        Clone::killed(3).run(&cuts);
+    }
+}
+
+/// What a process that is killed has done, but not written into its journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    Nothing,
+    LastRecord,
+    HalfOfLastRecord,
+}
+
 struct Clone {
     tasks: usize,
+    /// A cut kills the recipient's process, too.
+    is_killed: bool,
+    lost: Lost,
     server: Arc<Server>,
     sources: Sources,
     directory: tempfile::TempDir,
     /// Packets of the donor since the last cut.
     sent: AtomicUsize,
+    /// All packets of the donor.
+    total: AtomicUsize,
     /// Tasks beside the master that took part.
     workers: AtomicUsize,
     /// The state that the recipient's master has seen.
@@ -91,6 +131,9 @@ impl Clone {
         let options = SourceOptions { max_clones: 1, geometry: GEOMETRY, first_id: 77 };
         Self {
             tasks,
+            is_killed: false,
+            lost: Lost::Nothing,
+            total: AtomicUsize::new(0),
             server: Arc::new(Server::new()),
             sources: Sources::new(clock, options),
             directory: tempfile::tempdir().unwrap(),
@@ -100,6 +143,48 @@ impl Clone {
         }
     }
 
+    fn killed(tasks: usize) -> Self {
+        Self { is_killed: true, ..Self::new(tasks) }
+    }
+
+    fn options(&self) -> Options {
+        let journal = self.is_killed.then(|| self.directory.path().join("journal"));
+        Options { journal, flush: Flush::Never, ..Options::default() }
+    }
+
+    /// What another process makes of the clone.
+    fn reopen(&self, donor: &Locator, target: &Path) -> (StreamCheck, DestinationTask) {
+        let options = self.options();
+        let path = options.journal.as_ref().unwrap();
+        self.lose(path);
+        let stream = StreamCheck::new(Recipient::new(4096));
+        let records = journal::read(path).unwrap().map(Result::unwrap);
+        let takes = records.filter(|one| one.task == 0 || !one.descriptor.is_empty());
+        stream.replay(takes.map(|one| one.descriptor)).unwrap();
+        let clock = Arc::new(SystemClock::default());
+        let destination = Destination::reopen(donor, target, options, clock).unwrap();
+        let master = destination.add_task(&RUNS, &destination.locator()).unwrap();
+        (stream, master)
+    }
+
+    /// Removes what the killed process had not written. The end of a state is written before the
+    /// donor learns of it.
+    fn lose(&self, path: &Path) {
+        let whole = fs::read(path).unwrap();
+        let last = journal::read(path).unwrap().last().map(Result::unwrap);
+        let is_end = |one: &journal::Record| match Descriptor::parse(&one.descriptor) {
+            Ok(Descriptor::State(state)) => !state.start,
+            _ => false,
+        };
+        let last = last.filter(|one| !is_end(one)).map_or(0, |one| one.descriptor.len() + 12);
+        let lost = match self.lost {
+            Lost::Nothing => 0,
+            Lost::LastRecord => last,
+            Lost::HalfOfLastRecord => last / 2,
+        };
+        fs::write(path, &whole[..whole.len() - lost]).unwrap();
+    }
+
     /// Clones, with cuts after so many packets each, and compares. Gives the states that were cut.
     fn run(&self, cuts: &[usize]) -> BTreeSet<SnapshotState> {
         let mut cut_states = BTreeSet::new();
@@ -107,8 +192,8 @@ impl Clone {
         let mut source = self.sources.start(&RUNS).unwrap();
         let donor = source.locator();
         let clock = Arc::new(SystemClock::default());
-        let destination = Destination::create(&donor, &target, Options::default(), clock).unwrap();
-        let stream = StreamCheck::new(Recipient::new(4096));
+        let destination = Destination::create(&donor, &target, self.options(), clock).unwrap();
+        let mut stream = StreamCheck::new(Recipient::new(4096));
         let mut master = destination.add_task(&RUNS, &donor).unwrap();
         let mut cuts = cuts.iter().copied();
         loop {
@@ -121,6 +206,11 @@ impl Clone {
             }
             assert!(cut.is_some() && is_network_error(error), "error {error}");
             cut_states.insert(*self.state.lock().unwrap());
+            self.total.fetch_add(self.sent.load(Ordering::Relaxed), Ordering::Relaxed);
+            if self.is_killed {
+                drop(master);
+                (stream, master) = self.reopen(&donor, &target);
+            }
             let locator = master.restart().unwrap();
             let bytes = encode(&locator);
             stream.resume(&bytes).unwrap();
@@ -128,6 +218,7 @@ impl Clone {
             source = self.sources.restart(&RUNS, &locator).unwrap();
             ended.join().unwrap();
         }
+        self.total.fetch_add(self.sent.load(Ordering::Relaxed), Ordering::Relaxed);
         master.end(&RUNS, 0).unwrap();
         assert!(self.sources.is_empty(), "a clone is left at the donor");
         self.compare(&target);

@@ -3,7 +3,9 @@
 //! A recipient's task in the storage engines: begins and ends the task, checks each descriptor, and
 //! gives it to its engine.
 
-use clone_protocol::innodb::{Descriptor, Locator, Recipient, StreamCheck, TaskCheck, TaskRole};
+use clone_protocol::innodb::{
+    DB_TYPE, Descriptor, Locator, Recipient, StreamCheck, TaskCheck, TaskRole,
+};
 use clone_protocol::{EngineLocator, MAX_ENGINES};
 
 use zeroize::Zeroizing;
@@ -24,6 +26,13 @@ pub(super) struct EngineSide {
     state: State,
     /// Checks the descriptors of the EXECUTE at hand; none before the first.
     check: Option<TaskCheck>,
+}
+
+/// The check of InnoDB's descriptors from this donor.
+fn stream_check<S: RecipientSession>(session: &S, donor: &Parameters) -> Result<StreamCheck> {
+    let has_spare_redo_file = session.host().release().has_spare_redo_file;
+    let page_size = donor.page_size()?;
+    Ok(StreamCheck::new(Recipient { page_size, has_spare_redo_file, directories: None }))
 }
 
 /// How far the task is in the engines.
@@ -69,14 +78,35 @@ impl EngineSide {
         mut clones: Vec<EngineClone<S::Engine>>,
         donor: &Parameters,
     ) -> Result<()> {
-        let has_spare_redo_file = session.host().release().has_spare_redo_file;
-        let page_size = donor.page_size()?;
-        let recipient = Recipient { page_size, has_spare_redo_file, directories: None };
-        let _ = shared.stream.set(StreamCheck::new(recipient));
+        let _ = shared.stream.set(stream_check(session, donor)?);
         let directory = shared.target.directory();
         if let Some(directory) = directory {
             shared.new_directory.note(directory);
         }
+        let begun = DestinationTasks::begin(session, &mut clones, Mode::Start, directory)?;
+        self.state = State::Active(begun);
+        *shared.clones() = clones;
+        Ok(())
+    }
+
+    /// Before REINIT, if another process has begun the clone: the engine takes over what that
+    /// process has applied.
+    pub(super) fn begin_interrupted<S: RecipientSession>(
+        &mut self,
+        session: &S,
+        shared: &Shared<S>,
+        donor: &Parameters,
+        locator: Vec<u8>,
+        descriptors: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<()> {
+        let engine = session.engines().into_iter().find(|one| one.db_type() == DB_TYPE);
+        let engine = engine.ok_or_else(|| Error::Internal("InnoDB is not there".to_owned()))?;
+        let stream = stream_check(session, donor)?;
+        stream.replay(descriptors)?;
+        let _ = shared.stream.set(stream);
+        shared.set_version(donor.version);
+        let mut clones = vec![EngineClone { engine, locator }];
+        let directory = shared.target.directory();
         let begun = DestinationTasks::begin(session, &mut clones, Mode::Start, directory)?;
         self.state = State::Active(begun);
         *shared.clones() = clones;
@@ -180,9 +210,10 @@ impl EngineSide {
         if let Ok(Descriptor::State(state)) = Descriptor::parse(descriptor) {
             shared.note_disk_estimate(state.estimate_disk);
         }
+        let data = session.own_data()?;
         let check = |file: NewFile<'_>| match file {
-            NewFile::System { index, size } => session.accept_system_file(index, size),
-            NewFile::Outside(path) => session.accept_outside_file(path),
+            NewFile::System { index, size } => data.accept_system_file(index, size),
+            NewFile::Outside(path) => data.accept_outside_file(path),
         };
         shared.placement().note(descriptor, check)
     }

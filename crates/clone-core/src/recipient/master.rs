@@ -70,7 +70,7 @@ impl<S: RecipientSession> Master<S> {
 
     /// The server's data is about to be replaced, and must not change any more.
     pub(super) fn begin_replacing(&mut self, session: &S) -> crate::error::Result<()> {
-        session.begin_replacing()?;
+        session.own_data()?.begin_replacing()?;
         self.is_replacing = true;
         Ok(())
     }
@@ -78,8 +78,10 @@ impl<S: RecipientSession> Master<S> {
     /// The server's data may change again after a clone that failed. After success it stays as it
     /// is until the server restarts.
     pub(super) fn end_replacing(&mut self, session: &S) {
-        if std::mem::take(&mut self.is_replacing) {
-            session.end_replacing();
+        if std::mem::take(&mut self.is_replacing)
+            && let Ok(data) = session.own_data()
+        {
+            data.end_replacing();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clone_protocol::innodb::TaskRole;
 use clone_protocol::{Command, CommandCode, Init, Offer};
 
+use super::Interrupted;
 use super::answer::{locators_expected, unexpected};
 use super::apply::Applier;
 use super::block::BlockReceiver;
@@ -75,7 +76,7 @@ fn replace_data<S: RecipientSession>(
     }
     let host = session.host();
     host.observer().drop_data(host.unix_micros());
-    session.replace_data(staged)
+    session.own_data()?.replace_data(staged)
 }
 
 /// The locators of the donor, as clones of this server's engines.
@@ -116,10 +117,35 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     }
 
     /// The whole life of a task.
-    pub(super) fn run(mut self) -> Result<()> {
+    pub(super) fn run(self) -> Result<()> {
+        self.run_connections(false)
+    }
+
+    /// The whole life of the master of a clone that another process has begun.
+    pub(super) fn resume(mut self, interrupted: Interrupted) -> Result<()> {
+        let Interrupted { parameters, locator, descriptors } = interrupted;
+        let begun = self.engine_side.begin_interrupted(
+            self.session,
+            &self.shared,
+            &parameters,
+            locator,
+            descriptors,
+        );
+        if let Err(error) = begun {
+            self.session.raise(&error);
+            return Err(error);
+        }
+        if let Some(master) = &mut self.master {
+            master.parameters = parameters;
+        }
+        self.run_connections(true)
+    }
+
+    /// Connects, and connects again after a network failure, until the clone is complete or has
+    /// failed. `is_restart`: the clone has begun before the first connection.
+    fn run_connections(mut self, mut is_restart: bool) -> Result<()> {
         let mut outcome;
         let mut restarts = 0;
-        let mut is_restart = false;
         loop {
             restarts += 1;
             outcome = if is_restart { self.reconnect() } else { self.connect() };
@@ -350,13 +376,13 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             Target::Server => {
                 master.begin_replacing(session)?;
                 master.next_stage(session, 0);
-                session.check_replaceable()?;
+                session.own_data()?.check_replaceable()?;
             }
             Target::Staging(_) => {
                 // What would stop the replacement at the end is an error now.
                 master.begin_replacing(session)?;
                 master.next_stage(session, 0);
-                session.check_replaceable()?;
+                session.own_data()?.check_replaceable()?;
                 master.end_replacing(session);
                 self.engine_side.begin_version(session, &self.shared)?;
                 self.engine_side.end(session, &self.shared, 0)?;

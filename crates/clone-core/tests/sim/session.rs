@@ -17,7 +17,7 @@ use clone_core::file_channel::{FileGiver, FileTaker};
 use clone_core::link::{Donor, LinkKind};
 use clone_core::parameters::{AccountPlugin, Parameters, ServerRelease};
 use clone_core::session::{
-    DonorSession, Host, PluginName, RecipientSession, ServerSession, Session, StagedClone,
+    DonorSession, Host, OwnData, PluginName, RecipientSession, ServerSession, Session, StagedClone,
     Variables,
 };
 use clone_protocol::HandoverKey;
@@ -230,6 +230,12 @@ impl RecipientSession for SimSession {
         if replaces_data { checks::check_replacement(self, donor) } else { Ok(()) }
     }
 
+    fn own_data(&self) -> Result<&dyn OwnData> {
+        Ok(self)
+    }
+}
+
+impl OwnData for SimSession {
     fn staging_directory(&self) -> Result<Option<PathBuf>> {
         let has_follower = self.host.follower.is_installed();
         Ok((!has_follower).then(|| self.host.directory.join("staging")))

@@ -40,6 +40,18 @@ pub(super) struct Files {
     data_total: u32,
     redo: BTreeMap<u32, RedoFile>,
     redo_total: u32,
+    before: Before,
+}
+
+/// What another process has done for the same clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nothing: the clone is new.
+    Nothing,
+    /// Descriptors of its journal are replayed: the files are as they say.
+    Replayed,
+    /// The journal was replayed. The step after its last record may have been done, too.
+    PerhapsOneStep,
 }
 
 #[derive(Debug)]
@@ -101,7 +113,13 @@ impl Files {
             data_total: 0,
             redo: BTreeMap::new(),
             redo_total: 0,
+            before: Before::Nothing,
         }
+    }
+
+    /// What another process has done of what comes next.
+    pub(super) fn set_before(&mut self, before: Before) {
+        self.before = before;
     }
 
     pub(super) fn has_data_file(&self, index: u32) -> bool {
@@ -169,9 +187,9 @@ impl Files {
         if file.deleted {
             // A restart may say it again.
             if known.state != FileState::Deleted {
-                let path = self.directory.join(&known.path);
-                fs::remove_file(&path).map_err(failed(FileOperation::Delete, &path))?;
                 known.state = FileState::Deleted;
+                let path = self.directory.join(&known.path);
+                delete(&path, self.before)?;
             }
             return Ok(());
         }
@@ -196,7 +214,7 @@ impl Files {
         if known.path == temporary {
             return Ok(());
         }
-        rename_new(&self.directory, &known.path, &temporary)?;
+        rename_new(&self.directory, &known.path, &temporary, self.before)?;
         known.path = temporary;
         known.final_path = Some(path);
         Ok(())
@@ -209,7 +227,7 @@ impl Files {
         let present = self.data.values_mut().filter(|file| file.state == FileState::Present);
         for file in present {
             if let Some(path) = &file.final_path {
-                rename_new(directory, &file.path, path)?;
+                rename_new(directory, &file.path, path, self.before)?;
                 file.path.clone_from(path);
                 file.final_path = None;
             }
@@ -227,7 +245,7 @@ impl Files {
             return Ok(());
         }
         let path = redo_path(file.file_index, self.options.redo);
-        drop(create(&self.directory, &path)?);
+        drop(create(&self.directory, &path, self.before)?);
         self.redo.insert(file.file_index, RedoFile { path, size: file.file_size });
         Ok(())
     }
@@ -237,11 +255,15 @@ impl Files {
         let page_size = if is_dump { None } else { Some(PageSize::of(file.fsp_flags)?) };
         let path = data_path(file.space_id, file.name, &self.options.outside)?;
         refuse_encrypted(file, &self.options)?;
+        if self.before != Before::Nothing && self.has_path(&path) {
+            return Err(Error::FileExists(self.directory.join(path)));
+        }
         // A file may be gone before this recipient hears of it.
         let state = if file.deleted { FileState::Deleted } else { FileState::Present };
         if !file.deleted {
-            let created = create(&self.directory, &path)?;
-            if let Some(page_size) = page_size.filter(|_| is_created_by_ddl) {
+            let created = create(&self.directory, &path, self.before)?;
+            let first_pages = page_size.filter(|_| is_created_by_ddl);
+            if let (Some(created), Some(page_size)) = (created, first_pages) {
                 let whole = self.directory.join(&path);
                 let version = self.options.server_version;
                 let page = initial_page(page_size, file.space_id, file.fsp_flags, version);
@@ -264,6 +286,11 @@ impl Files {
         self.set_compression(file)
     }
 
+    /// Whether a data file has this path.
+    fn has_path(&self, path: &Path) -> bool {
+        self.data.values().any(|file| file.state != FileState::Deleted && file.path == path)
+    }
+
     /// Holes are punched if pages are larger than two blocks of either file system, as InnoDB does
     /// (`clone0apply.cc:set_compression`).
     fn set_compression(&mut self, file: &FileMetadata<'_>) -> Result<()> {
@@ -277,8 +304,8 @@ impl Files {
         {
             return Ok(());
         }
-        let path = self.directory.join(&known.path);
-        let here = fs::metadata(&path).map_err(failed(FileOperation::Open, &path))?.blksize();
+        let here = fs::metadata(&self.directory);
+        let here = here.map_err(failed(FileOperation::Open, &self.directory))?.blksize();
         let largest = u64::from(file.block_size).max(here);
         if largest.saturating_mul(2) <= u64::from(page_size.logical) {
             known.sparse =
@@ -425,17 +452,42 @@ pub(super) fn create_directory(path: &Path) -> Result<()> {
     created.map_err(failed(FileOperation::CreateDirectory, path))
 }
 
-/// Creates a file that is not there yet, below `directory`.
-fn create(directory: &Path, path: &Path) -> Result<File> {
+/// Creates a file that is not there yet, below `directory`. None if the journal says that the file
+/// is there.
+fn create(directory: &Path, path: &Path, before: Before) -> Result<Option<File>> {
+    if before == Before::Replayed {
+        return Ok(None);
+    }
     let path = directory.join(path);
     if let Some(parent) = path.parent() {
         create_directory(parent)?;
     }
-    let created = File::options().write(true).create_new(true).mode(FILE_MODE).open(&path);
-    created.map_err(|error| match error.kind() {
+    let mut options = File::options();
+    options.write(true).mode(FILE_MODE).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    match before {
+        Before::PerhapsOneStep => options.create(true).truncate(true),
+        _ => options.create_new(true),
+    };
+    let created = options.open(&path);
+    created.map(Some).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::FileExists(path),
         _ => Error::io(FileOperation::Create, &path, error),
     })
+}
+
+/// Deletes a file.
+fn delete(path: &Path, before: Before) -> Result<()> {
+    if before == Before::Replayed {
+        return Ok(());
+    }
+    match fs::remove_file(path) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && before == Before::PerhapsOneStep =>
+        {
+            Ok(())
+        }
+        deleted => deleted.map_err(failed(FileOperation::Delete, path)),
+    }
 }
 
 /// Opens a file of the clone to write into it.
@@ -446,12 +498,19 @@ pub(super) fn open(path: &Path) -> Result<File> {
 }
 
 /// Renames a file to a name that no file has.
-fn rename_new(directory: &Path, from: &Path, to: &Path) -> Result<()> {
+fn rename_new(directory: &Path, from: &Path, to: &Path, before: Before) -> Result<()> {
+    if before == Before::Replayed {
+        return Ok(());
+    }
     let (from, to) = (directory.join(from), directory.join(to));
     if let Some(parent) = to.parent() {
         create_directory(parent)?;
     }
-    if fs::symlink_metadata(&to).is_ok() {
+    let exists = |path: &Path| fs::symlink_metadata(path).is_ok();
+    if exists(&to) {
+        if before == Before::PerhapsOneStep && !exists(&from) {
+            return Ok(());
+        }
         return Err(Error::FileExists(to));
     }
     fs::rename(&from, &to).map_err(failed(FileOperation::Rename, &from))

@@ -126,6 +126,30 @@ impl StreamCheck {
         self.stream().resume(locator.state)
     }
 
+    /// Tells what took effect in another process, which has ended: the descriptors in the order in
+    /// which they took effect, without TASK_METADATA. An empty one stands for a new EXECUTE of the
+    /// master. Due before [`resume`](Self::resume).
+    ///
+    /// # Errors
+    ///
+    /// The descriptors cannot have passed the check.
+    pub fn replay<D: AsRef<[u8]>>(
+        &self,
+        descriptors: impl IntoIterator<Item = D>,
+    ) -> Result<(), ProtocolError> {
+        let begun = || TaskCheck { has_begun: true, ..self.task(TaskRole::Master) };
+        let mut master = begun();
+        for descriptor in descriptors {
+            match descriptor.as_ref() {
+                [] => master = begun(),
+                descriptor => {
+                    master.check(descriptor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this descriptor, which need not be whole, holds a key in clear, so that the buffer
     /// that it lies in should be wiped. The DATA packet after one may hold a key as well; see
     /// [`Checked::key_in_data`].
