@@ -13,7 +13,7 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 PLUGIN := $(abspath $(TARGET))/release/libmysql_clone.so
 STEP := .ci/step run
 # The tests that start servers. Everything else is a unit test.
-SERVER_TESTS := kind(test) & (package(mysql-clone) | package(clone-testkit))
+SERVER_TESTS := kind(test) & (package(mysql-clone) | package(clone-testkit) | package(clone-cli))
 # The releases that tests/compat.rs runs in `make test`, besides 9.7. MYSQL_CLONE_SERVERS=none leaves them out.
 COMPAT_SERVERS := 8.0.19 8.0.36 8.0.42 8.0 8.4.4 8.4
 COMPAT_TESTS := package(mysql-clone) & binary(compat)

@@ -4,9 +4,11 @@
 
 #![forbid(unsafe_code)]
 
+mod connection;
 mod failure;
 mod pull;
 mod serve;
+mod signals;
 mod verify;
 
 use std::process::ExitCode;

@@ -1,14 +1,313 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `mysql-clone pull`.
+//! `mysql-clone pull`: copies the data of a running server into a new data directory.
+//!
+//! | Module | |
+//! |---|---|
+//! | `checks` | what is asked by SQL before any data is copied |
+//! | `target` | the directory: new, or one of a pull that was interrupted |
+//! | `state` | what a pull keeps for its next process |
+//! | `session`, `link`, `engine` | this program as clone-core sees it |
+//! | `progress` | bar, lines, events |
+//! | `report` | what is left beside the data: `mysql-clone.cnf` and `mysql-clone.json` |
+//! | `prepare` | starts a server once on the copy, for its replication coordinates |
 
+mod checks;
+mod engine;
+mod link;
+mod prepare;
+mod progress;
+mod report;
+mod session;
+mod state;
+mod target;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clone_core::error::{Error, number};
+use clone_core::link::Donor;
+use clone_core::recipient::{self, Interrupted};
+use clone_core::settings::{KeepData, Settings};
+use clone_innodb::destination::{Options, OutsideFiles, RedoNames};
+use zeroize::Zeroizing;
+
+use crate::connection;
 use crate::failure::{Failure, Kind, Result};
+use crate::signals;
+use checks::{DonorFacts, OUTSIDE};
+use engine::Innodb;
+use progress::{Progress, Show};
+use session::{PullHost, PullSession};
+use target::{Resumed, Target};
+
+/// The most threads, as `clone_max_concurrency`.
+const MAX_THREADS: u32 = 128;
 
 /// The arguments of `pull`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
+#[allow(clippy::struct_excessive_bools, reason = "these are flags of a command line")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    connection: connection::Arguments,
+    /// The new data directory. It must not exist, or be empty, or hold a pull from this donor that
+    /// was interrupted. Such a pull goes on.
+    #[arg(long, short = 'D', value_name = "DIR")]
+    datadir: PathBuf,
+    /// Checks whether the pull could work, and stops before any data is copied.
+    #[arg(long)]
+    check: bool,
+    /// Removes what an interrupted pull has left in --datadir, and stops.
+    #[arg(long, conflicts_with = "check")]
+    discard: bool,
+    /// The most threads and connections.
+    #[arg(long, value_name = "N", default_value_t = 16,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_THREADS)))]
+    threads: u32,
+    /// The most MiB a second from the network. 0: no limit.
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    max_rate: u32,
+    /// Asks a donor with this project's plugin to compress what it sends: 0 is LZ4, 1 and above
+    /// are Zstandard's level.
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, default_missing_value = "1",
+          value_parser = clap::value_parser!(u8).range(0..=22))]
+    compress: Option<u8>,
+    /// Stops DDL at the donor during the clone. Donors before 8.0.27 do that in any case.
+    #[arg(long)]
+    block_ddl: bool,
+    /// Seconds that the donor may wait for DDL.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    ddl_timeout: u32,
+    /// Refuses donors with tablespaces outside of their data directory. Without this option such
+    /// tablespaces go below DIR/outside.
+    #[arg(long)]
+    refuse_outside: bool,
+    /// After the copy, starts this mysqld once on the copy, alone and without network. The server
+    /// recovers the data and tells binary log file, position and GTIDs.
+    #[arg(long, value_name = "MYSQLD")]
+    prepare: Option<PathBuf>,
+    /// An argument for the mysqld of --prepare. May be repeated.
+    #[arg(long, value_name = "ARGUMENT", requires = "prepare", allow_hyphen_values = true)]
+    prepare_argument: Vec<String>,
+    /// Writes one JSON object a line to standard output: progress, and the report at the end.
+    #[arg(long)]
+    json: bool,
+    /// Shows neither progress nor the report.
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+}
 
 /// Runs the command.
-pub(crate) fn run(_: &Arguments) -> Result<()> {
-    Err(Failure::new(Kind::Other, "not built yet"))
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.discard {
+        return target::discard(&arguments.datadir);
+    }
+    let show = match (arguments.json, arguments.quiet) {
+        (true, _) => Show::Json,
+        (_, true) => Show::Nothing,
+        _ => Show::Text,
+    };
+    let progress = Progress::new(show);
+    let connect = arguments.connection.options(link::READ_TIMEOUT)?;
+    let donor = format!("{}@{}", connect.user, connect.address);
+    let facts = DonorFacts::ask(&connect)?;
+    let layout = if arguments.refuse_outside { "outside refused" } else { "outside below" };
+    let (target, resumed) = Target::open(&arguments.datadir, &donor, layout)?;
+    for warning in facts.warnings() {
+        progress.warn(&warning);
+    }
+    if resumed.is_none() {
+        let mut reasons = facts.refusals(arguments.refuse_outside);
+        reasons.extend(target.space_refusal(facts.bytes));
+        checks::refuse(&reasons)?;
+    }
+    if arguments.check {
+        progress.finish();
+        progress.say(&format!("{donor} can be pulled into '{}'", arguments.datadir.display()));
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let host = match (resumed, &target) {
+        (Some(resumed), target) => go_on(arguments, &connect, target, &facts, progress, resumed)?,
+        (None, target) => clone(arguments, &connect, target, &facts, progress)?,
+    };
+    host.progress.finish();
+    finish(arguments, &donor, &facts, &host, begun)
+}
+
+/// Copies into a new directory.
+fn clone(
+    arguments: &Arguments,
+    connect: &clone_classic::ConnectOptions,
+    target: &Target,
+    facts: &DonorFacts,
+    progress: Progress,
+) -> Result<Arc<PullHost>> {
+    let state = target.begin()?;
+    signals::handle(&target.resume_hint()).map_err(|error| other(&error))?;
+    let options = options(arguments, facts, state.journal());
+    let engine = Innodb::new(target.path().to_owned(), options, false);
+    let settings = settings(arguments);
+    let release = facts.release();
+    let host = PullHost::new(connect.clone(), settings, release, engine, state, progress);
+    let host = Arc::new(host);
+    let session = PullSession::new(Arc::clone(&host));
+    let outcome = recipient::clone_instance(&session, donor(), Some(target.path().to_owned()));
+    outcome.map_err(|error| failed(target, &host, &error))?;
+    Ok(host)
+}
+
+/// Goes on with the clone of a process that was interrupted. Begins anew if that clone is lost.
+fn go_on(
+    arguments: &Arguments,
+    connect: &clone_classic::ConnectOptions,
+    target: &Target,
+    facts: &DonorFacts,
+    progress: Progress,
+    resumed: Resumed,
+) -> Result<Arc<PullHost>> {
+    let begin_anew = |progress: Progress, why: &str| {
+        progress.warn(&format!("{why}. The copy begins anew."));
+        target.empty()?;
+        clone(arguments, connect, target, facts, progress)
+    };
+    let Resumed { state, clone: Some((parameters, locator)) } = resumed else {
+        drop(resumed);
+        return begin_anew(
+            progress,
+            "The interrupted pull had not begun to copy, or this machine has restarted since",
+        );
+    };
+    let Ok(place) = target::Place::read(&state.journal()) else {
+        drop(state);
+        return begin_anew(progress, "The journal of the interrupted pull cannot be used");
+    };
+    signals::handle(&target.resume_hint()).map_err(|error| other(&error))?;
+    progress.say(&format!("going on with the interrupted pull, in {}", place.stage().name()));
+    progress.resume(&place);
+    let options = options(arguments, facts, state.journal());
+    let engine = Innodb::new(target.path().to_owned(), options, true);
+    let (settings, release) = (settings(arguments), facts.release());
+    let host = PullHost::new(connect.clone(), settings, release, engine, state, progress);
+    let host = Arc::new(host);
+    if place.is_complete() {
+        host.engine.complete(&locator).map_err(|error| failed(target, &host, &error))?;
+        return Ok(host);
+    }
+    let session = PullSession::new(Arc::clone(&host));
+    let interrupted = Interrupted { parameters, locator, descriptors: place.descriptors() };
+    let path = target.path().to_owned();
+    match recipient::resume_instance(&session, donor(), path, interrupted) {
+        Ok(()) => Ok(host),
+        Err(error) if error.number() == number::ER_CLONE_DONOR => {
+            let why =
+                format!("The donor has ended the interrupted clone ({})", host.text_of(&error));
+            drop(session);
+            let host = Arc::into_inner(host).ok_or_else(|| other(&"a thread is left"))?;
+            let PullHost { progress, .. } = host;
+            begin_anew(progress, &why)
+        }
+        Err(error) => Err(failed(target, &host, &error)),
+    }
+}
+
+/// After the copy: the report, and a server that is started once.
+fn finish(
+    arguments: &Arguments,
+    donor: &str,
+    facts: &DonorFacts,
+    host: &PullHost,
+    begun: Instant,
+) -> Result<()> {
+    let directory = &arguments.datadir;
+    let mut report = report::Report::new(donor, facts, host, begun.elapsed());
+    let write = |report: &report::Report| {
+        report
+            .write(directory, facts)
+            .map_err(|error| Failure::new(Kind::Disk, format!("cannot write the report: {error}")))
+    };
+    write(&report)?;
+    host.state.remove().map_err(|error| {
+        let state = host.state.path().display();
+        Failure::new(Kind::Disk, format!("cannot remove '{state}': {error}"))
+    })?;
+    if let Some(mysqld) = &arguments.prepare {
+        host.progress.say("starting the server once, to recover the data");
+        report.coordinates = Some(prepare::run(mysqld, &arguments.prepare_argument, directory)?);
+        write(&report)?;
+    }
+    host.progress.event(&report.event());
+    if !arguments.json && !arguments.quiet {
+        print!("{report}");
+    }
+    Ok(())
+}
+
+fn options(arguments: &Arguments, facts: &DonorFacts, journal: PathBuf) -> Options {
+    Options {
+        outside: match arguments.refuse_outside {
+            true => OutsideFiles::Refuse,
+            false => OutsideFiles::Below(OUTSIDE.into()),
+        },
+        redo: match facts.has_redo_directory() {
+            true => RedoNames::InnodbRedo,
+            false => RedoNames::IbLogfile,
+        },
+        server_version: facts.version_id(),
+        journal: Some(journal),
+        ..Options::default()
+    }
+}
+
+fn settings(arguments: &Arguments) -> Settings {
+    Settings {
+        buffer_size: 4 << 20,
+        block_ddl: arguments.block_ddl,
+        ddl_timeout: arguments.ddl_timeout,
+        max_concurrency: arguments.threads,
+        max_network_bandwidth: arguments.max_rate,
+        max_data_bandwidth: 0,
+        autotune_concurrency: true,
+        delay_after_data_drop: 0,
+        enable_compression: arguments.compress.is_some(),
+        file_handover: true,
+        keep_data: KeepData::Auto,
+        // What is left decides whether it stays; see `failed`.
+        keep_failed_directory: true,
+        compression_level: arguments.compress.unwrap_or(1),
+    }
+}
+
+/// clone-core passes this through; [`PullHost::connect`] is what counts.
+fn donor() -> Donor {
+    let password = Zeroizing::new(String::new());
+    Donor { host: String::new(), port: 0, user: String::new(), password, ssl_mode: 0 }
+}
+
+/// What the user is told of a clone that failed, whose files are removed.
+fn failed(target: &Target, host: &PullHost, error: &Error) -> Failure {
+    host.progress.finish();
+    let mut text = host.text_of(error);
+    let kind = match error {
+        Error::Connect(_) => Kind::Network,
+        Error::Donor { .. } => Kind::Peer,
+        Error::DiskSpace { .. } | Error::File { .. } | Error::FileExists(_) => Kind::Disk,
+        Error::NotSupported(_) => Kind::Refused,
+        _ if error.is_network() => Kind::Network,
+        _ => match error.number() {
+            number::ER_CLONE_DONOR => Kind::Peer,
+            number::ER_CLONE_DISK_SPACE | number::ER_ERROR_ON_WRITE => Kind::Disk,
+            number::ER_NOT_SUPPORTED_YET => Kind::Refused,
+            _ => Kind::Other,
+        },
+    };
+    if let Err(error) = target.empty() {
+        text = format!("{text}\n{}", error.message);
+    }
+    Failure::new(kind, format!("ERROR {}: {text}", error.number()))
+}
+
+fn other(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Kind::Other, error.to_string())
 }

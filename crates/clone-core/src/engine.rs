@@ -27,6 +27,9 @@ pub trait Cancel {
 ///
 /// An engine returns the error of a callback unchanged. Its own errors have not been raised in the
 /// session, except [`Error::Raised`].
+///
+/// An engine that only gives clones leaves out the functions of a recipient, and an engine that
+/// only takes clones those of a donor: they return [`Error::NotSupported`].
 pub trait Engine<S: ?Sized>: Send + Sync + 'static {
     /// Donor: begins a clone (`Start`), joins it (`AddTask`), or resumes it after a network failure
     /// (`Restart`).
@@ -41,7 +44,10 @@ pub trait Engine<S: ?Sized>: Send + Sync + 'static {
         locator: Option<&[u8]>,
         mode: Mode,
         ddl_timeout: u32,
-    ) -> Result<Begun>;
+    ) -> Result<Begun> {
+        let _ = (session, locator, mode, ddl_timeout);
+        Err(Error::NotSupported("CLONE from this engine".into()))
+    }
 
     /// Donor, in a clone of several engines: does the slow work that must be done before
     /// [`fix_point`](Engine::fix_point). Commits still go on.
@@ -67,15 +73,24 @@ pub trait Engine<S: ?Sized>: Send + Sync + 'static {
         task: TaskId<'_>,
         buffer_size: u32,
         output: &mut dyn BlockOutput,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let _ = (session, task, buffer_size, output);
+        Err(Error::NotSupported("CLONE from this engine".into()))
+    }
 
     /// Donor: an acknowledgement has arrived. With `error` 0, the recipient has completed the state
     /// that `descriptor` names. Otherwise the recipient has failed. Another thread than the task's
     /// calls this.
-    fn ack(&self, session: &S, locator: &[u8], error: u32, descriptor: &[u8]) -> Result<()>;
+    fn ack(&self, session: &S, locator: &[u8], error: u32, descriptor: &[u8]) -> Result<()> {
+        let _ = (session, locator, error, descriptor);
+        Err(Error::NotSupported("CLONE from this engine".into()))
+    }
 
     /// Donor: the task ends, with `error` or 0.
-    fn end(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()>;
+    fn end(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()> {
+        let _ = (session, task, error);
+        Err(Error::NotSupported("CLONE from this engine".into()))
+    }
 
     /// Recipient: begins, joins or resumes the apply, as [`begin`](Engine::begin) does at the
     /// donor. `Version` only asks for the version locator. Without `directory`, the clone replaces
@@ -86,7 +101,10 @@ pub trait Engine<S: ?Sized>: Send + Sync + 'static {
         locator: Option<&[u8]>,
         mode: Mode,
         directory: Option<&Path>,
-    ) -> Result<Begun>;
+    ) -> Result<Begun> {
+        let _ = (session, locator, mode, directory);
+        Err(Error::NotSupported("CLONE into this engine".into()))
+    }
 
     /// Recipient: applies one descriptor, taking its data from `input`.
     fn apply(
@@ -95,15 +113,24 @@ pub trait Engine<S: ?Sized>: Send + Sync + 'static {
         task: TaskId<'_>,
         descriptor: &[u8],
         input: &mut dyn BlockInput,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let _ = (session, task, descriptor, input);
+        Err(Error::NotSupported("CLONE into this engine".into()))
+    }
 
     /// Recipient: this task has failed with `error`, in this engine or in another. The engine makes
     /// the other tasks stop.
-    fn apply_error(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()>;
+    fn apply_error(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()> {
+        let _ = (session, task, error);
+        Err(Error::NotSupported("CLONE into this engine".into()))
+    }
 
     /// Recipient: the task ends, with `error` or 0. When the master ends without error, the clone
     /// is complete and all of its data is durable.
-    fn apply_end(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()>;
+    fn apply_end(&self, session: &S, task: TaskId<'_>, error: u32) -> Result<()> {
+        let _ = (session, task, error);
+        Err(Error::NotSupported("CLONE into this engine".into()))
+    }
 }
 
 /// A handle of an engine in a server. Copies of the handle stand for the same engine.

@@ -40,7 +40,7 @@ pub mod parameters;
 pub mod progress;
 pub mod read_only;
 pub mod recipient;
-mod recovery;
+pub mod recovery;
 pub mod session;
 pub mod settings;
 mod sink;

@@ -13,19 +13,22 @@ use crate::text::{Numbers, Text, lines};
 /// last. So lines may be missing from some point on, and what is missing leaves the status as it
 /// was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Recovery {
-    /// None for an empty file.
-    pub(crate) begin_us: Option<u64>,
-    /// 0 if the recovery did not succeed.
-    pub(crate) end_us: u64,
-    pub(crate) binlog_file: Option<Text>,
-    pub(crate) binlog_position: Option<u64>,
-    pub(crate) gtid_executed: Option<String>,
+pub struct Recovery {
+    /// When the recovery began. None for an empty file.
+    pub begin_us: Option<u64>,
+    /// When the recovery ended. 0 if it did not succeed.
+    pub end_us: u64,
+    /// The donor's binary log file; empty if the donor has no binary log.
+    pub binlog_file: Option<Text>,
+    /// The position in the file, bytes.
+    pub binlog_position: Option<u64>,
+    /// The donor's `gtid_executed`.
+    pub gtid_executed: Option<String>,
 }
 
 impl Recovery {
     /// Reads the file, as far as it goes.
-    pub(crate) fn parse(file: &[u8]) -> Recovery {
+    pub fn parse(file: &[u8]) -> Recovery {
         let text = String::from_utf8_lossy(file);
         let mut lines = lines(&text);
         let number = |line: Option<&str>| line.map(|_| Numbers::of(line).bigint());
@@ -38,7 +41,8 @@ impl Recovery {
         Recovery { begin_us, end_us, binlog_file, binlog_position, gtid_executed }
     }
 
-    pub(crate) fn has_succeeded(&self) -> bool {
+    /// Whether the server has recovered the data.
+    pub fn has_succeeded(&self) -> bool {
         self.end_us != 0
     }
 }

@@ -205,7 +205,7 @@ impl Files {
 
     /// Renames to a name that is free in any case: donors do not send renames in their order.
     fn rename(&mut self, file: &FileMetadata<'_>) -> Result<()> {
-        let path = data_path(file.space_id, file.name, &self.options.outside)?;
+        let path = data_path(file.space_id, file.fsp_flags, file.name, &self.options.outside)?;
         let mut temporary = path.clone().into_os_string();
         temporary.push(DDL_EXTENSION);
         let temporary = PathBuf::from(temporary);
@@ -253,7 +253,7 @@ impl Files {
     fn add(&mut self, file: &FileMetadata<'_>, is_created_by_ddl: bool) -> Result<()> {
         let is_dump = file.space_id == SPACE_ID_BUFFER_POOL;
         let page_size = if is_dump { None } else { Some(PageSize::of(file.fsp_flags)?) };
-        let path = data_path(file.space_id, file.name, &self.options.outside)?;
+        let path = data_path(file.space_id, file.fsp_flags, file.name, &self.options.outside)?;
         refuse_encrypted(file, &self.options)?;
         if self.before != Before::Nothing && self.has_path(&path) {
             return Err(Error::FileExists(self.directory.join(path)));
@@ -404,6 +404,12 @@ impl Files {
         }
         for file in self.redo.values() {
             flush(&file.path, file.size, None)?;
+        }
+        if let (true, Some(first)) = (is_spare && self.redo.len() == 1, self.redo.get(&0)) {
+            // A server before 8.0.30 does not start with one redo file.
+            let path = redo_path(1, self.options.redo);
+            drop(create(&self.directory, &path, self.before)?);
+            flush(&path, first.size, None)?;
         }
         for directory in directories {
             let opened = File::open(&directory).and_then(|opened| sync(&opened, how));

@@ -17,16 +17,24 @@ use crate::error::{Error, Result};
 /// No path is longer for InnoDB (`OS_FILE_MAX_PATH`), in bytes.
 const MAX_NAME: usize = 4000;
 
+/// The flag of a general tablespace (`FSP_FLAGS_POS_SHARED`).
+const FSP_FLAG_SHARED: u32 = 1 << 11;
+
 /// Files of a server that are no tablespaces.
 const FOREIGN: [&str; 10] =
     [".cnf", ".pem", ".so", ".index", ".swap", ".ibd", ".ibu", ".log", ".err", ".pid"];
 
-/// The path of a data file below the target directory.
+/// The path of a data file below the target directory. `fsp_flags` are those of its tablespace.
 ///
 /// # Errors
 /// InnoDB has no file of that name, or the file is outside of the donor's data directory and such
 /// files are refused.
-pub(super) fn data_path(space_id: u32, name: &[u8], outside: &OutsideFiles) -> Result<PathBuf> {
+pub(super) fn data_path(
+    space_id: u32,
+    fsp_flags: u32,
+    name: &[u8],
+    outside: &OutsideFiles,
+) -> Result<PathBuf> {
     let kind = FileKind::of(space_id);
     let is_undo = kind == FileKind::Undo;
     let is_bare = matches!(kind, FileKind::System | FileKind::BufferPool);
@@ -48,7 +56,13 @@ pub(super) fn data_path(space_id: u32, name: &[u8], outside: &OutsideFiles) -> R
         }
         return Ok(PathBuf::from(OsStr::from_bytes(base)));
     }
-    tablespace_path(name, outside)
+    let path = tablespace_path(name, outside)?;
+    if fsp_flags & FSP_FLAG_SHARED != 0 && path.components().count() > 1 {
+        // A server finds a general tablespace in the data directory or far from it, but not in a
+        // directory below (MY-012213).
+        return Ok(PathBuf::from(OsStr::from_bytes(base)));
+    }
+    Ok(path)
 }
 
 /// A tablespace below the data directory, or elsewhere (`DATA DIRECTORY`, `ADD DATAFILE
@@ -67,6 +81,10 @@ fn tablespace_path(name: &[u8], outside: &OutsideFiles) -> Result<PathBuf> {
             // The directories of the clone and of the redo log begin with #, hidden ones with a
             // dot.
             [b'#' | b'.', ..] if !is_last && up == 0 && !is_absolute => return Err(invalid(name)),
+            // Below another directory, InnoDB would not look into such a directory.
+            [b'#' | b'.', ..] if !is_last => {
+                path.push(OsStr::from_bytes(&[b"_", component].concat()));
+            }
             _ => path.push(OsStr::from_bytes(component)),
         }
     }
@@ -143,7 +161,7 @@ mod tests {
             (TABLE, "./test/#sql-ib1067-963452782.ibd", "test/#sql-ib1067-963452782.ibd"),
         ] {
             for outside in [OutsideFiles::Refuse, below()] {
-                let found = data_path(space_id, name.as_bytes(), &outside).unwrap();
+                let found = data_path(space_id, 0, name.as_bytes(), &outside).unwrap();
                 assert_eq!(found, Path::new(path), "{name}");
             }
         }
@@ -151,10 +169,13 @@ mod tests {
             ("../ts_out.ibd", "outside/up1/ts_out.ibd"),
             ("./../../ts.ibd", "outside/up2/ts.ibd"),
             ("/srv/x/db/t.ibd", "outside/root/srv/x/db/t.ibd"),
+            ("/srv/.x/#db/#t.ibd", "outside/root/srv/_.x/_#db/#t.ibd"),
         ] {
-            let refused = data_path(TABLE, name.as_bytes(), &OutsideFiles::Refuse);
+            let refused = data_path(TABLE, 0, name.as_bytes(), &OutsideFiles::Refuse);
             assert_eq!(refused.unwrap_err().number(), 1235, "{name}");
-            assert_eq!(data_path(TABLE, name.as_bytes(), &below()).unwrap(), Path::new(path));
+            assert_eq!(data_path(TABLE, 0, name.as_bytes(), &below()).unwrap(), Path::new(path));
+            let general = data_path(TABLE, FSP_FLAG_SHARED, name.as_bytes(), &below()).unwrap();
+            assert_eq!(Some(general.as_os_str()), Path::new(path).file_name());
         }
     }
 
@@ -187,7 +208,7 @@ mod tests {
             (TABLE, "./test/"),
         ] {
             for outside in [OutsideFiles::Refuse, below()] {
-                let found = data_path(space_id, name.as_bytes(), &outside);
+                let found = data_path(space_id, 0, name.as_bytes(), &outside);
                 assert_eq!(found.unwrap_err().number(), 3863, "{space_id} {name}");
             }
         }
@@ -200,7 +221,7 @@ mod tests {
             space_id in prop::sample::select(vec![0, 1, TABLE, UNDO, SPACE_ID_BUFFER_POOL]),
             name in "(/|\\.\\./|\\./|#|\\.|a|b/|\\PC){0,12}(\\.ibd|\\.ibu|undo_1|x)?",
         ) {
-            if let Ok(path) = data_path(space_id, name.as_bytes(), &below()) {
+            if let Ok(path) = data_path(space_id, 0, name.as_bytes(), &below()) {
                 prop_assert!(!path.as_os_str().is_empty());
                 let is_normal = |part| matches!(part, Component::Normal(_));
                 prop_assert!(path.components().all(is_normal), "{name} {path:?}");

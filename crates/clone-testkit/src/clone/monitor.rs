@@ -51,7 +51,7 @@ pub fn file_copy(stages: &[Stage]) -> &Stage {
 }
 
 /// The row of `performance_schema.clone_status`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Status {
     /// The clone's number.
     pub id: i64,

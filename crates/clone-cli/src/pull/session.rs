@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! This program as clone-core sees it: a recipient without a server.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clone_classic::ConnectOptions;
+use clone_core::engine::Cancel;
+use clone_core::error::{Error, Result};
+use clone_core::link::{Donor, LinkKind};
+use clone_core::parameters::Parameters;
+use clone_core::session::{Clock, Host, Observer, RecipientSession, Session, Work, WorkerKind};
+use clone_core::settings::{ReleaseFacts, Settings};
+
+use super::engine::Innodb;
+use super::link::PullLink;
+use super::progress::Progress;
+use super::state::{Begun, StateDirectory};
+
+/// What all threads of a pull share.
+pub(crate) struct PullHost {
+    pub(crate) connect: ConnectOptions,
+    pub(crate) settings: Settings,
+    pub(crate) release: ReleaseFacts,
+    pub(crate) engine: Innodb,
+    pub(crate) state: StateDirectory,
+    pub(crate) progress: Progress,
+    shared: Mutex<Shared>,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// What the donor said of itself.
+    parameters: Option<Parameters>,
+    /// All errors in the order in which they came: number and text.
+    errors: Vec<(u32, String)>,
+}
+
+impl PullHost {
+    pub(crate) fn new(
+        connect: ConnectOptions,
+        settings: Settings,
+        release: ReleaseFacts,
+        engine: Innodb,
+        state: StateDirectory,
+        progress: Progress,
+    ) -> Self {
+        let shared = Mutex::default();
+        let started = Instant::now();
+        Self { connect, settings, release, engine, state, progress, shared, started }
+    }
+
+    /// A panic of another thread leaves at worst an error out.
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first text that came with this error's number: the error itself may be only a number.
+    pub(crate) fn text_of(&self, error: &Error) -> String {
+        let number = error.number();
+        let shared = self.shared();
+        let raised = shared.errors.iter().find(|(raised, _)| *raised == number);
+        match (error, raised) {
+            (Error::Raised(_), Some((_, text))) => text.clone(),
+            _ => error.to_string(),
+        }
+    }
+
+    /// What the donor said of itself, if it has been asked.
+    pub(crate) fn parameters(&self) -> Option<Parameters> {
+        self.shared().parameters.clone()
+    }
+}
+
+impl Clock for PullHost {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+impl Host for PullHost {
+    type Session = PullSession;
+    type Thread = std::thread::JoinHandle<()>;
+
+    fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    fn release(&self) -> ReleaseFacts {
+        self.release
+    }
+
+    fn processors(&self) -> u32 {
+        let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    fn observer(&self) -> &dyn Observer {
+        &self.progress
+    }
+
+    fn spawn(self: &Arc<Self>, _: WorkerKind, work: Work<PullSession>) -> io::Result<Self::Thread> {
+        let host = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("clone worker".to_owned());
+        thread.spawn(move || work(&PullSession::new(host)))
+    }
+}
+
+/// A thread of a pull.
+pub(crate) struct PullSession {
+    host: Arc<PullHost>,
+    /// The first is the error of this thread.
+    raised: RefCell<Vec<(u32, String)>>,
+}
+
+impl PullSession {
+    pub(crate) fn new(host: Arc<PullHost>) -> Self {
+        Self { host, raised: RefCell::default() }
+    }
+
+    /// The errors of this thread are forgotten.
+    pub(super) fn clear(&self) {
+        self.raised.borrow_mut().clear();
+    }
+
+    /// The clone is about to begin in the directory. `locator` is InnoDB's name of the clone.
+    ///
+    /// # Errors
+    /// What another process would need to go on with the clone cannot be written.
+    pub(super) fn note_start(&self, locator: &[u8]) -> Result<()> {
+        let Some(parameters) = self.host.parameters() else { return Ok(()) };
+        self.host
+            .state
+            .begin(&Begun::new(&parameters, locator))
+            .map_err(|error| Error::file(true, &self.host.state.path().to_string_lossy(), &error))
+    }
+}
+
+/// A signal ends the whole process: see `signals`. What has been copied stays.
+impl Cancel for PullSession {
+    fn is_killed(&self) -> bool {
+        false
+    }
+}
+
+impl Session for PullSession {
+    type Host = PullHost;
+    type Engine = Innodb;
+
+    fn host(&self) -> &Arc<PullHost> {
+        &self.host
+    }
+
+    fn raise(&self, error: &Error) {
+        if matches!(error, Error::Raised(_)) {
+            return;
+        }
+        let raised = (error.number(), error.to_string());
+        self.host.shared().errors.push(raised.clone());
+        self.raised.borrow_mut().push(raised);
+    }
+
+    fn raised(&self) -> Option<(u32, String)> {
+        self.raised.borrow().first().cloned()
+    }
+
+    fn engines(&self) -> Vec<Innodb> {
+        vec![self.host.engine.clone()]
+    }
+}
+
+impl RecipientSession for PullSession {
+    type Link = PullLink;
+
+    fn connect(&self, _: &Donor, _: LinkKind, compressed: bool) -> Result<PullLink> {
+        if compressed {
+            log::warn!(
+                "--compress has no effect: the donor has no plugin of this project, and this \
+                 program does not speak the compression of the classic protocol"
+            );
+        }
+        PullLink::connect(&self.host.connect)
+    }
+
+    /// Whatever the donor is, a server of the same release can open its data. Only what this
+    /// program has to know must be there.
+    fn accept(&self, donor: &Parameters, _: bool) -> Result<()> {
+        donor.page_size()?;
+        donor.donor_release()?;
+        self.host.shared().parameters = Some(donor.clone());
+        Ok(())
+    }
+}
