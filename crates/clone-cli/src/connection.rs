@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clone_classic::option_file::{Entry, Sources};
 use clone_classic::{Address, ConnectOptions, SslMode, TlsOptions};
 use zeroize::Zeroizing;
 
@@ -32,6 +33,9 @@ pub(crate) struct Arguments {
     /// argument, host, port and user come from option files, or the donor is at --socket.
     #[arg(value_name = "[USER@]HOST[:PORT]")]
     donor: Option<String>,
+    /// Host of the donor, instead of DONOR.
+    #[arg(short = 'h', long, conflicts_with = "donor")]
+    host: Option<String>,
     /// Account with the privilege BACKUP_ADMIN.
     #[arg(short, long)]
     user: Option<String>,
@@ -59,7 +63,26 @@ pub(crate) struct Arguments {
     /// The key of --ssl-cert, PEM.
     #[arg(long, value_name = "PATH")]
     ssl_key: Option<PathBuf>,
+    /// Reads only this option file. Groups: [client] and [mysql-clone].
+    #[arg(long, value_name = "PATH")]
+    defaults_file: Option<PathBuf>,
+    /// Reads this option file after the global ones.
+    #[arg(long, value_name = "PATH")]
+    defaults_extra_file: Option<PathBuf>,
+    /// Reads no option file but the login file.
+    #[arg(long)]
+    no_defaults: bool,
+    /// Reads this group of the login file, too (mysql_config_editor).
+    #[arg(long, value_name = "NAME")]
+    login_path: Option<String>,
+    /// Does not read the login file.
+    #[arg(long)]
+    no_login_paths: bool,
 }
+
+/// The options of a connection that an option file may have.
+const IN_FILES: [&str; 9] =
+    ["host", "user", "password", "port", "socket", "ssl-mode", "ssl-ca", "ssl-cert", "ssl-key"];
 
 /// `--ssl-mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,33 +107,56 @@ impl From<Mode> for SslMode {
     }
 }
 
+/// What the option files say: the last line of each option.
+struct Files {
+    entries: Vec<Entry>,
+}
+
+impl Files {
+    fn value(&self, name: &str) -> Option<&str> {
+        let entry = self.entries.iter().rfind(|entry| entry.name == name)?;
+        entry.value.as_ref().map(|value| value.as_str())
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.value(name).map(str::to_owned)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+}
+
 impl Arguments {
-    /// What a connection needs. Asks for the password if no other place has it.
+    /// What a connection needs. Arguments win over option files. Asks for the password if no other
+    /// place has it.
     ///
     /// # Errors
-    /// An argument is wrong; the password cannot be read.
+    /// An argument or an option file is wrong; the password cannot be read.
     pub(crate) fn options(&self, read_timeout: Duration) -> Result<ConnectOptions> {
+        let files = self.read_files()?;
         let (user, host, port) = match &self.donor {
             Some(text) => parse_donor(text)?,
-            None => (None, None, None),
+            None => (None, self.host.clone(), None),
         };
-        let user = user.or_else(|| self.user.clone());
+        let user = user.or_else(|| self.user.clone()).or_else(|| files.text("user"));
         let user = user.or_else(|| std::env::var("USER").ok()).unwrap_or_default();
-        let port = port.or(self.port).unwrap_or(PORT);
-        let address = match (&self.socket, host) {
-            (Some(path), _) => Address::Socket(path.clone()),
-            (None, Some(host)) => Address::Tcp { host, port },
-            (None, None) => return Err(usage("no donor: give [USER@]HOST[:PORT] or --socket")),
+        let ssl_mode = match (self.ssl_mode, files.value("ssl-mode")) {
+            (Some(mode), _) => mode,
+            (None, None) => Mode::Preferred,
+            (None, Some(text)) => Mode::from_str(text, true)
+                .map_err(|_| usage(&format!("'{text}' is no ssl-mode")))?,
         };
+        let address = self.address(host, port, &files)?;
         Ok(ConnectOptions {
-            password: self.read_password(&user, &address)?,
+            password: self.read_password(&user, &address, &files)?,
             address,
             user,
             tls: TlsOptions {
-                mode: self.ssl_mode.map(Into::into).unwrap_or_default(),
-                ca: self.ssl_ca.clone(),
-                cert: self.ssl_cert.clone(),
-                key: self.ssl_key.clone(),
+                mode: ssl_mode.into(),
+                ca: self.ssl_ca.clone().or_else(|| files.path("ssl-ca")),
+                cert: self.ssl_cert.clone().or_else(|| files.path("ssl-cert")),
+                key: self.ssl_key.clone().or_else(|| files.path("ssl-key")),
             },
             connect_timeout: CONNECT_TIMEOUT,
             read_timeout,
@@ -118,14 +164,60 @@ impl Arguments {
         })
     }
 
-    fn read_password(&self, user: &str, address: &Address) -> Result<Zeroizing<String>> {
+    fn read_files(&self) -> Result<Files> {
+        let sources = Sources {
+            defaults_file: self.defaults_file.clone(),
+            defaults_extra_file: self.defaults_extra_file.clone(),
+            no_defaults: self.no_defaults,
+            login_path: self.login_path.clone(),
+            no_login_paths: self.no_login_paths,
+        };
+        let found = sources.read(&|name| IN_FILES.contains(&name));
+        let found = found.map_err(|error| usage(&error.to_string()))?;
+        for warning in &found.warnings {
+            eprintln!("mysql-clone: [Warning] {warning}");
+        }
+        Ok(Files { entries: found.entries })
+    }
+
+    /// A host is one of the arguments, or else of the option files. As with MySQL's clients, the
+    /// host `localhost` means the Unix socket, if a socket is known.
+    fn address(&self, host: Option<String>, port: Option<u16>, files: &Files) -> Result<Address> {
+        let socket = self.socket.clone().or_else(|| files.path("socket"));
+        let host = host.or_else(|| files.text("host"));
+        let is_local = host.as_deref().is_none_or(|host| host == "localhost");
+        let wants_port = port.or(self.port).is_some();
+        match (socket, host) {
+            (Some(path), _) if self.socket.is_some() => Ok(Address::Socket(path)),
+            (Some(path), _) if is_local && !wants_port => Ok(Address::Socket(path)),
+            (_, Some(host)) => {
+                let port = match (port.or(self.port), files.value("port")) {
+                    (Some(port), _) => port,
+                    (None, Some(text)) => parse_port(text)?,
+                    (None, None) => PORT,
+                };
+                Ok(Address::Tcp { host, port })
+            }
+            (_, None) => Err(usage("no donor: give [USER@]HOST[:PORT], --host or --socket")),
+        }
+    }
+
+    fn read_password(
+        &self,
+        user: &str,
+        address: &Address,
+        files: &Files,
+    ) -> Result<Zeroizing<String>> {
         if let Some(path) = &self.password_file {
             return password_file(path);
         }
-        if !self.password
-            && let Ok(password) = std::env::var("MYSQL_PWD")
-        {
-            return Ok(Zeroizing::new(password));
+        if !self.password {
+            if let Some(password) = files.value("password") {
+                return Ok(Zeroizing::new(password.to_owned()));
+            }
+            if let Ok(password) = std::env::var("MYSQL_PWD") {
+                return Ok(Zeroizing::new(password));
+            }
         }
         if !std::io::stdin().is_terminal() {
             let text = "no password: give --password-file, MYSQL_PWD or an option file";
@@ -174,11 +266,12 @@ fn parse_donor(text: &str) -> Result<(Option<String>, Option<String>, Option<u16
     if host.is_empty() {
         return Err(usage(&format!("'{text}' names no host")));
     }
-    let port = port.map(|port| {
-        let parsed = port.parse().ok().filter(|port: &u16| *port != 0);
-        parsed.ok_or_else(|| usage(&format!("'{port}' is no port")))
-    });
-    Ok((user, Some(host.to_owned()), port.transpose()?))
+    Ok((user, Some(host.to_owned()), port.map(parse_port).transpose()?))
+}
+
+fn parse_port(text: &str) -> Result<u16> {
+    let parsed = text.trim().parse().ok().filter(|port: &u16| *port != 0);
+    parsed.ok_or_else(|| usage(&format!("'{text}' is no port")))
 }
 
 fn usage(text: &str) -> Failure {

@@ -13,12 +13,15 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 
 /// Clones MySQL instances without a server.
 #[derive(Debug, Parser)]
-#[command(name = "mysql-clone", version, after_help = failure::EXIT_CODES)]
+#[command(name = "mysql-clone", version, after_help = failure::EXIT_CODES, disable_help_flag = true)]
 struct Arguments {
+    /// Shows this text. As with MySQL's clients, -h is the host.
+    #[arg(short = '?', long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
     #[command(subcommand)]
     command: Command,
 }

@@ -74,7 +74,7 @@ fn from_stock_and_ours(server: &'static Server) -> Result<()> {
 #[test]
 fn under_load() {
     check(|| {
-        let server = Server::locate()?;
+        let server = release()?;
         let donor = donor(server, Plugin::under_test()?)?;
         let mysqld = mysqld_program(server, donor.data_dir().parent().unwrap())?;
         for turn in 0..turns(2) {
@@ -96,8 +96,8 @@ fn under_load() {
 fn killed_and_again() {
     check(|| {
         let seed = number("PULL_SEED").unwrap_or(7);
-        let server = Server::locate()?;
-        let donor = donor(server, Plugin::Stock)?;
+        let server = release()?;
+        let donor = donor(server, Plugin::under_test()?)?;
         let mysqld = mysqld_program(server, donor.data_dir().parent().unwrap())?;
         let mut random = Random(seed);
         let mut resumed = 0;
@@ -350,6 +350,14 @@ fn prove(
 fn is_resumed(outcome: &Outcome) -> bool {
     outcome.stdout.contains("going on with the interrupted pull")
         && !outcome.stdout.contains("begins anew")
+}
+
+/// The servers of a test: those of `PULL_RELEASE`, or 9.7.
+fn release() -> Result<&'static Server> {
+    match std::env::var("PULL_RELEASE") {
+        Ok(release) => Server::release(&release),
+        Err(_) => Server::locate(),
+    }
 }
 
 /// How often a test repeats itself: `PULL_TURNS`, or so often in CI.

@@ -73,8 +73,9 @@ pub enum OutsideFiles {
     Refuse,
     /// They go below this directory of the target: `/srv/db/t.ibd` to `root/srv/db/t.ibd`,
     /// `../t.ibd` to `up1/t.ibd` in it. Directories that begin with `.` or `#` get a `_` before,
-    /// because a server would not look into them. General tablespaces go to
-    /// the target itself, because a server looks for them only there. That a server finds them there is not this crate's part.
+    /// because a server would not look into them. General tablespaces go to the target itself,
+    /// because a server looks for them only there. That a server finds the files is not this
+    /// crate's part.
     Below(PathBuf),
 }
 
