@@ -5,7 +5,7 @@
 //! A donor without a server gives [`source`] its files, and a recipient without a server has
 //! [`destination`] write a data directory. States, chunks, restart locators, time-outs and what an
 //! error of one task does to the others are those of `storage/innobase/clone`. Pages stay as they
-//! are: no page is read, changed or checked.
+//! are: a clone reads, changes or checks no page.
 //!
 //! * [`destination`]: descriptors and blocks to files. One
 //!   [`Destination`](destination::Destination) for each clone, one
@@ -13,6 +13,7 @@
 //! * [`source`]: files to descriptors and blocks. One [`Sources`](source::Sources) for each donor,
 //!   one [`SourceTask`](source::SourceTask) for each connection.
 //! * [`geometry`]: how files are cut into blocks and chunks.
+//! * [`verify`]: checks the files of a data directory.
 //! * [`clock`]: time, waiting and cancellation, which a simulation brings itself.
 //! * [`error`]: one error, with MySQL's numbers.
 //!
@@ -78,6 +79,7 @@ pub mod geometry;
 mod page;
 pub mod source;
 mod tasks;
+pub mod verify;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

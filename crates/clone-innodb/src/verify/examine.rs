@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One page by itself: checksum, numbers, LSN, records; and what is kept of it.
+
+use std::ops::Range;
+
+use super::Kind;
+use super::bytes::{is_zero, u16_at, u32_at, u64_at};
+use super::checksum::{self, Damage};
+use super::expand::Expander;
+use super::extents::{self, Extent};
+use super::header::{Geometry, List, SpaceHeader};
+use super::inodes::{self, Inode};
+use super::layout::{
+    CHANGE_BUFFER, CHANGE_BUFFER_ROOT, COMPRESSED, COMPRESSED_AND_ENCRYPTED, ENCRYPTED,
+    ENCRYPTED_RTREE, FLUSH_LSN, FSP_HDR, IBUF_FREE_LIST, INDEX, INDEX_ID, INODE, LEVEL, LSN,
+    N_HEAP, N_RECS, NEXT, NULL, NUMBER, ORIGINAL_TYPE, PREV, RTREE, SDI, SEG_LEAF, SEG_TOP,
+    SPACE_ID, TYPE, XDES, is_tree,
+};
+use super::rows;
+use super::space::{PageRecord, Root, Sink, State};
+
+/// What the pages of a tablespace are held against.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    /// Sizes of pages.
+    pub geometry: Geometry,
+    /// The tablespace's number.
+    pub space_id: u32,
+    /// No page may have a greater LSN. `None`: the end of the redo log is not known.
+    pub end_lsn: Option<u64>,
+    /// Blocks of the old doublewrite buffer, which hold pages of other places.
+    pub doublewrite: Vec<Range<u32>>,
+}
+
+/// What pages leave besides their records.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The header, if page 0 is good.
+    pub header: Option<SpaceHeader>,
+    /// Descriptors with the number of the first extent.
+    pub extents: Vec<(u32, Vec<Extent>)>,
+    /// Segment inodes.
+    pub inodes: Vec<Inode>,
+    /// Pages that may be roots.
+    pub roots: Vec<Root>,
+    /// Pages of the change buffer: its number, and the next page if it is in the list of free pages.
+    pub change_buffer: Vec<(u32, u32)>,
+    /// The change buffer's list of free pages.
+    pub change_buffer_free: Option<List>,
+    /// Pages that could not be read in full without a key.
+    pub opaque: u64,
+    /// Whether there is damage that may have hidden inodes.
+    pub is_partial: bool,
+}
+
+/// Examines pages. One for each thread.
+#[derive(Debug, Default)]
+pub(crate) struct Examiner {
+    expander: Expander,
+}
+
+impl Examiner {
+    /// Examines a page. `number` is where it stands in the tablespace.
+    pub(crate) fn page(
+        &mut self,
+        expected: &Expected,
+        number: u32,
+        page: &[u8],
+        found: &mut Found,
+        sink: &mut impl Sink,
+    ) -> PageRecord {
+        let mut record = PageRecord { prev: NULL, next: NULL, ..PageRecord::default() };
+        if u64_at(page, LSN) == 0 && is_zero(page) {
+            record.state = State::Zero;
+            return record;
+        }
+        if expected.doublewrite.iter().any(|block| block.contains(&number)) {
+            record.state = State::Doublewrite;
+            return record;
+        }
+        record.state = State::Bad;
+        let kind = u16_at(page, TYPE);
+        if matches!(kind, ENCRYPTED | COMPRESSED_AND_ENCRYPTED | ENCRYPTED_RTREE) {
+            record.kind = if kind == ENCRYPTED_RTREE { RTREE } else { u16_at(page, ORIGINAL_TYPE) };
+            if numbers(expected, number, page, None, sink) {
+                record.state = State::Opaque;
+            }
+            (record.prev, record.next) = (u32_at(page, PREV), u32_at(page, NEXT));
+            found.opaque += 1;
+            found.is_partial = true;
+            return record;
+        }
+        let plain = if kind == COMPRESSED && !expected.geometry.is_compressed() {
+            match self.expander.expand(page) {
+                Ok(plain) => plain,
+                Err(error) => {
+                    sink.fault(Some(number), None, Kind::Compression, error);
+                    found.is_partial = true;
+                    return record;
+                }
+            }
+        } else {
+            page
+        };
+        record.kind = u16_at(plain, TYPE);
+        let index = is_tree(record.kind).then(|| u64_at(plain, INDEX_ID));
+        if let Err(damage) = checksum::check(plain, expected.geometry.is_compressed()) {
+            report(damage, number, plain, index, sink);
+            found.is_partial = true;
+            return record;
+        }
+        if !numbers(expected, number, plain, index, sink) {
+            found.is_partial = true;
+            return record;
+        }
+        record.state = State::Good;
+        if expected.space_id == 0 {
+            change_buffer(&record, number, plain, index, found);
+        }
+        match record.kind {
+            INDEX | RTREE | SDI => {
+                tree_page(&mut record, expected.geometry, number, plain, found, sink);
+            }
+            INODE => found.inodes.extend(inodes::parse(plain, number, expected.geometry)),
+            FSP_HDR | XDES => {
+                if number == 0 {
+                    found.header = Some(SpaceHeader::parse(plain));
+                }
+                if number.is_multiple_of(expected.geometry.physical) {
+                    let first = number / expected.geometry.extent();
+                    found.extents.push((first, extents::parse(plain, expected.geometry)));
+                }
+            }
+            _ => {}
+        }
+        record
+    }
+}
+
+/// Pages that the tree of the change buffer has no use for stay its own, in a list whose base is in
+/// the root (`PAGE_BTR_IBUF_FREE_LIST`). They may look as they did in the tree.
+fn change_buffer(
+    record: &PageRecord,
+    number: u32,
+    page: &[u8],
+    index: Option<u64>,
+    found: &mut Found,
+) {
+    if index == Some(CHANGE_BUFFER) || record.kind == IBUF_FREE_LIST {
+        if number == CHANGE_BUFFER_ROOT {
+            found.change_buffer_free = Some(List::at(page, SEG_LEAF));
+        } else {
+            found.change_buffer.push((number, u32_at(page, SEG_LEAF + 6)));
+        }
+    }
+}
+
+fn report(damage: Damage, number: u32, page: &[u8], index: Option<u64>, sink: &mut impl Sink) {
+    let (kind, detail) = match damage {
+        Damage::Torn(begin, end) => (
+            Kind::Torn,
+            format!("the LSN ends with {begin:#010x} at the beginning, {end:#010x} at the end"),
+        ),
+        Damage::Checksum(stored, computed) => (
+            Kind::Checksum,
+            format!("checksum {stored:#010x} is stored, crc32 is {computed:#010x}"),
+        ),
+    };
+    let said = u32_at(page, NUMBER);
+    let hint = if said == number { "" } else { "; the page number is wrong too" };
+    sink.fault(Some(number), index, kind, detail + hint);
+}
+
+/// The page number, the number of the tablespace and the LSN. Says whether the page is in its
+/// place.
+fn numbers(
+    expected: &Expected,
+    number: u32,
+    page: &[u8],
+    index: Option<u64>,
+    sink: &mut impl Sink,
+) -> bool {
+    let (said, space, lsn) = (u32_at(page, NUMBER), u32_at(page, SPACE_ID), u64_at(page, LSN));
+    if said != number {
+        let detail = format!("page {said} of tablespace {space} stands here");
+        sink.fault(Some(number), index, Kind::PageNumber, detail);
+        return false;
+    }
+    if space != expected.space_id {
+        let detail = format!("tablespace {space} in place of {}", expected.space_id);
+        sink.fault(Some(number), index, Kind::SpaceId, detail);
+        return false;
+    }
+    if let Some(end) = expected.end_lsn.filter(|end| lsn > *end) {
+        let detail = format!("LSN {lsn}, the redo log ends at {end}");
+        sink.fault(Some(number), index, Kind::FutureLsn, detail);
+    }
+    true
+}
+
+fn tree_page(
+    record: &mut PageRecord,
+    geometry: Geometry,
+    number: u32,
+    page: &[u8],
+    found: &mut Found,
+    sink: &mut impl Sink,
+) {
+    record.index = u64_at(page, INDEX_ID);
+    (record.prev, record.next) = (u32_at(page, PREV), u32_at(page, NEXT));
+    record.records = u16_at(page, N_RECS);
+    record.level = u8::try_from(u16_at(page, LEVEL)).unwrap_or(u8::MAX);
+    if record.prev == NULL && record.next == NULL {
+        let inode = |at| (u32_at(page, at + 4), u16_at(page, at + 8));
+        found.roots.push(Root { page: number, leaf: inode(SEG_LEAF), top: inode(SEG_TOP) });
+    }
+    // A page that was freed right after it was allocated has no records at all.
+    let is_empty = u16_at(page, N_HEAP) == 0;
+    if !geometry.is_compressed()
+        && !is_empty
+        && let Err(detail) = rows::check(page)
+    {
+        sink.fault(Some(number), Some(record.index), Kind::Records, detail);
+    }
+}
+
+/// Whether a page of another tablespace's is good by itself: a page in the doublewrite buffer. Gives
+/// the tablespace and the page number.
+pub(crate) fn copy_of(page: &[u8]) -> Option<(u32, u32)> {
+    let is_encrypted = matches!(
+        u16_at(page, TYPE),
+        ENCRYPTED | COMPRESSED_AND_ENCRYPTED | ENCRYPTED_RTREE | COMPRESSED
+    );
+    let is_good = !is_encrypted && checksum::check(page, false).is_ok();
+    // A page of ROW_FORMAT=COMPRESSED is shorter than the place it has.
+    let is_good = is_good
+        || (10..=14)
+            .map(|bits| 1 << bits)
+            .filter(|size| *size < page.len())
+            .any(|size| checksum::check(&page[..size], true).is_ok());
+    (is_good && !is_zero(&page[..FLUSH_LSN]))
+        .then(|| (u32_at(page, SPACE_ID), u32_at(page, NUMBER)))
+}

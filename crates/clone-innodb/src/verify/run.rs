@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Checks all that a [`Plan`] has, with threads.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+
+use super::directory::{Plan, logical_page};
+use super::doublewrite::{self, Copies};
+use super::examine::Examiner;
+use super::fault::Fault;
+use super::redo::{self, End};
+use super::scan::{Opened, Piece, Scan, Totals};
+use crate::lock;
+
+/// What is told while files are checked. Each function may be called by several threads at once.
+pub trait Observer: Sync {
+    /// A fault.
+    fn fault(&self, fault: &Fault);
+    /// What was not checked, or what helps to understand the faults.
+    fn note(&self, note: &str);
+    /// A file, or a page of it, that cannot be read.
+    fn unreadable(&self, path: &Path, page: Option<u32>, error: &io::Error);
+    /// So many more bytes were read.
+    fn progress(&self, bytes: u64);
+}
+
+/// What all threads know.
+#[derive(Debug, Default)]
+pub(crate) struct Context {
+    pub(crate) end_lsn: Option<u64>,
+    /// Whether pages are held against each other.
+    pub(crate) checks_structure: bool,
+    /// Tablespace and page of each good copy in the doublewrite buffer.
+    pub(crate) copies: HashSet<(u32, u32)>,
+}
+
+/// What it came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Files that were checked.
+    pub files: u64,
+    /// Pages that were checked.
+    pub pages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Faults, those that were not told one by one among them.
+    pub faults: u64,
+    /// Encrypted pages, of which only the header was checked.
+    pub encrypted: u64,
+    /// Where the redo log ends.
+    pub redo: Option<End>,
+}
+
+/// Checks everything, and tells the observer.
+pub fn run(plan: &Plan, threads: usize, observer: &dyn Observer) -> Summary {
+    let mut summary = Summary::default();
+    for (path, error) in &plan.unreadable {
+        observer.unreadable(path, None, error);
+    }
+    plan.notes.iter().for_each(|note| observer.note(note));
+    summary.redo = redo_end(plan, &mut summary, observer);
+    let is_clean = summary.redo.is_none_or(|end| end.is_clean());
+    if !is_clean {
+        observer.note(
+            "the server was not shut down cleanly: pages may be torn, which the doublewrite buffer \
+             repairs, and older than their neighbours, which the redo log repairs. Links and \
+             allocation are not checked: start the server, shut it down, and verify again",
+        );
+    }
+    let context = Context {
+        end_lsn: summary.redo.map(|end| end.lsn),
+        checks_structure: is_clean,
+        copies: copies(plan, is_clean, &mut summary, observer),
+    };
+    let work = Work::default();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1))
+            .map(|_| scope.spawn(|| work.run(plan, &context, observer)))
+            .collect();
+        for worker in workers {
+            // A panic of a worker is passed on.
+            let (files, totals) = match worker.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            summary.files += files;
+            summary.pages += totals.pages;
+            summary.bytes += totals.bytes;
+            summary.faults += totals.faults;
+            summary.encrypted += totals.opaque;
+        }
+    });
+    if summary.encrypted > 0 {
+        let pages = summary.encrypted;
+        observer.note(&format!(
+            "{pages} pages are encrypted: their numbers, LSNs and neighbours were checked, not \
+             their checksums and contents"
+        ));
+    }
+    summary
+}
+
+fn redo_end(plan: &Plan, summary: &mut Summary, observer: &dyn Observer) -> Option<End> {
+    let mut end = None::<End>;
+    for files in &plan.redo {
+        let mut faults = 0;
+        let read = redo::read(files, &mut |fault| {
+            faults += 1;
+            observer.fault(&fault);
+        });
+        summary.faults += faults;
+        summary.files += files.paths.len() as u64;
+        match read {
+            // Of several directories the farthest end: none of their pages is beyond it.
+            Ok(Some(found)) => {
+                if end.is_none_or(|end| end.lsn - end.checkpoint < found.lsn - found.checkpoint) {
+                    end = Some(End { lsn: end.map_or(0, |end| end.lsn).max(found.lsn), ..found });
+                }
+                end = end.map(|end| End { lsn: end.lsn.max(found.lsn), ..end });
+            }
+            Ok(None) => {}
+            Err((path, error)) => observer.unreadable(&path, None, &error),
+        }
+    }
+    if end.is_none() {
+        observer.note("no redo log was found: LSNs are not held against its end");
+    }
+    end
+}
+
+fn copies(
+    plan: &Plan,
+    is_clean: bool,
+    summary: &mut Summary,
+    observer: &dyn Observer,
+) -> HashSet<(u32, u32)> {
+    let mut copies = Copies::default();
+    for path in &plan.doublewrite {
+        let system = || plan.spaces.iter().find_map(|space| logical_page(space.paths.first()?));
+        let size = doublewrite::page_size(path).or_else(|| system().map(|size| size as usize));
+        match copies.add(path, size.unwrap_or(16 << 10)) {
+            Ok(bytes) => {
+                summary.files += 1;
+                summary.bytes += bytes;
+            }
+            Err(error) => observer.unreadable(path, None, &error),
+        }
+    }
+    if copies.unknown > 0 && !is_clean {
+        let (unknown, good) = (copies.unknown, copies.good.len());
+        observer.note(&format!(
+            "the doublewrite buffer has {good} good copies of pages, and {unknown} that are torn \
+             or encrypted; a torn copy is of a page that was not written yet"
+        ));
+    }
+    copies.good
+}
+
+/// The tablespaces that are not opened yet, and the pieces that are not read yet.
+#[derive(Debug, Default)]
+struct Work {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    next: usize,
+    opening: usize,
+    pieces: VecDeque<Piece>,
+}
+
+enum Task {
+    Open(usize),
+    Read(Piece),
+}
+
+impl Work {
+    fn run(&self, plan: &Plan, context: &Context, observer: &dyn Observer) -> (u64, Totals) {
+        let mut examiner = Examiner::default();
+        let (mut files, mut sum) = (0, Totals::default());
+        while let Some(task) = self.take(plan.spaces.len()) {
+            let number = match task {
+                Task::Read(piece) => {
+                    if let Some(totals) = piece.run(&mut examiner, context, observer) {
+                        sum.pages += totals.pages;
+                        sum.bytes += totals.bytes;
+                        sum.faults += totals.faults;
+                        sum.opaque += totals.opaque;
+                    }
+                    continue;
+                }
+                Task::Open(number) => number,
+            };
+            let mut pieces = Vec::new();
+            if let Some(space) = plan.spaces.get(number) {
+                match Scan::open(space, context) {
+                    Ok(Opened::Pieces(found)) => {
+                        files += space.paths.len() as u64;
+                        pieces = found;
+                    }
+                    Ok(Opened::Skipped(why)) => observer.note(&why),
+                    Ok(Opened::Damaged(fault)) => {
+                        files += 1;
+                        sum.faults += 1;
+                        observer.fault(&fault);
+                    }
+                    Err((path, error)) => observer.unreadable(&path, None, &error),
+                }
+            }
+            self.opened(pieces);
+        }
+        (files, sum)
+    }
+
+    /// Pieces first, so that few tablespaces are in memory at once.
+    fn take(&self, spaces: usize) -> Option<Task> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if let Some(piece) = queue.pieces.pop_front() {
+                return Some(Task::Read(piece));
+            }
+            if queue.next < spaces {
+                queue.next += 1;
+                queue.opening += 1;
+                return Some(Task::Open(queue.next - 1));
+            }
+            if queue.opening == 0 {
+                return None;
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn opened(&self, pieces: Vec<Piece>) {
+        let mut queue = lock(&self.queue);
+        queue.opening -= 1;
+        queue.pieces.extend(pieces);
+        drop(queue);
+        self.changed.notify_all();
+    }
+}

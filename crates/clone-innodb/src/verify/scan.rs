@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The pass over a tablespace: opened once, read in pieces by any number of threads, and checked as
+//! a whole when the last piece was read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Advice, fadvise};
+
+use super::bytes::{is_zero, u32_at};
+use super::directory::{SpaceFiles, beginning};
+use super::doublewrite;
+use super::examine::{Examiner, Expected, Found};
+use super::fault::{Fault, Kind};
+use super::header::{self, Geometry, SpaceHeader};
+use super::layout::{FSP_SIZE, IBUF_FREE_LIST, NUMBER, SPACE_ID};
+use super::run::{Context, Observer};
+use super::space::{PageRecord, Sink, Space, State};
+use super::{allocation, tree};
+use crate::lock;
+
+/// Bytes of a piece.
+const PIECE: u64 = 64 << 20;
+/// Bytes that are read at once.
+const CHUNK: usize = 1 << 20;
+/// Faults that are told for each tablespace.
+const MAX_FAULTS: u64 = 1000;
+
+/// A file of a tablespace.
+#[derive(Debug)]
+struct Part {
+    path: Arc<PathBuf>,
+    file: File,
+    pages: Range<u32>,
+}
+
+/// A tablespace that is read.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    parts: Vec<Part>,
+    expected: Expected,
+    bytes: u64,
+    /// Pieces that are not read yet.
+    left: AtomicUsize,
+    state: Mutex<Collected>,
+}
+
+#[derive(Debug, Default)]
+struct Collected {
+    pages: Vec<PageRecord>,
+    found: Found,
+    faults: u64,
+}
+
+/// A piece of a tablespace: pages of one of its files.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) scan: Arc<Scan>,
+    part: usize,
+    pages: Range<u32>,
+}
+
+/// What a tablespace came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) pages: u64,
+    pub(crate) bytes: u64,
+    pub(crate) faults: u64,
+    pub(crate) opaque: u64,
+}
+
+/// What opening a tablespace gives.
+pub(crate) enum Opened {
+    /// Its pieces.
+    Pieces(Vec<Piece>),
+    /// It is not to be checked, and why.
+    Skipped(String),
+    /// It cannot be checked.
+    Damaged(Fault),
+}
+
+impl Scan {
+    /// Opens the files and finds out what is expected of their pages.
+    pub(crate) fn open(
+        files: &SpaceFiles,
+        context: &Context,
+    ) -> Result<Opened, (PathBuf, io::Error)> {
+        let mut parts = Vec::new();
+        let (mut expected, mut bytes, mut pages) = (None::<Expected>, 0, 0_u32);
+        for path in &files.paths {
+            let failed = |error| (path.clone(), error);
+            let file = File::open(path).map_err(failed)?;
+            let len = file.metadata().map_err(failed)?.len();
+            if expected.is_none() {
+                let begin = beginning(&file).map_err(failed)?;
+                if len == 0 {
+                    let detail = "the file is empty";
+                    return Ok(Opened::Damaged(Fault::of_file(path, Kind::Truncated, detail)));
+                }
+                let Some((geometry, _)) = header::geometry(&begin) else {
+                    let detail = "no page size fits the pages";
+                    return Ok(Opened::Damaged(Fault::of_file(path, Kind::Header, detail)));
+                };
+                let found = expect(&begin, geometry, context.end_lsn);
+                if SpaceHeader::parse(&begin).is_temporary() {
+                    let why = format!("{}: a temporary tablespace, not checked", path.display());
+                    return Ok(Opened::Skipped(why));
+                }
+                // A file of the system tablespace that was named alone.
+                if found.space_id == 0 && u32_at(&begin, FSP_SIZE) == 0 {
+                    pages = u32_at(&begin, NUMBER);
+                }
+                expected = Some(found);
+            }
+            let Some(expected) = &expected else { continue };
+            let whole = len / u64::from(expected.geometry.physical);
+            let end = u32::try_from(u64::from(pages) + whole).unwrap_or(u32::MAX - 1);
+            parts.push(Part { path: Arc::new(path.clone()), file, pages: pages..end });
+            bytes += len;
+            pages = end;
+        }
+        let Some(expected) = expected else { return Ok(Opened::Pieces(Vec::new())) };
+        let state = Collected {
+            pages: vec![PageRecord::default(); pages as usize],
+            ..Collected::default()
+        };
+        let mut scan = Self { parts, expected, bytes, left: 0.into(), state: state.into() };
+        let pieces = scan.pieces();
+        scan.left = pieces.len().into();
+        let scan = Arc::new(scan);
+        let piece = |(part, pages)| Piece { scan: Arc::clone(&scan), part, pages };
+        Ok(Opened::Pieces(pieces.into_iter().map(piece).collect()))
+    }
+
+    /// At least one, so that a file without a whole page is checked too.
+    fn pieces(&self) -> Vec<(usize, Range<u32>)> {
+        let size = u32::try_from(PIECE / u64::from(self.expected.geometry.physical)).unwrap_or(1);
+        let mut pieces = Vec::new();
+        for (number, part) in self.parts.iter().enumerate() {
+            let mut begin = part.pages.start;
+            loop {
+                let end = part.pages.end.min(begin.saturating_add(size));
+                pieces.push((number, begin..end));
+                if end == part.pages.end {
+                    break;
+                }
+                begin = end;
+            }
+        }
+        pieces
+    }
+
+    /// The checks of the whole tablespace.
+    fn finish(&self, context: &Context, observer: &dyn Observer) -> Totals {
+        let Collected { pages, found, mut faults } = std::mem::take(&mut *lock(&self.state));
+        let totals = Totals {
+            pages: pages.iter().filter(|page| page.state != State::Missing).count() as u64,
+            bytes: self.bytes,
+            opaque: found.opaque,
+            ..Totals::default()
+        };
+        let mut sink = Tell { scan: self, context, observer, faults: &mut faults };
+        self.lengths(found.header, &pages, &mut sink);
+        if context.checks_structure {
+            let space = self.space(pages, found);
+            let owners = allocation::check(&space, &mut sink);
+            tree::check(&space, &owners, &mut sink);
+        }
+        if faults > MAX_FAULTS
+            && let Some(part) = self.parts.first()
+        {
+            let more = faults - MAX_FAULTS;
+            observer.note(&format!("{}: {more} more faults", part.path.display()));
+        }
+        Totals { faults, ..totals }
+    }
+
+    fn space(&self, mut pages: Vec<PageRecord>, found: Found) -> Space {
+        free_change_buffer(&mut pages, &found);
+        let geometry = self.expected.geometry;
+        let mut extents = vec![None; pages.len().div_ceil(geometry.extent() as usize)];
+        for (first, found) in found.extents {
+            for (to, extent) in extents.iter_mut().skip(first as usize).zip(found) {
+                *to = Some(extent);
+            }
+        }
+        let is_partial = found.is_partial || found.header.is_none();
+        let (header, inodes, roots) = (found.header, found.inodes, found.roots);
+        Space { geometry, header, pages, extents, inodes, roots, is_partial }
+    }
+
+    /// What the header says of the tablespace's size and number.
+    fn lengths(&self, header: Option<SpaceHeader>, pages: &[PageRecord], sink: &mut impl Sink) {
+        let physical = u64::from(self.expected.geometry.physical);
+        for part in &self.parts {
+            let whole = u64::from(part.pages.end - part.pages.start) * physical;
+            let len = part.file.metadata().map_or(whole, |metadata| metadata.len());
+            if len > whole {
+                let detail = format!("{} bytes behind the last whole page", len - whole);
+                sink.fault(Some(part.pages.end), None, Kind::Truncated, detail);
+            }
+        }
+        let Some(header) = header else {
+            if pages.first().is_some_and(|page| page.state == State::Zero) {
+                sink.fault(Some(0), None, Kind::ZeroPage, "page 0 is zeros".into());
+            }
+            return;
+        };
+        if header.size as usize > pages.len() {
+            let detail =
+                format!("the tablespace has {} pages, the file has {}", header.size, pages.len());
+            sink.fault(Some(0), None, Kind::Truncated, detail);
+        }
+        if header.header_space_id != self.expected.space_id {
+            let detail = format!("FSP_SPACE_ID is {}", header.header_space_id);
+            sink.fault(Some(0), None, Kind::Header, detail);
+        }
+        if Geometry::of(header.flags) != Some(self.expected.geometry) {
+            let detail = format!("flags {:#x} are not of pages as these", header.flags);
+            sink.fault(Some(0), None, Kind::Header, detail);
+        }
+        let limit =
+            u64::from(header.size).next_multiple_of(u64::from(self.expected.geometry.extent()));
+        if u64::from(header.free_limit) > limit {
+            let detail =
+                format!("FSP_FREE_LIMIT is {} of {} pages", header.free_limit, header.size);
+            sink.fault(Some(0), None, Kind::Header, detail);
+        }
+    }
+
+    fn path_of(&self, page: Option<u32>) -> Option<&Arc<PathBuf>> {
+        let part = page.and_then(|page| self.parts.iter().find(|part| part.pages.contains(&page)));
+        part.or(self.parts.last().filter(|_| page.is_some_and(|page| page > 0)))
+            .or(self.parts.first())
+            .map(|part| &part.path)
+    }
+}
+
+/// Marks the pages of the change buffer that are not in its tree.
+fn free_change_buffer(pages: &mut [PageRecord], found: &Found) {
+    let Some(list) = found.change_buffer_free else { return };
+    let next: HashMap<_, _> = found.change_buffer.iter().copied().collect();
+    let mut at = list.first.page;
+    for _ in 0..list.len {
+        let Some(following) = next.get(&at) else { break };
+        if let Some(page) = pages.get_mut(at as usize) {
+            page.kind = IBUF_FREE_LIST;
+        }
+        at = *following;
+    }
+}
+
+/// What the first pages tell of all pages.
+fn expect(begin: &[u8], geometry: Geometry, end_lsn: Option<u64>) -> Expected {
+    let pages: Vec<_> = begin.chunks_exact(geometry.physical as usize).collect();
+    let mut ids = BTreeMap::new();
+    for page in pages.iter().filter(|page| !is_zero(page)) {
+        *ids.entry(u32_at(page, SPACE_ID)).or_insert(0) += 1;
+    }
+    let first = u32_at(begin, SPACE_ID);
+    let most = ids.iter().max_by_key(|(id, count)| (**count, **id == first));
+    let space_id = most.map_or(first, |(id, _)| *id);
+    let blocks = pages.get(5).filter(|page| space_id == 0 && u32_at(page, NUMBER) == 5);
+    let doublewrite = blocks.map_or_else(Vec::new, |page| doublewrite::blocks(page));
+    Expected { geometry, space_id, end_lsn, doublewrite }
+}
+
+impl Piece {
+    /// Reads and examines the pages. Gives the tablespace's totals if this was the last piece.
+    pub(crate) fn run(
+        &self,
+        examiner: &mut Examiner,
+        context: &Context,
+        observer: &dyn Observer,
+    ) -> Option<Totals> {
+        let scan = &*self.scan;
+        let size = scan.expected.geometry.physical as usize;
+        let Some(part) = scan.parts.get(self.part) else { return None };
+        let mut records = Vec::with_capacity(self.pages.len());
+        let mut found = Found::default();
+        let mut faults = 0;
+        let mut sink = Tell { scan, context, observer, faults: &mut faults };
+        // The advice only makes reading faster.
+        let _ = fadvise(&part.file, 0, None, Advice::Sequential);
+        let mut buffer = vec![0; CHUNK];
+        let mut number = self.pages.start;
+        while number < self.pages.end {
+            let pages = (CHUNK / size).min((self.pages.end - number) as usize);
+            let bytes = &mut buffer[..pages * size];
+            let offset = u64::from(number - part.pages.start) * size as u64;
+            if part.file.read_exact_at(bytes, offset).is_ok() {
+                for page in bytes.chunks_exact(size) {
+                    let record = examiner.page(&scan.expected, number, page, &mut found, &mut sink);
+                    records.push(record);
+                    number += 1;
+                }
+            } else {
+                for page in bytes.chunks_exact_mut(size) {
+                    let offset = u64::from(number - part.pages.start) * size as u64;
+                    records.push(match part.file.read_exact_at(page, offset) {
+                        Ok(()) => {
+                            examiner.page(&scan.expected, number, page, &mut found, &mut sink)
+                        }
+                        Err(error) => {
+                            observer.unreadable(&part.path, Some(number), &error);
+                            found.is_partial = true;
+                            PageRecord::default()
+                        }
+                    });
+                    number += 1;
+                }
+            }
+            observer.progress((pages * size) as u64);
+        }
+        let mut state = lock(&scan.state);
+        let begin = self.pages.start as usize;
+        if let Some(to) = state.pages.get_mut(begin..begin + records.len()) {
+            to.copy_from_slice(&records);
+        }
+        state.faults += faults;
+        state.found.add(found);
+        drop(state);
+        let is_last = scan.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        is_last.then(|| scan.finish(context, observer))
+    }
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.header = self.header.or(other.header);
+        self.extents.extend(other.extents);
+        self.inodes.extend(other.inodes);
+        self.roots.extend(other.roots);
+        self.change_buffer.extend(other.change_buffer);
+        self.change_buffer_free = self.change_buffer_free.or(other.change_buffer_free);
+        self.opaque += other.opaque;
+        self.is_partial |= other.is_partial;
+    }
+}
+
+/// Tells faults to the observer, not more of them than anybody reads.
+struct Tell<'a> {
+    scan: &'a Scan,
+    context: &'a Context,
+    observer: &'a dyn Observer,
+    faults: &'a mut u64,
+}
+
+impl Sink for Tell<'_> {
+    fn fault(&mut self, page: Option<u32>, index: Option<u64>, kind: Kind, mut detail: String) {
+        *self.faults += 1;
+        let Some(file) = self.scan.path_of(page).filter(|_| *self.faults <= MAX_FAULTS) else {
+            return;
+        };
+        if matches!(kind, Kind::Checksum | Kind::Torn)
+            && page.is_some_and(|page| {
+                self.context.copies.contains(&(self.scan.expected.space_id, page))
+            })
+        {
+            detail.push_str("; the doublewrite buffer has a good copy");
+        }
+        self.observer.fault(&Fault { file: Arc::clone(file), page, index, kind, detail });
+    }
+}
