@@ -24,6 +24,8 @@ mod fault;
 pub mod header;
 pub mod inodes;
 mod layout;
+mod memory;
+mod observer;
 pub mod redo;
 pub mod rows;
 mod run;
@@ -33,4 +35,6 @@ mod tree;
 
 pub use directory::{Plan, SpaceFiles};
 pub use fault::{Fault, Kind};
-pub use run::{Observer, Summary, run};
+pub use memory::{Told, check_bytes};
+pub use observer::Observer;
+pub use run::{Summary, run};

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use super::Kind;
 use super::extents::{self, Extent, FREE, FREE_FRAG, FSEG, FSEG_FRAG, FULL_FRAG};
+use super::fault::Kind;
 use super::header::{Address, List};
 use super::layout::NULL;
 use super::space::{Sink, Space};

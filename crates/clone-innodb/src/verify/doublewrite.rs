@@ -13,9 +13,12 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
-use super::bytes::{is_zero, u32_at};
-use super::examine::copy_of;
-use super::layout::{DOUBLEWRITE_MAGIC, TRX_SYS_DOUBLEWRITE};
+use super::bytes::{is_zero, u16_at, u32_at};
+use super::checksum;
+use super::layout::{
+    COMPRESSED, COMPRESSED_AND_ENCRYPTED, DOUBLEWRITE_MAGIC, ENCRYPTED, ENCRYPTED_RTREE, FLUSH_LSN,
+    NUMBER, SPACE_ID, TRX_SYS_DOUBLEWRITE, TYPE,
+};
 
 /// Copies that are remembered at most: 1 GiB of pages.
 const MAX_COPIES: usize = 65_536;
@@ -80,6 +83,24 @@ pub(crate) fn blocks(page: &[u8]) -> Vec<Range<u32>> {
         first..first.saturating_add(BLOCK)
     };
     vec![block(at + 14), block(at + 18)]
+}
+
+/// Whether a page of another tablespace's is good by itself: a page in the doublewrite buffer. Gives
+/// the tablespace and the page number.
+fn copy_of(page: &[u8]) -> Option<(u32, u32)> {
+    let is_encrypted = matches!(
+        u16_at(page, TYPE),
+        ENCRYPTED | COMPRESSED_AND_ENCRYPTED | ENCRYPTED_RTREE | COMPRESSED
+    );
+    let is_good = !is_encrypted && checksum::check(page, false).is_ok();
+    // A page of ROW_FORMAT=COMPRESSED is shorter than the place it has.
+    let is_good = is_good
+        || (10..=14)
+            .map(|bits| 1 << bits)
+            .filter(|size| *size < page.len())
+            .any(|size| checksum::check(&page[..size], true).is_ok());
+    (is_good && !is_zero(&page[..FLUSH_LSN]))
+        .then(|| (u32_at(page, SPACE_ID), u32_at(page, NUMBER)))
 }
 
 #[cfg(test)]

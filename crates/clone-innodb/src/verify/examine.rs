@@ -2,23 +2,25 @@
 
 //! One page by itself: checksum, numbers, LSN, records; and what is kept of it.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::Kind;
 use super::bytes::{is_zero, u16_at, u32_at, u64_at};
 use super::checksum::{self, Damage};
+use super::doublewrite;
 use super::expand::Expander;
 use super::extents::{self, Extent};
+use super::fault::Kind;
 use super::header::{Geometry, List, SpaceHeader};
 use super::inodes::{self, Inode};
 use super::layout::{
     CHANGE_BUFFER, CHANGE_BUFFER_ROOT, COMPRESSED, COMPRESSED_AND_ENCRYPTED, ENCRYPTED,
-    ENCRYPTED_RTREE, FLUSH_LSN, FSP_HDR, IBUF_FREE_LIST, INDEX, INDEX_ID, INODE, LEVEL, LSN,
-    N_HEAP, N_RECS, NEXT, NULL, NUMBER, ORIGINAL_TYPE, PREV, RTREE, SDI, SEG_LEAF, SEG_TOP,
-    SPACE_ID, TYPE, XDES, is_tree,
+    ENCRYPTED_RTREE, FSP_HDR, IBUF_FREE_LIST, INDEX, INDEX_ID, INODE, LEVEL, LSN, N_HEAP, N_RECS,
+    NEXT, NULL, NUMBER, ORIGINAL_TYPE, PREV, RTREE, SDI, SEG_LEAF, SEG_TOP, SPACE_ID, TYPE, XDES,
+    is_tree,
 };
 use super::rows;
-use super::space::{PageRecord, Root, Sink, State};
+use super::space::{PageRecord, Root, Sink, Space, State};
 
 /// What the pages of a tablespace are held against.
 #[derive(Clone, Debug)]
@@ -31,6 +33,23 @@ pub(crate) struct Expected {
     pub end_lsn: Option<u64>,
     /// Blocks of the old doublewrite buffer, which hold pages of other places.
     pub doublewrite: Vec<Range<u32>>,
+}
+
+impl Expected {
+    /// What the first pages tell of all pages.
+    pub(crate) fn of(begin: &[u8], geometry: Geometry, end_lsn: Option<u64>) -> Self {
+        let pages: Vec<_> = begin.chunks_exact(geometry.physical as usize).collect();
+        let mut ids = BTreeMap::new();
+        for page in pages.iter().filter(|page| !is_zero(page)) {
+            *ids.entry(u32_at(page, SPACE_ID)).or_insert(0) += 1;
+        }
+        let first = u32_at(begin, SPACE_ID);
+        let most = ids.iter().max_by_key(|(id, count)| (**count, **id == first));
+        let space_id = most.map_or(first, |(id, _)| *id);
+        let blocks = pages.get(5).filter(|page| space_id == 0 && u32_at(page, NUMBER) == 5);
+        let doublewrite = blocks.map_or_else(Vec::new, |page| doublewrite::blocks(page));
+        Self { geometry, space_id, end_lsn, doublewrite }
+    }
 }
 
 /// What pages leave besides their records.
@@ -52,6 +71,48 @@ pub(crate) struct Found {
     pub opaque: u64,
     /// Whether there is damage that may have hidden inodes.
     pub is_partial: bool,
+}
+
+impl Found {
+    /// Adds what pages of another piece left.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.header = self.header.or(other.header);
+        self.extents.extend(other.extents);
+        self.inodes.extend(other.inodes);
+        self.roots.extend(other.roots);
+        self.change_buffer.extend(other.change_buffer);
+        self.change_buffer_free = self.change_buffer_free.or(other.change_buffer_free);
+        self.opaque += other.opaque;
+        self.is_partial |= other.is_partial;
+    }
+
+    /// The whole tablespace.
+    pub(crate) fn into_space(self, mut pages: Vec<PageRecord>, geometry: Geometry) -> Space {
+        self.free_change_buffer(&mut pages);
+        let mut extents = vec![None; pages.len().div_ceil(geometry.extent() as usize)];
+        for (first, found) in self.extents {
+            for (to, extent) in extents.iter_mut().skip(first as usize).zip(found) {
+                *to = Some(extent);
+            }
+        }
+        let is_partial = self.is_partial || self.header.is_none();
+        let (header, inodes, roots) = (self.header, self.inodes, self.roots);
+        Space { geometry, header, pages, extents, inodes, roots, is_partial }
+    }
+
+    /// Marks the pages of the change buffer that are not in its tree.
+    fn free_change_buffer(&self, pages: &mut [PageRecord]) {
+        let Some(list) = self.change_buffer_free else { return };
+        let next: HashMap<_, _> = self.change_buffer.iter().copied().collect();
+        let mut at = list.first.page;
+        for _ in 0..list.len {
+            let Some(following) = next.get(&at) else { break };
+            if let Some(page) = pages.get_mut(at as usize) {
+                page.kind = IBUF_FREE_LIST;
+            }
+            at = *following;
+        }
+    }
 }
 
 /// Examines pages. One for each thread.
@@ -223,22 +284,4 @@ fn tree_page(
     {
         sink.fault(Some(number), Some(record.index), Kind::Records, detail);
     }
-}
-
-/// Whether a page of another tablespace's is good by itself: a page in the doublewrite buffer. Gives
-/// the tablespace and the page number.
-pub(crate) fn copy_of(page: &[u8]) -> Option<(u32, u32)> {
-    let is_encrypted = matches!(
-        u16_at(page, TYPE),
-        ENCRYPTED | COMPRESSED_AND_ENCRYPTED | ENCRYPTED_RTREE | COMPRESSED
-    );
-    let is_good = !is_encrypted && checksum::check(page, false).is_ok();
-    // A page of ROW_FORMAT=COMPRESSED is shorter than the place it has.
-    let is_good = is_good
-        || (10..=14)
-            .map(|bits| 1 << bits)
-            .filter(|size| *size < page.len())
-            .any(|size| checksum::check(&page[..size], true).is_ok());
-    (is_good && !is_zero(&page[..FLUSH_LSN]))
-        .then(|| (u32_at(page, SPACE_ID), u32_at(page, NUMBER)))
 }

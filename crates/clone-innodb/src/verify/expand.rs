@@ -75,6 +75,9 @@ fn unzip(zlib: &mut Decompress, from: &[u8], to: &mut [u8]) -> Result<usize, Str
     zlib.reset(true);
     let status = zlib.decompress(from, to, FlushDecompress::Finish);
     match status {
+        Ok(Status::StreamEnd) if zlib.total_in() != from.len() as u64 => {
+            Err(format!("{} of {} compressed bytes are in use", zlib.total_in(), from.len()))
+        }
         Ok(Status::StreamEnd) => usize::try_from(zlib.total_out()).map_err(|e| e.to_string()),
         Ok(_) => Err("the compressed bytes do not end".into()),
         Err(error) => Err(error.to_string()),

@@ -36,6 +36,9 @@ const AHEAD: u64 = 2048;
 /// The newest `LOG_HEADER_FORMAT` with files in a circle; 6 came with 8.0.30.
 const LAST_CIRCULAR: u32 = 5;
 
+/// What is read, or the file that cannot be read.
+pub type Result<T> = std::result::Result<T, (PathBuf, std::io::Error)>;
+
 /// The files of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
@@ -73,10 +76,7 @@ struct LogFile {
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn read(
-    files: &Files,
-    fault: &mut impl FnMut(Fault),
-) -> Result<Option<End>, (PathBuf, std::io::Error)> {
+pub fn read(files: &Files, fault: &mut impl FnMut(Fault)) -> Result<Option<End>> {
     let mut logs = Vec::new();
     let mut checkpoint: Option<(u64, u64)> = None;
     for path in &files.paths {
@@ -165,7 +165,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Follows the blocks from the checkpoint on.
-    fn end(&mut self, fault: &mut impl FnMut(Fault)) -> Result<u64, (PathBuf, std::io::Error)> {
+    fn end(&mut self, fault: &mut impl FnMut(Fault)) -> Result<u64> {
         let mut lsn = self.checkpoint - self.checkpoint % BLOCK;
         let limit = self.logs.iter().map(|log| log.len).sum::<u64>();
         while lsn - self.checkpoint.min(lsn) <= limit {
@@ -196,7 +196,7 @@ impl Reader<'_> {
     }
 
     /// The block at an LSN and the file that it is in.
-    fn block(&mut self, lsn: u64) -> Result<Option<(usize, Vec<u8>)>, (PathBuf, std::io::Error)> {
+    fn block(&mut self, lsn: u64) -> Result<Option<(usize, Vec<u8>)>> {
         let Some((log, offset)) = self.place(lsn) else { return Ok(None) };
         let file = &self.logs[log];
         let at = offset.wrapping_sub(self.cache.from);
@@ -243,7 +243,7 @@ fn number(block: &[u8]) -> u64 {
 }
 
 fn number_of(lsn: u64) -> u64 {
-    (lsn / BLOCK & NUMBERS) + 1
+    ((lsn / BLOCK) & NUMBERS) + 1
 }
 
 fn is_whole(block: &[u8]) -> bool {

@@ -3,40 +3,16 @@
 //! Checks all that a [`Plan`] has, with threads.
 
 use std::collections::{HashSet, VecDeque};
-use std::io;
-use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use super::directory::{Plan, logical_page};
 use super::doublewrite::{self, Copies};
 use super::examine::Examiner;
-use super::fault::Fault;
+use super::observer::{Context, Observer};
 use super::redo::{self, End};
 use super::scan::{Opened, Piece, Scan, Totals};
 use crate::lock;
-
-/// What is told while files are checked. Each function may be called by several threads at once.
-pub trait Observer: Sync {
-    /// A fault.
-    fn fault(&self, fault: &Fault);
-    /// What was not checked, or what helps to understand the faults.
-    fn note(&self, note: &str);
-    /// A file, or a page of it, that cannot be read.
-    fn unreadable(&self, path: &Path, page: Option<u32>, error: &io::Error);
-    /// So many more bytes were read.
-    fn progress(&self, bytes: u64);
-}
-
-/// What all threads know.
-#[derive(Debug, Default)]
-pub(crate) struct Context {
-    pub(crate) end_lsn: Option<u64>,
-    /// Whether pages are held against each other.
-    pub(crate) checks_structure: bool,
-    /// Tablespace and page of each good copy in the doublewrite buffer.
-    pub(crate) copies: HashSet<(u32, u32)>,
-}
 
 /// What it came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 //! The pass over a tablespace: opened once, read in pieces by any number of threads, and checked as
 //! a whole when the last piece was read.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -14,15 +13,14 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Advice, fadvise};
 
-use super::bytes::{is_zero, u32_at};
+use super::bytes::u32_at;
 use super::directory::{SpaceFiles, beginning};
-use super::doublewrite;
 use super::examine::{Examiner, Expected, Found};
 use super::fault::{Fault, Kind};
 use super::header::{self, Geometry, SpaceHeader};
-use super::layout::{FSP_SIZE, IBUF_FREE_LIST, NUMBER, SPACE_ID};
-use super::run::{Context, Observer};
-use super::space::{PageRecord, Sink, Space, State};
+use super::layout::{FSP_SIZE, NUMBER};
+use super::observer::{Context, Observer};
+use super::space::{PageRecord, Sink, State};
 use super::{allocation, tree};
 use crate::lock;
 
@@ -108,7 +106,7 @@ impl Scan {
                     let detail = "no page size fits the pages";
                     return Ok(Opened::Damaged(Fault::of_file(path, Kind::Header, detail)));
                 };
-                let found = expect(&begin, geometry, context.end_lsn);
+                let found = Expected::of(&begin, geometry, context.end_lsn);
                 if SpaceHeader::parse(&begin).is_temporary() {
                     let why = format!("{}: a temporary tablespace, not checked", path.display());
                     return Ok(Opened::Skipped(why));
@@ -169,7 +167,7 @@ impl Scan {
         let mut sink = Tell { scan: self, context, observer, faults: &mut faults };
         self.lengths(found.header, &pages, &mut sink);
         if context.checks_structure {
-            let space = self.space(pages, found);
+            let space = found.into_space(pages, self.expected.geometry);
             let owners = allocation::check(&space, &mut sink);
             tree::check(&space, &owners, &mut sink);
         }
@@ -180,20 +178,6 @@ impl Scan {
             observer.note(&format!("{}: {more} more faults", part.path.display()));
         }
         Totals { faults, ..totals }
-    }
-
-    fn space(&self, mut pages: Vec<PageRecord>, found: Found) -> Space {
-        free_change_buffer(&mut pages, &found);
-        let geometry = self.expected.geometry;
-        let mut extents = vec![None; pages.len().div_ceil(geometry.extent() as usize)];
-        for (first, found) in found.extents {
-            for (to, extent) in extents.iter_mut().skip(first as usize).zip(found) {
-                *to = Some(extent);
-            }
-        }
-        let is_partial = found.is_partial || found.header.is_none();
-        let (header, inodes, roots) = (found.header, found.inodes, found.roots);
-        Space { geometry, header, pages, extents, inodes, roots, is_partial }
     }
 
     /// What the header says of the tablespace's size and number.
@@ -243,35 +227,6 @@ impl Scan {
     }
 }
 
-/// Marks the pages of the change buffer that are not in its tree.
-fn free_change_buffer(pages: &mut [PageRecord], found: &Found) {
-    let Some(list) = found.change_buffer_free else { return };
-    let next: HashMap<_, _> = found.change_buffer.iter().copied().collect();
-    let mut at = list.first.page;
-    for _ in 0..list.len {
-        let Some(following) = next.get(&at) else { break };
-        if let Some(page) = pages.get_mut(at as usize) {
-            page.kind = IBUF_FREE_LIST;
-        }
-        at = *following;
-    }
-}
-
-/// What the first pages tell of all pages.
-fn expect(begin: &[u8], geometry: Geometry, end_lsn: Option<u64>) -> Expected {
-    let pages: Vec<_> = begin.chunks_exact(geometry.physical as usize).collect();
-    let mut ids = BTreeMap::new();
-    for page in pages.iter().filter(|page| !is_zero(page)) {
-        *ids.entry(u32_at(page, SPACE_ID)).or_insert(0) += 1;
-    }
-    let first = u32_at(begin, SPACE_ID);
-    let most = ids.iter().max_by_key(|(id, count)| (**count, **id == first));
-    let space_id = most.map_or(first, |(id, _)| *id);
-    let blocks = pages.get(5).filter(|page| space_id == 0 && u32_at(page, NUMBER) == 5);
-    let doublewrite = blocks.map_or_else(Vec::new, |page| doublewrite::blocks(page));
-    Expected { geometry, space_id, end_lsn, doublewrite }
-}
-
 impl Piece {
     /// Reads and examines the pages. Gives the tablespace's totals if this was the last piece.
     pub(crate) fn run(
@@ -282,7 +237,7 @@ impl Piece {
     ) -> Option<Totals> {
         let scan = &*self.scan;
         let size = scan.expected.geometry.physical as usize;
-        let Some(part) = scan.parts.get(self.part) else { return None };
+        let part = scan.parts.get(self.part)?;
         let mut records = Vec::with_capacity(self.pages.len());
         let mut found = Found::default();
         let mut faults = 0;
@@ -329,19 +284,6 @@ impl Piece {
         drop(state);
         let is_last = scan.left.fetch_sub(1, Ordering::AcqRel) == 1;
         is_last.then(|| scan.finish(context, observer))
-    }
-}
-
-impl Found {
-    fn add(&mut self, other: Self) {
-        self.header = self.header.or(other.header);
-        self.extents.extend(other.extents);
-        self.inodes.extend(other.inodes);
-        self.roots.extend(other.roots);
-        self.change_buffer.extend(other.change_buffer);
-        self.change_buffer_free = self.change_buffer_free.or(other.change_buffer_free);
-        self.opaque += other.opaque;
-        self.is_partial |= other.is_partial;
     }
 }
 

@@ -4,6 +4,7 @@
 //! 24 bytes for each page, and the descriptors, inodes and roots.
 
 use super::extents::{Extent, FREE_FRAG, FULL_FRAG};
+use super::fault::Kind;
 use super::header::{Geometry, SpaceHeader};
 use super::inodes::Inode;
 use super::layout::{self, NULL};
@@ -126,5 +127,5 @@ impl Space {
 /// Takes what is wrong with a page: its number, and its index if it has one.
 pub(crate) trait Sink {
     /// Takes a fault.
-    fn fault(&mut self, page: Option<u32>, index: Option<u64>, kind: super::Kind, detail: String);
+    fn fault(&mut self, page: Option<u32>, index: Option<u64>, kind: Kind, detail: String);
 }

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Kind;
 use super::allocation::Owners;
+use super::fault::Kind;
 use super::layout::{self, ALLOCATED, CHANGE_BUFFER_ROOT, FSP_HDR, IBUF_BITMAP, INODE, NULL, XDES};
 use super::space::{PageRecord, Root, Sink, Space, State};
 

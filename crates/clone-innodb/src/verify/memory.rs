@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A tablespace in memory, checked as one in a file is: for tests and for fuzzing.
+
+use super::examine::{Examiner, Expected, Found};
+use super::fault::Kind;
+use super::header;
+use super::space::Sink;
+use super::{allocation, tree};
+
+/// A fault: its page, its index, its kind and what is wrong.
+pub type Told = (Option<u32>, Option<u64>, Kind, String);
+
+impl Sink for Vec<Told> {
+    fn fault(&mut self, page: Option<u32>, index: Option<u64>, kind: Kind, detail: String) {
+        self.push((page, index, kind, detail));
+    }
+}
+
+/// Checks all whole pages of a tablespace, but not how long it should be.
+pub fn check_bytes(bytes: &[u8]) -> Vec<Told> {
+    let mut told = Vec::new();
+    let Some((geometry, _)) = header::geometry(bytes) else {
+        told.fault(None, None, Kind::Header, "no page size fits the pages".into());
+        return told;
+    };
+    let expected = Expected::of(bytes, geometry, None);
+    let (mut examiner, mut found) = (Examiner::default(), Found::default());
+    let pages = (0..).zip(bytes.chunks_exact(geometry.physical as usize));
+    let records = pages
+        .map(|(number, page)| examiner.page(&expected, number, page, &mut found, &mut told))
+        .collect();
+    let space = found.into_space(records, geometry);
+    let owners = allocation::check(&space, &mut told);
+    tree::check(&space, &owners, &mut told);
+    told
+}
