@@ -88,8 +88,8 @@ fn fold(bytes: &[u8]) -> u32 {
 
 /// `ut_fold_ulint_pair`.
 fn fold_pair(first: u64, second: u64) -> u64 {
-    const MASK: u64 = 1_653_893_711;
-    const MASK2: u64 = 1_463_735_687;
+    const MASK: u64 = 1_463_735_687;
+    const MASK2: u64 = 1_653_893_711;
     (((first ^ second ^ MASK2) << 8).wrapping_add(first) ^ MASK).wrapping_add(second)
 }
 

@@ -15,9 +15,9 @@ use super::header::{Geometry, List, SpaceHeader};
 use super::inodes::{self, Inode};
 use super::layout::{
     CHANGE_BUFFER, CHANGE_BUFFER_ROOT, COMPRESSED, COMPRESSED_AND_ENCRYPTED, ENCRYPTED,
-    ENCRYPTED_RTREE, FSP_HDR, IBUF_FREE_LIST, INDEX, INDEX_ID, INODE, LEVEL, LSN, N_HEAP, N_RECS,
-    NEXT, NULL, NUMBER, ORIGINAL_TYPE, PREV, RTREE, SDI, SEG_LEAF, SEG_TOP, SPACE_ID, TYPE, XDES,
-    is_tree,
+    ENCRYPTED_RTREE, FSP_HDR, IBUF_FREE_LIST, INDEX, INDEX_ID, INODE, LEGACY_DBLWR, LEVEL, LSN,
+    N_HEAP, N_RECS, NEXT, NULL, NUMBER, ORIGINAL_TYPE, PREV, RTREE, SDI, SEG_LEAF, SEG_TOP,
+    SPACE_ID, TYPE, XDES, is_tree,
 };
 use super::rows;
 use super::space::{PageRecord, Root, Sink, Space, State};
@@ -136,7 +136,10 @@ impl Examiner {
             record.state = State::Zero;
             return record;
         }
-        if expected.doublewrite.iter().any(|block| block.contains(&number)) {
+        // From 8.0.20 on the blocks are there, and not used: their pages are as others.
+        let is_own = u16_at(page, TYPE) == LEGACY_DBLWR
+            || (u32_at(page, NUMBER), u32_at(page, SPACE_ID)) == (number, expected.space_id);
+        if !is_own && expected.doublewrite.iter().any(|block| block.contains(&number)) {
             record.state = State::Doublewrite;
             return record;
         }

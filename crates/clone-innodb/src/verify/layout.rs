@@ -109,6 +109,8 @@ pub(crate) const ENCRYPTED: u16 = 15;
 pub(crate) const COMPRESSED_AND_ENCRYPTED: u16 = 16;
 /// `FIL_PAGE_ENCRYPTED_RTREE`.
 pub(crate) const ENCRYPTED_RTREE: u16 = 17;
+/// `FIL_PAGE_TYPE_LEGACY_DBLWR`.
+pub(crate) const LEGACY_DBLWR: u16 = 20;
 /// `FIL_PAGE_TYPE_LAST`: the highest of the small numbers.
 pub(crate) const LAST: u16 = 29;
 /// `FIL_PAGE_SDI`.
@@ -144,7 +146,7 @@ pub(crate) fn type_name(kind: u16) -> &'static str {
         COMPRESSED => "COMPRESSED",
         ENCRYPTED | COMPRESSED_AND_ENCRYPTED | ENCRYPTED_RTREE => "ENCRYPTED",
         18 | 19 => "SDI_BLOB",
-        20 => "LEGACY_DBLWR",
+        LEGACY_DBLWR => "LEGACY_DBLWR",
         21 => "RSEG_ARRAY",
         22..=29 => "LOB",
         SDI => "SDI",

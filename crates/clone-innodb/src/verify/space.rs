@@ -91,7 +91,8 @@ impl Space {
             return Some(false);
         }
         let extent = (*self.extents.get((page / in_extent) as usize)?)?;
-        Some(!extent.is_free(page % in_extent))
+        // The bits of an extent that was never used say nothing.
+        Some(extent.state != 0 && !extent.is_free(page % in_extent))
     }
 
     /// Whether a page is in use or it cannot be told.

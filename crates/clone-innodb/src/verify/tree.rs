@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::allocation::Owners;
 use super::fault::Kind;
-use super::layout::{self, ALLOCATED, CHANGE_BUFFER_ROOT, FSP_HDR, IBUF_BITMAP, INODE, NULL, XDES};
+use super::layout::{self, CHANGE_BUFFER_ROOT, FSP_HDR, IBUF_BITMAP, INODE, NULL, XDES};
 use super::space::{PageRecord, Root, Sink, Space, State};
 
 /// Checks the type of each page, its neighbours, and each tree.
@@ -235,35 +235,42 @@ impl<'a> Segments<'a> {
             let segments = (find(root.leaf), find(root.top));
             if let (Some(leaf), Some(top)) = segments {
                 known.insert((*kind, *index), (leaf, top, root.page));
-            } else if !is_change_buffer(root) {
+            } else if !self.is_change_buffer(root) {
                 let detail = "the root names a segment that has no inode".into();
                 sink.fault(Some(root.page), Some(*index), Kind::Root, detail);
             }
         }
+        // One fault for all pages that have the same wrong segment.
+        let mut wrong = BTreeMap::new();
         for (number, page) in (0_u32..).zip(&self.space.pages) {
             if page.state != State::Good
                 || self.space.is_used(number) != Some(true)
-                || page.kind == ALLOCATED
+                || !page.is_tree()
             {
-                continue;
-            }
-            let owner = self.of(number);
-            if !page.is_tree() {
                 continue;
             }
             let Some((leaf, top, root)) = known.get(&(page.kind, page.index)) else { continue };
             let expected = if page.level == 0 && number != *root { leaf } else { top };
+            let owner = self.of(number);
             if owner != Some(*expected) {
-                let owner = owner.map_or("no segment".into(), |owner| format!("segment {owner}"));
-                let detail = format!("the page is of {owner}, its tree uses segment {expected}");
-                sink.fault(Some(number), Some(page.index), Kind::Segment, detail);
+                let (_, count) =
+                    wrong.entry((page.index, *expected, owner)).or_insert((number, 0_u64));
+                *count += 1;
             }
         }
+        for ((index, expected, owner), (first, count)) in wrong {
+            let owner = owner.map_or("no segment".into(), |owner| format!("segment {owner}"));
+            let detail = format!(
+                "{count} pages from this one on are of {owner}, their tree uses segment {expected}"
+            );
+            sink.fault(Some(first), Some(index), Kind::Segment, detail);
+        }
     }
-}
 
-/// The change buffer's root names no segments: its pages are of one segment, whose header is in
-/// page 3 of the system tablespace.
-fn is_change_buffer(root: &Root) -> bool {
-    root.page == CHANGE_BUFFER_ROOT
+    /// The change buffer's root names no segments: its pages are of one segment, whose header is in
+    /// page 3 of the system tablespace.
+    fn is_change_buffer(&self, root: &Root) -> bool {
+        root.page == CHANGE_BUFFER_ROOT
+            && self.space.header.is_some_and(|header| header.space_id == 0)
+    }
 }
