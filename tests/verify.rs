@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use clone_innodb::verify::{self, Fault, Observer, Plan, Summary, redo};
+use clone_innodb::verify::{self, Fault, Observer, Options, Plan, Summary, redo};
 use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::server::Server;
 use clone_testkit::{Mysqld, check, dataset, fastrand};
@@ -87,7 +87,7 @@ fn verify(directory: &Path, paths: &[PathBuf]) -> (Summary, Vec<Fault>) {
     let mut plan = Plan::find(paths);
     plan.redo = redo::find(directory).into_iter().collect();
     let told = Told::default();
-    let summary = verify::run(&plan, 2, &told);
+    let summary = verify::run(&plan, &Options { threads: 2, keyring: None }, &told);
     let (faults, notes) = told.0.into_inner().unwrap();
     assert_eq!(summary.faults, faults.len() as u64, "{notes:?}");
     (summary, faults)

@@ -156,7 +156,7 @@ impl Table {
         if page.iter().all(|byte| *byte == 0) {
             return true;
         }
-        if self.geometry.is_compressed() {
+        if self.geometry.is_compressed {
             return !(16..24).contains(&at) && !(26..34).contains(&at);
         }
         if page[24..26] == [0, 14] {

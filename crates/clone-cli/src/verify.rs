@@ -5,11 +5,14 @@
 mod in_use;
 mod output;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use clone_innodb::verify::{self, Plan, redo};
+use clone_innodb::verify::{self, Keyring, Options, Plan, redo};
+
+use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Kind, Result};
 
@@ -33,6 +36,10 @@ pub(crate) struct Arguments {
     /// The data directory whose redo log the files belong to, for tablespaces that are named alone.
     #[arg(long, value_name = "DIR")]
     redo: Option<PathBuf>,
+    /// The file of component_keyring_file or of the plugin keyring_file. Without this file only the
+    /// headers of encrypted pages are checked.
+    #[arg(long, value_name = "FILE")]
+    keyring_file: Option<PathBuf>,
     /// Checks files that a server has open. Pages that the server writes meanwhile look damaged.
     #[arg(long)]
     force: bool,
@@ -61,12 +68,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.force {
         in_use::refuse(&plan)?;
     }
+    let keyring = arguments.keyring_file.as_deref().map(keyring).transpose()?;
     let threads = arguments
         .threads
         .map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from);
     let bytes = output::total_bytes(&plan);
     let output = output::Output::new(arguments.json, arguments.quiet, bytes);
-    let summary = verify::run(&plan, threads, &output);
+    let summary = verify::run(&plan, &Options { threads, keyring }, &output);
     output.finish(&summary, begin.elapsed())?;
     if summary.faults > 0 {
         let faults = summary.faults;
@@ -80,4 +88,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Err(Failure::new(Kind::Disk, message))
         }
     }
+}
+
+fn keyring(path: &Path) -> Result<Keyring> {
+    let failed =
+        |kind, why: String| Failure::new(kind, format!("--keyring-file {}: {why}", path.display()));
+    let bytes = fs::read(path).map_err(|error| failed(Kind::Disk, error.to_string()))?;
+    Keyring::parse(&Zeroizing::new(bytes)).map_err(|why| failed(Kind::Usage, why))
 }

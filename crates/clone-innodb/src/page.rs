@@ -55,6 +55,8 @@ pub(crate) struct PageSize {
     pub(crate) physical: u32,
     /// In memory: the instance's page size.
     pub(crate) logical: u32,
+    /// ROW_FORMAT=COMPRESSED. With `KEY_BLOCK_SIZE` as large as a page both sizes are the same.
+    pub(crate) is_compressed: bool,
 }
 
 impl PageSize {
@@ -73,19 +75,19 @@ impl PageSize {
         };
         match compressed {
             _ if logical == 0 => {}
-            0 => return Ok(Self { physical: 512 << logical, logical: 512 << logical }),
+            0 => {
+                let size = 512 << logical;
+                return Ok(Self { physical: size, logical: size, is_compressed: false });
+            }
             1..=5 if compressed <= logical => {
-                return Ok(Self { physical: 512 << compressed, logical: 512 << logical });
+                let (physical, logical) = (512 << compressed, 512 << logical);
+                return Ok(Self { physical, logical, is_compressed: true });
             }
             _ => {}
         }
         Err(Error::protocol(format!(
             "Wrong Clone RPC: Invalid File Descriptor: FSP flags {fsp_flags:#x}"
         )))
-    }
-
-    pub(crate) fn is_compressed(self) -> bool {
-        self.physical != self.logical
     }
 
     /// Bytes of an extent in the file.
@@ -114,9 +116,9 @@ pub(crate) fn initial_page(
     put(&mut page, SPACE_ID, space_id);
     put(&mut page, DATA, space_id);
     put(&mut page, SPACE_FLAGS, fsp_flags);
-    let sum = if size.is_compressed() { zip_checksum(&page) } else { page_checksum(&page) };
+    let sum = if size.is_compressed { zip_checksum(&page) } else { page_checksum(&page) };
     put(&mut page, 0, sum);
-    if !size.is_compressed() {
+    if !size.is_compressed {
         let end = page.len() - TRAILER;
         put(&mut page, end, sum);
     }
@@ -168,6 +170,10 @@ mod tests {
         assert_eq!(sizes(0x4021), Some((16 << 10, 16 << 10)));
         assert_eq!(sizes(0x4029), Some((8 << 10, 16 << 10)));
         assert_eq!(sizes(3 << 6), Some((4 << 10, 4 << 10)));
+        // KEY_BLOCK_SIZE=8 with pages of 8 KiB.
+        assert_eq!(sizes(0x4129), Some((8 << 10, 8 << 10)));
+        assert!(PageSize::of(0x4129).unwrap().is_compressed);
+        assert!(!PageSize::of(0x4021).unwrap().is_compressed);
         assert_eq!(sizes(7 << 6 | 0x21), Some((64 << 10, 64 << 10)));
         for flags in [1 << 6, 2 << 6, 8 << 6, 6 << 1, 4 << 1 | 3 << 6, u32::MAX] {
             assert_eq!(sizes(flags), None, "{flags:#x}");

@@ -15,6 +15,7 @@
 mod allocation;
 mod bytes;
 pub mod checksum;
+mod decrypt;
 mod directory;
 mod doublewrite;
 mod examine;
@@ -23,6 +24,7 @@ pub mod extents;
 mod fault;
 pub mod header;
 pub mod inodes;
+mod keyring;
 mod layout;
 mod memory;
 mod observer;
@@ -35,6 +37,7 @@ mod tree;
 
 pub use directory::{Plan, SpaceFiles};
 pub use fault::{Fault, Kind};
+pub use keyring::Keyring;
 pub use memory::{Told, check_bytes};
 pub use observer::Observer;
-pub use run::{Summary, run};
+pub use run::{Options, Summary, run};

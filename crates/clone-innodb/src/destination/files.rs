@@ -299,7 +299,7 @@ impl Files {
         let Some(page_size) = known.page_size else { return Ok(()) };
         if file.compression == Compression::None
             || known.state != FileState::Present
-            || page_size.is_compressed()
+            || page_size.is_compressed
             || !file.block_size.is_power_of_two()
         {
             return Ok(());

@@ -4,9 +4,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::bytes::{is_zero, u16_at, u32_at, u64_at};
 use super::checksum::{self, Damage};
+use super::decrypt::SpaceKey;
 use super::doublewrite;
 use super::expand::Expander;
 use super::extents::{self, Extent};
@@ -31,6 +33,8 @@ pub(crate) struct Expected {
     pub space_id: u32,
     /// No page may have a greater LSN. `None`: the end of the redo log is not known.
     pub end_lsn: Option<u64>,
+    /// The key of the tablespace's encrypted pages, if it is known.
+    pub key: Option<Arc<SpaceKey>>,
     /// Blocks of the old doublewrite buffer, which hold pages of other places.
     pub doublewrite: Vec<Range<u32>>,
 }
@@ -48,7 +52,7 @@ impl Expected {
         let space_id = most.map_or(first, |(id, _)| *id);
         let blocks = pages.get(5).filter(|page| space_id == 0 && u32_at(page, NUMBER) == 5);
         let doublewrite = blocks.map_or_else(Vec::new, |page| doublewrite::blocks(page));
-        Self { geometry, space_id, end_lsn, doublewrite }
+        Self { geometry, space_id, end_lsn, key: None, doublewrite }
     }
 }
 
@@ -119,6 +123,7 @@ impl Found {
 #[derive(Debug, Default)]
 pub(crate) struct Examiner {
     expander: Expander,
+    decrypted: Vec<u8>,
 }
 
 impl Examiner {
@@ -144,18 +149,25 @@ impl Examiner {
             return record;
         }
         record.state = State::Bad;
-        let kind = u16_at(page, TYPE);
+        let mut kind = u16_at(page, TYPE);
+        let mut page = page;
         if matches!(kind, ENCRYPTED | COMPRESSED_AND_ENCRYPTED | ENCRYPTED_RTREE) {
-            record.kind = if kind == ENCRYPTED_RTREE { RTREE } else { u16_at(page, ORIGINAL_TYPE) };
-            if numbers(expected, number, page, None, sink) {
-                record.state = State::Opaque;
-            }
-            (record.prev, record.next) = (u32_at(page, PREV), u32_at(page, NEXT));
-            found.opaque += 1;
-            found.is_partial = true;
-            return record;
+            let Some(key) = &expected.key else {
+                record.kind =
+                    if kind == ENCRYPTED_RTREE { RTREE } else { u16_at(page, ORIGINAL_TYPE) };
+                if numbers(expected, number, page, None, sink) {
+                    record.state = State::Opaque;
+                }
+                (record.prev, record.next) = (u32_at(page, PREV), u32_at(page, NEXT));
+                found.opaque += 1;
+                found.is_partial = true;
+                return record;
+            };
+            key.decrypt(page, &mut self.decrypted);
+            page = &self.decrypted;
+            kind = u16_at(page, TYPE);
         }
-        let plain = if kind == COMPRESSED && !expected.geometry.is_compressed() {
+        let plain = if kind == COMPRESSED && !expected.geometry.is_compressed {
             match self.expander.expand(page) {
                 Ok(plain) => plain,
                 Err(error) => {
@@ -169,7 +181,7 @@ impl Examiner {
         };
         record.kind = u16_at(plain, TYPE);
         let index = is_tree(record.kind).then(|| u64_at(plain, INDEX_ID));
-        if let Err(damage) = checksum::check(plain, expected.geometry.is_compressed()) {
+        if let Err(damage) = checksum::check(plain, expected.geometry.is_compressed) {
             report(damage, number, plain, index, sink);
             found.is_partial = true;
             return record;
@@ -281,7 +293,7 @@ fn tree_page(
     }
     // A page that was freed right after it was allocated has no records at all.
     let is_empty = u16_at(page, N_HEAP) == 0;
-    if !geometry.is_compressed()
+    if !geometry.is_compressed
         && !is_empty
         && let Err(detail) = rows::check(page)
     {

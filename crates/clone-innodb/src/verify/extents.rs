@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    const SIZE: Geometry = Geometry { physical: 16_384, logical: 16_384 };
+    const SIZE: Geometry = Geometry { physical: 16_384, logical: 16_384, is_compressed: false };
 
     #[test]
     fn descriptors_are_read() {

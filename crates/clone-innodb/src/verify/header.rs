@@ -72,18 +72,16 @@ pub struct Geometry {
     pub physical: u32,
     /// Bytes of a page in memory.
     pub logical: u32,
+    /// Whether pages are those of ROW_FORMAT=COMPRESSED. Both sizes may be the same then.
+    pub is_compressed: bool,
 }
 
 impl Geometry {
     /// From `FSP_SPACE_FLAGS`, if InnoDB has such sizes.
     pub fn of(flags: u32) -> Option<Self> {
         let size = PageSize::of(flags).ok()?;
-        Some(Self { physical: size.physical, logical: size.logical })
-    }
-
-    /// Whether pages are those of ROW_FORMAT=COMPRESSED.
-    pub fn is_compressed(self) -> bool {
-        self.physical != self.logical
+        let (physical, logical) = (size.physical, size.logical);
+        Some(Self { physical, logical, is_compressed: size.is_compressed })
     }
 
     /// Pages of an extent.
@@ -166,10 +164,11 @@ pub fn geometry(beginning: &[u8]) -> Option<(Geometry, bool)> {
     // Page 0 is damaged. The size is the one with which most pages are good.
     let mut best = None;
     for logical in (12..=16).rev().map(|bits| 1_u32 << bits) {
-        for physical in (10..=14).map(|bits| 1_u32 << bits).filter(|size| *size < logical) {
-            consider(&mut best, beginning, Geometry { physical, logical });
+        for physical in (10..=14).map(|bits| 1_u32 << bits).filter(|size| *size <= logical) {
+            consider(&mut best, beginning, Geometry { physical, logical, is_compressed: true });
         }
-        consider(&mut best, beginning, Geometry { physical: logical, logical });
+        let whole = Geometry { physical: logical, logical, is_compressed: false };
+        consider(&mut best, beginning, whole);
     }
     match (best, flagged) {
         // The flags are as good as any if they explain as much.
@@ -202,7 +201,7 @@ fn count_good(beginning: &[u8], geometry: Geometry) -> usize {
 fn is_good(bytes: &[u8], geometry: Geometry) -> bool {
     bytes
         .get(..geometry.physical as usize)
-        .is_some_and(|page| checksum::check(page, geometry.is_compressed()).is_ok())
+        .is_some_and(|page| checksum::check(page, geometry.is_compressed).is_ok())
 }
 
 #[cfg(test)]
@@ -232,7 +231,8 @@ mod tests {
         for (physical, flags, logical) in
             [(16_384, 0x4021, 16_384), (8192, 0x4029, 16_384), (4096, 3 << 6, 4096)]
         {
-            let expected = Geometry { physical: physical as u32, logical };
+            let is_compressed = physical as u32 != logical;
+            let expected = Geometry { physical: physical as u32, logical, is_compressed };
             let mut bytes = beginning(physical, flags);
             assert_eq!(geometry(&bytes), Some((expected, true)));
             // The flags are damaged, and then they are nonsense.
@@ -244,7 +244,7 @@ mod tests {
             assert_eq!(found, Some(expected.physical), "{flags:#x}");
         }
         let extents = [4096, 16_384, 65_536]
-            .map(|logical| Geometry { physical: logical, logical })
+            .map(|logical| Geometry { physical: logical, logical, is_compressed: false })
             .map(|geometry| (geometry.extent(), geometry.descriptor(), geometry.inode()));
         assert_eq!(extents, [(256, 88, 576), (64, 40, 192), (64, 40, 192)]);
     }

@@ -83,7 +83,7 @@ mod tests {
         page[at + 60..at + 64].copy_from_slice(&INODE_MAGIC.to_be_bytes());
         page[at + 64..at + 192].fill(0xff);
         page[at + 64..at + 68].copy_from_slice(&4_u32.to_be_bytes());
-        let geometry = Geometry { physical: 16_384, logical: 16_384 };
+        let geometry = Geometry { physical: 16_384, logical: 16_384, is_compressed: false };
         let inodes = parse(&page, 2, geometry);
         assert_eq!(inodes.len(), 1);
         assert_eq!((inodes[0].id, inodes[0].offset, inodes[0].is_marked), (2, 242, true));

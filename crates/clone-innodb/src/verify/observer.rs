@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::fault::Fault;
+use super::keyring::Keyring;
 
 /// What is told while files are checked. Each function may be called by several threads at once.
 pub trait Observer: Sync {
@@ -21,8 +22,9 @@ pub trait Observer: Sync {
 }
 
 /// What all threads know.
-#[derive(Debug, Default)]
-pub(crate) struct Context {
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) keyring: Option<&'a Keyring>,
     pub(crate) end_lsn: Option<u64>,
     /// Whether pages are held against each other.
     pub(crate) checks_structure: bool,

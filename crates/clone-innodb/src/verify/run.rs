@@ -9,6 +9,7 @@ use std::thread;
 use super::directory::{Plan, logical_page};
 use super::doublewrite::{self, Copies};
 use super::examine::Examiner;
+use super::keyring::Keyring;
 use super::observer::{Context, Observer};
 use super::redo::{self, End};
 use super::scan::{Opened, Piece, Scan, Totals};
@@ -31,8 +32,17 @@ pub struct Summary {
     pub redo: Option<End>,
 }
 
+/// How to check.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Threads that read and check; 0 is 1.
+    pub threads: usize,
+    /// Where the keys of encrypted tablespaces are.
+    pub keyring: Option<Keyring>,
+}
+
 /// Checks everything, and tells the observer.
-pub fn run(plan: &Plan, threads: usize, observer: &dyn Observer) -> Summary {
+pub fn run(plan: &Plan, options: &Options, observer: &dyn Observer) -> Summary {
     let mut summary = Summary::default();
     for (path, error) in &plan.unreadable {
         observer.unreadable(path, None, error);
@@ -48,13 +58,14 @@ pub fn run(plan: &Plan, threads: usize, observer: &dyn Observer) -> Summary {
         );
     }
     let context = Context {
+        keyring: options.keyring.as_ref(),
         end_lsn: summary.redo.map(|end| end.lsn),
         checks_structure: is_clean,
         copies: copies(plan, is_clean, &mut summary, observer),
     };
     let work = Work::default();
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1))
+        let workers: Vec<_> = (0..options.threads.max(1))
             .map(|_| scope.spawn(|| work.run(plan, &context, observer)))
             .collect();
         for worker in workers {
@@ -156,7 +167,7 @@ enum Task {
 }
 
 impl Work {
-    fn run(&self, plan: &Plan, context: &Context, observer: &dyn Observer) -> (u64, Totals) {
+    fn run(&self, plan: &Plan, context: &Context<'_>, observer: &dyn Observer) -> (u64, Totals) {
         let mut examiner = Examiner::default();
         let (mut files, mut sum) = (0, Totals::default());
         while let Some(task) = self.take(plan.spaces.len()) {
@@ -175,7 +186,8 @@ impl Work {
             let mut pieces = Vec::new();
             if let Some(space) = plan.spaces.get(number) {
                 match Scan::open(space, context) {
-                    Ok(Opened::Pieces(found)) => {
+                    Ok(Opened::Pieces(found, notes)) => {
+                        notes.iter().for_each(|note| observer.note(note));
                         files += space.paths.len() as u64;
                         pieces = found;
                     }

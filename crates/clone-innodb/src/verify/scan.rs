@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{Advice, fadvise};
 
 use super::bytes::u32_at;
+use super::decrypt::SpaceKey;
 use super::directory::{SpaceFiles, beginning};
 use super::examine::{Examiner, Expected, Found};
 use super::fault::{Fault, Kind};
@@ -76,8 +77,8 @@ pub(crate) struct Totals {
 
 /// What opening a tablespace gives.
 pub(crate) enum Opened {
-    /// Its pieces.
-    Pieces(Vec<Piece>),
+    /// Its pieces, and what is to be known of it.
+    Pieces(Vec<Piece>, Vec<String>),
     /// It is not to be checked, and why.
     Skipped(String),
     /// It cannot be checked.
@@ -88,9 +89,9 @@ impl Scan {
     /// Opens the files and finds out what is expected of their pages.
     pub(crate) fn open(
         files: &SpaceFiles,
-        context: &Context,
+        context: &Context<'_>,
     ) -> Result<Opened, (PathBuf, io::Error)> {
-        let mut parts = Vec::new();
+        let (mut parts, mut notes) = (Vec::new(), Vec::new());
         let (mut expected, mut bytes, mut pages) = (None::<Expected>, 0, 0_u32);
         for path in &files.paths {
             let failed = |error| (path.clone(), error);
@@ -106,10 +107,18 @@ impl Scan {
                     let detail = "no page size fits the pages";
                     return Ok(Opened::Damaged(Fault::of_file(path, Kind::Header, detail)));
                 };
-                let found = Expected::of(&begin, geometry, context.end_lsn);
+                let mut found = Expected::of(&begin, geometry, context.end_lsn);
                 if SpaceHeader::parse(&begin).is_temporary() {
                     let why = format!("{}: a temporary tablespace, not checked", path.display());
                     return Ok(Opened::Skipped(why));
+                }
+                if let Some(keyring) = context.keyring
+                    && SpaceHeader::parse(&begin).is_encrypted()
+                {
+                    match SpaceKey::of(&begin, geometry, keyring) {
+                        Ok(key) => found.key = Some(Arc::new(key)),
+                        Err(why) => notes.push(format!("{}: {why}", path.display())),
+                    }
                 }
                 // A file of the system tablespace that was named alone.
                 if found.space_id == 0 && u32_at(&begin, FSP_SIZE) == 0 {
@@ -124,7 +133,7 @@ impl Scan {
             bytes += len;
             pages = end;
         }
-        let Some(expected) = expected else { return Ok(Opened::Pieces(Vec::new())) };
+        let Some(expected) = expected else { return Ok(Opened::Pieces(Vec::new(), notes)) };
         let state = Collected {
             pages: vec![PageRecord::default(); pages as usize],
             ..Collected::default()
@@ -134,7 +143,7 @@ impl Scan {
         scan.left = pieces.len().into();
         let scan = Arc::new(scan);
         let piece = |(part, pages)| Piece { scan: Arc::clone(&scan), part, pages };
-        Ok(Opened::Pieces(pieces.into_iter().map(piece).collect()))
+        Ok(Opened::Pieces(pieces.into_iter().map(piece).collect(), notes))
     }
 
     /// At least one, so that a file without a whole page is checked too.
@@ -156,7 +165,7 @@ impl Scan {
     }
 
     /// The checks of the whole tablespace.
-    fn finish(&self, context: &Context, observer: &dyn Observer) -> Totals {
+    fn finish(&self, context: &Context<'_>, observer: &dyn Observer) -> Totals {
         let Collected { pages, found, mut faults } = std::mem::take(&mut *lock(&self.state));
         let totals = Totals {
             pages: pages.iter().filter(|page| page.state != State::Missing).count() as u64,
@@ -232,7 +241,7 @@ impl Piece {
     pub(crate) fn run(
         &self,
         examiner: &mut Examiner,
-        context: &Context,
+        context: &Context<'_>,
         observer: &dyn Observer,
     ) -> Option<Totals> {
         let scan = &*self.scan;
@@ -290,7 +299,7 @@ impl Piece {
 /// Tells faults to the observer, not more of them than anybody reads.
 struct Tell<'a> {
     scan: &'a Scan,
-    context: &'a Context,
+    context: &'a Context<'a>,
     observer: &'a dyn Observer,
     faults: &'a mut u64,
 }
