@@ -25,12 +25,13 @@ use super::bytes::{u16_at, u32_at};
 use super::header::Geometry;
 use super::keyring::{Key, Keyring};
 use super::layout::{
-    COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSED_SIZE, DATA, ENCRYPTED_RTREE, ORIGINAL_TYPE,
-    RTREE, TYPE, XDES_ARRAY,
+    COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSED_SIZE, COMPRESSION_VERSION, DATA,
+    ENCRYPTED_RTREE, ORIGINAL_TYPE, RTREE, TYPE, XDES_ARRAY,
 };
 
 const BLOCK: usize = 16;
-/// What a page with page compression is aligned to in the file.
+/// Version 1 of page compression has its bytes aligned to this before they are encrypted; version 2
+/// has them not aligned.
 const FILE_BLOCK: usize = 4096;
 
 /// The key of a tablespace.
@@ -83,7 +84,8 @@ impl SpaceKey {
         let kind = u16_at(page, TYPE);
         let end = if kind == COMPRESSED_AND_ENCRYPTED {
             let len = DATA + usize::from(u16_at(page, COMPRESSED_SIZE));
-            len.next_multiple_of(FILE_BLOCK).min(page.len())
+            let aligned = if page.get(COMPRESSION_VERSION) == Some(&1) { FILE_BLOCK } else { 1 };
+            len.next_multiple_of(aligned).min(page.len())
         } else {
             page.len()
         };

@@ -4,7 +4,7 @@
 //!
 //! From 8.0.20 on the copies are in files, `#ib_16384_0.dblwr` and so on, one behind the other. A
 //! copy that is torn is no damage: the server was stopped while it wrote the copy, and the page
-//! itself was not written yet. Earlier servers have two blocks of 64 pages in the system
+//! itself was not written yet. Earlier servers have two blocks in the system
 //! tablespace, which page 5 of it names.
 
 use std::collections::HashSet;
@@ -22,10 +22,6 @@ use super::layout::{
 
 /// Copies that are remembered at most: 1 GiB of pages.
 const MAX_COPIES: usize = 65_536;
-
-/// Pages of each of the two blocks in the system tablespace
-/// (`TRX_SYS_DOUBLEWRITE_BLOCK_SIZE` is an extent).
-const BLOCK: u32 = 64;
 
 /// What the files hold.
 #[derive(Debug, Default)]
@@ -72,15 +68,16 @@ pub(crate) fn page_size(path: &Path) -> Option<usize> {
     (size.is_power_of_two() && (4096..=65_536).contains(&size)).then_some(size)
 }
 
-/// The blocks in the system tablespace, from page 5 of it.
-pub(crate) fn blocks(page: &[u8]) -> Vec<Range<u32>> {
+/// The blocks in the system tablespace, from page 5 of it. Each has as many pages as an extent
+/// (`TRX_SYS_DOUBLEWRITE_BLOCK_SIZE`).
+pub(crate) fn blocks(page: &[u8], extent: u32) -> Vec<Range<u32>> {
     let Some(at) = page.len().checked_sub(TRX_SYS_DOUBLEWRITE) else { return Vec::new() };
     if u32_at(page, at + 10) != DOUBLEWRITE_MAGIC {
         return Vec::new();
     }
     let block = |at| {
         let first = u32_at(page, at);
-        first..first.saturating_add(BLOCK)
+        first..first.saturating_add(extent)
     };
     vec![block(at + 14), block(at + 18)]
 }
@@ -131,12 +128,12 @@ mod tests {
     #[test]
     fn blocks_are_found() {
         let mut page = vec![0; 16_384];
-        assert!(blocks(&page).is_empty());
+        assert!(blocks(&page, 64).is_empty());
         let at = 16_384 - 200;
         page[at + 10..at + 14].copy_from_slice(&DOUBLEWRITE_MAGIC.to_be_bytes());
         page[at + 17] = 64;
         page[at + 21] = 128;
-        assert_eq!(blocks(&page), [64..128, 128..192]);
-        assert!(blocks(&[]).is_empty());
+        assert_eq!(blocks(&page, 64), [64..128, 128..192]);
+        assert!(blocks(&[], 64).is_empty());
     }
 }

@@ -51,7 +51,8 @@ impl Expected {
         let most = ids.iter().max_by_key(|(id, count)| (**count, **id == first));
         let space_id = most.map_or(first, |(id, _)| *id);
         let blocks = pages.get(5).filter(|page| space_id == 0 && u32_at(page, NUMBER) == 5);
-        let doublewrite = blocks.map_or_else(Vec::new, |page| doublewrite::blocks(page));
+        let doublewrite =
+            blocks.map_or_else(Vec::new, |page| doublewrite::blocks(page, geometry.extent()));
         Self { geometry, space_id, end_lsn, key: None, doublewrite }
     }
 }
