@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use clone_innodb::verify::{self, Fault, Observer, Options, Plan, Summary, redo};
+use clone_innodb::verify::{self, Fault, Keyring, Observer, Options, Plan, Summary, redo};
 use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::server::Server;
 use clone_testkit::{Mysqld, check, dataset, fastrand};
@@ -84,10 +84,18 @@ impl Observer for Told {
 
 /// Checks files with the redo log of `directory`.
 fn verify(directory: &Path, paths: &[PathBuf]) -> (Summary, Vec<Fault>) {
+    verify_with(directory, paths, None)
+}
+
+fn verify_with(
+    directory: &Path,
+    paths: &[PathBuf],
+    keyring: Option<Keyring>,
+) -> (Summary, Vec<Fault>) {
     let mut plan = Plan::find(paths);
     plan.redo = redo::find(directory).into_iter().collect();
     let told = Told::default();
-    let summary = verify::run(&plan, &Options { threads: 2, keyring: None }, &told);
+    let summary = verify::run(&plan, &Options { threads: 2, keyring }, &told);
     let (faults, notes) = told.0.into_inner().unwrap();
     assert_eq!(summary.faults, faults.len() as u64, "{notes:?}");
     (summary, faults)
@@ -191,6 +199,47 @@ releases! {
     release_8_4: "8.4", "--innodb-page-size=8k";
     #[ignore = "make compat"]
     release_9_7: "9.7";
+}
+
+/// Encrypted tables, those with page compression among them: without their keys only headers are
+/// checked, with their keys all is.
+#[test]
+fn release_8_0_encrypted() {
+    check(|| {
+        let release = Server::release("8.0")?;
+        let keyring = tempfile::NamedTempFile::new()?;
+        let file = keyring.path().display();
+        let mut server = Mysqld::builder()
+            .name("verify")
+            .server(release)
+            .option("--early-plugin-load=keyring_file.so")
+            .option(format!("--keyring-file-data={file}"))
+            .option("--default-table-encryption=ON")
+            .option("--innodb-undo-log-encrypt=ON")
+            .option("--innodb-redo-log-encrypt=ON")
+            .start()?;
+        let mut session = server.session()?;
+        session.run("SET SESSION cte_max_recursion_depth = 20000")?;
+        session.run_all(TABLES)?;
+        session.run_all(HOLES)?;
+        server.stop()?;
+        let directory = server.data_dir();
+        let (summary, faults) = verify(directory, &[directory.to_owned()]);
+        ensure!(faults.is_empty() && summary.encrypted > 1000, "{summary:?} {faults:#?}");
+        let keys = || Keyring::parse(&fs::read(keyring.path()).unwrap()).ok();
+        let (summary, faults) = verify_with(directory, &[directory.to_owned()], keys());
+        ensure!(faults.is_empty() && summary.encrypted == 0, "{summary:?} {faults:#?}");
+        for table in ["dynamic", "zip", "lz4", "place"] {
+            let path = directory.join(format!("v/{table}.ibd"));
+            let mut bytes = fs::read(&path)?;
+            let size = if table == "zip" { 4096 } else { 16_384 };
+            bytes[8 * size + 200] ^= 4;
+            fs::write(&path, bytes)?;
+            let (_, faults) = verify_with(directory, &[path], keys());
+            ensure!(faults.first().is_some_and(|fault| fault.page == Some(8)), "{faults:#?}");
+        }
+        Ok(())
+    });
 }
 
 /// Each kind of structural damage is found, and none without damage. Each byte that is flipped is

@@ -22,6 +22,8 @@ mod examine;
 pub mod expand;
 pub mod extents;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod header;
 pub mod inodes;
 mod keyring;

@@ -30,6 +30,9 @@ use super::layout::{
 };
 
 const BLOCK: usize = 16;
+/// `Encryption::DEFAULT_MASTER_KEY`: what a server uses as master key 0 before it has a keyring. The
+/// rest of the key is zeros.
+const DEFAULT_MASTER_KEY: &[u8; 16] = b"DefaultMasterKey";
 /// Version 1 of page compression has its bytes aligned to this before they are encrypted; version 2
 /// has them not aligned.
 const FILE_BLOCK: usize = 4096;
@@ -60,9 +63,14 @@ impl SpaceKey {
         }
         let number = u32_at(info, 3);
         let uuid = str::from_utf8(&info[7..43]).map_err(|_| "page 0 has no UUID of a server")?;
-        let master = keyring
-            .get(uuid, number)
-            .ok_or_else(|| format!("the keyring has no master key {number} of server {uuid}"))?;
+        let mut default = Key([0; 32]);
+        default.0[..DEFAULT_MASTER_KEY.len()].copy_from_slice(DEFAULT_MASTER_KEY);
+        let master = match number {
+            0 => &default,
+            _ => keyring.get(uuid, number).ok_or_else(|| {
+                format!("the keyring has no master key {number} of server {uuid}")
+            })?,
+        };
         let mut pair = zeroize::Zeroizing::new([0; 64]);
         pair.copy_from_slice(&info[43..107]);
         let (blocks, _) = Array::slice_as_chunks_mut(pair.as_mut_slice());

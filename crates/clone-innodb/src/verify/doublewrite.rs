@@ -82,8 +82,7 @@ pub(crate) fn blocks(page: &[u8], extent: u32) -> Vec<Range<u32>> {
     vec![block(at + 14), block(at + 18)]
 }
 
-/// Whether a page of another tablespace's is good by itself: a page in the doublewrite buffer. Gives
-/// the tablespace and the page number.
+/// Whether a page of any tablespace is good by itself. Gives the tablespace and the page number.
 fn copy_of(page: &[u8]) -> Option<(u32, u32)> {
     let is_encrypted = matches!(
         u16_at(page, TYPE),

@@ -68,7 +68,8 @@ pub(crate) struct Found {
     pub inodes: Vec<Inode>,
     /// Pages that may be roots.
     pub roots: Vec<Root>,
-    /// Pages of the change buffer: its number, and the next page if it is in the list of free pages.
+    /// Pages of the change buffer: the number, and the next page if both are in the list of free
+    /// pages.
     pub change_buffer: Vec<(u32, u32)>,
     /// The change buffer's list of free pages.
     pub change_buffer_free: Option<List>,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Page compression (`COMPRESSION='zlib'` or `'lz4'`): the page behind its header is compressed when
-//! it is written, and the rest of the page in the file is a hole (`os0file.cc:Compression`).
+//! Page compression (`COMPRESSION='zlib'` or `'lz4'`): the page behind its header is compressed
+//! when it is written, and the rest of the page in the file is a hole (`os0file.cc:Compression`).
 //!
 //! | Offset | Bytes | Field                                |
 //! |--------|-------|--------------------------------------|

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Where fields stand in a page, and the types of pages (`fil0types.h`, `fil0fil.h`, `page0types.h`,
-//! `fsp0fsp.h`, `fsp0types.h`, `trx0sys.h`).
+//! Where fields stand in a page, and the types of pages (`fil0types.h`, `fil0fil.h`,
+//! `page0types.h`, `fsp0fsp.h`, `fsp0types.h`, `trx0sys.h`).
 
 /// `FIL_NULL`: no page.
 pub(crate) const NULL: u32 = u32::MAX;
