@@ -35,7 +35,7 @@ use zeroize::Zeroizing;
 
 use crate::connection;
 use crate::failure::{Failure, Kind, Result};
-use crate::signals;
+use crate::{signals, verify};
 use checks::{DonorFacts, OUTSIDE};
 use engine::Innodb;
 use progress::{Progress, Show};
@@ -90,6 +90,10 @@ pub(crate) struct Arguments {
     /// An argument for the mysqld of --prepare. May be repeated.
     #[arg(long, value_name = "ARGUMENT", requires = "prepare", allow_hyphen_values = true)]
     prepare_argument: Vec<String>,
+    /// After the copy, checks all pages as `mysql-clone verify` does. With --prepare, trees and
+    /// extents are checked, too.
+    #[arg(long)]
+    verify: bool,
     /// Writes one JSON object a line to standard output: progress, and the report at the end.
     #[arg(long)]
     json: bool,
@@ -236,6 +240,9 @@ fn finish(
         host.progress.say("starting the server once, to recover the data");
         report.coordinates = Some(prepare::run(mysqld, &arguments.prepare_argument, directory)?);
         write(&report)?;
+    }
+    if arguments.verify {
+        verify::pulled(directory, arguments.json, arguments.quiet)?;
     }
     host.progress.event(&report.event());
     if !arguments.json && !arguments.quiet {

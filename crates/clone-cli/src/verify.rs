@@ -11,7 +11,6 @@ use std::thread;
 use std::time::Instant;
 
 use clone_innodb::verify::{self, Keyring, Options, Plan, redo};
-
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Kind, Result};
@@ -69,12 +68,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         in_use::refuse(&plan)?;
     }
     let keyring = arguments.keyring_file.as_deref().map(keyring).transpose()?;
-    let threads = arguments
-        .threads
-        .map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let bytes = output::total_bytes(&plan);
-    let output = output::Output::new(arguments.json, arguments.quiet, bytes);
-    let summary = verify::run(&plan, &Options { threads, keyring }, &output);
+    let threads = arguments.threads.map_or_else(processors, usize::from);
+    check(&plan, &Options { threads, keyring }, arguments.json, arguments.quiet, begin)
+}
+
+/// Checks a directory that was pulled.
+pub(crate) fn pulled(directory: &Path, json: bool, quiet: bool) -> Result<()> {
+    let plan = Plan::find(&[directory.to_owned()]);
+    let options = Options { threads: processors(), keyring: None };
+    check(&plan, &options, json, quiet, Instant::now())
+}
+
+fn check(plan: &Plan, options: &Options, json: bool, quiet: bool, begin: Instant) -> Result<()> {
+    let bytes = output::total_bytes(plan);
+    let output = output::Output::new(json, quiet, bytes);
+    let summary = verify::run(plan, options, &output);
     output.finish(&summary, begin.elapsed())?;
     if summary.faults > 0 {
         let faults = summary.faults;
@@ -88,6 +96,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Err(Failure::new(Kind::Disk, message))
         }
     }
+}
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn keyring(path: &Path) -> Result<Keyring> {

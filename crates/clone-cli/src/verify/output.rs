@@ -28,7 +28,7 @@ pub(super) struct Output {
 
 /// A line of JSON.
 #[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "kebab-case")]
+#[serde(tag = "event", rename_all = "snake_case")]
 enum Line<'a> {
     Fault {
         file: &'a str,
