@@ -14,13 +14,12 @@ PLUGIN := $(abspath $(TARGET))/release/libmysql_clone.so
 STEP := .ci/step run
 # The tests that start servers. Everything else is a unit test.
 SERVER_TESTS := kind(test) & (package(mysql-clone) | package(clone-testkit) | package(clone-cli))
-# The releases that tests/compat.rs, tests/verify.rs and clone-cli's tests run in `make test`, besides 9.7.
-# MYSQL_CLONE_SERVERS=none leaves them out.
+# The releases that tests run on in `make test`, besides 9.7. MYSQL_CLONE_SERVERS=none leaves out the tests on them, which have
+# the release in their names.
 COMPAT_SERVERS := 8.0.19 8.0.36 8.0.42 8.0 8.4.4 8.4
-COMPAT_TESTS := (package(mysql-clone) & (binary(compat) | (binary(verify) & test(/^release_/)))) | \
-  (package(clone-cli) & test(/^mysql_8/))
+COMPAT_TESTS := package(mysql-clone) & binary(compat)
 ifeq ($(MYSQL_CLONE_SERVERS),none)
-LEFT_OUT := - ($(COMPAT_TESTS))
+LEFT_OUT := - (($(COMPAT_TESTS)) | test(/8_[04]/))
 endif
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 20
@@ -87,7 +86,7 @@ else
 	@echo "=== mtr: left out, since mysql-test-run.pl needs Debian's server and MYSQL_BASEDIR names another"
 endif
 ifeq ($(MYSQL_CLONE_SERVERS),none)
-	@echo "=== NOT RUN: tests/compat.rs and the releases of tests/verify.rs, which are MySQL 8.0 and 8.4, since MYSQL_CLONE_SERVERS is none"
+	@echo "=== NOT RUN: the tests on MySQL 8.0 and 8.4, since MYSQL_CLONE_SERVERS is none"
 endif
 	@.ci/step summary
 
@@ -103,7 +102,7 @@ integration: build server ## our tests against real servers
 .PHONY: compat
 compat: build ## every role on every release of MySQL that can be had, 12 of them
 	for release in $$(mysql-test/server.sh --list); do mysql-test/server.sh $$release; done
-	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run -E '($(COMPAT_TESTS)) - test(a_server_of_ones_own)' --run-ignored all
+	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run -E '$(COMPAT_TESTS) - test(a_server_of_ones_own)' --run-ignored all
 
 .PHONY: mtr
 mtr: build ## MySQL's own clone, replication and Group Replication tests, 49 of them, with our plugin
