@@ -159,8 +159,8 @@ fuzz-smoke: ## every fuzz target for some seconds (FUZZ_SECONDS)
 
 .PHONY: bench
 bench: build server ## stock and ours beside each other: docs/performance.md, BENCH_* set sizes (a quarter of an hour or more)
-	$(CARGO) build --release -p clone-testkit --bin bench
-	MYSQL_CLONE_SO=$(PLUGIN) BENCH_OUT=$${BENCH_OUT:-docs} $(TARGET)/release/bench
+	$(CARGO) build --release -p clone-testkit --bin bench -p clone-cli --bin mysql-clone
+	MYSQL_CLONE_SO=$(PLUGIN) BENCH_OUT=$${BENCH_OUT:-docs} BENCH_TOOL=$(TARGET)/release/mysql-clone $(TARGET)/release/bench
 
 .PHONY: clean
 clean: ## remove what was built here; the server stays in its cache

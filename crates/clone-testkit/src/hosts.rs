@@ -81,7 +81,7 @@ impl Host {
     }
 
     /// The command, run at this host.
-    pub(crate) fn at(&self, command: &Command) -> Command {
+    pub fn at(&self, command: &Command) -> Command {
         let mut wrapped = Command::new("nsenter");
         wrapped.arg(format!("--net={}", self.namespace.path().display())).arg("--");
         wrapped.arg(command.get_program()).args(command.get_args());

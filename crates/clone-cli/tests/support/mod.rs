@@ -16,49 +16,49 @@ use clone_testkit::{Mysqld, Plugin, clone};
 use serde_json::Value;
 
 /// A run of `mysql-clone`.
-pub struct Tool {
+pub(crate) struct Tool {
     command: Command,
     password: String,
 }
 
 /// What a run has left.
 #[derive(Debug)]
-pub struct Outcome {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Tool {
-    pub fn new(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+    pub(crate) fn new(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mysql-clone"));
         command.args(arguments).stdin(Stdio::null());
         Self { command, password: clone::donor_account().password }
     }
 
     /// A pull from this donor into `directory`.
-    pub fn pull(donor: &Mysqld, directory: &Path) -> Self {
+    pub(crate) fn pull(donor: &Mysqld, directory: &Path) -> Self {
         Self::pull_as(&clone::donor_account(), donor, directory)
     }
 
-    pub fn pull_as(account: &Account, donor: &Mysqld, directory: &Path) -> Self {
+    pub(crate) fn pull_as(account: &Account, donor: &Mysqld, directory: &Path) -> Self {
         let address = format!("{}@{}:{}", account.user, donor.address(), donor.port());
         let tool = Self::new(["pull", &address, "--datadir"]).arg(directory);
         Self { password: account.password.clone(), ..tool }
     }
 
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.command.arg(argument);
         self
     }
 
-    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+    pub(crate) fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.command.args(arguments);
         self
     }
 
     /// Runs the program to its end.
-    pub fn run(mut self) -> Result<Outcome> {
+    pub(crate) fn run(mut self) -> Result<Outcome> {
         let output = self.command.env("MYSQL_PWD", &self.password).output()?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -67,7 +67,7 @@ impl Tool {
     }
 
     /// Starts the program.
-    pub fn start(mut self) -> Result<Child> {
+    pub(crate) fn start(mut self) -> Result<Child> {
         let command = self.command.env("MYSQL_PWD", &self.password);
         Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
     }
@@ -75,25 +75,25 @@ impl Tool {
 
 impl Outcome {
     /// The run has succeeded.
-    pub fn ok(self) -> Result<Self> {
+    pub(crate) fn ok(self) -> Result<Self> {
         ensure!(self.status.success(), "{}\n{}", self.stdout, self.stderr);
         Ok(self)
     }
 
     /// The run has failed with this exit code, and with a message that holds `text`.
-    pub fn fails(&self, code: i32, text: &str) -> Result<()> {
+    pub(crate) fn fails(&self, code: i32, text: &str) -> Result<()> {
         ensure!(self.status.code() == Some(code), "{code} expected: {self:?}");
         ensure!(self.stderr.contains(text), "'{text}' expected: {}", self.stderr);
         Ok(())
     }
 
     /// The events of a run with `--json`.
-    pub fn events(&self) -> Result<Vec<Value>> {
+    pub(crate) fn events(&self) -> Result<Vec<Value>> {
         self.stdout.lines().map(|line| serde_json::from_str(line).context("an event")).collect()
     }
 
     /// The report of a run with `--json`.
-    pub fn report(&self) -> Result<Value> {
+    pub(crate) fn report(&self) -> Result<Value> {
         let last = self.events()?.pop().context("no event")?;
         ensure!(last["event"] == "done", "{last}");
         Ok(last["report"].clone())
@@ -101,7 +101,7 @@ impl Outcome {
 }
 
 /// A program that starts a server as `mysqld` does, for `--prepare`.
-pub fn mysqld_program(server: &Server, directory: &Path) -> Result<PathBuf> {
+pub(crate) fn mysqld_program(server: &Server, directory: &Path) -> Result<PathBuf> {
     let command = server.command();
     let quote = |text: &OsStr| format!("'{}'", text.to_string_lossy());
     let mut before = vec![quote(command.get_program())];
@@ -128,7 +128,7 @@ pub fn mysqld_program(server: &Server, directory: &Path) -> Result<PathBuf> {
 }
 
 /// Starts a server on the copy.
-pub fn boot(server: &'static Server, directory: &Path, options: &[&str]) -> Result<Mysqld> {
+pub(crate) fn boot(server: &'static Server, directory: &Path, options: &[&str]) -> Result<Mysqld> {
     let mut builder =
         Mysqld::builder().name("copy").server(server).plugin(Plugin::Stock).adopt(directory);
     for option in options {
@@ -138,7 +138,7 @@ pub fn boot(server: &'static Server, directory: &Path, options: &[&str]) -> Resu
 }
 
 /// A server on the copy holds what is expected.
-pub fn holds(copy: &Mysqld, expected: &Fingerprint) -> Result<()> {
+pub(crate) fn holds(copy: &Mysqld, expected: &Fingerprint) -> Result<()> {
     let found = Fingerprint::read(&mut copy.session()?)?;
     let differences = expected.differences(&found);
     if differences.is_empty() { Ok(()) } else { bail!("{}", differences.join("\n")) }

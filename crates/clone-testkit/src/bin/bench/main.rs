@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clone_testkit::anyhow::{Context, Result};
-use clone_testkit::clone::{self, Statement};
+use clone_testkit::clone::{self, Statement, Tls};
 use clone_testkit::hosts::{self, Host};
 use clone_testkit::server::Server;
 use clone_testkit::volume::Volume;
@@ -80,8 +80,8 @@ struct Stage {
     place: Place,
     donor: Mysqld,
     recipient: Mysqld,
-    /// Whether the servers are at hosts of their own, as on two machines.
-    are_apart: bool,
+    /// The recipient's host, if the servers are at hosts of their own, as on two machines.
+    host: Option<Host>,
     _volume: Option<Volume>,
 }
 
@@ -129,7 +129,7 @@ impl Stage {
             place: scenario.place,
             donor,
             recipient,
-            are_apart: hosts.is_some(),
+            host: host(1).cloned(),
             _volume: volume,
         }))
     }
@@ -158,18 +158,24 @@ impl Stage {
         self.load_plugin(&self.recipient, build)?;
         let target = match scenario.way {
             Way::Local => &self.donor,
-            Way::Remote { .. } => &self.recipient,
+            Way::Remote { .. } | Way::Pull => &self.recipient,
         };
-        self.load_plugin(&self.donor, build)?;
+        // A pull must work with any donor.
+        let donor_build = if scenario.way == Way::Pull { Build::Stock } else { build };
+        self.load_plugin(&self.donor, donor_build)?;
         let directory = target.scratch("clone");
         let statement = match scenario.way {
             Way::Local => Statement::local(&directory),
             Way::Remote { tls, .. } => {
                 Statement::instance(&self.donor).into_directory(&directory).tls(tls)
             }
+            Way::Pull => {
+                Statement::instance(&self.donor).into_directory(&directory).tls(Tls::Disabled)
+            }
         };
         self.configure(target, build, scenario)?;
-        let donor = (scenario.way != Way::Local).then_some(&self.donor);
+        let is_remote = matches!(scenario.way, Way::Remote { .. });
+        let donor = is_remote.then_some(&self.donor);
         let writers = match scenario.rate {
             0 => None,
             _ => {
@@ -184,8 +190,13 @@ impl Stage {
             warm_memory(&options.tmpfs, size + size / 4)?;
         }
         let before = writers.as_ref().map(measure::transactions);
-        let sample = measure::clone(target, donor, &statement, writers.as_ref())
-            .map(|sample| Sample { before: before.unwrap_or_default(), ..sample });
+        let sample = match (scenario.way, build) {
+            (Way::Pull, Build::Ours | Build::Other) => {
+                measure::pull(&options.tool, self.host.as_ref(), &self.donor, &directory)
+            }
+            _ => measure::clone(target, donor, &statement, writers.as_ref()),
+        };
+        let sample = sample.map(|sample| Sample { before: before.unwrap_or_default(), ..sample });
         if let Some(writers) = writers {
             writers.stop()?;
         }
@@ -209,7 +220,7 @@ impl Stage {
     }
 
     fn configure(&self, target: &Mysqld, build: Build, scenario: &Scenario) -> Result<()> {
-        if let Way::Remote { .. } = scenario.way {
+        if let Way::Remote { .. } | Way::Pull = scenario.way {
             clone::allow_donor(target, &self.donor)?;
         }
         let compressed = matches!(scenario.way, Way::Remote { compressed: true, .. });
@@ -222,7 +233,7 @@ impl Stage {
             settings.push("SET GLOBAL clone_autotune_concurrency = OFF".into());
             settings.push("SET GLOBAL clone_max_concurrency = 1".into());
         }
-        if !self.are_apart && self.place != Place::Reflink && build != Build::Stock {
+        if self.host.is_none() && self.place != Place::Reflink && build != Build::Stock {
             // All data crosses the connection, as between two machines.
             settings.push("SET GLOBAL clone_file_handover = OFF".into());
         }

@@ -3,13 +3,19 @@
 //! What one clone takes of the machine: time, processor, memory, network.
 
 use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clone_testkit::anyhow::{Context, Result};
+use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::clone::{self, Statement};
+use clone_testkit::hosts::Host;
 use clone_testkit::writer::Writers;
 use clone_testkit::{Mysqld, Session};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use serde_json::Value;
 
 /// One clone, measured.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +71,52 @@ pub(crate) fn clone(
         sample.transactions = (writers.written().transactions - before) as f64 / sample.wall;
     }
     (sample.data, sample.network) = volume(&mut session)?;
+    Ok(sample)
+}
+
+/// Runs `mysql-clone pull` at the recipient's host and measures that process.
+pub(crate) fn pull(
+    tool: &Path,
+    host: Option<&Host>,
+    donor: &Mysqld,
+    directory: &Path,
+) -> Result<Sample> {
+    let account = clone::donor_account();
+    let mut command = Command::new(tool);
+    command
+        .arg("pull")
+        .arg(format!("{}@{}:{}", account.user, donor.address(), donor.port()))
+        .args(["--no-defaults", "--no-login-paths", "--ssl-mode=DISABLED", "--json", "--datadir"])
+        .arg(directory);
+    if let Some(host) = host {
+        command = host.at(&command);
+    }
+    command.env("MYSQL_PWD", &account.password).stdout(Stdio::piped());
+    let begin = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("run {}", tool.display()))?;
+    let pid = child.id();
+    let mut sample = Sample::default();
+    let id = || WaitId::Pid(Pid::from_child(&child));
+    // The process is not taken off before its times are read.
+    let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    while waitid(id(), flags)?.is_none() {
+        if let Ok(peak) = memory(pid, "VmHWM:") {
+            sample.rss = sample.rss.max(peak);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    sample.wall = begin.elapsed().as_secs_f64();
+    sample.cpu = cpu(pid)?.as_secs_f64();
+    let mut events = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut events)?;
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "{}: {status}\n{events}", tool.display());
+    let report = events.lines().last().unwrap_or_default();
+    let report: Value = serde_json::from_str(report).context("the report")?;
+    let mib = |name: &str| report["report"][name].as_f64().unwrap_or(0.0) / f64::from(1 << 20);
+    (sample.data, sample.network) = (mib("bytes"), mib("network_bytes"));
     Ok(sample)
 }
 

@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// A third build to compare with, a `libmysql_clone.so`.
     #[arg(long, env = "BENCH_OTHER")]
     pub(crate) other: Option<PathBuf>,
+    /// The program of the lines with "pull" in their names.
+    #[arg(long, env = "BENCH_TOOL", default_value = "target/release/mysql-clone")]
+    pub(crate) tool: PathBuf,
     /// Run only lines whose names contain one of these, in any case, separated by commas.
     #[arg(long, env = "BENCH_LINES", value_delimiter = ',')]
     pub(crate) lines: Vec<String>,

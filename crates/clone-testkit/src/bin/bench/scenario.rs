@@ -34,7 +34,13 @@ pub(crate) enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Local,
-    Remote { tls: Tls, compressed: bool },
+    Remote {
+        tls: Tls,
+        compressed: bool,
+    },
+    /// From a stock donor: stock into a directory of a second server, ours with `mysql-clone pull`.
+    /// Measured is the recipient's side only.
+    Pull,
 }
 
 const PLAIN: Way = Way::Remote { tls: Tls::Disabled, compressed: false };
@@ -46,13 +52,15 @@ const fn scenario(name: &'static str, data: Data, place: Place, way: Way) -> Sce
 }
 
 /// All lines. Those of one donor stand together.
-pub(crate) const SCENARIOS: [Scenario; 10] = [
+pub(crate) const SCENARIOS: [Scenario; 12] = [
     scenario("remote plain on tmpfs", Data::Text, Place::Tmpfs, PLAIN),
     scenario("remote TLS on tmpfs", Data::Text, Place::Tmpfs, TLS),
     scenario("remote compressed text", Data::Text, Place::Tmpfs, COMPRESSED),
     Scenario { rate: 100, ..scenario("OLTP at 100 MiB/s", Data::Text, Place::Tmpfs, PLAIN) },
+    scenario("pull on tmpfs", Data::Text, Place::Tmpfs, Way::Pull),
     scenario("remote compressed random", Data::Random, Place::Tmpfs, COMPRESSED),
     scenario("remote small tables", Data::Small, Place::Tmpfs, PLAIN),
+    scenario("pull small tables", Data::Small, Place::Tmpfs, Way::Pull),
     scenario("remote plain on disk", Data::Text, Place::Disk, PLAIN),
     scenario("local on disk", Data::Text, Place::Disk, Way::Local),
     scenario("local with reflinks (XFS)", Data::Text, Place::Reflink, Way::Local),
