@@ -30,8 +30,8 @@ use super::layout::{
 };
 
 const BLOCK: usize = 16;
-/// `Encryption::DEFAULT_MASTER_KEY`: what a server uses as master key 0 before it has a keyring. The
-/// rest of the key is zeros.
+/// `Encryption::DEFAULT_MASTER_KEY`: what a server uses as master key 0 before it has a keyring.
+/// The rest of the key is zeros.
 const DEFAULT_MASTER_KEY: &[u8; 16] = b"DefaultMasterKey";
 /// Version 1 of page compression has its bytes aligned to this before they are encrypted; version 2
 /// has them not aligned.

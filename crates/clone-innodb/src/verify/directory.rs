@@ -96,11 +96,36 @@ impl Plan {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if is_doublewrite(&name) {
             self.doublewrite.push(path.to_owned());
+        } else if is_system(&name) {
+            self.system_of(path);
         } else if name.starts_with("#ib_redo") || name.starts_with("ib_logfile") {
             self.redo.push(redo::Files { paths: vec![path.to_owned()] });
         } else {
             self.spaces.push(SpaceFiles { paths: vec![path.to_owned()] });
         }
+    }
+
+    /// All files of the system tablespace that this one belongs to: pages of one lead to pages of
+    /// another.
+    fn system_of(&mut self, path: &Path) {
+        if self.spaces.iter().any(|space| space.paths.iter().any(|known| known == path)) {
+            return;
+        }
+        let directory = match path.parent() {
+            Some(directory) if directory != Path::new("") => directory,
+            _ => Path::new("."),
+        };
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let others = entries
+            .filter(|entry| is_system(&entry.file_name().to_string_lossy()))
+            .filter(|entry| Some(entry.file_name().as_os_str()) != path.file_name())
+            .map(|entry| path.with_file_name(entry.file_name()));
+        let all: Vec<_> = others.chain([path.to_owned()]).collect();
+        if all.len() > 1 {
+            let path = path.display();
+            self.notes.push(format!("{path}: all files of the system tablespace are checked"));
+        }
+        self.system(all);
     }
 
     /// Puts the files of the system tablespace in order, which their first pages tell.
@@ -209,6 +234,13 @@ mod tests {
             plan.redo[0].paths.iter().map(|path| path.file_name().unwrap()).collect();
         assert_eq!(redo, ["#ib_redo9", "#ib_redo10"]);
         assert_eq!(plan.notes.len(), 1);
+        fs::write(dir.path().join("ibdata2"), [9; 64]).unwrap();
+        for first in ["ibdata1", "ibdata2"] {
+            let paths = [first, "ibdata1"].map(|name| dir.path().join(name));
+            let plan = Plan::find(&paths);
+            let all = ["ibdata1", "ibdata2"].map(|name| dir.path().join(name)).to_vec();
+            assert_eq!(plan.spaces, [SpaceFiles { paths: all }]);
+        }
         assert_eq!(Plan::find(&["/nowhere".into()]).unreadable.len(), 1);
     }
 }

@@ -190,8 +190,10 @@ fn consider(best: &mut Option<(usize, Geometry)>, beginning: &[u8], geometry: Ge
 /// Pages that have their number and their checksum.
 fn count_good(beginning: &[u8], geometry: Geometry) -> usize {
     let pages = beginning.chunks_exact(geometry.physical as usize);
+    // The second file of a system tablespace does not begin with page 0.
+    let base = if is_good(beginning, geometry) { u32_at(beginning, NUMBER) } else { 0 };
     // Page 0 has number 0, as nothing has: a page of zeros proves nothing.
-    (0..)
+    (base..)
         .zip(pages)
         .filter(|(number, page)| *number != 0 && u32_at(page, NUMBER) == *number)
         .filter(|(_, page)| is_good(page, geometry))

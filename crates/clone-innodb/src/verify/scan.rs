@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Advice, fadvise};
 
-use super::bytes::u32_at;
+use super::bytes::{u16_at, u32_at};
 use super::decrypt::SpaceKey;
 use super::directory::{SpaceFiles, beginning};
 use super::examine::{Examiner, Expected, Found};
 use super::fault::{Fault, Kind};
 use super::header::{self, Geometry, SpaceHeader};
-use super::layout::{FSP_SIZE, NUMBER};
+use super::layout::{FSP_HDR, NUMBER, TYPE};
 use super::observer::{Context, Observer};
 use super::space::{PageRecord, Sink, State};
 use super::{allocation, tree};
@@ -120,8 +120,8 @@ impl Scan {
                         Err(why) => notes.push(format!("{}: {why}", path.display())),
                     }
                 }
-                // A file of the system tablespace that was named alone.
-                if found.space_id == 0 && u32_at(&begin, FSP_SIZE) == 0 {
+                // The second file of a system tablespace whose first one is not there.
+                if found.space_id == 0 && u16_at(&begin, TYPE) != FSP_HDR {
                     pages = u32_at(&begin, NUMBER);
                 }
                 expected = Some(found);
