@@ -32,7 +32,7 @@ pub(crate) const MAX_PAGE: usize = 64 << 10;
 /// Where a descriptor or an inode page stands: `fil_addr_t`, six bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Address {
-    /// The page; [`NULL`](super::layout::NULL) if the address is none.
+    /// The page; `FIL_NULL` (0xffffffff) if the address is none.
     pub page: u32,
     /// Bytes from the beginning of the page.
     pub offset: u16,
