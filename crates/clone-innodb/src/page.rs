@@ -124,12 +124,12 @@ pub(crate) fn initial_page(
 }
 
 /// `buf/checksum.cc:buf_calc_page_crc32`, for a page of at least 1 KiB.
-fn page_checksum(page: &[u8]) -> u32 {
+pub(crate) fn page_checksum(page: &[u8]) -> u32 {
     checksum(&page[PAGE_NUMBER..FLUSH_LSN]) ^ checksum(&page[DATA..page.len() - TRAILER])
 }
 
 /// `BlockReporter::calc_zip_checksum` with crc32, for a page of at least 1 KiB.
-fn zip_checksum(page: &[u8]) -> u32 {
+pub(crate) fn zip_checksum(page: &[u8]) -> u32 {
     checksum(&page[PAGE_NUMBER..LSN])
         ^ checksum(&page[TYPE..FLUSH_LSN])
         ^ checksum(&page[SPACE_ID..])
