@@ -32,6 +32,8 @@ mod guard;
 mod redo;
 mod scan;
 mod tablespace;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use std::fs::File;
@@ -99,7 +101,8 @@ impl ColdDirectory {
         let system = guard::lock(&options.home().join("ibdata1"))?;
         let found = DataFiles::find(options, system)?;
         let page_size = found.system.size.logical;
-        let directories = Directories { redo: options.redo.as_deref().unwrap_or(&options.directory) };
+        let directories =
+            Directories { redo: options.redo.as_deref().unwrap_or(&options.directory) };
         let redo = Redo::open(&directories)?;
         let version = ServerVersion::of(&options.directory, found.dictionary.server_version);
         let doublewrite = options.doublewrite.as_deref().unwrap_or(&options.directory);
@@ -154,7 +157,8 @@ impl ColdDirectory {
         let index = block.file as usize;
         let file = self.files.get(index).ok_or_else(|| Error::internal("no such file"))?;
         let file_size = file.source.size;
-        let is_inside = block.offset.checked_add(block.len.into()).is_some_and(|to| to <= file_size);
+        let is_inside =
+            block.offset.checked_add(block.len.into()).is_some_and(|to| to <= file_size);
         if !is_inside {
             return Err(Error::internal("a block behind the end of its file"));
         }

@@ -11,6 +11,8 @@
 
 mod block;
 mod files;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -314,7 +316,3 @@ fn encrypted() -> Error {
 fn damaged(what: std::fmt::Arguments<'_>) -> Error {
     Error::Refused(format!("the redo log is damaged: {what}. Restore the directory from a backup"))
 }
-
-#[cfg(test)]
-#[path = "redo/tests.rs"]
-mod tests;
