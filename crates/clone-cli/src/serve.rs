@@ -2,27 +2,27 @@
 
 //! `mysql-clone serve`: a data directory that no server has open, as a donor.
 
+mod connection;
 mod engine;
 mod facts;
 mod host;
 mod listen;
 mod password;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clone_classic::server::{Account, Certificate, ServerOptions};
 use clone_innodb::cold::{ColdDirectory, Options, ServerVersion};
 use clone_innodb::error::Error as InnodbError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::failure::{Failure, Kind, Result};
+use connection::Connections;
 use facts::Facts;
 use host::ColdHost;
-
-/// The largest packet of a recipient's command: a locator after a network failure has the most.
-const MAX_COMMAND: u32 = 64 << 20;
 
 /// The arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -88,8 +88,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let directory = open(arguments)?;
     let facts = facts(arguments, &directory)?;
     let password = password::read(arguments.password_file.as_deref(), &arguments.user)?;
+    let account = Account::new(&arguments.user, password).ok_or_else(|| {
+        Failure::new(Kind::Usage, "the user or the password is empty, or has a NUL")
+    })?;
+    let certificate = certificate(arguments)?;
+    let fingerprint = certificate.fingerprint();
+    let options = ServerOptions::new(&directory.version().text, account, certificate)
+        .map_err(|error| Failure::new(Kind::Usage, error.to_string()))?;
     let listener = listen::listen(arguments.bind)?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::new(Kind::Network, format!("the socket: {error}")))?;
     println!("{}", describe(arguments, &directory));
+    println!("Address: {address}");
+    println!("Account: {}", arguments.user);
+    println!("Certificate SHA-256: {fingerprint}");
+
     let host = ColdHost::new(directory, facts)
         .map_err(|error| Failure::new(Kind::Other, format!("no random number: {error}")))?;
     for signal in [SIGINT, SIGTERM] {
@@ -99,11 +113,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .and_then(|_| flag::register(signal, Arc::clone(host.stop_flag())))
             .map_err(|error| Failure::new(Kind::Other, format!("signal {signal}: {error}")))?;
     }
-    let _ = password;
-    listen::run(&listener, &host, arguments.once, &|stream: TcpStream, peer| {
-        log::info!("{peer}: connected");
-        drop(stream);
-    })
+    let connections = Connections::new(&host, options);
+    listen::run(&listener, &host, arguments.once, &|incoming, id| connections.serve(incoming, id));
+    if arguments.once && host.engine().completed() == 0 {
+        return Err(Failure::new(Kind::Interrupted, "no recipient has got a clone whole"));
+    }
+    println!("Clones: {}", host.engine().completed());
+    Ok(())
+}
+
+/// The files that the user has given, or a certificate of this run.
+fn certificate(arguments: &Arguments) -> Result<Certificate> {
+    let made = match (&arguments.ssl_cert, &arguments.ssl_key) {
+        (Some(certificate), Some(key)) => Certificate::from_files(certificate, key),
+        _ => {
+            let mut names = vec!["localhost".to_owned()];
+            if !arguments.bind.ip().is_unspecified() {
+                names.push(arguments.bind.ip().to_string());
+            }
+            Certificate::generate(&names)
+        }
+    };
+    made.map_err(|error| Failure::new(Kind::Usage, error.to_string()))
 }
 
 fn open(arguments: &Arguments) -> Result<ColdDirectory> {
@@ -128,7 +159,7 @@ fn facts(arguments: &Arguments, directory: &ColdDirectory) -> Result<Facts> {
         Some(text) => ServerVersion { text: text.clone(), is_complete: true, maturity: None },
         None => directory.version().clone(),
     };
-    Facts::new(&version, directory.page_size(), MAX_COMMAND, &arguments.variables)
+    Facts::new(&version, directory.page_size(), &arguments.variables)
         .map_err(|text| Failure::new(Kind::Usage, text))
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use clone_core::engine::{
     Begun, BlockInput, BlockOutput, Cancel, Engine, Mode, ServerEngine, TaskId, View,
 };
-use clone_core::error::{Error, Result};
+use clone_core::error::{Error, NetworkError, Result, number};
 use clone_innodb::clock::SystemClock;
 use clone_innodb::cold::ColdDirectory;
 use clone_innodb::error::{Error as InnodbError, Result as InnodbResult};
@@ -119,7 +119,7 @@ impl Engine<ColdSession> for ColdInnodb {
             (Mode::Restart, Some(locator)) => sources.restart(&cancel, locator),
             _ => return Err(Error::Protocol("Wrong Clone RPC: Init buffer length".into())),
         };
-        let task = begun.map_err(|error| told(session, error))?;
+        let task = begun.map_err(told)?;
         let (number, locator) = (task.number(), task.locator());
         self.put(task);
         let mut bytes = Vec::new();
@@ -138,7 +138,7 @@ impl Engine<ColdSession> for ColdInnodb {
         let mut output = Callbacks { callbacks };
         let copied = source.copy(&|| session.is_killed(), &self.shared.directory, &mut output);
         self.put(source);
-        copied.map_err(|error| told(session, error))
+        copied.map_err(told)
     }
 
     fn ack(
@@ -151,7 +151,7 @@ impl Engine<ColdSession> for ColdInnodb {
         let cancel = || session.is_killed();
         let acknowledged =
             self.shared.sources.acknowledge(&cancel, &parse(locator)?, error, descriptor);
-        acknowledged.map_err(|error| told(session, error))
+        acknowledged.map_err(told)
     }
 
     fn end(&self, session: &ColdSession, task: TaskId<'_>, error: u32) -> Result<()> {
@@ -227,8 +227,7 @@ fn carried(error: Error) -> InnodbError {
 }
 
 /// An error of clone-innodb, for clone-core.
-fn told(session: &ColdSession, error: InnodbError) -> Error {
-    let number = error.number();
+fn told(error: InnodbError) -> Error {
     match error {
         InnodbError::Caller { source, .. } => match source.downcast::<Error>() {
             Ok(error) => *error,
@@ -237,11 +236,24 @@ fn told(session: &ColdSession, error: InnodbError) -> Error {
         InnodbError::Interrupted => Error::Interrupted,
         InnodbError::Protocol(error) => error.into(),
         InnodbError::TooManyClones(_) => Error::TooManyClones,
+        InnodbError::OtherTask(number) => other_task(number),
         InnodbError::Io { .. } | InnodbError::Refused(_) => {
             log::error!("{error}");
-            session.raise_text(number, error.to_string())
+            Error::Internal(error.to_string())
         }
-        other => session.raise_text(number, other.to_string()),
+        other => Error::Internal(other.to_string()),
+    }
+}
+
+/// The error of another connection of the same clone.
+fn other_task(number: u32) -> Error {
+    match number {
+        number::ER_QUERY_INTERRUPTED => Error::Interrupted,
+        number::ER_NET_READ_ERROR => NetworkError::Read.into(),
+        number::ER_NET_READ_INTERRUPTED => NetworkError::ReadTimeout.into(),
+        number::ER_NET_ERROR_ON_WRITE => NetworkError::Write.into(),
+        number::ER_NET_WRITE_INTERRUPTED => NetworkError::WriteTimeout.into(),
+        number => Error::Internal(format!("another connection of the clone: error {number}")),
     }
 }
 

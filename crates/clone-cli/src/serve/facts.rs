@@ -17,6 +17,10 @@ pub(super) struct Facts {
 /// `clone_donor_timeout_after_network_failure`, minutes.
 pub(super) const RECONNECT_MINUTES: u64 = 5;
 
+/// The largest packet, in bytes: the classic protocol's default of `max_allowed_packet`. Blocks have
+/// 4 MiB at most.
+const MAX_PACKET: u32 = 64 << 20;
+
 /// Variables with the values that a server has if nothing else is configured.
 const DEFAULTS: [(&str, &str); 9] = [
     ("version_compile_os", "Linux"),
@@ -41,7 +45,6 @@ impl Facts {
     pub(super) fn new(
         version: &ServerVersion,
         page_size: u32,
-        max_packet: u32,
         set: &[String],
     ) -> Result<Self, String> {
         let mut variables: BTreeMap<_, _> = DEFAULTS
@@ -51,7 +54,7 @@ impl Facts {
         let mut add = |name: &str, value: String| variables.insert(name.to_owned(), value);
         add("version", version.text.clone());
         add("innodb_page_size", page_size.to_string());
-        add("max_allowed_packet", max_packet.to_string());
+        add("max_allowed_packet", MAX_PACKET.to_string());
         add("clone_donor_timeout_after_network_failure", RECONNECT_MINUTES.to_string());
         for text in set {
             let (name, value) = text
@@ -98,14 +101,14 @@ mod tests {
     #[test]
     fn what_the_user_sets_replaces_the_default() {
         let set = ["collation_server=latin1_swedish_ci".to_owned(), "version=8.0.36-x".to_owned()];
-        let facts = Facts::new(&version("8.0.36", None), 4096, 1 << 24, &set).unwrap();
+        let facts = Facts::new(&version("8.0.36", None), 4096, &set).unwrap();
         assert_eq!(facts.get("collation_server").unwrap(), "latin1_swedish_ci");
         assert_eq!(facts.get("version").unwrap(), "8.0.36-x");
         assert_eq!(facts.get("innodb_page_size").unwrap(), "4096");
         assert_eq!(facts.maturity(), "INNOVATION");
         for wrong in ["innodb_page_size=1", "nothing", "datadir=/x"] {
             let set = [wrong.to_owned()];
-            assert!(Facts::new(&version("8.0.36", None), 4096, 1 << 24, &set).is_err(), "{wrong}");
+            assert!(Facts::new(&version("8.0.36", None), 4096, &set).is_err(), "{wrong}");
         }
     }
 
@@ -118,7 +121,7 @@ mod tests {
             ("9.6.0", None, "INNOVATION"),
             ("28.4.0", Some("LTS"), "LTS"),
         ] {
-            let facts = Facts::new(&version(text, told), 16_384, 1 << 24, &[]).unwrap();
+            let facts = Facts::new(&version(text, told), 16_384, &[]).unwrap();
             assert_eq!(facts.maturity(), expected, "{text}");
         }
     }

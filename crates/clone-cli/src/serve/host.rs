@@ -2,13 +2,13 @@
 
 //! The donor's side of clone-core's traits, for a directory that no server has open.
 
-use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use clone_classic::server::Diagnostics;
 use clone_core::donor::DonorClones;
 use clone_core::engine::Cancel;
 use clone_core::error::{Error, Result};
@@ -124,7 +124,7 @@ impl Host for ColdHost {
         work: Work<Self::Session>,
     ) -> io::Result<Self::Thread> {
         let host = Arc::clone(self);
-        thread::Builder::new().spawn(move || work(&ColdSession::new(host)))
+        thread::Builder::new().spawn(move || work(&ColdSession::new(host, Arc::default())))
     }
 }
 
@@ -144,29 +144,25 @@ impl Observer for Unobserved {
 #[derive(Debug)]
 pub(super) struct ColdSession {
     host: Arc<ColdHost>,
-    diagnostics: RefCell<Option<(u32, String)>>,
+    /// KILL of this connection.
+    is_killed: Arc<AtomicBool>,
+    diagnostics: Diagnostics,
 }
 
 impl ColdSession {
-    pub(super) fn new(host: Arc<ColdHost>) -> Self {
-        Self { host, diagnostics: RefCell::default() }
+    pub(super) fn new(host: Arc<ColdHost>, is_killed: Arc<AtomicBool>) -> Self {
+        Self { host, is_killed, diagnostics: Diagnostics::default() }
     }
 
-    /// Takes the error that was raised first.
-    pub(super) fn take_raised(&self) -> Option<(u32, String)> {
-        self.diagnostics.take()
-    }
-
-    /// Raises an error by number and text.
-    pub(super) fn raise_text(&self, number: u32, text: String) -> Error {
-        self.diagnostics.borrow_mut().get_or_insert((number, text));
-        Error::Raised(number)
+    /// The errors of this session, which its connection tells the recipient.
+    pub(super) fn diagnostics(&self) -> &Diagnostics {
+        &self.diagnostics
     }
 }
 
 impl Cancel for ColdSession {
     fn is_killed(&self) -> bool {
-        self.host.is_stopped()
+        self.host.is_stopped() || self.is_killed.load(Ordering::Relaxed)
     }
 }
 
@@ -179,13 +175,12 @@ impl Session for ColdSession {
     }
 
     fn raise(&self, error: &Error) {
-        if !matches!(error, Error::Raised(_)) {
-            self.raise_text(error.number(), error.to_string());
-        }
+        self.diagnostics.raise(error);
     }
 
+    /// None: what is raised is for the recipient. The log has each error where it happens.
     fn raised(&self) -> Option<(u32, String)> {
-        self.diagnostics.borrow().clone()
+        None
     }
 
     fn engines(&self) -> Vec<ColdInnodb> {

@@ -2,111 +2,100 @@
 
 //! Where recipients connect to: an address, or the socket that systemd has opened.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use clone_classic::server::{Incoming, Listener};
+use clone_classic::{Cancel, Error};
 
 use super::host::ColdHost;
 use crate::failure::{Failure, Kind, Result};
 
-/// How often the loop looks whether it has to end.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-
 /// The most connections at once. A recipient with 128 threads has 130.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// After this error the next connection may be accepted, or the next try fails in the same way.
+/// A pause after an error, since the next try may fail in the same way.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The socket that systemd has opened, else a new one at `address`.
-pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let failed = |text: String| Failure::new(Kind::Network, text);
+pub(super) fn listen(address: SocketAddr) -> Result<Listener> {
     let mut given = sd_listen_fds::get()
         .map_err(|error| Failure::new(Kind::Usage, format!("LISTEN_FDS: {error}")))?;
     if given.len() > 1 {
         let text = "systemd gives more than one socket: the unit must have one ListenStream";
         return Err(Failure::new(Kind::Usage, text));
     }
-    let listener = match given.pop() {
-        Some((_, socket)) => TcpListener::from(socket),
-        None => TcpListener::bind(address)
-            .map_err(|error| failed(format!("cannot listen at {address}: {error}")))?,
-    };
-    listener.set_nonblocking(true).map_err(|error| failed(format!("the socket: {error}")))?;
-    Ok(listener)
+    match given.pop() {
+        Some((_, socket)) => Listener::try_from(TcpListener::from(socket))
+            .map_err(|error| Failure::new(Kind::Network, format!("systemd's socket: {error}"))),
+        None => Listener::bind(address).map_err(|error| {
+            Failure::new(Kind::Network, format!("cannot listen at {address}: {error}"))
+        }),
+    }
 }
 
-/// Runs `handle` for each connection, in a thread of its own, until the host stops. With `once`,
-/// until a recipient has got a clone whole.
+/// Runs `handle` for each connection, in a thread of its own and with an id of its own, until the
+/// host stops. With `once`, until a recipient has got a clone whole.
 pub(super) fn run(
-    listener: &TcpListener,
-    host: &ColdHost,
+    listener: &Listener,
+    host: &Arc<ColdHost>,
     once: bool,
-    handle: &(dyn Fn(TcpStream, SocketAddr) + Sync),
-) -> Result<()> {
-    let connections = &AtomicUsize::new(0);
+    handle: &(dyn Fn(Incoming, u32) + Sync),
+) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let next = AtomicU32::new(1);
+    let cancel: Cancel = {
+        let (host, connections) = (Arc::clone(host), Arc::clone(&connections));
+        Arc::new(move || {
+            let is_done = once && host.engine().completed() > 0 && host.engine().is_idle();
+            host.is_stopped() || (is_done && connections.load(Ordering::Acquire) == 0)
+        })
+    };
     thread::scope(|scope| {
         loop {
-            let is_done = once && host.engine().completed() > 0 && host.engine().is_idle();
-            if is_done && connections.load(Ordering::Acquire) == 0 {
-                host.stop();
-            }
-            if host.is_stopped() {
-                return Ok(());
-            }
-            match poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&LOOK)) {
-                Ok(0) | Err(Errno::INTR) => continue,
-                Ok(_) => {}
+            let incoming = match listener.accept(&cancel) {
+                Ok(incoming) => incoming,
+                Err(Error::Cancelled) => return,
                 Err(error) => {
-                    host.stop();
-                    return Err(Failure::new(Kind::Network, format!("the socket: {error}")));
-                }
-            }
-            let (stream, peer) = match listener.accept() {
-                Ok(accepted) => accepted,
-                Err(error) if is_over(&error) => continue,
-                Err(error) => {
-                    log::warn!("cannot accept a connection: {error}");
+                    log::warn!("{error}");
                     thread::sleep(PAUSE);
                     continue;
                 }
             };
-            if connections.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
-                connections.fetch_sub(1, Ordering::AcqRel);
+            let peer = incoming.peer();
+            let counted = Counted::new(&connections);
+            if connections.load(Ordering::Acquire) > MAX_CONNECTIONS {
                 log::warn!("{peer}: more than {MAX_CONNECTIONS} connections, this one is closed");
                 continue;
             }
+            let id = next.fetch_add(1, Ordering::Relaxed);
             let work = move || {
-                let _counted = Counted(connections);
-                handle(stream, peer);
+                handle(incoming, id);
+                drop(counted);
             };
-            if let Err(error) =
-                thread::Builder::new().name("serve".into()).spawn_scoped(scope, work)
-            {
+            let thread = thread::Builder::new().name(format!("connection {id}"));
+            if let Err(error) = thread.spawn_scoped(scope, work) {
                 log::warn!("{peer}: no thread: {error}");
             }
         }
-    })
+    });
 }
 
-/// Gives its connection back, whether the thread ends well or not, or never began.
-struct Counted<'a>(&'a AtomicUsize);
+/// Counts a connection as long as it exists, whether its thread ends well or never begins.
+struct Counted(Arc<AtomicUsize>);
 
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+impl Counted {
+    fn new(connections: &Arc<AtomicUsize>) -> Self {
+        connections.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(connections))
     }
 }
 
-/// The peer has gone before it was accepted.
-fn is_over(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-    )
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }

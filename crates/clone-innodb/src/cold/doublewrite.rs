@@ -44,7 +44,7 @@ const EXTENTS_AT: [usize; 2] = [14, 18];
 type Repair = Vec<u8>;
 
 /// What a doublewrite buffer restores.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Doublewrite {
     /// By the index of the file and the offset in it.
     repairs: BTreeMap<(usize, u64), Repair>,
@@ -58,8 +58,8 @@ impl Doublewrite {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn load(directory: &Path, page_size: u32, files: &[DataFile]) -> Result<Self> {
-        let mut buffer = Self::default();
-        buffer.extents = legacy_extents(files, page_size)?;
+        let extents = legacy_extents(files, page_size)?;
+        let mut buffer = Self { repairs: BTreeMap::new(), extents };
         let slot = u64::from(page_size);
         let separate = list(directory, page_size)?;
         let mut left = MAX_BYTES;
