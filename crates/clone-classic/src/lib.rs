@@ -1,5 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! MySQL's classic protocol, as far as a clone needs it.
+//! MySQL's classic protocol, as far as a clone without mysqld needs it.
+//!
+//! [`Connection`] is the client's end: a recipient's connection to a donor.
+//!
+//! | Module | |
+//! |---|---|
+//! | `socket` | waits with a time-out, and asks whether to go on |
+//! | `tls`, `certificate` | TLS by rustls with graviola; what is checked of a certificate |
+//! | `packets` | payloads and their headers |
+//! | `greeting`, `answer` | the parsers of what a server says |
+//! | `authentication` | how a client proves that it knows the password |
+//! | `connection` | a session, and COM_CLONE |
+//!
+//! Nothing here is logged: what a caller must know is in an [`Error`].
 
 #![forbid(unsafe_code)]
+
+mod answer;
+mod authentication;
+mod certificate;
+mod connect;
+mod connection;
+mod error;
+mod greeting;
+mod options;
+mod packets;
+mod password_key;
+mod query;
+mod socket;
+mod stream;
+mod tls;
+
+pub use connection::{Connection, MAX_PACKET, Received};
+pub use error::{Error, ServerError};
+pub use options::{Address, ConnectOptions, SslMode, TlsOptions};
