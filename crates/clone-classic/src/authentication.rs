@@ -9,8 +9,8 @@
 //! | `mysql_native_password` | scramble | scramble |
 //! | `mysql_clear_password` | refused | the password |
 //!
-//! A Unix socket is as good as TLS for `caching_sha2_password`. The server does not count it as such
-//! for `sha256_password`.
+//! A Unix socket is as good as TLS for `caching_sha2_password`. The server does not count a Unix
+//! socket as such for `sha256_password`.
 
 use mysql_common::auth::plugins::{caching_sha2_password, mysql_native_password};
 use zeroize::Zeroizing;

@@ -9,15 +9,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use x509_cert::Certificate;
-use x509_cert::certificate::Version;
-use x509_cert::der::oid::ObjectIdentifier;
-use x509_cert::der::{Decode, Encode};
-
-/// The attribute commonName of a name (X.520).
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-/// The extension subjectAltName (RFC 5280, 4.2.1.6).
-const ALTERNATIVE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 /// Checks a server's certificate.
 #[derive(Debug)]
@@ -98,14 +90,16 @@ impl ServerCertVerifier for CertificateCheck {
     }
 }
 
+fn parse<'a>(cert: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
+    X509Certificate::from_der(cert).ok().map(|(_, cert)| cert)
+}
+
 fn is_version_1(cert: &CertificateDer<'_>) -> bool {
-    Certificate::from_der(cert).is_ok_and(|cert| cert.tbs_certificate().version() == Version::V1)
+    parse(cert).is_some_and(|cert| cert.version == X509Version::V1)
 }
 
 fn public_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
-    let cert = Certificate::from_der(cert).ok()?;
-    let key = cert.tbs_certificate().subject_public_key_info().to_der().ok()?;
-    Some(SubjectPublicKeyInfoDer::from(key))
+    Some(SubjectPublicKeyInfoDer::from(parse(cert)?.public_key().raw.to_vec()))
 }
 
 /// Whether the certificate names the host: in its alternative names, or, if it has none of these,
@@ -118,16 +112,13 @@ pub(crate) fn names(cert: &CertificateDer<'_>, host: &ServerName<'_>) -> bool {
 
 /// The common name of a certificate without alternative names.
 fn common_name(cert: &CertificateDer<'_>) -> Option<String> {
-    let cert = Certificate::from_der(cert).ok()?;
-    let cert = cert.tbs_certificate();
-    let extensions = cert.extensions().map(|all| all.as_slice()).unwrap_or_default();
-    if extensions.iter().any(|extension| extension.extn_id == ALTERNATIVE_NAME) {
-        return None;
+    let cert = parse(cert)?;
+    match cert.subject_alternative_name() {
+        Ok(None) => {}
+        Ok(Some(_)) | Err(_) => return None,
     }
-    let names = cert.subject().iter();
-    let name = names.filter(|attribute| attribute.oid == COMMON_NAME).last()?;
-    // PrintableString, UTF8String, IA5String: all are UTF-8.
-    String::from_utf8(name.value.value().to_vec()).ok()
+    let name = cert.subject().iter_common_name().last()?.as_str().ok()?;
+    Some(name.to_owned())
 }
 
 /// Whether `pattern`, of which the first label may be `*`, is the host's name.

@@ -115,7 +115,7 @@ fn dial(domain: Domain, address: &SockAddr, waits: &Waits) -> Result<socket2::So
     socket.set_nonblocking(true)?;
     match socket.connect(address) {
         Ok(()) => return Ok(socket),
-        // A Unix socket says EAGAIN when the server's queue is full, and there is nothing to wait for.
+        // A Unix socket says EAGAIN when the server's queue is full. There is nothing to wait for.
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
         Err(error) => return Err(error.into()),
     }

@@ -4,11 +4,11 @@
 
 use mysql_common::crypto::rsa::{GetRandom, Pkcs1OaepPadding, PublicKey};
 use num_bigint::BigUint;
-use pkcs1::RsaPublicKeyRef;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
-use x509_cert::der::Decode;
-use x509_cert::spki::SubjectPublicKeyInfoRef;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey as KnownKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
@@ -41,10 +41,10 @@ fn parse(pem: &[u8]) -> Option<PublicKey> {
         return None;
     }
     let der = SubjectPublicKeyInfoDer::from_pem_slice(pem).ok()?;
-    let info = SubjectPublicKeyInfoRef::from_der(&der).ok()?;
-    let key = RsaPublicKeyRef::from_der(info.subject_public_key.as_bytes()?).ok()?;
-    let modulus = BigUint::from_bytes_be(key.modulus.as_bytes());
-    let exponent = BigUint::from_bytes_be(key.public_exponent.as_bytes());
+    let (_, info) = SubjectPublicKeyInfo::from_der(&der).ok()?;
+    let Ok(KnownKey::RSA(key)) = info.parsed() else { return None };
+    let modulus = BigUint::from_bytes_be(key.modulus);
+    let exponent = BigUint::from_bytes_be(key.exponent);
     let is_fine = KEY_BITS.contains(&modulus.bits())
         && modulus.bit(0)
         && exponent.bits() <= MAX_EXPONENT_BITS
