@@ -12,6 +12,7 @@
 //! | `greeting`, `answer` | the parsers of what a server says |
 //! | `authentication` | how a client proves that it knows the password |
 //! | `connection` | a session, and COM_CLONE |
+//! | [`option_file`], [`login_path`] | option files, as MySQL's clients read them |
 //!
 //! Nothing here is logged: what a caller must know is in an [`Error`].
 
@@ -23,7 +24,11 @@ mod certificate;
 mod connect;
 mod connection;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod greeting;
+pub mod login_path;
+pub mod option_file;
 mod options;
 mod packets;
 mod password_key;

@@ -41,7 +41,12 @@ fn parse(pem: &[u8]) -> Option<PublicKey> {
         return None;
     }
     let der = SubjectPublicKeyInfoDer::from_pem_slice(pem).ok()?;
-    let (_, info) = SubjectPublicKeyInfo::from_der(&der).ok()?;
+    of_der(&der)
+}
+
+/// Parses a SubjectPublicKeyInfo.
+pub(crate) fn of_der(der: &[u8]) -> Option<PublicKey> {
+    let (_, info) = SubjectPublicKeyInfo::from_der(der).ok()?;
     let Ok(KnownKey::RSA(key)) = info.parsed() else { return None };
     let modulus = BigUint::from_bytes_be(key.modulus);
     let exponent = BigUint::from_bytes_be(key.exponent);
