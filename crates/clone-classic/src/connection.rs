@@ -280,7 +280,11 @@ fn encrypt(
         Address::Tcp { host, .. } => host,
         Address::Socket(_) => "localhost",
     };
-    packets.upgrade(|stream| match stream {
+    packets.upgrade(|stream, unread| match stream {
+        // The server has nothing to say until the client begins.
+        Stream::Plain(_) if !unread.is_empty() => {
+            Err(Error::handshake("there are bytes in front of TLS"))
+        }
         Stream::Plain(socket) => Ok(Stream::Tls(Box::new(tls.start(socket, host)?))),
         Stream::Tls(_) => Ok(stream),
     })

@@ -6,6 +6,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 
 use crate::answer::{AuthenticationAnswer, expect_ok, parse_err, take_integer, take_string};
 use crate::greeting::Greeting;
+use crate::server::login::{self, Response};
+use crate::server::session;
 use crate::{certificate, login_path, option_file, password_key, query};
 
 /// Gives `bytes` to each parser of the client's end. None may panic, whatever the bytes are.
@@ -26,6 +28,16 @@ pub fn server_packets(bytes: &[u8]) {
     if let Ok(host) = ServerName::try_from("localhost") {
         let _ = certificate::names(&CertificateDer::from(bytes), &host);
     }
+}
+
+/// Gives `bytes` to each parser of the server's end. None may panic.
+pub fn client_packets(bytes: &[u8]) {
+    let _ = login::parse_flags(bytes);
+    if let Ok(response) = Response::parse(bytes) {
+        assert!(!response.user.contains('\0'));
+    }
+    let sql = String::from_utf8_lossy(bytes);
+    let _ = (session::kill(&sql), session::is_set(&sql));
 }
 
 /// Gives `bytes` to the parsers of option files, of a login file too. None may panic.
@@ -80,6 +92,32 @@ mod tests {
     }
 
     #[test]
+    fn kill_is_told_from_other_statements() {
+        assert_eq!(session::kill("KILL CONNECTION 17"), Some(17));
+        assert_eq!(session::kill("kill 17;"), Some(17));
+        assert_eq!(session::kill("KILL QUERY 17"), Some(17));
+        for other in ["KILL", "KILL x", "KILL 17 18", "SELECT 17", "KILL -1", ""] {
+            assert_eq!(session::kill(other), None, "{other}");
+        }
+        assert!(session::is_set("SET NAMES utf8mb4") && !session::is_set("settle 1"));
+    }
+
+    /// What `greeting::response` makes is what the server's end reads.
+    #[test]
+    fn a_response_is_read() {
+        let flags = Greeting::parse(&greeting()).unwrap().common(true);
+        let packet = crate::greeting::response(flags, "user", "caching_sha2_password", b"data");
+        let response = Response::parse(&packet).unwrap();
+        assert_eq!((&*response.user, response.has_data), ("user", true));
+        assert_eq!(response.plugin.as_deref(), Some("caching_sha2_password"));
+        let request = crate::greeting::tls_request(flags);
+        assert_eq!(login::parse_flags(&request).unwrap(), flags);
+        for len in 0..packet.len() {
+            client_packets(&packet[..len]);
+        }
+    }
+
+    #[test]
     fn a_row_has_values_and_nulls() {
         let row = query::parse_row(b"\x01a\xfb\0", 3).unwrap();
         assert_eq!(row, [Some("a".into()), None, Some(String::new())]);
@@ -91,6 +129,7 @@ mod tests {
         fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             server_packets(&bytes);
             option_files(&bytes);
+            client_packets(&bytes);
         }
 
         #[test]

@@ -2,7 +2,8 @@
 
 //! MySQL's classic protocol, as far as a clone without mysqld needs it.
 //!
-//! [`Connection`] is the client's end: a recipient's connection to a donor.
+//! [`Connection`] is the client's end: a recipient's connection to a donor. [`server`] is the other
+//! end.
 //!
 //! | Module | |
 //! |---|---|
@@ -13,6 +14,7 @@
 //! | `authentication` | how a client proves that it knows the password |
 //! | `connection` | a session, and COM_CLONE |
 //! | [`option_file`], [`login_path`] | option files, as MySQL's clients read them |
+//! | [`server`] | the other end: a donor without mysqld |
 //!
 //! Nothing here is logged: what a caller must know is in an [`Error`].
 
@@ -33,6 +35,7 @@ mod options;
 mod packets;
 mod password_key;
 mod query;
+pub mod server;
 mod socket;
 mod stream;
 mod tls;

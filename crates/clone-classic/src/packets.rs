@@ -83,11 +83,6 @@ impl Packets {
         self.sequence = 0;
     }
 
-    /// Whether bytes of the peer are here that nobody has read.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.start < self.end
-    }
-
     /// The next payload. A payload that begins with [`ERR`] may come out of order: a server that
     /// ends a connection does not wait for its turn.
     pub(crate) fn receive(&mut self) -> Result<Payload<'_>, Error> {
@@ -218,16 +213,14 @@ impl Packets {
         header
     }
 
-    /// Replaces the plain stream by what `upgrade` makes of it, which is a TLS stream.
+    /// Replaces the plain stream by what `upgrade` makes of it, which is a TLS stream. `upgrade` gets
+    /// the bytes of the peer that are here already: they are read as TLS, never as packets.
     pub(crate) fn upgrade(
         self,
-        upgrade: impl FnOnce(Stream) -> Result<Stream, Error>,
+        upgrade: impl FnOnce(Stream, &[u8]) -> Result<Stream, Error>,
     ) -> Result<Self, Error> {
-        if self.has_unread() {
-            return Err(Error::handshake("there are bytes in front of TLS"));
-        }
-        let Self { stream, sequence, max, .. } = self;
-        Ok(Self { sequence, ..Self::new(upgrade(stream)?, max) })
+        let Self { stream, sequence, max, ahead, start, end, .. } = self;
+        Ok(Self { sequence, ..Self::new(upgrade(stream, &ahead[start..end])?, max) })
     }
 }
 

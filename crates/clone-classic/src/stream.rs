@@ -80,10 +80,16 @@ pub(crate) struct TlsStream {
 }
 
 impl TlsStream {
-    /// Makes the TLS handshake.
-    pub(crate) fn start(socket: Socket, tls: rustls::Connection) -> Result<Self, Error> {
-        let mut stream =
-            Self { socket, tls, input: vec![0; INPUT], start: 0, end: 0, output: Vec::new() };
+    /// Makes the TLS handshake. `first` are bytes of the peer that were read already.
+    pub(crate) fn start(
+        socket: Socket,
+        tls: rustls::Connection,
+        first: &[u8],
+    ) -> Result<Self, Error> {
+        let mut input = vec![0; INPUT.max(first.len())];
+        input[..first.len()].copy_from_slice(first);
+        let end = first.len();
+        let mut stream = Self { socket, tls, input, start: 0, end, output: Vec::new() };
         stream.flush()?;
         while stream.tls.is_handshaking() {
             stream.feed()?;

@@ -23,29 +23,13 @@ const NEEDED: &str = "AES, PCLMULQDQ, BMI1, BMI2, ADX, AVX and AVX2";
 #[cfg(target_arch = "aarch64")]
 const NEEDED: &str = "AES, PMULL, SHA2 and NEON";
 
-/// Whether this processor has what graviola needs. graviola would panic otherwise.
-fn has_processor() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("aes")
-        && is_x86_feature_detected!("pclmulqdq")
-        && is_x86_feature_detected!("bmi1")
-        && is_x86_feature_detected!("bmi2")
-        && is_x86_feature_detected!("adx")
-        && is_x86_feature_detected!("avx")
-        && is_x86_feature_detected!("avx2");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("neon")
-        && std::arch::is_aarch64_feature_detected!("aes")
-        && std::arch::is_aarch64_feature_detected!("pmull")
-        && std::arch::is_aarch64_feature_detected!("sha2");
-}
-
 /// The cryptography.
 ///
 /// # Errors
 /// If the processor lacks what graviola needs.
 pub(crate) fn provider() -> Result<Arc<CryptoProvider>, Error> {
-    if !has_processor() {
+    // graviola would panic.
+    if !graviola::util::is_cpu_supported() {
         return Err(Error::Tls(format!(
             "this processor lacks a feature that TLS needs here: {NEEDED}. Without TLS \
              (--ssl-mode=DISABLED) it is not needed"
@@ -95,7 +79,7 @@ impl ClientTls {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::Tls(format!("'{host}' is no name that a certificate can have")))?;
         let connection = ClientConnection::new(Arc::clone(&self.config), name).map_err(refused)?;
-        TlsStream::start(socket, connection.into())
+        TlsStream::start(socket, connection.into(), &[])
     }
 }
 
