@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! clone-classic as a client of real servers: each authentication, TLS, addresses, COM_CLONE.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clone_classic::{Address, ConnectOptions, Connection, Error, SslMode, TlsOptions};
+use clone_testkit::anyhow::{Context, Result, ensure};
+use clone_testkit::server::Server;
+use clone_testkit::{Mysqld, Plugin, check};
+
+/// COM_CLONE's command EXIT, and the answer COMPLETE.
+const EXIT: u8 = 6;
+const COMPLETE: u8 = 99;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn options(address: Address, user: &str, password: &str, mode: SslMode) -> ConnectOptions {
+    ConnectOptions {
+        address,
+        user: user.into(),
+        password: password.to_owned().into(),
+        tls: TlsOptions { mode, ..TlsOptions::default() },
+        connect_timeout: LIMIT,
+        read_timeout: LIMIT,
+        cancel: Arc::new(|| false),
+    }
+}
+
+fn tcp(server: &Mysqld) -> Address {
+    Address::Tcp { host: "127.0.0.1".into(), port: server.port() }
+}
+
+fn file(server: &Mysqld, name: &str) -> PathBuf {
+    server.data_dir().join(name)
+}
+
+/// Who the server says is connected, and with which cipher.
+fn who(connection: &mut Connection) -> Result<(String, String)> {
+    let user = connection.query("SELECT USER(), CONNECTION_ID(), NULL")?;
+    let [user, id, null] = &user[0][..] else { panic!("{user:?}") };
+    assert_eq!((id.as_deref(), null), (Some(&*connection.id().to_string()), &None));
+    let cipher = connection.query("SHOW SESSION STATUS LIKE 'Ssl_cipher'")?;
+    Ok((user.clone().context("a user")?, cipher[0][1].clone().context("a cipher")?))
+}
+
+fn start(release: &str, options: &[&str]) -> Result<Mysqld> {
+    let mut builder = Mysqld::builder().server(Server::release(release)?).plugin(Plugin::Stock);
+    for option in options {
+        builder = builder.option(*option);
+    }
+    builder.start()
+}
+
+/// Every account logs in, with TLS and without, over TCP and a Unix socket.
+fn every_account(server: &Mysqld, accounts: &[(&str, &str)]) -> Result<()> {
+    let mut root = server.session()?;
+    for (user, definition) in accounts {
+        root.run(format!("CREATE USER {user} IDENTIFIED WITH {definition}"))?;
+    }
+    let unix = Address::Socket(server.socket());
+    for (user, definition) in accounts {
+        let password = if definition.contains("'secret'") { "secret" } else { "" };
+        for address in [tcp(server), unix.clone()] {
+            for mode in [SslMode::Disabled, SslMode::Preferred, SslMode::Required] {
+                // The first login of each is the full authentication, the second one the fast one.
+                root.run("FLUSH PRIVILEGES")?;
+                for _ in 0..2 {
+                    let options = options(address.clone(), user, password, mode);
+                    let what = || format!("{user} {address} {mode:?}");
+                    let mut connection = Connection::connect(&options).with_context(what)?;
+                    let encrypted =
+                        mode == SslMode::Required || mode == SslMode::Preferred && address != unix;
+                    assert_eq!(connection.is_encrypted(), encrypted, "{}", what());
+                    let (name, cipher) = who(&mut connection)?;
+                    assert!(name.starts_with(&format!("{user}@")), "{name}");
+                    assert_eq!(!cipher.is_empty(), encrypted, "{}", what());
+                    assert_eq!(connection.server_version(), {
+                        let version: String = root.one("SELECT VERSION()")?;
+                        version
+                    });
+                    connection.close();
+                }
+            }
+            for mode in [SslMode::Disabled, SslMode::Required] {
+                let error = Connection::connect(&options(address.clone(), user, "wrong", mode));
+                let error = error.unwrap_err();
+                assert!(
+                    matches!(&error, Error::Server(error) if error.number == 1045
+                        && error.state == "28000"
+                        && error.text.starts_with(&format!("Access denied for user '{user}'@"))
+                        && error.text.ends_with("(using password: YES)")),
+                    "{user} {mode:?}: {error}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn accounts_of_9_7() {
+    check(|| {
+        let server = start("9.7", &[])?;
+        every_account(
+            &server,
+            &[
+                ("sha2", "caching_sha2_password BY 'secret'"),
+                ("sha2_empty", "caching_sha2_password BY ''"),
+                ("sha256", "sha256_password BY 'secret'"),
+                ("sha256_empty", "sha256_password BY ''"),
+            ],
+        )
+    });
+}
+
+#[test]
+fn accounts_of_8_0_19() {
+    check(|| {
+        let server = start("8.0.19", &[])?;
+        every_account(
+            &server,
+            &[
+                ("sha2", "caching_sha2_password BY 'secret'"),
+                ("sha2_empty", "caching_sha2_password BY ''"),
+                ("sha256", "sha256_password BY 'secret'"),
+                ("sha256_empty", "sha256_password BY ''"),
+                ("native", "mysql_native_password BY 'secret'"),
+                ("native_empty", "mysql_native_password BY ''"),
+            ],
+        )
+    });
+}
+
+#[test]
+fn servers_whose_first_plugin_is_another() {
+    check(|| {
+        let server = start("8.0.19", &["--default-authentication-plugin=mysql_native_password"])?;
+        every_account(
+            &server,
+            &[
+                ("native", "mysql_native_password BY 'secret'"),
+                ("sha2", "caching_sha2_password BY 'secret'"),
+                ("sha256", "sha256_password BY 'secret'"),
+            ],
+        )
+    });
+}
+
+/// What a server's certificate must be, with the files that mysqld makes.
+fn certificates(release: &str) -> Result<()> {
+    let server = start(release, &[])?;
+    server.session()?.run_all([
+        "CREATE USER tls IDENTIFIED BY 'secret' REQUIRE X509",
+        "CREATE USER ssl_only IDENTIFIED BY 'secret' REQUIRE SSL",
+    ])?;
+    let connect = |user, host: &str, tls: TlsOptions| {
+        let address = Address::Tcp { host: host.into(), port: server.port() };
+        let options = ConnectOptions { tls, ..options(address, user, "secret", SslMode::Disabled) };
+        Connection::connect(&options).map(|connection| connection.is_encrypted())
+    };
+    let tls =
+        |mode| TlsOptions { mode, ca: Some(file(&server, "ca.pem")), ..TlsOptions::default() };
+
+    assert!(connect("ssl_only", "127.0.0.1", tls(SslMode::VerifyCa))?);
+    let error = connect("ssl_only", "127.0.0.1", tls(SslMode::VerifyIdentity)).unwrap_err();
+    assert_eq!(error.number(), 2026, "{error}");
+    assert!(error.to_string().contains("does not name '127.0.0.1'"), "{error}");
+    let no_ca = TlsOptions { ca: None, ..tls(SslMode::VerifyCa) };
+    let error = connect("ssl_only", "127.0.0.1", no_ca).unwrap_err();
+    assert!(error.to_string().contains("CA certificate is required"), "{error}");
+    // The certificate of an authority that did not sign it.
+    let other = server.scratch("other.pem");
+    let openssl = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=other"])
+        .arg("-keyout")
+        .arg(server.scratch("other-key.pem"))
+        .arg("-out")
+        .arg(&other)
+        .output()?;
+    ensure!(openssl.status.success(), "{openssl:?}");
+    let wrong = TlsOptions { ca: Some(other), ..tls(SslMode::VerifyCa) };
+    let error = connect("ssl_only", "127.0.0.1", wrong).unwrap_err();
+    assert_eq!(error.number(), 2026, "{error}");
+
+    let error = connect("tls", "127.0.0.1", tls(SslMode::Required)).unwrap_err();
+    assert!(matches!(&error, Error::Server(error) if error.number == 1045), "{error}");
+    let with_cert = TlsOptions {
+        cert: Some(file(&server, "client-cert.pem")),
+        key: Some(file(&server, "client-key.pem")),
+        ..tls(SslMode::VerifyCa)
+    };
+    assert!(connect("tls", "127.0.0.1", with_cert)?);
+    let error = connect("ssl_only", "127.0.0.1", tls(SslMode::Disabled)).unwrap_err();
+    assert!(matches!(&error, Error::Server(error) if error.number == 1045), "{error}");
+    Ok(())
+}
+
+#[test]
+fn certificates_of_9_7() {
+    check(|| certificates("9.7"));
+}
+
+#[test]
+fn certificates_of_8_0_19() {
+    check(|| certificates("8.0.19"));
+}
+
+#[test]
+fn a_server_without_tls() {
+    check(|| {
+        let server = start("8.0.19", &["--loose-ssl=OFF"])?;
+        server.session()?.run("CREATE USER u IDENTIFIED BY 'secret'")?;
+        let preferred = options(tcp(&server), "u", "secret", SslMode::Preferred);
+        assert!(!Connection::connect(&preferred)?.is_encrypted());
+        let required = options(tcp(&server), "u", "secret", SslMode::Required);
+        let error = Connection::connect(&required).unwrap_err();
+        assert!(error.to_string().contains("SSL is required but the server doesn't"), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn com_clone_and_back() {
+    check(|| {
+        for release in ["9.7", "8.0.19"] {
+            // Debian's 9.7 listens on IPv6 too.
+            let server = start(release, &["--bind-address=*"])?;
+            server.session()?.run_all([
+                "CREATE USER donor IDENTIFIED BY 'secret'",
+                "GRANT BACKUP_ADMIN ON *.* TO donor",
+                "CREATE USER nobody IDENTIFIED BY 'secret'",
+            ])?;
+            let host = |host: &str| Address::Tcp { host: host.into(), port: server.port() };
+            for address in [host("127.0.0.1"), host("localhost"), host("::1")] {
+                for mode in [SslMode::Disabled, SslMode::Required] {
+                    let options = options(address.clone(), "donor", "secret", mode);
+                    let mut connection = Connection::connect(&options)
+                        .with_context(|| format!("{release} {address} {mode:?}"))?;
+                    assert!(connection.is_within_host());
+                    for _ in 0..2 {
+                        connection.start_clone()?;
+                        let error = connection.query("SELECT 1").unwrap_err();
+                        assert_eq!(error.number(), 2014);
+                        connection.send(EXIT, &[])?;
+                        let packet = connection.receive(LIMIT)?;
+                        assert_eq!((&*packet.data, packet.network_len), (&[COMPLETE][..], 5));
+                        connection.end_clone()?;
+                        who(&mut connection)?;
+                    }
+                    connection.close();
+                }
+            }
+            let mut connection =
+                Connection::connect(&options(tcp(&server), "nobody", "secret", SslMode::Required))?;
+            let error = connection.start_clone().unwrap_err();
+            assert_eq!(error.number(), 1227, "{error}");
+            who(&mut connection)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn waits_end() {
+    check(|| {
+        let server = start("9.7", &[])?;
+        server.session()?.run("CREATE USER u IDENTIFIED BY 'secret'")?;
+        let mut root = server.session()?;
+        for mode in [SslMode::Disabled, SslMode::Required] {
+            let stop = Arc::new(AtomicBool::new(false));
+            let asked = Arc::clone(&stop);
+            let mut options = options(tcp(&server), "u", "secret", mode);
+            options.cancel = Arc::new(move || asked.load(Ordering::Relaxed));
+            let mut connection = Connection::connect(&options)?;
+            let started = Instant::now();
+            let stopper = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                stop.store(true, Ordering::Relaxed);
+            });
+            let error = connection.query("SELECT SLEEP(15)").unwrap_err();
+            assert!(matches!(error, Error::Cancelled), "{error}");
+            assert!(started.elapsed() < Duration::from_secs(2));
+            stopper.join().unwrap();
+            assert_eq!(connection.query("SELECT 1").unwrap_err().number(), 2006);
+
+            options.cancel = Arc::new(|| false);
+            options.read_timeout = Duration::from_millis(400);
+            let mut connection = Connection::connect(&options)?;
+            let error = connection.query("SELECT SLEEP(15)").unwrap_err();
+            assert!(error.is_timeout() && error.number() == 2013, "{error}");
+
+            options.read_timeout = LIMIT;
+            let mut connection = Connection::connect(&options)?;
+            root.run(format!("KILL {}", connection.id()))?;
+            let error = connection.query("SELECT 1").unwrap_err();
+            assert!(error.number() == 2013 || error.number() == 4031, "{error}");
+        }
+        let nobody = Address::Tcp { host: "127.0.0.1".into(), port: 1 };
+        let error = Connection::connect(&options(nobody, "u", "", SslMode::Disabled)).unwrap_err();
+        assert!(error.to_string().contains("'127.0.0.1:1' (111: "), "{error}");
+        let nobody = Address::Tcp { host: "no-such-host.invalid".into(), port: 1 };
+        let error = Connection::connect(&options(nobody, "u", "", SslMode::Disabled)).unwrap_err();
+        assert_eq!(error.number(), 2005, "{error}");
+        let nobody = Address::Socket("/nowhere/sock".into());
+        let error = Connection::connect(&options(nobody, "u", "", SslMode::Disabled)).unwrap_err();
+        assert!(error.to_string().contains("socket '/nowhere/sock' (2: "), "{error}");
+        Ok(())
+    });
+}
