@@ -61,11 +61,6 @@ impl ColdHost {
         &self.stop
     }
 
-    /// Makes all sessions end.
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use clone_classic::Error;
 use clone_classic::server::{Incoming, Listener};
-use clone_classic::{Cancel, Error};
 
 use super::host::ColdHost;
 use crate::failure::{Failure, Kind, Result};
@@ -47,7 +47,7 @@ pub(super) fn run(
 ) {
     let connections = Arc::new(AtomicUsize::new(0));
     let next = AtomicU32::new(1);
-    let cancel: Cancel = {
+    let cancel: Arc<dyn Fn() -> bool + Send + Sync> = {
         let (host, connections) = (Arc::clone(host), Arc::clone(&connections));
         Arc::new(move || {
             let is_done = once && host.engine().completed() > 0 && host.engine().is_idle();

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `mysql-clone serve`: stock recipients of each series clone a directory that no server has open,
+//! and start with the result.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use clone_testkit::anyhow::{Context, Result, ensure};
+use clone_testkit::clone::{self, Statement, Tls};
+use clone_testkit::program::Served;
+use clone_testkit::server::Server;
+use clone_testkit::sql::Account;
+use clone_testkit::verify::{self, Fingerprint};
+use clone_testkit::writer::{self, Load, Writers};
+use clone_testkit::{Mysqld, Plugin, check, dataset, fixture};
+
+/// The exit code of a refusal.
+const REFUSED: i32 = 3;
+
+#[test]
+fn clean_9_7() {
+    check(|| clean(Server::locate()?));
+}
+
+#[test]
+fn clean_8_4() {
+    check(|| clean(Server::release("8.4")?));
+}
+
+#[test]
+fn clean_8_0() {
+    check(|| clean(Server::release("8.0")?));
+}
+
+#[test]
+fn clean_8_0_19() {
+    check(|| clean(Server::release("8.0.19")?));
+}
+
+#[test]
+fn crashed_9_7() {
+    check(|| crashed(Server::locate()?));
+}
+
+#[test]
+fn crashed_8_4() {
+    check(|| crashed(Server::release("8.4")?));
+}
+
+#[test]
+fn crashed_8_0() {
+    check(|| crashed(Server::release("8.0")?));
+}
+
+#[test]
+fn crashed_8_0_19() {
+    check(|| crashed(Server::release("8.0.19")?));
+}
+
+/// Four stock recipients at once.
+#[test]
+fn four_recipients() {
+    check(|| {
+        let (donor, expected) = stopped(Server::locate()?)?;
+        let served = Served::start(donor.data_dir(), &[])?;
+        let recipients = (0..4).map(|_| recipient(donor.server(), Plugin::Stock, &served));
+        let recipients = recipients.collect::<Result<Vec<_>>>()?;
+        thread::scope(|scope| {
+            let clones: Vec<_> = recipients
+                .iter()
+                .map(|recipient| {
+                    scope.spawn(|| clone_to_directory(recipient, &served, Tls::Required))
+                })
+                .collect();
+            clones.into_iter().try_for_each(|clone| {
+                let directory = clone.join().unwrap()?;
+                compare(donor.server(), &directory, &expected)
+            })
+        })
+    });
+}
+
+/// The plugin of this project as the recipient, over its own data.
+#[test]
+fn our_recipient_replaces_its_data() {
+    check(|| {
+        let (donor, expected) = stopped(Server::locate()?)?;
+        let served = Served::start(donor.data_dir(), &[])?;
+        let plugin = Plugin::under_test()?;
+        let mut recipient = recipient_of(
+            Mysqld::builder().name("recipient").plugin(plugin).supervised(),
+            &served,
+        )?;
+        let error = recipient.session()?.error(instance(&served).to_string())?;
+        ensure!(error.number == 3707 || error.number == 2013, "{error}");
+        recipient.await_restart()?;
+        let found = Fingerprint::read(&mut recipient.session()?)?;
+        let differences = expected.differences(&found);
+        ensure!(differences.is_empty(), "{differences:?}");
+        verify::assert_sound(&recipient)
+    });
+}
+
+/// A stock recipient whose data is replaced, and `--once`.
+#[test]
+fn once() {
+    check(|| {
+        let (donor, expected) = stopped(Server::locate()?)?;
+        let mut served = Served::start(donor.data_dir(), &["--once"])?;
+        let builder = Mysqld::builder().name("recipient").plugin(Plugin::Stock).supervised();
+        let mut recipient = recipient_of(builder, &served)?;
+        let _ = recipient.session()?.run(instance(&served).to_string());
+        recipient.await_restart()?;
+        let status = served.wait()?;
+        ensure!(status.success(), "{status}: {}", served.log());
+        let found = Fingerprint::read(&mut recipient.session()?)?;
+        let differences = expected.differences(&found);
+        ensure!(differences.is_empty(), "{differences:?}");
+        Ok(())
+    });
+}
+
+/// Who does not know the password, and who does not want TLS, gets nothing.
+#[test]
+fn strangers_are_refused() {
+    check(|| {
+        let mut donor = Mysqld::builder().name("donor").start()?;
+        donor.stop()?;
+        let mut served = Served::start(donor.data_dir(), &[])?;
+        let recipient = recipient(donor.server(), Plugin::Stock, &served)?;
+        let mut session = recipient.session()?;
+        let directory = recipient.scratch("refused");
+        let Account { user, .. } = Served::account();
+        for (account, tls, text) in [
+            (Account::new(&user, "wrong"), Tls::Required, "1045"),
+            (Account::new("nobody", "a 'quoted' secret"), Tls::Preferred, "1045"),
+            (Served::account(), Tls::Disabled, ""),
+        ] {
+            let statement = Statement::instance_at("127.0.0.1", served.port(), account);
+            let statement = statement.into_directory(&directory).tls(tls);
+            let error = session.error(statement.to_string())?;
+            ensure!(error.number == 3862, "{error}");
+            ensure!(error.message.contains(text) || served.log().contains(text), "{error}");
+            fixture::remove_rest(&directory)?;
+        }
+        // Whoever says nothing keeps nobody else waiting.
+        let silent: Vec<_> = (0..20)
+            .map(|_| TcpStream::connect(("127.0.0.1", served.port())))
+            .collect::<std::io::Result<_>>()?;
+        let statement = instance(&served).into_directory(&directory);
+        session.run(statement.to_string())?;
+        drop(silent);
+        let status = served.terminate()?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    });
+}
+
+/// A directory that a server has open is refused, and a server does not open one that is served.
+#[test]
+fn one_user_at_a_time() {
+    check(|| {
+        let mut donor = Mysqld::builder().name("donor").start()?;
+        let (status, log) = Served::refusal(donor.data_dir(), &[])?;
+        ensure!(status.code() == Some(REFUSED), "{status}: {log}");
+        ensure!(log.contains("a server has") && log.contains("open"), "{log}");
+        donor.stop()?;
+        let served = Served::start(donor.data_dir(), &[])?;
+        donor.start_and_kill(Duration::from_secs(4))?;
+        let log = donor.log()?;
+        ensure!(log.contains("Unable to lock ./ibdata1"), "{log}");
+        drop(served);
+        donor.start()?;
+        Ok(())
+    });
+}
+
+/// SIGTERM in the middle of a clone: the recipient is told, and the program ends.
+#[test]
+fn terminated_in_a_clone() {
+    check(|| {
+        let (donor, _) = stopped(Server::locate()?)?;
+        let mut served = Served::start(donor.data_dir(), &[])?;
+        let recipient = recipient(donor.server(), Plugin::Stock, &served)?;
+        fixture::slow_down(&recipient)?;
+        let directory = recipient.scratch("clone");
+        let statement = instance(&served).into_directory(&directory);
+        let running = clone::Running::start_copying(&recipient, &statement)?;
+        let status = served.terminate()?;
+        ensure!(status.success(), "{status}");
+        recipient.session()?.run("SET GLOBAL clone_max_data_bandwidth = 0")?;
+        let error = running.failure()?;
+        ensure!(error.number == 3862, "{error}");
+        Ok(())
+    });
+}
+
+/// A server that has shut down, and what it had.
+fn stopped(server: &'static Server) -> Result<(Mysqld, Fingerprint)> {
+    let mut donor = Mysqld::builder().name("donor").server(server).start()?;
+    dataset::load_small(&donor)?;
+    let expected = Fingerprint::read(&mut donor.session()?)?;
+    donor.stop()?;
+    Ok((donor, expected))
+}
+
+fn recipient(server: &'static Server, plugin: Plugin, served: &Served) -> Result<Mysqld> {
+    recipient_of(Mysqld::builder().name("recipient").server(server).plugin(plugin), served)
+}
+
+fn recipient_of(builder: clone_testkit::mysqld::Builder, served: &Served) -> Result<Mysqld> {
+    let recipient = builder.start()?;
+    clone::allow_address(&recipient, &format!("127.0.0.1:{}", served.port()))?;
+    Ok(recipient)
+}
+
+fn instance(served: &Served) -> Statement {
+    Statement::instance_at("127.0.0.1", served.port(), Served::account())
+}
+
+fn clone_to_directory(recipient: &Mysqld, served: &Served, tls: Tls) -> Result<PathBuf> {
+    let directory = recipient.scratch("clone");
+    let statement = instance(served).into_directory(&directory).tls(tls);
+    let cloned = recipient.session()?.run(statement.to_string());
+    cloned.with_context(|| served.log())?;
+    Ok(directory)
+}
+
+/// Starts a server with a clone, and compares.
+fn compare(server: &'static Server, directory: &Path, expected: &Fingerprint) -> Result<()> {
+    let clone = Mysqld::builder().name("clone").server(server).adopt(directory).start()?;
+    let differences = expected.differences(&Fingerprint::read(&mut clone.session()?)?);
+    ensure!(differences.is_empty(), "{differences:?}");
+    verify::assert_sound(&clone)
+}
+
+fn clean(server: &'static Server) -> Result<()> {
+    let (donor, expected) = stopped(server)?;
+    let served = Served::start(donor.data_dir(), &[])?;
+    ensure!(served.lines()[0].contains("shut down cleanly"), "{:?}", served.lines());
+    let recipient = recipient(server, Plugin::Stock, &served)?;
+    let directory = clone_to_directory(&recipient, &served, Tls::Required)?;
+    let status = clone::status(&mut recipient.session()?)?;
+    ensure!(status.as_ref().is_some_and(|status| status.state == "Completed"), "{status:?}");
+    compare(server, &directory, &expected)
+}
+
+fn crashed(server: &'static Server) -> Result<()> {
+    let builder = Mysqld::builder().name("donor").server(server);
+    let mut donor = builder.option("--innodb-buffer-pool-size=16M").start()?;
+    dataset::load_small(&donor)?;
+    let writers = Writers::start(&donor, Load::default())?;
+    writers.await_transactions(500)?;
+    donor.kill()?;
+    let _ = writers.stop();
+    let served = Served::start(donor.data_dir(), &[])?;
+    ensure!(served.lines()[0].contains("not shut down"), "{:?}", served.lines());
+    let recipient = recipient(server, Plugin::Stock, &served)?;
+    let directory = clone_to_directory(&recipient, &served, Tls::Preferred)?;
+    drop(served);
+    let clone = Mysqld::builder().name("clone").server(server).adopt(directory).start()?;
+    verify::assert_sound(&clone)?;
+    writer::check_invariants(&mut clone.session()?)?;
+    let rows: u64 = clone.session()?.one("SELECT COUNT(*) FROM bank.ledger")?;
+    ensure!(rows > 400, "{rows} rows");
+    Ok(())
+}
