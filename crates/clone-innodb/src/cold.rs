@@ -22,12 +22,14 @@
 //!
 //! # What is not found
 //!
-//! Tablespaces outside of the directory (`DATA DIRECTORY`, `CREATE TABLESPACE ... ADD DATAFILE` with
-//! a path). The dictionary names them, and it is not read. The clone has no such tables.
+//! Tablespaces outside of the directory (`DATA DIRECTORY`, `CREATE TABLESPACE ... ADD DATAFILE`
+//! with a path). The dictionary names them, and it is not read. The clone has no such tables.
 
 mod checksum;
 mod doublewrite;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod guard;
 mod redo;
 mod scan;

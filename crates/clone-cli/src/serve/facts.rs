@@ -17,8 +17,8 @@ pub(super) struct Facts {
 /// `clone_donor_timeout_after_network_failure`, minutes.
 pub(super) const RECONNECT_MINUTES: u64 = 5;
 
-/// The largest packet, in bytes: the classic protocol's default of `max_allowed_packet`. Blocks have
-/// 4 MiB at most.
+/// The largest packet, in bytes: `max_allowed_packet` is this by default. Blocks have 4 MiB at
+/// most.
 const MAX_PACKET: u32 = 64 << 20;
 
 /// Variables with the values that a server has if nothing else is configured.
@@ -28,8 +28,8 @@ const DEFAULTS: [(&str, &str); 9] = [
     ("character_set_server", "utf8mb4"),
     ("character_set_filesystem", "binary"),
     ("collation_server", "utf8mb4_0900_ai_ci"),
-    // Recipients of other makers than this project do not get this variable. What the directory was
-    // initialised with is in its dictionary, which is not read. An empty value is not sent.
+    // What the directory was initialised with is in its dictionary, which is not read. An empty
+    // value is not sent.
     ("lower_case_table_names", ""),
     ("innodb_force_recovery", "0"),
     ("innodb_read_only", "OFF"),

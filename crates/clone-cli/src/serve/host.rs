@@ -199,8 +199,8 @@ impl CommitBlock for NobodyCommits {
     }
 }
 
-/// Nobody runs DDL and nobody commits in a directory that no server has open. The lock of the system
-/// tablespace keeps servers out as long as the directory is served.
+/// Nobody runs DDL and nobody commits in a directory that no server has open. The lock of the
+/// system tablespace keeps servers out as long as the directory is served.
 impl ServerSession for ColdSession {
     type CommitBlock = NobodyCommits;
 

@@ -303,6 +303,17 @@ fn is_sealed(block: &[u8]) -> bool {
     block.len() == BLOCK && checksum(&block[..end]).to_be_bytes() == block[end..]
 }
 
+/// Parses a block, and once more with a checksum that is right.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn parse_block(bytes: &[u8]) {
+    let _ = BlockFacts::of(bytes, 0, true);
+    if let Some(mut block) = bytes.get(..BLOCK).map(<[u8]>::to_vec) {
+        seal(&mut block);
+        let _ = BlockFacts::of(&block, 0, true);
+        let _ = BlockFacts::of(&block, u64::MAX, false);
+    }
+}
+
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }

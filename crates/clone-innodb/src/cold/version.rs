@@ -98,7 +98,7 @@ fn binlog_version(path: &Path) -> Option<String> {
 
 /// The last version and maturity of a history. The file is of the server's own making, so that its
 /// members are looked for by name.
-fn newest(history: &str) -> Option<(String, String)> {
+pub(super) fn newest(history: &str) -> Option<(String, String)> {
     let member = |name: &str| {
         let (_, rest) = history.rsplit_once(&format!("\"{name}\":"))?;
         let (_, rest) = rest.split_once('"')?;
