@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clone_classic::{Address, ConnectOptions, Connection, SslMode, TlsOptions};
 use clone_protocol::innodb::{Descriptor, Locator, SnapshotState, VERSION};
@@ -88,6 +88,42 @@ fn four_recipients() {
                 compare(donor.server(), &directory, &expected)
             })
         })
+    });
+}
+
+/// As [`four_recipients`], with half a GiB. Prints times and memory.
+#[test]
+#[ignore = "takes minutes"]
+fn four_recipients_of_much_data() {
+    check(|| {
+        let mut donor = Mysqld::builder().name("donor").start()?;
+        dataset::load(&donor, 512 << 20, |_| ())?;
+        donor.kill()?;
+        let served = Served::start(donor.data_dir(), &[])?;
+        println!("{}", served.lines()[0]);
+        let recipients = (0..4).map(|_| recipient(donor.server(), Plugin::Stock, &served));
+        let recipients = recipients.collect::<Result<Vec<_>>>()?;
+        let begun = Instant::now();
+        drop(clone_to_directory(&recipients[0], &served, Tls::Required)?);
+        println!("one recipient: {:?}", begun.elapsed());
+        let directory = recipients[0].scratch("clone");
+        std::fs::remove_dir_all(&directory)?;
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let clones: Vec<_> = recipients
+                .iter()
+                .map(|one| scope.spawn(|| clone_to_directory(one, &served, Tls::Required)))
+                .collect();
+            clones.into_iter().try_for_each(|clone| clone.join().unwrap().map(drop))
+        })?;
+        println!("four recipients at once: {:?}", begun.elapsed());
+        let status = std::fs::read_to_string(format!("/proc/{}/status", served.pid()))?;
+        let memory = status.lines().filter(|line| line.starts_with("VmHWM"));
+        memory.for_each(|line| println!("{line}"));
+        drop(served);
+        donor.start()?;
+        let expected = Fingerprint::read(&mut donor.session()?)?;
+        compare(donor.server(), &recipients[3].scratch("clone"), &expected)
     });
 }
 

@@ -93,8 +93,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     })?;
     let certificate = certificate(arguments)?;
     let fingerprint = certificate.fingerprint();
-    let options = ServerOptions::new(&directory.version().text, account, certificate)
-        .map_err(|error| Failure::new(Kind::Usage, error.to_string()))?;
+    let failed = |text: String| Failure::new(Kind::Usage, text);
+    let version = facts.get("version").map_err(|error| failed(error.to_string()))?;
+    let options = ServerOptions::new(&version, account, certificate)
+        .map_err(|error| failed(error.to_string()))?;
     let listener = listen::listen(arguments.bind)?;
     let address = listener
         .local_addr()
