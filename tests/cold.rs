@@ -21,13 +21,13 @@ use clone_innodb::clock::SystemClock;
 use clone_innodb::cold::{ColdDirectory, Options};
 use clone_innodb::destination::{self, BlockInput, Destination, RedoNames, Target};
 use clone_innodb::error::{Error, Result as InnodbResult};
-use clone_innodb::source::{BlockOutput, Output, SourceOptions, SourceTask, Sources};
+use clone_innodb::source::{BlockOutput, Output, SourceFiles, SourceOptions, SourceTask, Sources};
 use clone_protocol::innodb::{Recipient, StreamCheck, TaskRole};
 use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::server::Server;
 use clone_testkit::verify::{self, Fingerprint};
 use clone_testkit::writer::{self, Load, Writers};
-use clone_testkit::{Mysqld, check, dataset};
+use clone_testkit::{Mysqld, check, dataset, fixture};
 
 const RUNS: fn() -> bool = || false;
 
@@ -74,6 +74,41 @@ fn crashed_8_0() {
 #[test]
 fn crashed_8_0_19() {
     check(|| crashed(Server::release("8.0.19")?));
+}
+
+/// Tablespaces outside of the directory are sent with their paths, whether the dictionary's pages
+/// name them or the redo does.
+#[test]
+fn tablespaces_outside_of_the_directory() {
+    check(|| {
+        // InnoDB does not look into hidden directories.
+        let elsewhere = tempfile::TempDir::with_prefix("elsewhere-")?;
+        let path = elsewhere.path().display();
+        let builder = Mysqld::builder().name("donor");
+        let mut donor = builder.option(format!("--innodb-directories={path}")).start()?;
+        let create = |name: &str| {
+            let table = format!("CREATE TABLE d.{name} (i INT) DATA DIRECTORY = '{path}'");
+            donor.session()?.run_all(["CREATE DATABASE IF NOT EXISTS d", &table])
+        };
+        create("early")?;
+        create("dropped")?;
+        donor.session()?.run("DROP TABLE d.dropped")?;
+        fixture::flush(&donor)?;
+        create("late")?;
+        donor.kill()?;
+        let names = |donor: &Mysqld| -> Result<Vec<String>> {
+            let cold = ColdDirectory::open(&Options::new(donor.data_dir()))?;
+            let files = cold.file_copy(&mut || Ok(()))?;
+            let names = files.iter().map(|file| String::from_utf8_lossy(&file.name).into_owned());
+            Ok(names.filter(|name| name.starts_with('/')).collect())
+        };
+        let expected = [format!("{path}/d/early.ibd"), format!("{path}/d/late.ibd")];
+        ensure!(names(&donor)? == expected, "{:?}", names(&donor)?);
+        donor.start()?;
+        donor.stop()?;
+        ensure!(names(&donor)? == expected, "{:?}", names(&donor)?);
+        Ok(())
+    });
 }
 
 /// Pages that a server had just written to the doublewrite buffer are torn in the tablespaces.

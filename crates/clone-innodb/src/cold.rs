@@ -20,10 +20,9 @@
 //! Encrypted tablespaces and encrypted redo; a directory that a server has open; one of which a
 //! clone did not succeed; one whose redo logging was off; torn pages of which there is no copy.
 //!
-//! # What is not found
-//!
-//! Tablespaces outside of the directory (`DATA DIRECTORY`, `CREATE TABLESPACE ... ADD DATAFILE`
-//! with a path). The dictionary names them, and it is not read. The clone has no such tables.
+//! Tablespaces outside of the directory (`DATA DIRECTORY`, `ADD DATAFILE` with a path) are sent with
+//! their paths, as a donor sends them. If there is no file at such a path, there is a warning: the
+//! table was dropped, or its data is missing.
 
 mod checksum;
 mod doublewrite;
@@ -31,6 +30,7 @@ mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod guard;
+mod outside;
 mod redo;
 mod scan;
 mod tablespace;
@@ -49,6 +49,7 @@ use crate::geometry::{Block, Geometry};
 use crate::source::{PageCopy, RedoCopy, SourceBlock, SourceFile, SourceFiles};
 use checksum::PageState;
 use doublewrite::Doublewrite;
+use outside::OutsideNames;
 use redo::{Directories, Redo};
 use scan::{DataFile, DataFiles};
 
@@ -101,11 +102,13 @@ impl ColdDirectory {
     pub fn open(options: &Options) -> Result<Self> {
         guard::check_clone_status(&options.directory)?;
         let system = guard::lock(&options.home().join("ibdata1"))?;
-        let found = DataFiles::find(options, system)?;
-        let page_size = found.system.size.logical;
         let directories =
             Directories { redo: options.redo.as_deref().unwrap_or(&options.directory) };
         let redo = Redo::open(&directories)?;
+        let mut names = OutsideNames::default();
+        redo.search(&mut names)?;
+        let found = DataFiles::find(options, system, names)?;
+        let page_size = found.system.size.logical;
         let version = ServerVersion::of(&options.directory, found.dictionary.server_version);
         let doublewrite = options.doublewrite.as_deref().unwrap_or(&options.directory);
         let doublewrite = redo

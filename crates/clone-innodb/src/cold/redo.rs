@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use clone_io::checksum;
 
 use super::files::read_exact;
+use super::outside::{MAX_NAME, OutsideNames};
 use crate::error::{Error, Result};
 use crate::geometry::{Block, REDO_HEADER};
 use crate::source::{RedoCopy, RedoFile};
@@ -127,6 +128,29 @@ impl Redo {
 
     pub(super) fn checkpoint(&self) -> u64 {
         self.log.checkpoint
+    }
+
+    /// Searches the records for names of tablespaces outside of the directory.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(super) fn search(&self, names: &mut OutsideNames) -> Result<()> {
+        let mut blocks = vec![0; READ];
+        let mut records = Vec::with_capacity(READ);
+        let mut lsn = self.start;
+        while lsn <= self.last {
+            let len = (READ as u64).min(self.last + BLOCK as u64 - lsn);
+            let part = &mut blocks[..usize::try_from(len).unwrap_or(READ)];
+            self.read_log(lsn, part)?;
+            // A name may begin in the part before.
+            let keep = records.len().min(MAX_NAME);
+            records.drain(..records.len() - keep);
+            let data = part.chunks_exact(BLOCK).map(|block| &block[block::HEADER..BLOCK - 4]);
+            data.for_each(|data| records.extend_from_slice(data));
+            names.search(&records);
+            lsn += len;
+        }
+        Ok(())
     }
 
     /// Bytes of redo that are sent.

@@ -14,6 +14,7 @@ use clone_protocol::innodb::{Compression, SPACE_ID_BUFFER_POOL};
 
 use super::Options;
 use super::files::{FileFacts, open, read_exact};
+use super::outside::OutsideNames;
 use super::tablespace::{FIRST_PAGE_BYTES, FirstPage, u16_at, u32_at};
 use crate::error::{Error, FileOperation, Result};
 use crate::page::PageSize;
@@ -34,6 +35,9 @@ const BUFFER_POOL: &str = "ib_buffer_pool";
 
 /// What an undo tablespace that was truncated completely begins with (`undo::s_magic`).
 const TRUNCATED: u32 = 76_845_412;
+
+/// Bytes of the dictionary that are searched at once: whole pages.
+const SEARCH: usize = 1 << 20;
 
 /// `FIL_PAGE_TYPE`, and `FIL_PAGE_COMPRESSED` there.
 const PAGE_TYPE: usize = 24;
@@ -80,7 +84,12 @@ pub(super) struct DataFiles {
 
 impl DataFiles {
     /// Finds all files. `system_file` is `ibdata1`, locked.
-    pub(super) fn find(options: &Options, system_file: (File, FileFacts)) -> Result<Self> {
+    /// `names` are those of the redo.
+    pub(super) fn find(
+        options: &Options,
+        system_file: (File, FileFacts),
+        mut names: OutsideNames,
+    ) -> Result<Self> {
         let mut files = Vec::new();
         files.extend(buffer_pool(&options.directory)?);
         let system = system_tablespace(options.home(), system_file, &mut files)?;
@@ -94,7 +103,7 @@ impl DataFiles {
         let mut spaces = BTreeMap::new();
         let mut dictionary = None;
         let mut undo = 0;
-        let first = files.len();
+        let first_own = files.len();
         for (path, name) in found {
             let Some((file, first)) = tablespace(path, name, &system)? else { continue };
             if let Some(other) = spaces.insert(file.source.space_id, file.path.clone()) {
@@ -107,12 +116,27 @@ impl DataFiles {
             }
             undo += u32::from(first.is_undo());
             if first.space_id == DICTIONARY {
+                search(&file, &mut names)?;
                 dictionary = Some(first);
             }
             files.push(file);
         }
+        let (outside, missing) = names.resolve(&options.directory);
+        for (path, name) in outside {
+            let Some((file, first)) = tablespace(path, name, &system)? else { continue };
+            if !spaces.contains_key(&first.space_id) {
+                spaces.insert(first.space_id, file.path.clone());
+                files.push(file);
+            }
+        }
+        for name in missing {
+            log::warn!(
+                "the dictionary names {name}, outside of the directory, and there is no such file. \
+                 If the table was not dropped, its data is missing in clones"
+            );
+        }
         // A donor sends them in this order.
-        files[first..].sort_by_key(|file| file.source.space_id);
+        files[first_own..].sort_by_key(|file| file.source.space_id);
         let dictionary = dictionary.ok_or_else(|| {
             Error::Refused(format!(
                 "{} has no mysql.ibd: it is no data directory of MySQL 8.0 or newer",
@@ -341,6 +365,22 @@ fn tablespace(
     let source = source(name, first, facts, compression);
     let size = Some(first.size);
     Ok(Some((DataFile { path, source, size, first_page: 0, opened: None }, first)))
+}
+
+/// Searches the dictionary for names of tablespaces outside of the directory.
+fn search(dictionary: &DataFile, names: &mut OutsideNames) -> Result<()> {
+    let (file, facts) = open(&dictionary.path)?;
+    // A row is within a page, and so is a name. Pages have 64 KiB at most.
+    let mut part = vec![0; SEARCH];
+    let mut offset = 0;
+    while offset < facts.size {
+        let len = (SEARCH as u64).min(facts.size - offset);
+        let part = &mut part[..usize::try_from(len).unwrap_or(SEARCH)];
+        read_exact(&file, &dictionary.path, part, offset)?;
+        names.search(part);
+        offset += len;
+    }
+    Ok(())
 }
 
 fn source(
