@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -210,6 +210,70 @@ fn certificates_of_9_7() {
 #[test]
 fn certificates_of_8_0_19() {
     check(|| certificates("8.0.19"));
+}
+
+/// Makes a key and a certificate for `name`, signed by the certificate `issuer` or by itself.
+fn make_certificate(directory: &Path, name: &str, issuer: Option<&str>) -> Result<()> {
+    let run = |arguments: &str| {
+        let arguments = arguments.split(' ');
+        let output = Command::new("openssl").args(arguments).current_dir(directory).output()?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(())
+    };
+    run(&format!(
+        "req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.req"
+    ))?;
+    let signed = match issuer {
+        Some(issuer) => format!("-CA {issuer}.pem -CAkey {issuer}.key -set_serial 7"),
+        None => format!("-signkey {name}.key"),
+    };
+    run(&format!("x509 -req -in {name}.req -days 2 {signed} -out {name}.pem"))
+}
+
+/// The recipe of MySQL's manual makes certificates of version 1, without alternative names.
+#[test]
+fn certificates_of_version_1() {
+    check(|| {
+        let directory = tempfile::tempdir()?;
+        let path = |name: &str| directory.path().join(name);
+        for (name, issuer) in
+            [("authority", None), ("stranger", None), ("localhost", Some("authority"))]
+        {
+            make_certificate(directory.path(), name, issuer)?;
+        }
+        let text = Command::new("openssl")
+            .args(["x509", "-noout", "-text", "-in"])
+            .arg(path("localhost.pem"))
+            .output()?;
+        if !String::from_utf8_lossy(&text.stdout).contains("Version: 1 ") {
+            clone_testkit::skip!("this openssl does not make certificates of version 1");
+        }
+        let server = start(
+            "9.7",
+            &[
+                &format!("--ssl-ca={}", path("authority.pem").display()),
+                &format!("--ssl-cert={}", path("localhost.pem").display()),
+                &format!("--ssl-key={}", path("localhost.key").display()),
+            ],
+        )?;
+        server.session()?.run("CREATE USER u IDENTIFIED BY 'secret'")?;
+        let connect = |host: &str, mode, ca: &str| {
+            let address = Address::Tcp { host: host.into(), port: server.port() };
+            let tls = TlsOptions { mode, ca: Some(path(ca)), ..TlsOptions::default() };
+            Connection::connect(&ConnectOptions { tls, ..options(address, "u", "secret", mode) })
+        };
+        assert!(connect("127.0.0.1", SslMode::Required, "authority.pem")?.is_encrypted());
+        assert!(connect("127.0.0.1", SslMode::VerifyCa, "authority.pem")?.is_encrypted());
+        assert!(connect("localhost", SslMode::VerifyIdentity, "authority.pem")?.is_encrypted());
+        for (host, mode, ca) in [
+            ("127.0.0.1", SslMode::VerifyIdentity, "authority.pem"),
+            ("127.0.0.1", SslMode::VerifyCa, "stranger.pem"),
+        ] {
+            let error = connect(host, mode, ca).unwrap_err();
+            assert_eq!(error.number(), 2026, "{error}");
+        }
+        Ok(())
+    });
 }
 
 #[test]
