@@ -213,8 +213,8 @@ impl Packets {
         header
     }
 
-    /// Replaces the plain stream by what `upgrade` makes of it, which is a TLS stream. `upgrade` gets
-    /// the bytes of the peer that are here already: they are read as TLS, never as packets.
+    /// Replaces the plain stream by what `upgrade` makes of it, which is a TLS stream. `upgrade`
+    /// gets the bytes of the peer that are here already: they are read as TLS, never as packets.
     pub(crate) fn upgrade(
         self,
         upgrade: impl FnOnce(Stream, &[u8]) -> Result<Stream, Error>,

@@ -49,7 +49,8 @@ impl Certificate {
         let key = EcdsaKey::generate().map_err(unkeyed)?;
         let mut params = CertificateParams::new(names).map_err(|error| failed(&error))?;
         params.distinguished_name.push(DnType::CommonName, "mysql-clone");
-        // Without key usages: OpenSSL 1.1.1 would want keyCertSign, since the certificate signs itself.
+        // Without key usages: the certificate signs itself, so OpenSSL 1.1.1 would want keyCertSign
+        // among them.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let identifier = Sha256::hash(&key.point);
         params.key_identifier_method = KeyIdMethod::PreSpecified(identifier.as_ref()[..20].into());

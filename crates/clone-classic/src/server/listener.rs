@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
-use super::ServerOptions;
 use super::handshake::handshake;
+use super::options::ServerOptions;
 use super::session::Session;
 use crate::error::Error;
 use crate::socket::{Cancel, Interrupted, Socket, Waits};
