@@ -101,6 +101,11 @@ impl DonorLink for DonorStream<'_> {
         self.session.send(&[packet]).map_err(|error| self.fail(&error, true))
     }
 
+    fn send_both(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<()> {
+        self.check()?;
+        self.session.send_both(first, second).map_err(|error| self.fail(&error, true))
+    }
+
     fn is_plain(&mut self) -> bool {
         false
     }

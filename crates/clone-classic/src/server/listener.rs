@@ -99,6 +99,6 @@ impl Incoming {
         };
         let socket =
             Socket::new(self.stream.into(), waits, true).map_err(|error| failed(&error))?;
-        handshake(Stream::Plain(socket), options, id, self.peer)
+        handshake(Stream::Plain(socket), options, id, self.peer).map_err(Error::of_client)
     }
 }
