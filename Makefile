@@ -19,7 +19,8 @@ SERVER_TESTS := kind(test) & (package(mysql-clone) | package(clone-testkit))
 COMPAT_SERVERS := 8.0.19 8.0.36 8.0.42 8.0 8.4.4 8.4
 COMPAT_TESTS := package(mysql-clone) & binary(compat)
 ifeq ($(MYSQL_CLONE_SERVERS),none)
-LEFT_OUT := - ($(COMPAT_TESTS))
+LEFT_OUT := - ($(COMPAT_TESTS)) - (package(clone-testkit) & test(8_0_19)) \
+  - (package(mysql-clone) & (binary(cold) | binary(serve)) & test(/_8_[04]/))
 endif
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 20
@@ -90,7 +91,7 @@ else
 	@echo "=== mtr: left out, since mysql-test-run.pl needs Debian's server and MYSQL_BASEDIR names another"
 endif
 ifeq ($(MYSQL_CLONE_SERVERS),none)
-	@echo "=== NOT RUN: tests/compat.rs, which is MySQL 8.0 and 8.4, since MYSQL_CLONE_SERVERS is none"
+	@echo "=== NOT RUN: tests/compat.rs, and tests of cold.rs, serve.rs and clone-testkit, which are MySQL 8.0 and 8.4, since MYSQL_CLONE_SERVERS is none"
 endif
 	@.ci/step summary
 

@@ -8,8 +8,12 @@ use rustls::crypto::verify_tls13_signature_with_raw_key;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use webpki::RawPublicKeyEntity;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
+/// Tag of an object identifier in DER.
+const OBJECT_IDENTIFIER: u8 = 6;
 
 /// Checks a server's certificate.
 #[derive(Debug)]
@@ -42,12 +46,11 @@ impl ServerCertVerifier for CertificateCheck {
         let Some(authorities) = &self.authorities else {
             return Ok(ServerCertVerified::assertion());
         };
-        if !authorities.certificates.iter().any(|trusted| trusted == end_entity) {
-            if is_version_1(end_entity) {
-                let text = "the server's certificate has version 1, which cannot be checked: make \
-                            one of version 3 (`openssl x509 -req -extfile ...`)";
-                return Err(Error::General(text.into()));
-            }
+        if authorities.certificates.iter().any(|trusted| trusted == end_entity) {
+            // The server's own certificate is trusted as such.
+        } else if is_version_1(end_entity) {
+            authorities.check_version_1(end_entity, now, self.algorithms)?;
+        } else {
             verify_server_cert_signed_by_trust_anchor(
                 &ParsedCertificate::try_from(end_entity)?,
                 &authorities.roots,
@@ -69,6 +72,11 @@ impl ServerCertVerifier for CertificateCheck {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        // rustls has no way to check a signature of TLS 1.2 with a key alone.
+        if is_version_1(cert) {
+            let text = "the server's certificate has version 1, which needs TLS 1.3";
+            return Err(Error::General(text.into()));
+        }
         verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
@@ -88,6 +96,59 @@ impl ServerCertVerifier for CertificateCheck {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+impl Authorities {
+    /// Checks a certificate of version 1, which webpki does not read. `openssl x509 -req` made such
+    /// certificates by default for a long time, also by the recipe in MySQL's manual. One of the
+    /// authorities must have signed it directly.
+    fn check_version_1(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        now: UnixTime,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Result<(), Error> {
+        let cert = parse(end_entity).ok_or(CertificateError::BadEncoding)?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if now < cert.validity().not_before.timestamp() {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > cert.validity().not_after.timestamp() {
+            return Err(CertificateError::Expired.into());
+        }
+        let is_signed = self.certificates.iter().filter_map(parse).any(|authority| {
+            authority.subject().as_raw() == cert.issuer().as_raw()
+                && may_sign(&authority, now)
+                && is_signed_by(&cert, &authority, algorithms)
+        });
+        if is_signed { Ok(()) } else { Err(CertificateError::UnknownIssuer.into()) }
+    }
+}
+
+/// Whether an authority may sign certificates now. One of version 1 cannot say that it must not.
+fn may_sign(authority: &X509Certificate<'_>, now: i64) -> bool {
+    let validity = authority.validity();
+    let is_valid =
+        (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now);
+    let is_authority = authority.version == X509Version::V1 || authority.is_ca();
+    is_valid && is_authority
+}
+
+fn is_signed_by(
+    cert: &X509Certificate<'_>,
+    authority: &X509Certificate<'_>,
+    algorithms: WebPkiSupportedAlgorithms,
+) -> bool {
+    let key = SubjectPublicKeyInfoDer::from(authority.public_key().raw);
+    let Ok(key) = RawPublicKeyEntity::try_from(&key) else { return false };
+    let algorithm = cert.signature_algorithm.algorithm.as_bytes();
+    let identifier = [&[OBJECT_IDENTIFIER, algorithm.len() as u8], algorithm].concat();
+    let signature = &cert.signature_value.data;
+    algorithms
+        .all
+        .iter()
+        .filter(|known| known.signature_alg_id().starts_with(&identifier))
+        .any(|&known| key.verify_signature(known, cert.tbs_certificate.as_ref(), signature).is_ok())
 }
 
 fn parse<'a>(cert: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {

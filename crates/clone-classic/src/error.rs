@@ -44,7 +44,7 @@ pub enum Error {
     /// Bytes that no MySQL server sends. The connection cannot be used any more.
     #[error("ERROR {number} (HY000): {text}")]
     BadPacket {
-        /// 1156, 2007, 2012, 2020, 2027.
+        /// 1156, 2007, 2012, 2014, 2020, 2027.
         number: u16,
         /// The text.
         text: String,
@@ -98,6 +98,22 @@ impl Error {
         match self {
             Self::Network { number: 2013, text, kind } => {
                 let text = text.replacen("during query", &format!("at '{step}'"), 1);
+                Self::Network { number: 2013, text, kind }
+            }
+            other => other,
+        }
+    }
+
+    /// The same error, if it is a broken connection, as the server's end sees it.
+    pub(crate) fn of_client(self) -> Self {
+        match self {
+            Self::Network { number: 2013, text, kind } => {
+                let text = match kind {
+                    io::ErrorKind::TimedOut => "the client was silent for too long",
+                    io::ErrorKind::UnexpectedEof => "the client closed the connection",
+                    _ => text.rsplit_once(": ").map_or(&*text, |(_, reason)| reason),
+                };
+                let text = format!("Lost connection to the client: {text}");
                 Self::Network { number: 2013, text, kind }
             }
             other => other,

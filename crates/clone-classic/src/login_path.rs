@@ -96,6 +96,34 @@ mod tests {
         assert!(decrypt(&encrypt("")).unwrap().is_empty());
     }
 
+    /// What mysql_config_editor of MySQL 9.7.4 wrote.
+    const FILE: &str = "000000000f03041f021b081103180e14100911021f10030810000000ab70d4b57b86d7131e1a5e45\
+         16dfe4c22000000087ae6c8447e216c954f7c313a01358bd212c98560a7a3282f426c1489bee2516\
+         20000000c7a29b7e28c5314fd0b236db753022e9f43c158f913bfe592ea569bb178ee52f10000000\
+         a0e8b08e6323487787c2cdfc85993f4320000000baf892a19612f8fdc1c09dc64a84713ba0eb238e\
+         135e51ffd698d1c27953215120000000280bca1740a88a27bd89f1e8ab0140df46de038b77fe0fc7\
+         a95a3210727fccc0200000008ab1fbf62f9cc2ad909b9332c81da01a7fa57aaf3439a49856b256c3\
+         6f47f06a10000000031aeaebf822fd0b9b2cb4f4f2c3d167";
+
+    #[test]
+    fn a_file_of_mysql_config_editor_is_decrypted() {
+        let digits: Vec<u8> =
+            FILE.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
+        let file: Vec<u8> = digits.as_chunks::<2>().0.iter().map(|[a, b]| a << 4 | b).collect();
+        let text = decrypt(&file).unwrap();
+        // The password of `remote` is a"b\c#d 'e.
+        let expected = r#"[client]
+user = "backup"
+password = "plain"
+[remote]
+user = "clone user"
+password = "a\"b\c#d 'e"
+host = "db.example"
+port = 3307
+"#;
+        assert_eq!(std::str::from_utf8(&text).unwrap(), expected);
+    }
+
     #[test]
     fn damage_is_an_error() {
         let file = encrypt("[client]\nuser = \"root\"\n");

@@ -173,13 +173,26 @@ impl Packets {
 
     /// Sends a payload that consists of `parts`.
     pub(crate) fn send(&mut self, parts: &[&[u8]]) -> Result<(), Error> {
+        self.send_with(parts, false)
+    }
+
+    /// Sends two payloads of clone mode, the first of them together with the second if it is short.
+    pub(crate) fn send_both(&mut self, first: &[u8], second: &[u8]) -> Result<(), Error> {
+        self.restart();
+        self.send_with(&[first], true)?;
+        self.restart();
+        self.send_with(&[second], false)
+    }
+
+    /// Sends a payload. With `more`, another one follows at once.
+    fn send_with(&mut self, parts: &[&[u8]], more: bool) -> Result<(), Error> {
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
         if len <= SHORT {
             self.out.clear();
             let header = self.next_header(len);
             self.out.extend_from_slice(&header);
             parts.iter().for_each(|part| self.out.extend_from_slice(part));
-            let sent = self.stream.write_all(&self.out, false);
+            let sent = self.stream.write_all(&self.out, more);
             // The payload may be a password.
             self.out.zeroize();
             return sent;
@@ -213,8 +226,8 @@ impl Packets {
         header
     }
 
-    /// Replaces the plain stream by what `upgrade` makes of it, which is a TLS stream. `upgrade` gets
-    /// the bytes of the peer that are here already: they are read as TLS, never as packets.
+    /// Replaces the plain stream by what `upgrade` makes of it, which is a TLS stream. `upgrade`
+    /// gets the bytes of the peer that are here already: they are read as TLS, never as packets.
     pub(crate) fn upgrade(
         self,
         upgrade: impl FnOnce(Stream, &[u8]) -> Result<Stream, Error>,

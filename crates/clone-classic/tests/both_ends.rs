@@ -63,6 +63,14 @@ fn client(server: &Server, password: &str, mode: SslMode) -> ConnectOptions {
 }
 
 #[test]
+fn both_ends_go_from_thread_to_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Connection>();
+    is_send::<Session>();
+    is_send::<ServerOptions>();
+}
+
+#[test]
 fn a_client_logs_in_and_asks() {
     for mode in [SslMode::Preferred, SslMode::Required, SslMode::VerifyCa, SslMode::VerifyIdentity]
     {
@@ -166,6 +174,8 @@ fn clone_mode_and_back() {
         assert_eq!(payload, b"init");
         stream.send(true, &mut b"\x02desc".to_vec()).unwrap();
         stream.send(false, &mut vec![3; 20 << 20]).unwrap();
+        stream.send_both(&mut b"\x02desc".to_vec(), &mut vec![3; 3 << 20]).unwrap();
+        stream.send_both(&mut vec![2; 100_000], &mut b"\x03x".to_vec()).unwrap();
         diagnostics.raise(&clone_core::error::Error::Donor { number: 7, message: "a".into() });
         diagnostics.raise(&clone_core::error::Error::Interrupted);
         stream.send_error(false).unwrap();
@@ -181,6 +191,10 @@ fn clone_mode_and_back() {
     assert_eq!(connection.receive(LIMIT).unwrap().data, b"\x02desc");
     let data = connection.receive(LIMIT).unwrap().data;
     assert!(data.len() == 20 << 20 && data.iter().all(|&byte| byte == 3));
+    for (len, code) in [(5, 2), ((3 << 20), 3), (100_000, 2), (2, 3)] {
+        let data = connection.receive(LIMIT).unwrap().data;
+        assert_eq!((data.len(), data[0]), (len, code));
+    }
     // 3862, and "7 : a".
     assert_eq!(connection.receive(LIMIT).unwrap().data, b"\x64\x16\x0f\0\x007 : a");
     connection.send(6, &[]).unwrap();
@@ -244,6 +258,7 @@ fn a_silent_stranger_and_cancel_end() {
     let incoming = listener.accept(&options.cancel).unwrap();
     let error = incoming.handshake(&options, 1).unwrap_err();
     assert!(error.is_timeout() && started.elapsed() < LIMIT / 2, "{error}");
+    assert!(error.to_string().ends_with("the client was silent for too long"), "{error}");
 
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);

@@ -7,6 +7,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,15 @@ fn client_of(
     mode: SslMode,
     server: impl FnOnce(TcpStream) + Send + 'static,
 ) -> (Result<Connection, Error>, JoinHandle<()>) {
+    cancelled_client_of(mode, Arc::new(|| false), server)
+}
+
+/// As [`client_of`], with a client that asks `cancel`.
+fn cancelled_client_of(
+    mode: SslMode,
+    cancel: Arc<dyn Fn() -> bool + Send + Sync>,
+    server: impl FnOnce(TcpStream) + Send + 'static,
+) -> (Result<Connection, Error>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = thread::spawn(move || server(listener.accept().unwrap().0));
@@ -33,7 +43,7 @@ fn client_of(
         tls: TlsOptions { mode, ..TlsOptions::default() },
         connect_timeout: LIMIT,
         read_timeout: LIMIT,
-        cancel: Arc::new(|| false),
+        cancel,
     };
     (Connection::connect(&options), server)
 }
@@ -328,4 +338,49 @@ fn packets_of_clone_mode_that_are_refused() {
         drop(connection);
         server.join().unwrap();
     }
+}
+
+#[test]
+fn cancel_ends_each_wait() {
+    let after = |time: Duration| -> Arc<dyn Fn() -> bool + Send + Sync> {
+        let started = Instant::now();
+        Arc::new(move || started.elapsed() > time)
+    };
+    let soon = Duration::from_millis(200);
+    // A server that says nothing, and one that always has a byte more.
+    for pause in [2 * LIMIT, LIMIT / 50] {
+        let started = Instant::now();
+        let (result, server) =
+            cancelled_client_of(SslMode::Disabled, after(soon), move |mut stream| {
+                for byte in packet(0, &greeting(CAPABILITIES, &"x".repeat(1000))) {
+                    thread::sleep(pause);
+                    if stream.write_all(&[byte]).is_err() {
+                        return;
+                    }
+                }
+            });
+        assert!(matches!(result.unwrap_err(), Error::Cancelled));
+        assert!(started.elapsed() < soon + Duration::from_millis(250));
+        server.join().unwrap();
+    }
+    // A server that takes nothing.
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    let cancel = Arc::new(move || asked.load(Ordering::Relaxed));
+    let (result, server) = cancelled_client_of(SslMode::Disabled, cancel, |mut stream| {
+        stream.write_all(&packet(0, &greeting(CAPABILITIES, "mysql_native_password"))).unwrap();
+        read_packet(&mut stream).unwrap();
+        stream.write_all(&packet(2, &[0, 0, 0, 2, 0, 0, 0])).unwrap();
+        thread::sleep(4 * LIMIT);
+    });
+    let mut connection = result.unwrap();
+    let started = Instant::now();
+    thread::spawn(move || {
+        thread::sleep(soon);
+        stop.store(true, Ordering::Relaxed);
+    });
+    let error = connection.query(&"x".repeat(64 << 20)).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
+    assert!(started.elapsed() < LIMIT * 2);
+    server.join().unwrap();
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use graviola::hashing::{Hash, Sha256};
 use graviola::signing::ecdsa::{P256, SigningKey};
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyIdMethod, KeyUsagePurpose};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyIdMethod};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::error::Error;
@@ -49,7 +49,8 @@ impl Certificate {
         let key = EcdsaKey::generate().map_err(unkeyed)?;
         let mut params = CertificateParams::new(names).map_err(|error| failed(&error))?;
         params.distinguished_name.push(DnType::CommonName, "mysql-clone");
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // Without key usages: the certificate signs itself, so OpenSSL 1.1.1 would want keyCertSign
+        // among them.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let identifier = Sha256::hash(&key.point);
         params.key_identifier_method = KeyIdMethod::PreSpecified(identifier.as_ref()[..20].into());

@@ -19,8 +19,8 @@ const IDLE: Duration = Duration::from_secs(8 * 60 * 60);
 /// The longest message of an error in clone mode, bytes.
 const MAX_MESSAGE: usize = 511;
 
-/// The errors of a donor's session, in the place of mysqld's diagnostics area. The session's `raise`
-/// calls [`raise`](Self::raise), and the [`DonorStream`] tells the recipient.
+/// The errors of a donor's session, in the place of mysqld's diagnostics area. The session's
+/// `raise` calls [`raise`](Self::raise), and the [`DonorStream`] tells the recipient.
 #[derive(Debug, Default)]
 pub struct Diagnostics {
     first: Mutex<Option<(i32, String)>>,
@@ -99,6 +99,11 @@ impl DonorLink for DonorStream<'_> {
     fn send(&mut self, _secure: bool, packet: &mut [u8]) -> Result<()> {
         self.check()?;
         self.session.send(&[packet]).map_err(|error| self.fail(&error, true))
+    }
+
+    fn send_both(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<()> {
+        self.check()?;
+        self.session.send_both(first, second).map_err(|error| self.fail(&error, true))
     }
 
     fn is_plain(&mut self) -> bool {

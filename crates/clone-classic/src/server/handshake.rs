@@ -16,8 +16,8 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::login::{Response, has_data, parse_flags, password};
+use super::options::{Account, ServerOptions};
 use super::session::{Session, ok_packet, send_error};
-use super::{Account, ServerOptions};
 use crate::answer::{MORE_DATA, SWITCH_OR_EOF};
 use crate::error::{Error, ServerError};
 use crate::greeting::NONCE;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
-use super::ServerOptions;
 use super::handshake::handshake;
+use super::options::ServerOptions;
 use super::session::Session;
 use crate::error::Error;
 use crate::socket::{Cancel, Interrupted, Socket, Waits};
@@ -107,6 +107,6 @@ impl Incoming {
         };
         let socket =
             Socket::new(self.stream.into(), waits, true).map_err(|error| failed(&error))?;
-        handshake(Stream::Plain(socket), options, id, self.peer)
+        handshake(Stream::Plain(socket), options, id, self.peer).map_err(Error::of_client)
     }
 }

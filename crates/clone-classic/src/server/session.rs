@@ -85,7 +85,7 @@ impl Session {
                 Err(Error::Network { kind: ErrorKind::UnexpectedEof, .. }) => {
                     return Ok(Command::Quit);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.of_client()),
             };
             match command {
                 [COM_CLONE, ..] => return Ok(Command::Clone),
@@ -110,12 +110,12 @@ impl Session {
 
     /// Answers OK.
     pub fn answer_ok(&mut self) -> Result<(), Error> {
-        self.writes().send(&[&ok_packet()])
+        self.writes().send(&[&ok_packet()]).map_err(Error::of_client)
     }
 
     /// Answers with an error.
     pub fn answer_error(&mut self, error: &ServerError) -> Result<(), Error> {
-        send_error(self.writes(), error)
+        send_error(self.writes(), error).map_err(Error::of_client)
     }
 
     /// Answers with rows of text. Each row has as many values as there are columns.
@@ -125,7 +125,7 @@ impl Session {
         rows: &[Vec<Option<String>>],
     ) -> Result<(), Error> {
         let flags = self.flags;
-        rows::send(self.writes(), flags, columns, rows)
+        rows::send(self.writes(), flags, columns, rows).map_err(Error::of_client)
     }
 
     /// Answers COM_CLONE with OK. From now on the client sends commands of clone mode, up to EXIT.
@@ -139,7 +139,7 @@ impl Session {
     pub fn receive(&mut self, payload: &mut Vec<u8>, timeout: Duration) -> Result<u8, Error> {
         self.packets.restart();
         self.packets.stream.socket_mut().waits.timeout = timeout;
-        match self.packets.receive()?.data {
+        match self.packets.receive().map_err(Error::of_client)?.data {
             [code, rest @ ..] => {
                 payload.clear();
                 payload.extend_from_slice(rest);
@@ -152,7 +152,12 @@ impl Session {
     /// Sends a packet of clone mode, whose payload consists of `parts`.
     pub fn send(&mut self, parts: &[&[u8]]) -> Result<(), Error> {
         self.packets.restart();
-        self.writes().send(parts)
+        self.writes().send(parts).map_err(Error::of_client)
+    }
+
+    /// Sends two packets of clone mode, in one call if the first is short.
+    pub fn send_both(&mut self, first: &[u8], second: &[u8]) -> Result<(), Error> {
+        self.writes().send_both(first, second).map_err(Error::of_client)
     }
 
     /// Ends the connection. Dropping a session closes the connection without a word.
