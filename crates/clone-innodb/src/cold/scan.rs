@@ -180,7 +180,9 @@ impl Walk<'_> {
             };
             if metadata.is_dir() && name != "lost+found" {
                 self.directory(&path, depth + 1)?;
-            } else if metadata.is_file() && is_tablespace(bytes) {
+            } else if metadata.is_file()
+                && (is_tablespace(bytes) || (depth == 0 && is_undo_file(bytes)))
+            {
                 refuse_truncation(&path)?;
                 self.add(path)?;
             }
@@ -191,7 +193,7 @@ impl Walk<'_> {
     /// `innodb_undo_directory`.
     fn undo_directory(&mut self, directory: &Path) -> Result<()> {
         for (path, name) in entries(directory)? {
-            if is_tablespace(name.as_bytes()) && !name.as_bytes().ends_with(b".ibd") {
+            if name.as_bytes().ends_with(b".ibu") || is_undo_file(name.as_bytes()) {
                 refuse_truncation(&path)?;
                 let name = name.as_bytes().to_vec();
                 self.push(path, name)?;
@@ -225,10 +227,16 @@ fn entries(directory: &Path) -> Result<Vec<(PathBuf, OsString)>> {
     names.collect::<io::Result<_>>().map_err(failed)
 }
 
-/// `Fil_path::has_suffix`, `undo::is_undo_filename`: also the log of an undo tablespace's
-/// truncation.
+/// `Fil_path::has_suffix`: a tablespace of any kind, where all may be.
 fn is_tablespace(name: &[u8]) -> bool {
-    name.ends_with(b".ibd") || name.ends_with(b".ibu") || name.starts_with(b"undo_")
+    name.ends_with(b".ibd") || name.ends_with(b".ibu")
+}
+
+/// What stands in an undo directory only: `undo_001`, and the log of a truncation.
+fn is_undo_file(name: &[u8]) -> bool {
+    let number = name.strip_prefix(b"undo_").unwrap_or_default();
+    let is_numbered = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+    is_numbered || (name.starts_with(b"undo_") && is_truncation_log(name))
 }
 
 fn is_truncation_log(name: &[u8]) -> bool {

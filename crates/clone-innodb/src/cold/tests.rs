@@ -200,6 +200,10 @@ fn files_that_say_nothing_are_left_out() {
     let directory = Directory::new(false);
     fs::write(directory.path().join("db/new.ibd"), [0; PAGE]).unwrap();
     fs::write(directory.path().join("db/empty.ibd"), "").unwrap();
+    // Tables of another engine.
+    fs::write(directory.path().join("db/undo_1.MYD"), tablespace(90, 1)).unwrap();
+    fs::write(directory.path().join("db/undo_3"), tablespace(91, 1)).unwrap();
+    fs::write(directory.path().join("undo_x"), tablespace(92, 1)).unwrap();
     let truncated = 76_845_412_u32.to_be_bytes();
     fs::write(directory.path().join("undo_1_trunc.log"), truncated).unwrap();
     fs::create_dir(directory.path().join("#clone")).unwrap();
