@@ -4,6 +4,7 @@
 //! and all files `*.ibd` (`fil0fil.cc:Tablespace_dirs::scan`).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -124,8 +125,8 @@ impl DataFiles {
         let (outside, missing) = names.resolve(&options.directory);
         for (path, name) in outside {
             let Some((file, first)) = tablespace(path, name, &system)? else { continue };
-            if !spaces.contains_key(&first.space_id) {
-                spaces.insert(first.space_id, file.path.clone());
+            if let Entry::Vacant(entry) = spaces.entry(first.space_id) {
+                entry.insert(file.path.clone());
                 files.push(file);
             }
         }
