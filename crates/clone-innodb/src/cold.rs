@@ -20,9 +20,9 @@
 //! Encrypted tablespaces and encrypted redo; a directory that a server has open; one of which a
 //! clone did not succeed; one whose redo logging was off; torn pages of which there is no copy.
 //!
-//! Tablespaces outside of the directory (`DATA DIRECTORY`, `ADD DATAFILE` with a path) are sent with
-//! their paths, as a donor sends them. If there is no file at such a path, there is a warning: the
-//! table was dropped, or its data is missing.
+//! Tablespaces outside of the directory (`DATA DIRECTORY`, `ADD DATAFILE` with a path) are sent
+//! with their paths, as a donor sends them. If there is no file at such a path, there is a warning:
+//! the table was dropped, or its data is missing.
 
 mod checksum;
 mod doublewrite;
