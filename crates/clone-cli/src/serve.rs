@@ -170,10 +170,9 @@ fn describe(arguments: &Arguments, directory: &ColdDirectory) -> String {
     let state = match (directory.needs_recovery(), directory.restored_pages()) {
         (false, _) => "shut down cleanly".to_owned(),
         (true, 0) => "not shut down, recovered by the recipient".to_owned(),
-        (true, 1) => "not shut down, recovered by the recipient, 1 torn page restored".to_owned(),
-        (true, pages) => {
-            format!("not shut down, recovered by the recipient, {pages} torn pages restored")
-        }
+        (true, pages) => format!(
+            "not shut down, recovered by the recipient, pages from the doublewrite buffer: {pages}"
+        ),
     };
     format!(
         "Serving {}: MySQL {}, {} files, {} MiB, {state}",
