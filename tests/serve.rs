@@ -304,7 +304,7 @@ fn a_recipient_that_lies() {
             let Ok(Response::Error { number, message }) = Response::parse(&answer) else {
                 bail!("command {code}: {answer:?}");
             };
-            let message = String::from_utf8_lossy(message.as_ref());
+            let message = String::from_utf8_lossy(message);
             println!("command {code} with {} bytes: {number} {message}", payload.len());
             ensure!(number != 0 && !message.is_empty(), "command {code}: {number} {message}");
         }
