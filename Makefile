@@ -11,6 +11,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 PLUGIN := $(abspath $(TARGET))/release/libmysql_clone.so
+PROGRAM := $(abspath $(TARGET))/release/mysql-clone
 STEP := .ci/step run
 # The tests that start servers. Everything else is a unit test.
 SERVER_TESTS := kind(test) & (package(mysql-clone) | package(clone-testkit) | package(clone-cli))
@@ -31,6 +32,10 @@ help: ## list the targets
 .PHONY: build
 build: ## build the plugin: target/release/libmysql_clone.so
 	$(CARGO) build --locked --release --lib
+
+.PHONY: program
+program: ## build the program: target/release/mysql-clone
+	$(CARGO) build --locked --release -p clone-cli
 
 .PHONY: portable
 portable: ## build the plugin for hosts with an older libc: target/portable/libmysql_clone.so
@@ -96,8 +101,8 @@ unit: ## the tests that need no server
 	$(CARGO) test --workspace --doc
 
 .PHONY: integration
-integration: build server ## our tests against real servers
-	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run --workspace -E '($(SERVER_TESTS)) $(LEFT_OUT)'
+integration: build program server ## our tests against real servers
+	MYSQL_CLONE_SO=$(PLUGIN) MYSQL_CLONE_PROGRAM=$(PROGRAM) $(CARGO) nextest run --workspace -E '($(SERVER_TESTS)) $(LEFT_OUT)'
 
 .PHONY: compat
 compat: build ## every role on every release of MySQL that can be had, 12 of them

@@ -33,7 +33,7 @@ enum Command {
     /// Checks the files of a data directory that no server has open.
     Verify(verify::Arguments),
     /// Offers a data directory that no server has open to CLONE INSTANCE.
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
 }
 
 fn main() -> ExitCode {

@@ -115,6 +115,9 @@ pub enum Error {
     /// The peer broke the clone protocol (3863).
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// A data directory that cannot be a donor, or not in this state (1815).
+    #[error("{0}")]
+    Refused(String),
     /// The donor has as many clones as it allows (3634).
     #[error("too many concurrent clone operations, maximum allowed is {0}")]
     TooManyClones(usize),
@@ -146,7 +149,7 @@ impl Error {
             Self::Caller { number, .. } | Self::OtherTask(number) => *number,
             Self::DiskSpace { .. } => ER_CLONE_DISK_SPACE,
             Self::FileExists(_) => ER_FILE_EXISTS_ERROR,
-            Self::Damaged { .. } | Self::Internal(_) => ER_INTERNAL_ERROR,
+            Self::Damaged { .. } | Self::Internal(_) | Self::Refused(_) => ER_INTERNAL_ERROR,
             Self::Interrupted => ER_QUERY_INTERRUPTED,
             Self::Io { what, .. } => what.number(),
             Self::NotSupported(_) => ER_NOT_SUPPORTED_YET,

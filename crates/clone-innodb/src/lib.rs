@@ -4,14 +4,15 @@
 //!
 //! A donor without a server gives [`source`] its files, and a recipient without a server has
 //! [`destination`] write a data directory. States, chunks, restart locators, time-outs and what an
-//! error of one task does to the others are those of `storage/innobase/clone`. Pages stay as they
-//! are: a clone reads, changes or checks no page.
+//! error of one task does to the others are those of `storage/innobase/clone`. A recipient writes
+//! pages as they come: it reads, changes and checks none.
 //!
 //! * [`destination`]: descriptors and blocks to files. One
 //!   [`Destination`](destination::Destination) for each clone, one
 //!   [`DestinationTask`](destination::DestinationTask) for each connection.
 //! * [`source`]: files to descriptors and blocks. One [`Sources`](source::Sources) for each donor,
 //!   one [`SourceTask`](source::SourceTask) for each connection.
+//! * [`cold`]: the files of a data directory that no server has open, for [`source`].
 //! * [`geometry`]: how files are cut into blocks and chunks.
 //! * [`verify`]: checks the files of a data directory.
 //! * [`clock`]: time, waiting and cancellation, which a simulation brings itself.
@@ -62,8 +63,8 @@
 //! * The data of a running server is not replaced: there are no files `.#clone`, no roll-back lists
 //!   and no DROP of user data. Files that exist are refused (error 1086). `#clone/#ddl_files` is
 //!   not written: a directory whose clone failed is removed as a whole.
-//! * There is no [`SourceFiles`](source::SourceFiles) for a data directory yet, and no page
-//!   tracking or redo archive. A donor's HAS_KEY metadata cannot be sent.
+//! * There is no page tracking and no redo archive: a directory that a server works with cannot be
+//!   served. A donor's HAS_KEY metadata cannot be sent.
 //! * Files get their size by `ftruncate` where InnoDB allocates it, so that a full disk may be
 //!   noticed by the server only. Nothing is written past the operating system's cache (O_DIRECT).
 //!
@@ -73,6 +74,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod cold;
 pub mod destination;
 pub mod error;
 pub mod geometry;

@@ -15,6 +15,7 @@
 //! * [`faults`]: a disk that is too small, DDL that gets stuck. [`proxy`]: a network that breaks.
 //! * [`hosts`]: two machines, as far as the network goes.
 //! * [`volume`]: a file system whose files can share blocks.
+//! * [`program`]: `mysql-clone serve` as it runs.
 //! * [`fixture`]: donors and recipients as most tests want them.
 //!
 //! Everything started here ends with the process that started it, and each wait has a bound.
@@ -24,6 +25,7 @@
 //! * `MYSQL_CLONE_PLUGIN`: `ours` or `stock`. The tests are right when the stock plugin passes
 //!   them.
 //! * `MYSQL_CLONE_SO`: our shared library. Without it, `cargo build --release` makes one.
+//! * `MYSQL_CLONE_PROGRAM`: our program. Without it, `cargo build --release` makes one.
 //! * `MYSQL_CLONE_MYSQLD` and others: the server, as `mysql-test/server.sh` prints them.
 //! * `MYSQL_CLONE_CACHE`: where initialised data directories are kept;
 //!   `~/.cache/mysql-clone/testkit`.
@@ -36,6 +38,7 @@ pub mod fixture;
 pub mod hosts;
 pub mod mysqld;
 pub mod plugin;
+pub mod program;
 pub mod proxy;
 pub mod replica;
 pub mod server;

@@ -25,9 +25,7 @@ pub struct Listener {
 impl Listener {
     /// Listens. With port 0 the operating system chooses the port.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener })
+        TcpListener::bind(address)?.try_into()
     }
 
     /// Where it listens.
@@ -63,6 +61,16 @@ impl Listener {
                 Err(error) => return Err(failed(&error)),
             }
         }
+    }
+}
+
+/// A socket that listens already, for example one that systemd has opened.
+impl TryFrom<TcpListener> for Listener {
+    type Error = io::Error;
+
+    fn try_from(listener: TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener })
     }
 }
 

@@ -58,6 +58,10 @@ pub(super) fn send<S: DonorSession>(
     }
     let names = [RECONNECT_TIMEOUT, LOWER_CASE];
     for (name, value) in names.iter().zip(session.variables(&names)?) {
+        // A donor without a server does not know with which value its dictionary was made.
+        if value.is_empty() {
+            continue;
+        }
         send(&Response::ConfigV3 { name, value: &value })?;
     }
     let accounts = AccountPlugin::list(&session.account_plugins());

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The donor's side of clone-core's traits, for a directory that no server has open.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clone_classic::server::Diagnostics;
+use clone_core::donor::DonorClones;
+use clone_core::engine::Cancel;
+use clone_core::error::{Error, Result};
+use clone_core::meter::Sample;
+use clone_core::parameters::AccountPlugin;
+use clone_core::session::{
+    Clock, CommitBlock, DonorSession, Host, Observer, PluginName, ServerSession, Session,
+    Variables, Work, WorkerKind,
+};
+use clone_core::settings::{KeepData, ReleaseFacts, Settings};
+use clone_innodb::cold::ColdDirectory;
+use clone_protocol::innodb::DB_TYPE;
+
+use super::engine::ColdInnodb;
+use super::facts::Facts;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct ColdHost {
+    facts: Facts,
+    engine: ColdInnodb,
+    clones: DonorClones<ColdInnodb>,
+    /// A signal or the end of the work sets it.
+    stop: Arc<AtomicBool>,
+    start: Instant,
+}
+
+impl ColdHost {
+    pub(super) fn new(directory: ColdDirectory, facts: Facts) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            facts,
+            engine: ColdInnodb::new(directory)?,
+            clones: DonorClones::default(),
+            stop: Arc::default(),
+            start: Instant::now(),
+        }))
+    }
+
+    /// All clones of this donor.
+    pub(super) fn clones(&self) -> &DonorClones<ColdInnodb> {
+        &self.clones
+    }
+
+    pub(super) fn engine(&self) -> &ColdInnodb {
+        &self.engine
+    }
+
+    /// Makes all sessions end as soon as it is set.
+    pub(super) fn stop_flag(&self) -> &Arc<AtomicBool> {
+        &self.stop
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Clock for ColdHost {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
+}
+
+impl Host for ColdHost {
+    type Session = ColdSession;
+    type Thread = JoinHandle<()>;
+
+    /// A donor reads two of them: whether open files may be handed over, and how long DDL may wait.
+    fn settings(&self) -> Settings {
+        Settings {
+            buffer_size: 4 << 20,
+            block_ddl: true,
+            ddl_timeout: 300,
+            max_concurrency: 16,
+            max_network_bandwidth: 0,
+            max_data_bandwidth: 0,
+            autotune_concurrency: true,
+            delay_after_data_drop: 0,
+            enable_compression: false,
+            file_handover: true,
+            keep_data: KeepData::Auto,
+            keep_failed_directory: false,
+            compression_level: 0,
+        }
+    }
+
+    /// A directory has no clone plugin: each version of the protocol can be spoken.
+    fn release(&self) -> ReleaseFacts {
+        ReleaseFacts::LATEST
+    }
+
+    fn observer(&self) -> &dyn Observer {
+        &Unobserved
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        _: WorkerKind,
+        work: Work<Self::Session>,
+    ) -> io::Result<Self::Thread> {
+        let host = Arc::clone(self);
+        thread::Builder::new().spawn(move || work(&ColdSession::new(host, Arc::default())))
+    }
+}
+
+/// Recipients report their progress themselves.
+struct Unobserved;
+
+impl Observer for Unobserved {
+    fn next_stage(&self, _: u32, _: u64, _: u64) {}
+    fn transferred(&self, _: &Sample, _: u32) {}
+    fn add_estimate(&self, _: u64) {}
+    fn keep_data(&self) {}
+    fn drop_data(&self, _: u64) {}
+    fn begin_again(&self) {}
+}
+
+/// A connection's session.
+#[derive(Debug)]
+pub(super) struct ColdSession {
+    host: Arc<ColdHost>,
+    /// KILL of this connection.
+    is_killed: Arc<AtomicBool>,
+    diagnostics: Diagnostics,
+}
+
+impl ColdSession {
+    pub(super) fn new(host: Arc<ColdHost>, is_killed: Arc<AtomicBool>) -> Self {
+        Self { host, is_killed, diagnostics: Diagnostics::default() }
+    }
+
+    /// The errors of this session, which its connection tells the recipient.
+    pub(super) fn diagnostics(&self) -> &Diagnostics {
+        &self.diagnostics
+    }
+}
+
+impl Cancel for ColdSession {
+    fn is_killed(&self) -> bool {
+        self.host.is_stopped() || self.is_killed.load(Ordering::Relaxed)
+    }
+}
+
+impl Session for ColdSession {
+    type Host = ColdHost;
+    type Engine = ColdInnodb;
+
+    fn host(&self) -> &Arc<ColdHost> {
+        &self.host
+    }
+
+    fn raise(&self, error: &Error) {
+        self.diagnostics.raise(error);
+    }
+
+    /// None: what is raised is for the recipient. The log has each error where it happens.
+    fn raised(&self) -> Option<(u32, String)> {
+        None
+    }
+
+    fn engines(&self) -> Vec<ColdInnodb> {
+        vec![self.host.engine.clone()]
+    }
+}
+
+impl Variables for ColdSession {
+    fn variables(&self, names: &[&str]) -> Result<Vec<String>> {
+        names.iter().map(|name| self.host.facts.get(name)).collect()
+    }
+}
+
+/// Nobody commits in a directory that no server has open.
+#[derive(Debug)]
+pub(super) struct NobodyCommits;
+
+impl CommitBlock for NobodyCommits {
+    fn has_held(&self) -> bool {
+        true
+    }
+}
+
+/// Nobody runs DDL and nobody commits in a directory that no server has open. The lock of the
+/// system tablespace keeps servers out as long as the directory is served.
+impl ServerSession for ColdSession {
+    type CommitBlock = NobodyCommits;
+
+    fn lock_backup(&self, _: u32) -> Result<()> {
+        Ok(())
+    }
+
+    fn unlock_backup(&self) {}
+
+    fn block_commits(&self, _: u32, _: &mut dyn FnMut() -> Result<()>) -> Result<NobodyCommits> {
+        Ok(NobodyCommits)
+    }
+}
+
+impl DonorSession for ColdSession {
+    /// None: recipients of the same release have the same collations.
+    fn collations(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// None: which plugins a server had is configured outside of the directory.
+    fn plugins(&self) -> Result<Vec<PluginName>> {
+        Ok(Vec::new())
+    }
+
+    fn maturity(&self) -> &'static str {
+        self.host.facts.maturity()
+    }
+
+    fn account_plugins(&self) -> Vec<AccountPlugin> {
+        Vec::new()
+    }
+
+    fn mark_donor_statement(&self) {}
+
+    fn engine(&self, db_type: u8) -> Option<ColdInnodb> {
+        (db_type == DB_TYPE).then(|| self.host.engine.clone())
+    }
+}

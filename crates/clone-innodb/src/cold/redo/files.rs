@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Finds the files of a redo log, and what they say of it.
+//!
+//! | Server | Files |
+//! |---|---|
+//! | since 8.0.30 | `#innodb_redo/#ib_redoN`, each with the log from the LSN in its header on; files that end with `_tmp` are spare |
+//! | before | `ib_logfile0`, `ib_logfile1` and so on: a ring. A checkpoint says at which offset its LSN is |
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::files::{open as open_file, read_exact};
+use super::super::tablespace::{u32_at, u64_at};
+use super::block::BLOCK;
+use super::{HEADER, Log, Segment, at, damaged, encrypted, is_sealed};
+use crate::error::{Error, FileOperation, Result};
+use crate::geometry::REDO_HEADER;
+
+/// `Log_format::VERSION_8_0_30`, the newest.
+pub(super) const FORMAT_8_0_30: u32 = 6;
+
+/// `Log_format::VERSION_8_0_3`. A log of an older server is upgraded when a server starts.
+const FORMAT_8_0_3: u32 = 3;
+
+/// The most files that a log has (`LOG_N_FILES`, `SRV_N_LOG_FILES_MAX` is 100), with room for
+/// a change of the capacity.
+const MAX_FILES: usize = 1000;
+
+/// The largest file, in bytes. A log has 512 GiB at most.
+const MAX_FILE: u64 = 512 << 30;
+/// The smallest (`LOG_FILE_MIN_SIZE`).
+const MIN_FILE: u64 = 64 << 10;
+
+/// LSN count from here (`LOG_START_LSN`).
+const START_LSN: u64 = 16 * BLOCK as u64;
+/// No log is longer (`LSN_MAX`).
+const MAX_LSN: u64 = 1 << 63;
+
+/// `LOG_HEADER_FLAG_NO_LOGGING`, `_CRASH_UNSAFE` and `_NOT_INITIALIZED` are these bits.
+const UNSAFE_FLAGS: [(u32, &str); 3] = [
+    (1, "redo logging was switched off (ALTER INSTANCE DISABLE INNODB REDO_LOG)"),
+    (1 << 1, "redo logging had been switched off when the server ended"),
+    (1 << 2, "the directory was not initialised completely"),
+];
+
+/// `Encryption::KEY_MAGIC_V1` to `V3`.
+const KEY_MAGIC: [&[u8]; 3] = [b"lCA", b"lCB", b"lCC"];
+
+/// Where the log may be.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Directories<'a> {
+    /// `innodb_log_group_home_dir`.
+    pub(in super::super) redo: &'a Path,
+}
+
+/// A file with its header.
+struct Opened {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    header: Vec<u8>,
+    /// The name of the directory.
+    number: u32,
+}
+
+/// Opens the log.
+pub(super) fn open(directories: &Directories<'_>) -> Result<Log> {
+    let dynamic = list(&directories.redo.join("#innodb_redo"), "#ib_redo")?;
+    if !dynamic.is_empty() {
+        return many(dynamic);
+    }
+    let ring = list(directories.redo, "ib_logfile")?;
+    if ring.is_empty() {
+        return Err(Error::Refused(format!(
+            "no redo log in {}: neither #innodb_redo/#ib_redoN nor ib_logfile0. Name its directory \
+             if innodb_log_group_home_dir was set",
+            directories.redo.display()
+        )));
+    }
+    ring_of(ring)
+}
+
+/// All files `<prefix><number>`, by number. A directory that does not exist has none.
+fn list(directory: &Path, prefix: &str) -> Result<Vec<Opened>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| Error::io(FileOperation::Open, directory, error))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io(FileOperation::Read, directory, error))?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        let Some(number) = number.and_then(|number| number.parse().ok()) else { continue };
+        if found.len() == MAX_FILES {
+            return Err(damaged(format_args!("it has more than {MAX_FILES} files")));
+        }
+        found.push(opened(entry.path(), number)?);
+    }
+    found.sort_by_key(|file| file.number);
+    Ok(found)
+}
+
+fn opened(path: PathBuf, number: u32) -> Result<Opened> {
+    let (file, facts) = open_file(&path)?;
+    let size = facts.size;
+    if !(MIN_FILE..=MAX_FILE).contains(&size) || size % BLOCK as u64 != 0 {
+        return Err(damaged(format_args!("{} has {size} bytes", path.display())));
+    }
+    let mut header = vec![0; REDO_HEADER as usize];
+    read_exact(&file, &path, &mut header, 0)?;
+    Ok(Opened { file, path, size, header, number })
+}
+
+impl Opened {
+    /// Format, UUID and first LSN.
+    fn check(&self) -> Result<(u32, u32, u64)> {
+        let broken = || damaged(format_args!("the header of {} is broken", self.path.display()));
+        if !is_sealed(&self.header[..BLOCK]) {
+            return Err(broken());
+        }
+        let read = |at| u32_at(&self.header, at).ok_or_else(broken);
+        let format = read(at::FORMAT)?;
+        if !(FORMAT_8_0_3..=FORMAT_8_0_30).contains(&format) {
+            return Err(Error::Refused(format!(
+                "the redo log has the format {format}, which no server of 8.0.3 to 9.7 writes. \
+                 Start a server on the directory once, and shut it down"
+            )));
+        }
+        let flags = read(at::FLAGS)?;
+        if let Some((_, text)) = UNSAFE_FLAGS.iter().find(|(flag, _)| flags & flag != 0) {
+            return Err(Error::Refused(format!("{text}, so the data need not be consistent")));
+        }
+        if KEY_MAGIC.iter().any(|magic| self.header[at::KEY..].starts_with(magic)) {
+            return Err(encrypted());
+        }
+        let start = u64_at(&self.header, at::START_LSN).ok_or_else(broken)?;
+        if start % BLOCK as u64 != 0 || !(START_LSN..MAX_LSN).contains(&start) {
+            return Err(broken());
+        }
+        Ok((format, read(at::UUID)?, start))
+    }
+
+    /// The newest checkpoint in the header: its LSN, and before 8.0.30 its offset.
+    fn checkpoint(&self) -> Option<(u64, u64)> {
+        let blocks = at::CHECKPOINTS.iter().filter_map(|from| {
+            let block = self.header.get(*from..*from + BLOCK)?;
+            let lsn = u64_at(block, at::CHECKPOINT_LSN)?;
+            let is_valid = is_sealed(block) && (START_LSN..MAX_LSN).contains(&lsn);
+            is_valid.then_some((lsn, u64_at(block, at::CHECKPOINT_OFFSET)?))
+        });
+        blocks.max()
+    }
+}
+
+/// The log of a server since 8.0.30.
+fn many(files: Vec<Opened>) -> Result<Log> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let (mut format, mut uuid, mut file_size) = (0, 0, 0);
+    let mut checkpoint = 0;
+    for opened in files {
+        let (its_format, its_uuid, start) = opened.check()?;
+        let before = segments.last();
+        if before.is_some_and(|one| one.end != start || its_format != format || its_uuid != uuid) {
+            let name = opened.path.display();
+            return Err(damaged(format_args!("{name} does not follow the file before")));
+        }
+        (format, uuid) = (its_format, its_uuid);
+        if format < FORMAT_8_0_30 {
+            return Err(damaged(format_args!("{} has an old format", opened.path.display())));
+        }
+        file_size = opened.size.max(file_size);
+        checkpoint = opened.checkpoint().map_or(0, |(lsn, _)| lsn).max(checkpoint);
+        let end = start + opened.size - HEADER;
+        let Opened { file, path, .. } = opened;
+        segments.push(Segment { file, path, start, end, offset: HEADER });
+    }
+    // A checkpoint at the very end of a file belongs to the next one.
+    let is_inside = segments.iter().any(|one| (one.start..one.end).contains(&checkpoint));
+    if !is_inside {
+        return Err(damaged(format_args!("its last checkpoint, at LSN {checkpoint}, is missing")));
+    }
+    Ok(Log { segments, format, uuid, checkpoint, file_size })
+}
+
+/// The log of a server before 8.0.30.
+fn ring_of(files: Vec<Opened>) -> Result<Log> {
+    let complete = (0..).zip(&files).all(|(number, file): (u32, _)| file.number == number);
+    let Some(first) = files.first().filter(|_| complete) else {
+        return Err(damaged(format_args!("an ib_logfile is missing")));
+    };
+    let (format, ..) = first.check()?;
+    let size = first.size;
+    if format >= FORMAT_8_0_30 || files.iter().any(|file| file.size != size) {
+        return Err(damaged(format_args!("its files do not belong together")));
+    }
+    let capacity = size - HEADER;
+    let total = size * files.len() as u64;
+    let (checkpoint, offset) = first
+        .checkpoint()
+        .filter(|(_, offset)| *offset < total && offset % size >= HEADER)
+        .ok_or_else(|| damaged(format_args!("it has no checkpoint")))?;
+    let within = checkpoint % BLOCK as u64;
+    if (offset % size - HEADER) % BLOCK as u64 != within {
+        return Err(damaged(format_args!("its checkpoint has the offset {offset}")));
+    }
+    // From the checkpoint's block once around the ring.
+    let mut segments = Vec::new();
+    let first_index = usize::try_from(offset / size).unwrap_or_default();
+    let first_offset = offset % size - within;
+    let mut start = checkpoint - within;
+    for turn in 0..=files.len() {
+        let index = (first_index + turn) % files.len();
+        let from = if turn == 0 { first_offset } else { HEADER };
+        let to = if turn == files.len() { first_offset } else { HEADER + capacity };
+        let opened = &files[index];
+        let copy = opened.file.try_clone();
+        let file = copy.map_err(|error| Error::io(FileOperation::Open, &opened.path, error))?;
+        let end = start + to - from;
+        segments.push(Segment { file, path: opened.path.clone(), start, end, offset: from });
+        start = end;
+    }
+    Ok(Log { segments, format, uuid: 0, checkpoint, file_size: size })
+}
