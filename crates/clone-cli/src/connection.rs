@@ -2,7 +2,6 @@
 
 //! Where to connect to, and as whom: arguments, option files, environment and prompt.
 
-use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +12,13 @@ use clone_classic::{Address, ConnectOptions, SslMode, TlsOptions};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Kind, Result};
+use crate::password;
 
 /// MySQL's port.
 const PORT: u16 = 3306;
 
-/// The longest password, in bytes. MySQL takes at most 256 bytes for caching_sha2_password.
-const MAX_PASSWORD: u64 = 4096;
+/// The environment variable that may have the password, as for MySQL's clients.
+const PASSWORD: &str = "MYSQL_PWD";
 
 /// How long a connection may take, in seconds: `connect_timeout` of MySQL's clients is longer, but
 /// a donor that is there answers at once.
@@ -209,39 +209,18 @@ impl Arguments {
         files: &Files,
     ) -> Result<Zeroizing<String>> {
         if let Some(path) = &self.password_file {
-            return password_file(path);
+            return password::from_file(path);
         }
         if !self.password {
             if let Some(password) = files.value("password") {
                 return Ok(Zeroizing::new(password.to_owned()));
             }
-            if let Ok(password) = std::env::var("MYSQL_PWD") {
-                return Ok(Zeroizing::new(password));
+            if let Some(password) = password::from_environment(PASSWORD)? {
+                return Ok(password);
             }
         }
-        if !std::io::stdin().is_terminal() {
-            let text = "no password: give --password-file, MYSQL_PWD or an option file";
-            return Err(usage(text));
-        }
-        eprint!("Password of {user} at {address}: ");
-        let read = console::Term::stderr().read_secure_line();
-        read.map(Zeroizing::new).map_err(|error| usage(&format!("no password: {error}")))
+        password::ask(&format!("{user} at {address}"), PASSWORD)
     }
-}
-
-/// The first line of a file.
-fn password_file(path: &std::path::Path) -> Result<Zeroizing<String>> {
-    let unreadable = |error: std::io::Error| {
-        usage(&format!("cannot read the password from '{}': {error}", path.display()))
-    };
-    let mut text = Zeroizing::new(String::new());
-    let read = match path.as_os_str() == "-" {
-        true => std::io::stdin().take(MAX_PASSWORD).read_to_string(&mut text),
-        false => std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_PASSWORD).read_to_string(&mut text)),
-    };
-    read.map_err(unreadable)?;
-    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 
 /// `[user@]host[:port]`. A name may hold an `@`, so the last one counts. An IPv6 address stands in

@@ -6,6 +6,7 @@
 
 mod connection;
 mod failure;
+mod password;
 mod pull;
 mod serve;
 mod signals;

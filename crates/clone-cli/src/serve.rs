@@ -7,7 +7,6 @@ mod engine;
 mod facts;
 mod host;
 mod listen;
-mod password;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,11 +17,16 @@ use clone_innodb::cold::{ColdDirectory, Options, ServerVersion};
 use clone_innodb::error::Error as InnodbError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Kind, Result};
+use crate::password;
 use connection::Connections;
 use facts::Facts;
 use host::ColdHost;
+
+/// The environment variable that may have the password.
+const PASSWORD: &str = "MYSQL_CLONE_PASSWORD";
 
 /// The arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -87,9 +91,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let directory = open(arguments)?;
     let facts = facts(arguments, &directory)?;
-    let password = password::read(arguments.password_file.as_deref(), &arguments.user)?;
-    let account = Account::new(&arguments.user, password).ok_or_else(|| {
-        Failure::new(Kind::Usage, "the user or the password is empty, or has a NUL")
+    let account = Account::new(&arguments.user, password(arguments)?).ok_or_else(|| {
+        let text = "the user or the password is empty, or has a NUL. With an empty password \
+                    everybody could take the data";
+        Failure::new(Kind::Usage, text)
     })?;
     let certificate = certificate(arguments)?;
     let fingerprint = certificate.fingerprint();
@@ -122,6 +127,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("Clones: {}", host.engine().completed());
     Ok(())
+}
+
+fn password(arguments: &Arguments) -> Result<Zeroizing<String>> {
+    if let Some(path) = &arguments.password_file {
+        return password::from_file(path);
+    }
+    match password::from_environment(PASSWORD)? {
+        Some(password) => Ok(password),
+        None => password::ask(&arguments.user, PASSWORD),
+    }
 }
 
 /// The files that the user has given, or a certificate of this run.

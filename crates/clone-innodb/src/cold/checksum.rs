@@ -1,21 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Whether a page was written whole (`buf/checksum.cc:BlockReporter`).
+//! Whether a page was written whole.
 
-use super::tablespace::{u16_at, u32_at};
-use crate::page::{PageSize, page_checksum, zip_checksum};
+use super::tablespace::u16_at;
+use crate::page::PageSize;
+use crate::verify::checksum;
 
-/// `BUF_NO_CHECKSUM_MAGIC`: what a server with `innodb_checksum_algorithm=none` writes.
-const NO_CHECKSUM: u32 = 0xDEAD_BEEF;
-
-/// `FIL_PAGE_LSN`, its lower half.
-const LSN_LOW: usize = 20;
 /// `FIL_PAGE_TYPE`.
 const TYPE: usize = 24;
-/// `FIL_PAGE_FILE_FLUSH_LSN`, which the checksum of older servers ends before.
-const FLUSH_LSN: usize = 26;
-/// `FIL_PAGE_DATA`.
-const DATA: usize = 38;
 /// `FIL_PAGE_COMPRESSED`: transparent compression. Its checksum is that of the unpacked page.
 const COMPRESSED: u16 = 14;
 
@@ -44,39 +36,9 @@ impl PageState {
         if u16_at(page, TYPE) == Some(COMPRESSED) {
             return Self::Packed;
         }
-        let stored = u32_at(page, 0).unwrap_or_default();
-        let is_whole = if size.is_compressed {
-            stored == NO_CHECKSUM || stored == zip_checksum(page)
-        } else {
-            let end = page.len() - 8;
-            let same_lsn = u32_at(page, LSN_LOW) == u32_at(page, end + 4);
-            let at_end = u32_at(page, end).unwrap_or_default();
-            same_lsn
-                && (stored == page_checksum(page)
-                    || (stored == NO_CHECKSUM && at_end == NO_CHECKSUM)
-                    || stored == fold_checksum(page))
-        };
+        let is_whole = checksum::check(page, size.is_compressed).is_ok();
         if is_whole { Self::Whole } else { Self::Torn }
     }
-}
-
-/// `buf_calc_page_new_checksum`: `innodb_checksum_algorithm=innodb`, for a page of at least 1 KiB.
-fn fold_checksum(page: &[u8]) -> u32 {
-    let sum = fold(&page[4..FLUSH_LSN]).wrapping_add(fold(&page[DATA..page.len() - 8]));
-    // The server computes with 64 bits and keeps the lower half; each step keeps it, too.
-    sum as u32
-}
-
-/// `ut_fold_binary`.
-fn fold(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |sum, byte| fold_pair(sum, u64::from(*byte)))
-}
-
-/// `ut_fold_ulint_pair`.
-fn fold_pair(one: u64, other: u64) -> u64 {
-    const MASK_1: u64 = 1_463_735_687;
-    const MASK_2: u64 = 1_653_893_711;
-    (((one ^ other ^ MASK_2) << 8).wrapping_add(one) ^ MASK_1).wrapping_add(other)
 }
 
 #[cfg(test)]
@@ -86,6 +48,9 @@ mod tests {
 
     use super::*;
     use crate::page::initial_page;
+
+    /// `BUF_NO_CHECKSUM_MAGIC`.
+    const NO_CHECKSUM: u32 = 0xDEAD_BEEF;
 
     fn size(flags: u32) -> PageSize {
         PageSize::of(flags).unwrap()

@@ -13,43 +13,42 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::failure::{Failure, Kind, Result};
 
-/// The variable that may have the password.
-pub(crate) const VARIABLE: &str = "MYSQL_CLONE_PASSWORD";
-
 /// The longest password, in bytes. MySQL's accounts have at most 256 characters
 /// (`MAX_PLAINTEXT_LENGTH` of caching_sha2_password).
 const MAX: u64 = 1024;
 
-/// Reads the password of `user`.
-pub(crate) fn read(file: Option<&Path>, user: &str) -> Result<Zeroizing<String>> {
-    let password = match (file, env::var(VARIABLE).map(Zeroizing::new)) {
-        (Some(path), _) => {
-            let opened = File::open(path).map_err(|error| {
-                Failure::new(Kind::Disk, format!("cannot open {}: {error}", path.display()))
-            })?;
-            first_line(opened, &path.display().to_string())?
-        }
-        (None, Ok(password)) => password,
-        (None, Err(env::VarError::NotUnicode(_))) => {
-            return Err(Failure::new(Kind::Usage, format!("{VARIABLE} is not UTF-8")));
-        }
-        (None, Err(env::VarError::NotPresent)) => ask(user)?,
-    };
-    if password.is_empty() {
-        let text = "the password is empty: everybody could take the data";
-        return Err(Failure::new(Kind::Usage, text));
+/// The first line of a file; `-` is standard input.
+pub(crate) fn from_file(path: &Path) -> Result<Zeroizing<String>> {
+    if path.as_os_str() == "-" {
+        return first_line(io::stdin(), "standard input");
     }
-    Ok(password)
+    let opened = File::open(path).map_err(|error| {
+        Failure::new(Kind::Disk, format!("cannot open {}: {error}", path.display()))
+    })?;
+    first_line(opened, &path.display().to_string())
 }
 
-fn ask(user: &str) -> Result<Zeroizing<String>> {
+/// The value of an environment variable, if there is one.
+pub(crate) fn from_environment(variable: &str) -> Result<Option<Zeroizing<String>>> {
+    match env::var(variable) {
+        Ok(password) => Ok(Some(Zeroizing::new(password))),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => {
+            Err(Failure::new(Kind::Usage, format!("{variable} is not UTF-8")))
+        }
+    }
+}
+
+/// Asks at the terminal. `whose` is what the user is shown. `variable` is the environment variable
+/// that would have done.
+pub(crate) fn ask(whose: &str, variable: &str) -> Result<Zeroizing<String>> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        let text = format!("no password: give --password-file or set {VARIABLE}");
+        let text = format!("no password: give --password-file or set {variable}");
         return Err(Failure::new(Kind::Usage, text));
     }
     let failed = |error: io::Error| Failure::new(Kind::Other, format!("the terminal: {error}"));
-    eprint!("Password for {user}: ");
+    eprint!("Password of {whose}: ");
     io::stderr().flush().map_err(failed)?;
     let before = tcgetattr(&stdin).map_err(|error| failed(error.into()))?;
     let mut silent = before.clone();
