@@ -5,6 +5,7 @@
 //! | Module | |
 //! |---|---|
 //! | `checks` | what is asked by SQL before any data is copied |
+//! | `keyring` | `--keyring-file`: the master key of an encrypted copy |
 //! | `target` | the directory: new, or one of a pull that was interrupted |
 //! | `state` | what a pull keeps for its next process |
 //! | `session`, `link`, `engine` | this program as clone-core sees it |
@@ -14,6 +15,7 @@
 
 mod checks;
 mod engine;
+mod keyring;
 mod link;
 mod prepare;
 mod progress;
@@ -22,24 +24,27 @@ mod session;
 mod state;
 mod target;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use clone_classic::{ConnectOptions, SslMode};
 use clone_core::error::{Error, number};
 use clone_core::link::Donor;
 use clone_core::recipient::{self, Interrupted};
 use clone_core::settings::{KeepData, Settings};
-use clone_innodb::destination::{Options, OutsideFiles, RedoNames};
+use clone_innodb::destination::{EncryptedFiles, Options, OutsideFiles, RedoNames};
 use zeroize::Zeroizing;
 
 use crate::connection;
 use crate::failure::{Failure, Kind, Result};
 use crate::{signals, verify};
-use checks::{DonorFacts, OUTSIDE};
+use checks::{DonorFacts, OTHER_WAYS, OUTSIDE};
 use engine::Innodb;
+use keyring::KeyringFile;
 use progress::{Progress, Show};
 use session::{PullHost, PullSession};
+use state::StateDirectory;
 use target::{Resumed, Target};
 
 /// The most threads, as `clone_max_concurrency`.
@@ -83,6 +88,10 @@ pub(crate) struct Arguments {
     /// tablespaces go below DIR/outside.
     #[arg(long)]
     refuse_outside: bool,
+    /// For an encrypted donor: writes the master key of the copy to this new file, for
+    /// component_keyring_file. The connection must have TLS.
+    #[arg(long, value_name = "PATH")]
+    keyring_file: Option<PathBuf>,
     /// After the copy, starts this mysqld once on the copy, alone and without network. The server
     /// recovers the data and tells binary log file, position and GTIDs.
     #[arg(long, value_name = "MYSQLD")]
@@ -113,16 +122,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         _ => Show::Text,
     };
     let progress = Progress::new(show);
-    let connect = arguments.connection.options(link::READ_TIMEOUT)?;
+    let mut connect = arguments.connection.options(link::READ_TIMEOUT)?;
+    let keyring = arguments.keyring_file.as_deref().map(std::path::absolute).transpose();
+    let keyring = keyring.map_err(|error| other(&error))?;
+    if keyring.is_some() && connect.tls.mode == SslMode::Preferred {
+        // No later connection may do without TLS.
+        connect.tls.mode = SslMode::Required;
+    }
     let donor = format!("{}@{}", connect.user, connect.address);
     let facts = DonorFacts::ask(&connect)?;
-    let layout = if arguments.refuse_outside { "outside refused" } else { "outside below" };
-    let (target, resumed) = Target::open(&arguments.datadir, &donor, layout)?;
+    let layout = layout(arguments.refuse_outside, keyring.as_deref());
+    let (target, resumed) = Target::open(&arguments.datadir, &donor, &layout)?;
     for warning in facts.warnings() {
         progress.warn(&warning);
     }
     if resumed.is_none() {
-        let mut reasons = facts.refusals(arguments.refuse_outside);
+        let mut reasons = facts.refusals(arguments.refuse_outside, keyring.is_some());
+        let path = keyring.as_deref();
+        reasons.extend(path.into_iter().flat_map(|path| keyring::refusals(path, target.path())));
         reasons.extend(target.space_refusal(facts.bytes));
         checks::refuse(&reasons)?;
     }
@@ -132,87 +149,134 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let begun = Instant::now();
-    let host = match (resumed, &target) {
-        (Some(resumed), target) => go_on(arguments, &connect, target, &facts, progress, resumed)?,
-        (None, target) => clone(arguments, &connect, target, &facts, progress)?,
+    let keyring = keyring.as_deref();
+    let pull = Pull { arguments, connect: &connect, target: &target, facts: &facts, keyring };
+    let copied = match resumed {
+        Some(resumed) => pull.go_on(progress, resumed)?,
+        None => pull.clone(progress)?,
     };
-    host.progress.finish();
-    finish(arguments, &donor, &facts, &host, begun)
+    copied.host.progress.finish();
+    finish(arguments, &donor, &facts, &copied, begun)
 }
 
-/// Copies into a new directory.
-fn clone(
-    arguments: &Arguments,
-    connect: &clone_classic::ConnectOptions,
-    target: &Target,
-    facts: &DonorFacts,
-    progress: Progress,
-) -> Result<Arc<PullHost>> {
-    let state = target.begin()?;
-    signals::handle(&target.resume_hint()).map_err(|error| other(&error))?;
-    let options = options(arguments, facts, state.journal());
-    let engine = Innodb::new(target.path().to_owned(), options, false);
-    let settings = settings(arguments);
-    let release = facts.release();
-    let host = PullHost::new(connect.clone(), settings, release, engine, state, progress);
-    let host = Arc::new(host);
-    let session = PullSession::new(Arc::clone(&host));
-    let outcome = recipient::clone_instance(&session, donor(), Some(target.path().to_owned()));
-    outcome.map_err(|error| failed(target, &host, &error))?;
-    Ok(host)
-}
-
-/// Goes on with the clone of a process that was interrupted. Begins anew if that clone is lost.
-fn go_on(
-    arguments: &Arguments,
-    connect: &clone_classic::ConnectOptions,
-    target: &Target,
-    facts: &DonorFacts,
-    progress: Progress,
-    resumed: Resumed,
-) -> Result<Arc<PullHost>> {
-    let begin_anew = |progress: Progress, why: &str| {
-        progress.warn(&format!("{why}. The copy begins anew."));
-        target.empty()?;
-        clone(arguments, connect, target, facts, progress)
-    };
-    let Resumed { state, clone: Some((parameters, locator)) } = resumed else {
-        drop(resumed);
-        return begin_anew(
-            progress,
-            "The interrupted pull had not begun to copy, or this machine has restarted since",
-        );
-    };
-    let Ok(place) = target::Place::read(&state.journal()) else {
-        drop(state);
-        return begin_anew(progress, "The journal of the interrupted pull cannot be used");
-    };
-    signals::handle(&target.resume_hint()).map_err(|error| other(&error))?;
-    progress.say(&format!("going on with the interrupted pull, in {}", place.stage().name()));
-    progress.resume(&place);
-    let options = options(arguments, facts, state.journal());
-    let engine = Innodb::new(target.path().to_owned(), options, true);
-    let (settings, release) = (settings(arguments), facts.release());
-    let host = PullHost::new(connect.clone(), settings, release, engine, state, progress);
-    let host = Arc::new(host);
-    if place.is_complete() {
-        host.engine.complete(&locator).map_err(|error| failed(target, &host, &error))?;
-        return Ok(host);
+/// What decides how files are written. A pull that goes on must have the same.
+fn layout(refuse_outside: bool, keyring: Option<&Path>) -> String {
+    let outside = if refuse_outside { "outside refused" } else { "outside below" };
+    match keyring {
+        None => outside.to_owned(),
+        Some(path) => format!("{outside}, keyring file '{}'", path.display()),
     }
-    let session = PullSession::new(Arc::clone(&host));
-    let interrupted = Interrupted { parameters, locator, descriptors: place.descriptors() };
-    let path = target.path().to_owned();
-    match recipient::resume_instance(&session, donor(), path, interrupted) {
-        Ok(()) => Ok(host),
-        Err(error) if error.number() == number::ER_CLONE_DONOR => {
-            let why =
-                format!("The donor has ended the interrupted clone ({})", host.text_of(&error));
-            drop(session);
-            let host = Arc::into_inner(host).ok_or_else(|| other(&"a thread is left"))?;
-            let PullHost { progress, .. } = host;
-            begin_anew(progress, &why)
+}
+
+/// What a pull is made of, new or not.
+struct Pull<'a> {
+    arguments: &'a Arguments,
+    connect: &'a ConnectOptions,
+    target: &'a Target,
+    facts: &'a DonorFacts,
+    /// The path of `--keyring-file`.
+    keyring: Option<&'a Path>,
+}
+
+/// A copy that is complete.
+struct Copied {
+    host: Arc<PullHost>,
+    keyring: Option<KeyringFile>,
+    /// Another process has begun the copy.
+    is_resumed: bool,
+}
+
+impl Pull<'_> {
+    /// Copies into a new directory.
+    fn clone(&self, progress: Progress) -> Result<Copied> {
+        let Self { target, .. } = *self;
+        let keyring = self.keyring.map(KeyringFile::generate).transpose()?;
+        let state = target.begin(keyring.as_ref().map(KeyringFile::noted))?;
+        signals::handle(&target.resume_hint()).map_err(|error| other(&error))?;
+        if let Some(Err(failure)) = keyring.as_ref().map(KeyringFile::write) {
+            target.empty()?;
+            return Err(failure);
         }
-        Err(error) => Err(failed(target, &host, &error)),
+        let host = self.host(state, progress, keyring.as_ref(), false);
+        let session = PullSession::new(Arc::clone(&host));
+        let outcome = recipient::clone_instance(&session, donor(), Some(target.path().to_owned()));
+        outcome.map_err(|error| failed(target, &host, &error))?;
+        Ok(Copied { host, keyring, is_resumed: false })
+    }
+
+    fn begin_anew(&self, progress: Progress, why: &str) -> Result<Copied> {
+        progress.warn(&format!("{why}. The copy begins anew."));
+        self.target.empty()?;
+        self.clone(progress)
+    }
+
+    /// Goes on with the clone of a process that was interrupted. Begins anew if that clone is lost.
+    fn go_on(&self, progress: Progress, resumed: Resumed) -> Result<Copied> {
+        let Self { target, .. } = *self;
+        let Resumed { state, clone: Some((parameters, locator)) } = resumed else {
+            drop(resumed);
+            return self.begin_anew(
+                progress,
+                "The interrupted pull had not begun to copy, or this machine has restarted since",
+            );
+        };
+        let noted = state.pulled().keyring.clone();
+        let keyring = noted.as_ref().map(KeyringFile::reopen).transpose()?.flatten();
+        if let (Some(noted), None) = (&noted, &keyring) {
+            drop(state);
+            let path = noted.path.display();
+            let why = format!("The keyring file of the interrupted pull, '{path}', is not there");
+            return self.begin_anew(progress, &why);
+        }
+        let Ok(place) = target::Place::read(&state.journal()) else {
+            let why = match keyring.is_some() && !state.journal().exists() {
+                true => {
+                    "The interrupted pull cannot go on: an encrypted tablespace was created during \
+                     it, and the journal of a pull never holds a key"
+                }
+                false => "The journal of the interrupted pull cannot be used",
+            };
+            drop(state);
+            return self.begin_anew(progress, why);
+        };
+        signals::handle(&target.resume_hint()).map_err(|error| other(&error))?;
+        progress.say(&format!("going on with the interrupted pull, in {}", place.stage().name()));
+        progress.resume(&place);
+        let host = self.host(state, progress, keyring.as_ref(), true);
+        let done = |host| Ok(Copied { host, keyring, is_resumed: true });
+        if place.is_complete() {
+            host.engine.complete(&locator).map_err(|error| failed(target, &host, &error))?;
+            return done(host);
+        }
+        let session = PullSession::new(Arc::clone(&host));
+        let interrupted = Interrupted { parameters, locator, descriptors: place.descriptors() };
+        let path = target.path().to_owned();
+        match recipient::resume_instance(&session, donor(), path, interrupted) {
+            Ok(()) => done(host),
+            Err(error) if error.number() == number::ER_CLONE_DONOR => {
+                let why =
+                    format!("The donor has ended the interrupted clone ({})", host.text_of(&error));
+                drop(session);
+                let host = Arc::into_inner(host).ok_or_else(|| other(&"a thread is left"))?;
+                let PullHost { progress, .. } = host;
+                self.begin_anew(progress, &why)
+            }
+            Err(error) => Err(failed(target, &host, &error)),
+        }
+    }
+
+    fn host(
+        &self,
+        state: StateDirectory,
+        progress: Progress,
+        keyring: Option<&KeyringFile>,
+        is_resumed: bool,
+    ) -> Arc<PullHost> {
+        let options = options(self.arguments, self.facts, state.journal(), keyring);
+        let engine = Innodb::new(self.target.path().to_owned(), options, is_resumed);
+        let (settings, release) = (settings(self.arguments), self.facts.release());
+        let connect = self.connect.clone();
+        Arc::new(PullHost::new(connect, settings, release, engine, state, progress))
     }
 }
 
@@ -221,11 +285,16 @@ fn finish(
     arguments: &Arguments,
     donor: &str,
     facts: &DonorFacts,
-    host: &PullHost,
+    copied: &Copied,
     begun: Instant,
 ) -> Result<()> {
     let directory = &arguments.datadir;
-    let mut report = report::Report::new(donor, facts, host, begun.elapsed());
+    let Copied { host, keyring, is_resumed } = copied;
+    let keyring_file = match keyring {
+        Some(keyring) if keyring.finish(directory, *is_resumed)? => Some(keyring.path().to_owned()),
+        _ => None,
+    };
+    let mut report = report::Report::new(donor, facts, host, begun.elapsed(), keyring_file);
     let write = |report: &report::Report| {
         report
             .write(directory, facts)
@@ -251,8 +320,17 @@ fn finish(
     Ok(())
 }
 
-fn options(arguments: &Arguments, facts: &DonorFacts, journal: PathBuf) -> Options {
+fn options(
+    arguments: &Arguments,
+    facts: &DonorFacts,
+    journal: PathBuf,
+    keyring: Option<&KeyringFile>,
+) -> Options {
     Options {
+        encrypted: match keyring {
+            Some(keyring) => EncryptedFiles::Wrap(keyring.key()),
+            None => EncryptedFiles::Refuse,
+        },
         outside: match arguments.refuse_outside {
             true => OutsideFiles::Refuse,
             false => OutsideFiles::Below(OUTSIDE.into()),
@@ -309,6 +387,14 @@ fn failed(target: &Target, host: &PullHost, error: &Error) -> Failure {
             _ => Kind::Other,
         },
     };
+    if let Error::NotSupported(what) = error
+        && what.contains("encrypted")
+        && !host.engine.has_keyring()
+    {
+        text += &format!(
+            ". Pull with --keyring-file PATH and with TLS (--ssl-mode=REQUIRED). {OTHER_WAYS}"
+        );
+    }
     if let Err(error) = target.empty() {
         text = format!("{text}\n{}", error.message);
     }

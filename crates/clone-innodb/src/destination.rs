@@ -5,6 +5,7 @@
 
 mod files;
 pub mod journal;
+mod keys;
 mod names;
 mod status;
 mod task;
@@ -19,6 +20,7 @@ use clone_protocol::innodb::{
 };
 
 use crate::clock::{Cancel, Clock};
+use crate::encryption::MasterKey;
 use crate::error::{Error, Result};
 use crate::geometry::BLOCKS_IN_CHUNK;
 use crate::lock;
@@ -79,8 +81,8 @@ pub enum OutsideFiles {
     Below(PathBuf),
 }
 
-/// Encrypted tablespaces, whose keys a donor sends in clear.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Encrypted tablespaces and encrypted redo, whose keys a donor sends in clear.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum EncryptedFiles {
     /// The clone fails with error 1235.
     #[default]
@@ -89,6 +91,9 @@ pub enum EncryptedFiles {
     /// No server can open them, and whoever can read the directory has the keys. For simulations.
     /// An encrypted tablespace that DDL creates during the clone is refused all the same.
     AsTheyCome,
+    /// The keys are encrypted with this master key, as a server does with its own. A server opens
+    /// the directory if its keyring has the master key: see [`MasterKey::write_new`].
+    Wrap(Arc<MasterKey>),
 }
 
 /// The names of redo files.
@@ -193,7 +198,7 @@ impl Destination {
             snapshot_id: locator.snapshot_id,
             directory: directory.to_owned(),
             tasks: Tasks::new(clock, false),
-            encrypted: options.encrypted,
+            encrypted: options.encrypted.clone(),
             flush: options.flush,
             journal,
             files: Mutex::new(Files::new(directory.to_owned(), options)),

@@ -76,6 +76,7 @@
 pub mod clock;
 pub mod cold;
 pub mod destination;
+pub mod encryption;
 pub mod error;
 pub mod geometry;
 mod page;

@@ -27,6 +27,10 @@ const SPACE_ID: usize = 34;
 const DATA: usize = 38;
 /// `FSP_SPACE_FLAGS`.
 const SPACE_FLAGS: usize = DATA + 16;
+/// `XDES_ARR_OFFSET`: the first extent descriptor of a page.
+const XDES_ARRAY: usize = DATA + 112;
+/// Bytes of an extent descriptor, besides two bits for each page.
+const XDES_FIXED: usize = 24;
 /// `FIL_PAGE_END_LSN_OLD_CHKSUM`, from the end of the page.
 const TRAILER: usize = 8;
 
@@ -96,6 +100,15 @@ impl PageSize {
         pages * u64::from(self.physical)
     }
 
+    /// Where the encryption information is in page 0: behind the extent descriptors, which are as
+    /// many as describe the pages from one such page to the next
+    /// (`fsp_header_get_encryption_offset`).
+    pub(crate) fn encryption_info(self) -> usize {
+        let pages = (self.extent() / u64::from(self.physical)) as usize;
+        let descriptors = self.physical as usize / pages;
+        XDES_ARRAY + descriptors * (XDES_FIXED + pages / 4)
+    }
+
     /// Bytes of a file that was just created.
     pub(crate) fn initial_size(self, is_undo: bool) -> u64 {
         if is_undo { INITIAL_UNDO } else { INITIAL_PAGES * u64::from(self.physical) }
@@ -109,6 +122,7 @@ pub(crate) fn initial_page(
     space_id: u32,
     fsp_flags: u32,
     server_version: u32,
+    encryption_info: Option<&[u8]>,
 ) -> Vec<u8> {
     let mut page = vec![0; size.physical as usize];
     put(&mut page, SERVER_VERSION, server_version);
@@ -116,13 +130,25 @@ pub(crate) fn initial_page(
     put(&mut page, SPACE_ID, space_id);
     put(&mut page, DATA, space_id);
     put(&mut page, SPACE_FLAGS, fsp_flags);
-    let sum = if size.is_compressed { zip_checksum(&page) } else { page_checksum(&page) };
-    put(&mut page, 0, sum);
-    if !size.is_compressed {
-        let end = page.len() - TRAILER;
-        put(&mut page, end, sum);
+    if let Some(info) = encryption_info {
+        page[size.encryption_info()..][..info.len()].copy_from_slice(info);
     }
+    seal(&mut page, size);
     page
+}
+
+/// Gives a page its checksum, and at the end its LSN (`buf_flush_init_for_writing`). The page is as
+/// long as its size says.
+pub(crate) fn seal(page: &mut [u8], size: PageSize) {
+    if size.is_compressed {
+        let sum = zip_checksum(page);
+        return put(page, 0, sum);
+    }
+    let end = page.len() - TRAILER;
+    page.copy_within(LSN + 4..LSN + 8, end + 4);
+    let sum = page_checksum(page);
+    put(page, 0, sum);
+    put(page, end, sum);
 }
 
 /// `buf/checksum.cc:buf_calc_page_crc32`, for a page of at least 1 KiB.
@@ -189,7 +215,7 @@ mod tests {
     #[test]
     fn the_first_page_has_its_space_and_its_checksum() {
         let size = PageSize::of(0x4021).unwrap();
-        let page = initial_page(size, 0x1234, 0x4021, 90_704);
+        let page = initial_page(size, 0x1234, 0x4021, 90_704, None);
         assert_eq!(page.len(), 16 << 10);
         assert_eq!(page[34..38], 0x1234_u32.to_be_bytes());
         assert_eq!(page[38..42], 0x1234_u32.to_be_bytes());
@@ -200,7 +226,7 @@ mod tests {
         assert_eq!(page[16_376..16_380], sum.to_be_bytes());
         assert_eq!(page[16_380..], [0; 4]);
 
-        let compressed = initial_page(PageSize::of(0x4029).unwrap(), 7, 0x4029, 90_704);
+        let compressed = initial_page(PageSize::of(0x4029).unwrap(), 7, 0x4029, 90_704, None);
         assert_eq!(compressed.len(), 8 << 10);
         let sum = checksum(&compressed[4..16])
             ^ checksum(&compressed[24..26])

@@ -15,7 +15,7 @@
 mod allocation;
 mod bytes;
 pub mod checksum;
-mod decrypt;
+pub(crate) mod decrypt;
 mod directory;
 mod doublewrite;
 mod examine;
@@ -26,7 +26,7 @@ mod fault;
 pub mod fuzzing;
 pub mod header;
 pub mod inodes;
-mod keyring;
+pub(crate) mod keyring;
 mod layout;
 mod memory;
 mod observer;

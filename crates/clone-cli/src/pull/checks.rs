@@ -10,11 +10,16 @@ use clone_classic::{ConnectOptions, Connection};
 use clone_core::settings::ReleaseFacts;
 use clone_protocol::{CommandCode, Version};
 
+use super::keyring;
 use super::link::READ_TIMEOUT;
 use crate::failure::{Failure, Kind, Result};
 
 /// The directory in the target for tablespaces from outside of the donor's data directory.
 pub(super) const OUTSIDE: &str = "outside";
+
+/// What helps where `--keyring-file` does not.
+pub(super) const OTHER_WAYS: &str = "For another keyring, clone with CLONE INSTANCE into a server \
+                                     that has it, or decrypt the tables";
 
 /// The most names in a message.
 const MAX_NAMES: usize = 10;
@@ -175,15 +180,9 @@ impl DonorFacts {
     }
 
     /// Why the pull cannot work.
-    pub(crate) fn refusals(&self, refuse_outside: bool) -> Vec<String> {
+    pub(crate) fn refusals(&self, refuse_outside: bool, has_keyring: bool) -> Vec<String> {
         let mut reasons = self.refused.clone();
-        if !self.encrypted.is_empty() {
-            reasons.push(format!(
-                "encrypted, and the pull would have no keyring: {}. Decrypt them, or clone with \
-                 CLONE INSTANCE into a server with a keyring",
-                names(&self.encrypted)
-            ));
-        }
+        reasons.extend(self.encryption_refusal(has_keyring));
         if refuse_outside && !self.outside.is_empty() {
             reasons.push(format!(
                 "outside of the donor's data directory: {}. Without --refuse-outside these \
@@ -192,6 +191,38 @@ impl DonorFacts {
             ));
         }
         reasons
+    }
+
+    fn encryption_refusal(&self, has_keyring: bool) -> Option<String> {
+        let is_too_old = self.version_id() < keyring::FIRST_VERSION;
+        match (self.encrypted.as_slice(), has_keyring) {
+            ([], false) => None,
+            (_, true) if is_too_old => Some(format!(
+                "--keyring-file writes the file of component_keyring_file, which servers have from \
+                 8.0.24 on, and the donor is of version {}. {OTHER_WAYS}",
+                self.version
+            )),
+            (_, true) if !self.has_tls => Some(
+                "--keyring-file: the donor sends keys in clear, and the connection has no TLS. \
+                 Give --ssl-mode=REQUIRED or more"
+                    .to_owned(),
+            ),
+            (_, true) => None,
+            (encrypted, false) => {
+                let tls = if self.has_tls { "" } else { " and with TLS (--ssl-mode=REQUIRED)" };
+                let remedy = match is_too_old {
+                    true => OTHER_WAYS.to_owned(),
+                    false => format!(
+                        "Pull with --keyring-file PATH{tls}: the copy gets a master key of its \
+                         own, which goes to PATH for component_keyring_file. {OTHER_WAYS}"
+                    ),
+                };
+                Some(format!(
+                    "encrypted, and the copy has no keyring: {}. {remedy}",
+                    names(encrypted)
+                ))
+            }
+        }
     }
 
     /// What the user should know before the pull.
@@ -300,6 +331,26 @@ mod tests {
         ] {
             assert_eq!(version_id(version), id, "{version}");
         }
+    }
+
+    #[test]
+    fn encrypted_donors_need_a_keyring_and_tls() {
+        let facts = |version: &str, has_tls, encrypted: &[&str]| DonorFacts {
+            version: version.to_owned(),
+            has_tls,
+            encrypted: encrypted.iter().map(|name| (*name).to_owned()).collect(),
+            ..DonorFacts::default()
+        };
+        let reason = |facts: &DonorFacts, has_keyring| facts.refusals(false, has_keyring).join("");
+        assert_eq!(reason(&facts("8.4.0", false, &[]), false), "");
+        assert_eq!(reason(&facts("8.4.0", true, &["a/b"]), true), "");
+        assert!(reason(&facts("8.4.0", true, &["a/b"]), false).contains("--keyring-file PATH: "));
+        assert!(reason(&facts("8.4.0", false, &["a/b"]), false).contains("PATH and with TLS"));
+        // What is encrypted may be unknown, or encrypted later.
+        assert!(reason(&facts("8.4.0", false, &[]), true).contains("--ssl-mode=REQUIRED"));
+        assert!(reason(&facts("8.0.23", true, &[]), true).contains("from 8.0.24 on"));
+        let old = reason(&facts("8.0.23", true, &["a/b"]), false);
+        assert!(old.contains("CLONE INSTANCE") && !old.contains("--keyring-file"), "{old}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use clone_core::engine::{self, Begun, Engine, Mode, ServerEngine, TaskId, View};
 use clone_core::error::{Error, Result};
 use clone_innodb::clock::SystemClock;
 use clone_innodb::destination::{
-    BlockInput, Destination, DestinationTask, Options, Target, version_locator,
+    BlockInput, Destination, DestinationTask, EncryptedFiles, Options, Target, version_locator,
 };
 use clone_innodb::error::FileOperation;
 use clone_protocol::innodb::{DB_TYPE, Descriptor, Locator, SnapshotState};
@@ -64,6 +64,11 @@ impl Innodb {
 
     fn put_task(&self, task: DestinationTask) {
         self.clone().tasks.insert(task.number(), task);
+    }
+
+    /// Whether keys are encrypted with a master key.
+    pub(super) fn has_keyring(&self) -> bool {
+        matches!(self.0.options.encrypted, EncryptedFiles::Wrap(_))
     }
 
     /// Makes a clone that another process has copied whole one that a server can open.

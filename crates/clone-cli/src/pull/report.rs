@@ -43,6 +43,8 @@ pub(super) struct Report {
     threads: u32,
     /// Seconds since the Unix epoch.
     finished: u64,
+    /// The keyring file that was written, if anything is encrypted.
+    keyring_file: Option<PathBuf>,
     /// Tables of other engines, which are empty.
     empty_tables: Vec<String>,
     /// Binary log and GTIDs. None without `--prepare`: a server finds them when it starts.
@@ -50,7 +52,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(donor: &str, facts: &DonorFacts, host: &PullHost, elapsed: Duration) -> Self {
+    pub(super) fn new(
+        donor: &str,
+        facts: &DonorFacts,
+        host: &PullHost,
+        elapsed: Duration,
+        keyring_file: Option<PathBuf>,
+    ) -> Self {
         let totals = host.progress.totals();
         let datadir = host.state.path().parent().unwrap_or(Path::new(".")).to_owned();
         let datadir = fs::canonicalize(&datadir).unwrap_or(datadir);
@@ -66,6 +74,7 @@ impl Report {
             seconds: elapsed.as_secs_f64(),
             threads: totals.threads,
             finished: now.as_secs(),
+            keyring_file,
             empty_tables: facts.other_engines.clone(),
             coordinates: None,
         }
@@ -104,6 +113,14 @@ impl Report {
             text += &format!("innodb_data_file_path = {data_files}\n");
         }
         let outside = self.datadir.join(OUTSIDE);
+        if let Some(path) = &self.keyring_file {
+            text += &format!(
+                "# The data are encrypted. The server needs component_keyring_file with this file: \
+                 {}\n# Options cannot say so: see docs/pull.md, and mysqld.my and\n\
+                 # component_keyring_file.cnf in this directory.\n",
+                path.display()
+            );
+        }
         if outside.exists() {
             text += &format!("innodb_directories = {}\n", outside.display());
         }
@@ -137,6 +154,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "  directory    {}", self.datadir.display())?;
         writeln!(f, "  option file  {}", self.option_file.display())?;
+        if let Some(path) = &self.keyring_file {
+            writeln!(f, "  keyring      {}, for component_keyring_file", path.display())?;
+        }
         match &self.coordinates {
             Some(coordinates) => write!(f, "{coordinates}"),
             None => writeln!(

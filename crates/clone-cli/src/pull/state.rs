@@ -22,6 +22,8 @@ use clone_protocol::{MAX_LOCATOR_LEN, Version};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::keyring::Noted;
+
 /// The directory in the target directory.
 pub(crate) const NAME: &str = ".mysql-clone";
 
@@ -49,6 +51,9 @@ pub(crate) struct Pulled {
     pub(crate) layout: String,
     /// Whether this program made the target directory.
     pub(crate) made_directory: bool,
+    /// The keyring file of `--keyring-file`.
+    #[serde(default)]
+    pub(crate) keyring: Option<Noted>,
 }
 
 /// What a pull notes when the clone begins.
@@ -72,6 +77,20 @@ struct State {
     format: u32,
     pulled: Pulled,
     begun: Option<Begun>,
+}
+
+impl State {
+    fn read(file: &Path) -> io::Result<Self> {
+        if fs::metadata(file)?.len() > MAX_STATE {
+            return Err(invalid("pull.json is too long"));
+        }
+        let state: Self = serde_json::from_slice(&fs::read(file)?)
+            .map_err(|error| invalid(&format!("pull.json: {error}")))?;
+        match state.format {
+            FORMAT => Ok(state),
+            _ => Err(invalid("pull.json was written by another version of mysql-clone")),
+        }
+    }
 }
 
 impl Begun {
@@ -130,15 +149,19 @@ impl StateDirectory {
             found => found?,
         };
         let held = lock(&path)?;
-        if fs::metadata(&file)?.len() > MAX_STATE {
-            return Err(invalid("pull.json is too long"));
-        }
-        let state: State = serde_json::from_slice(&fs::read(&file)?)
-            .map_err(|error| invalid(&format!("pull.json: {error}")))?;
-        if state.format != FORMAT {
-            return Err(invalid("pull.json was written by another version of mysql-clone"));
-        }
+        let state = State::read(&file)?;
         Ok(Some((Self { path, pulled: state.pulled, _lock: held }, state.begun)))
+    }
+
+    /// The keyring file of the pull that this or another process has begun in `target`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn noted_keyring(target: &Path) -> io::Result<Option<Noted>> {
+        match State::read(&target.join(NAME).join("pull.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            state => Ok(state?.pulled.keyring),
+        }
     }
 
     /// Where the directory is.
@@ -209,7 +232,12 @@ mod tests {
     use super::*;
 
     fn pulled() -> Pulled {
-        Pulled { donor: "u@h:3306".into(), layout: "plain".into(), made_directory: true }
+        Pulled {
+            donor: "u@h:3306".into(),
+            layout: "plain".into(),
+            made_directory: true,
+            keyring: Some(Noted { path: "/k".into(), uuid: "u".into() }),
+        }
     }
 
     #[test]
@@ -226,6 +254,7 @@ mod tests {
         drop(state);
         let (state, begun) = StateDirectory::open(target.path()).unwrap().unwrap();
         assert_eq!(*state.pulled(), pulled());
+        assert_eq!(StateDirectory::noted_keyring(target.path()).unwrap(), pulled().keyring);
         let (parameters, locator) = begun.clone().unwrap().resume().unwrap();
         assert_eq!(parameters.version, Version::V3);
         assert_eq!(parameters.variables, donor.variables);

@@ -12,6 +12,7 @@ use clone_core::progress::Stage;
 use clone_innodb::destination::journal;
 use clone_protocol::innodb::{Descriptor, SnapshotState};
 
+use super::keyring::{self, Noted};
 use super::state::{Pulled, StateDirectory};
 use crate::failure::{Failure, Kind, Result};
 
@@ -78,16 +79,17 @@ impl Target {
         &self.path
     }
 
-    /// Makes the directory, and the one of the state in it.
+    /// Makes the directory, and the one of the state in it. `keyring` is not written yet.
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn begin(&self) -> Result<StateDirectory> {
+    pub(super) fn begin(&self, keyring: Option<Noted>) -> Result<StateDirectory> {
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&self.path);
         let pulled = Pulled {
             donor: self.donor.clone(),
             layout: self.layout.clone(),
             made_directory: self.is_ours,
+            keyring,
         };
         let begun = made.and_then(|()| StateDirectory::create(&self.path, pulled));
         begun.map_err(|error| self.disk("create", &error))
@@ -183,9 +185,12 @@ fn is_empty(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes all that is in the directory, and with `is_ours` the directory, too. The state goes
+/// Removes the keyring file, all that is in the directory, and with `is_ours` the directory, too. The state goes
 /// last, so that what is left after a kill is still known to be ours.
 fn empty(path: &Path, is_ours: bool) -> io::Result<()> {
+    if let Some(noted) = StateDirectory::noted_keyring(path)? {
+        keyring::remove(&noted)?;
+    }
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -262,6 +267,8 @@ impl Place {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
+    use clone_innodb::encryption::MasterKey;
+
     use super::*;
 
     #[test]
@@ -289,7 +296,11 @@ mod tests {
                 fs::create_dir_all(path.join("lost+found")).unwrap();
             }
             let (target, _) = Target::open(&path, "u@h:3306", "plain").unwrap();
-            let state = target.begin().unwrap();
+            let key = MasterKey::generate().unwrap();
+            let keyring = parent.path().join("keyring");
+            let noted = Noted { path: keyring.clone(), uuid: key.uuid().to_owned() };
+            let state = target.begin(Some(noted)).unwrap();
+            key.write_new(&keyring).unwrap();
             fs::create_dir(path.join("mysql")).unwrap();
             fs::write(path.join("ibdata1"), "x").unwrap();
             assert_eq!(discard(&path).unwrap_err().kind, Kind::Refused, "still locked");
@@ -299,6 +310,7 @@ mod tests {
             assert!(Target::open(&path, "u@h:3306", "plain").unwrap().1.is_some());
             discard(&path).unwrap();
             assert_eq!(path.exists(), is_there);
+            assert!(!keyring.exists());
             assert_eq!(path.join("lost+found").exists(), is_there);
         }
     }

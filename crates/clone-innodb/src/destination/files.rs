@@ -13,9 +13,11 @@ use clone_protocol::innodb::{
 };
 use rustix::fs::OFlags;
 
+use super::keys::{self, KeyIn};
 use super::names::{data_path, redo_path};
 use super::write::Sparse;
 use super::{EncryptedFiles, Flush, Options, RedoNames};
+use crate::encryption::INFO;
 use crate::error::{Error, FileOperation, Result};
 use crate::page::{PageSize, initial_page};
 
@@ -68,6 +70,7 @@ struct DataFile {
     chunks: (u32, u32),
     sparse: Option<Sparse>,
     state: FileState,
+    key: KeyState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +82,20 @@ enum FileState {
     Deleted,
 }
 
+/// Whether the file has a key, which must come in PAGE_COPY at the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyState {
+    None,
+    /// The file is encrypted, and its key has not come.
+    Awaited,
+    Came,
+}
+
 #[derive(Debug)]
 struct RedoFile {
     path: PathBuf,
     size: u64,
+    is_encrypted: bool,
 }
 
 /// Where the block of a DATA descriptor goes.
@@ -91,6 +104,8 @@ pub(super) struct Place {
     /// The whole path; none if the file was dropped.
     pub(super) path: Option<PathBuf>,
     pub(super) sparse: Option<Sparse>,
+    /// A key that the block may carry.
+    pub(super) key: Option<KeyIn>,
 }
 
 /// What file metadata meant.
@@ -196,7 +211,12 @@ impl Files {
         if known.state == FileState::Deleted || known.space_id != file.space_id {
             return Err(invalid("a change of a file that is not there"));
         }
-        refuse_encrypted(file, &self.options)?;
+        keys::check(file, &self.options.encrypted)?;
+        known.key = match (file.encrypted, known.key) {
+            (false, _) => KeyState::None,
+            (true, KeyState::Came) => KeyState::Came,
+            (true, _) => KeyState::Awaited,
+        };
         if file.renamed {
             self.rename(file)?;
         }
@@ -240,13 +260,14 @@ impl Files {
         if file.file_index >= self.redo_total || file.deleted {
             return Err(invalid_index(file.file_index, self.redo_total));
         }
-        refuse_encrypted(file, &self.options)?;
+        keys::check(file, &self.options.encrypted)?;
         if self.redo.contains_key(&file.file_index) {
             return Ok(());
         }
         let path = redo_path(file.file_index, self.options.redo);
         drop(create(&self.directory, &path, self.before)?);
-        self.redo.insert(file.file_index, RedoFile { path, size: file.file_size });
+        let redo = RedoFile { path, size: file.file_size, is_encrypted: file.encrypted };
+        self.redo.insert(file.file_index, redo);
         Ok(())
     }
 
@@ -254,7 +275,7 @@ impl Files {
         let is_dump = file.space_id == SPACE_ID_BUFFER_POOL;
         let page_size = if is_dump { None } else { Some(PageSize::of(file.fsp_flags)?) };
         let path = data_path(file.space_id, file.fsp_flags, file.name, &self.options.outside)?;
-        refuse_encrypted(file, &self.options)?;
+        keys::check(file, &self.options.encrypted)?;
         if self.before != Before::Nothing && self.has_path(&path) {
             return Err(Error::FileExists(self.directory.join(path)));
         }
@@ -266,7 +287,9 @@ impl Files {
             if let (Some(created), Some(page_size)) = (created, first_pages) {
                 let whole = self.directory.join(&path);
                 let version = self.options.server_version;
-                let page = initial_page(page_size, file.space_id, file.fsp_flags, version);
+                let info = keys::created(file, &self.options.encrypted);
+                let info = info.as_ref().map(<[u8; INFO]>::as_slice);
+                let page = initial_page(page_size, file.space_id, file.fsp_flags, version, info);
                 let size = page_size.initial_size(FileKind::of(file.space_id) == FileKind::Undo);
                 let written = created.set_len(size).and_then(|()| created.write_all_at(&page, 0));
                 written.map_err(failed(FileOperation::Write, &whole))?;
@@ -281,6 +304,11 @@ impl Files {
             chunks: (file.first_chunk, file.last_chunk),
             sparse: None,
             state,
+            key: match (file.encrypted, &file.key) {
+                (_, Some(_)) => KeyState::Came,
+                (true, None) => KeyState::Awaited,
+                (false, None) => KeyState::None,
+            },
         };
         self.data.insert(file.file_index, added);
         self.set_compression(file)
@@ -306,6 +334,18 @@ impl Files {
         }
         let here = fs::metadata(&self.directory);
         let here = here.map_err(failed(FileOperation::Open, &self.directory))?.blksize();
+        // Version 1 of page compression encrypts whole blocks of the file system.
+        if file.encrypted
+            && u64::from(file.block_size) != here
+            && matches!(self.options.encrypted, EncryptedFiles::Wrap(_))
+        {
+            return Err(Error::NotSupported(format!(
+                "'{}', which is encrypted and has page compression: the donor's file system has \
+                 blocks of {} bytes, and this one of {here} bytes",
+                file.name.escape_ascii(),
+                file.block_size
+            )));
+        }
         let largest = u64::from(file.block_size).max(here);
         if largest.saturating_mul(2) <= u64::from(page_size.logical) {
             known.sparse =
@@ -318,15 +358,20 @@ impl Files {
     pub(super) fn place(&mut self, data: &Data) -> Result<Place> {
         if data.state == SnapshotState::RedoCopy {
             let file = self.redo.get(&data.file_index).ok_or_else(unknown_file)?;
-            return Ok(Place { path: Some(self.directory.join(&file.path)), sparse: None });
+            let path = Some(self.directory.join(&file.path));
+            return Ok(Place { path, sparse: None, key: KeyIn::redo(data, file.is_encrypted) });
         }
         if data.state == SnapshotState::PageCopy {
             self.check_page(data)?;
         }
-        let file = self.data.get(&data.file_index).ok_or_else(unknown_file)?;
+        let file = self.data.get_mut(&data.file_index).ok_or_else(unknown_file)?;
         let is_present = file.state == FileState::Present;
         let path = is_present.then(|| self.directory.join(&file.path));
-        Ok(Place { path, sparse: file.sparse })
+        let key = KeyIn::page(data, file.page_size, file.key != KeyState::None);
+        if key.is_some() && file.key == KeyState::Awaited {
+            file.key = KeyState::Came;
+        }
+        Ok(Place { path, sparse: file.sparse, key })
     }
 
     /// A block of PAGE_COPY is one page. Debug builds of mysqld may send one of the instance's size
@@ -389,6 +434,7 @@ impl Files {
                 self.redo_total
             )));
         }
+        self.check_keys()?;
         let how = self.options.flush;
         let mut directories = BTreeSet::from([self.directory.clone()]);
         let mut flush = |path: &Path, size: u64, page_size: Option<PageSize>| {
@@ -417,6 +463,23 @@ impl Files {
         }
         Ok(())
     }
+
+    /// Without its key no server opens an encrypted tablespace.
+    fn check_keys(&self) -> Result<()> {
+        if !matches!(self.options.encrypted, EncryptedFiles::Wrap(_)) {
+            return Ok(());
+        }
+        let mut files = self.data.values();
+        let is_missing =
+            |file: &&DataFile| file.state == FileState::Present && file.key == KeyState::Awaited;
+        match files.find(is_missing) {
+            None => Ok(()),
+            Some(file) => Err(Error::protocol(format!(
+                "Wrong Clone RPC: no key of the encrypted tablespace '{}'",
+                file.path.display()
+            ))),
+        }
+    }
 }
 
 /// A tablespace that is larger than an extent becomes a multiple of extents.
@@ -438,18 +501,6 @@ pub(super) fn sync(file: &File, how: Flush) -> io::Result<()> {
         Flush::ToDisk => file.sync_all(),
         Flush::Never => Ok(()),
     }
-}
-
-/// Keys come in clear, and a server would look for them wrapped with its master key.
-fn refuse_encrypted(file: &FileMetadata<'_>, options: &Options) -> Result<()> {
-    let is_refused = options.encrypted == EncryptedFiles::Refuse && file.encrypted;
-    if is_refused || file.key.is_some() {
-        return Err(Error::NotSupported(format!(
-            "the encrypted tablespace '{}'",
-            file.name.escape_ascii()
-        )));
-    }
-    Ok(())
 }
 
 /// Creates a directory and those above it.

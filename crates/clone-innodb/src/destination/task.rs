@@ -13,18 +13,11 @@ use std::sync::Arc;
 use clone_protocol::innodb::{Data, Descriptor, Locator, SnapshotState, State};
 
 use super::files::{self, Place, failed};
-use super::write::Sparse;
-use super::{Destination, EncryptedFiles, MAX_BLOCK, MAX_FILE_SIZE, encode};
+use super::{Destination, MAX_BLOCK, MAX_FILE_SIZE, encode};
 use crate::clock::Cancel;
 use crate::error::{Error, FileOperation, Result, number};
-use crate::geometry::REDO_HEADER;
 use crate::tasks::MASTER;
 use crate::tasks::chunks::Position;
-
-/// Where the key is in a redo header (`LOG_ENCRYPTION`, `LOG_HEADER_ENCRYPTION_INFO_OFFSET`), and
-/// what it begins with (`Encryption::KEY_MAGIC_V1` to `V3`).
-const REDO_KEY: usize = 1024 + 48;
-const KEY_MAGIC: [&[u8]; 3] = [b"lCA", b"lCB", b"lCC"];
 
 /// Where the blocks of a recipient's task come from, and who hears of its states.
 ///
@@ -264,9 +257,9 @@ impl DestinationTask {
                 data.file_offset, data.file_size
             )));
         }
-        let Place { path, sparse } = destination.files().place(data)?;
-        match path {
-            Some(path) => self.write_block(data, &path, sparse, input)?,
+        let place = destination.files().place(data)?;
+        match &place.path {
+            Some(path) => self.write_block(data, path, &place, input)?,
             // The block has to be taken from the connection all the same.
             None => {
                 let target = Target { name: "", offset: data.file_offset, len: data.data_len };
@@ -282,18 +275,17 @@ impl DestinationTask {
         &mut self,
         data: &Data,
         path: &Path,
-        sparse: Option<Sparse>,
+        place: &Place,
         input: &mut dyn BlockInput,
     ) -> Result<()> {
-        let encrypted = self.destination.encrypted;
+        let destination = Arc::clone(&self.destination);
+        let encrypted = &destination.encrypted;
+        let key = place.key.filter(|key| key.concerns(encrypted));
         let name = path.to_string_lossy();
         let target = Target { name: &name, offset: data.file_offset, len: data.data_len };
         let is_redo = data.state == SnapshotState::RedoCopy;
-        let is_redo_header =
-            is_redo && data.file_index == 0 && data.file_offset < REDO_HEADER.into();
-        let looks_for_key = is_redo_header && encrypted == EncryptedFiles::Refuse;
         let file = self.file(is_redo, data.file_index, path)?;
-        if sparse.is_none() && !looks_for_key {
+        if place.sparse.is_none() && key.is_none() {
             let sought = file.seek(SeekFrom::Start(data.file_offset));
             sought.map_err(failed(FileOperation::Write, path))?;
             return input.write_to(&target, file.as_fd());
@@ -303,10 +295,10 @@ impl DestinationTask {
             let text = format_args!("{} bytes instead of {}", bytes.len(), data.data_len);
             return Err(invalid_data(text));
         }
-        if looks_for_key && holds_key(bytes, data.file_offset) {
-            return Err(Error::NotSupported("encrypted redo".to_owned()));
+        if let Some(key) = key {
+            key.apply(encrypted, data.file_offset, bytes)?;
         }
-        let written = match sparse {
+        let written = match place.sparse {
             Some(sparse) => sparse.write(file, bytes, data.file_offset),
             None => file.write_all_at(bytes, data.file_offset),
         };
@@ -322,13 +314,6 @@ impl DestinationTask {
         };
         Ok(&mut self.current.insert(current).file)
     }
-}
-
-/// Whether a part of the first redo file, from `offset`, holds a key.
-fn holds_key(bytes: &[u8], offset: u64) -> bool {
-    let at = usize::try_from(offset).ok().and_then(|offset| REDO_KEY.checked_sub(offset));
-    let key = at.and_then(|at| bytes.get(at..));
-    key.is_some_and(|key| KEY_MAGIC.iter().any(|magic| key.starts_with(magic)))
 }
 
 /// The estimate of the disk must be free. If the system does not tell what is free, the clone goes

@@ -27,7 +27,7 @@ const PLUGIN: &[u8] = b"Keyring file version:2.0";
 const OBSCURE: &[u8] = b"*305=Ljt0*!@$Hnm(*-9-w;:";
 
 /// `Encryption::MASTER_KEY_PREFIX`.
-const PREFIX: &str = "INNODBKey-";
+pub(crate) const PREFIX: &str = "INNODBKey-";
 
 /// A key of 256 bits. It is never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

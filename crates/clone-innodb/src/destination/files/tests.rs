@@ -123,7 +123,7 @@ fn a_new_file_has_its_initial_pages() {
     files.change(&undo).unwrap();
     let new = fs::read(directory.path().join("db/new.ibd")).unwrap();
     assert_eq!(new.len(), 7 << 14);
-    assert_eq!(new[..1 << 14], initial_page(PageSize::of(FLAGS).unwrap(), 101, FLAGS, 0));
+    assert_eq!(new[..1 << 14], initial_page(PageSize::of(FLAGS).unwrap(), 101, FLAGS, 0, None));
     assert!(new[1 << 14..].iter().all(|byte| *byte == 0));
     assert_eq!(fs::metadata(directory.path().join("undo_001")).unwrap().len(), 16 << 20);
 }

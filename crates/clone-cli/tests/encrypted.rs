@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `mysql-clone pull` of encrypted instances, from and into servers with `component_keyring_file`.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use clone_testkit::anyhow::{Context, Result, ensure};
+use clone_testkit::server::Server;
+use clone_testkit::verify;
+use clone_testkit::writer::{Load, Writers};
+use clone_testkit::{Mysqld, Plugin, check, clone, until};
+use support::{Tool, holds};
+use tempfile::TempDir;
+
+/// The same server with a manifest beside the program: it reads the manifest in the data directory.
+struct WithKeyring {
+    server: &'static Server,
+    directory: TempDir,
+}
+
+impl WithKeyring {
+    fn new(server: &'static Server) -> Result<Self> {
+        let directory = TempDir::with_prefix("mysql-clone-keyring-")?;
+        let mysqld = directory.path().join("mysqld");
+        fs::copy(&server.mysqld, &mysqld)?;
+        fs::write(directory.path().join("mysqld.my"), r#"{"read_local_manifest": true}"#)?;
+        let server: &'static Server = Box::leak(Box::new(Server { mysqld, ..server.clone() }));
+        Ok(Self { server, directory })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts a server whose keyring is what the files in the data directory say.
+    fn start(&self, mut mysqld: Mysqld) -> Result<Mysqld> {
+        let plugins = mysqld.data_dir().parent().unwrap().join("plugin");
+        let component = self.server.plugin_dir.join("component_keyring_file.so");
+        fs::create_dir_all(&plugins)?;
+        std::os::unix::fs::symlink(component, plugins.join("component_keyring_file.so"))?;
+        let configuration = plugins.join("component_keyring_file.cnf");
+        fs::write(configuration, r#"{"read_local_config": true}"#)?;
+        mysqld.start()?;
+        Ok(mysqld)
+    }
+
+    /// A donor on which all is encrypted that can be.
+    fn donor(&self, options: &[&str]) -> Result<Mysqld> {
+        let mut builder = Mysqld::builder().name("donor").server(self.server);
+        builder = builder.plugin(Plugin::Stock).option("--default-table-encryption=ON");
+        for option in options {
+            builder = builder.option(*option);
+        }
+        let donor = builder.create()?;
+        configure(donor.data_dir(), &self.path("donor-keyring"))?;
+        let donor = self.start(donor)?;
+        clone::make_donor(&donor)?;
+        let mut session = donor.session()?;
+        session.run_all([
+            "CREATE DATABASE d",
+            "CREATE TABLE d.t (id INT PRIMARY KEY, t TEXT) ENCRYPTION = 'Y'",
+            "CREATE TABLE d.zip (id INT PRIMARY KEY, t TEXT) ROW_FORMAT = COMPRESSED",
+            "CREATE TABLE d.packed (id INT PRIMARY KEY, t TEXT) COMPRESSION = 'zlib'",
+            "CREATE TABLE d.plain (id INT PRIMARY KEY, t TEXT) ENCRYPTION = 'N'",
+            "CREATE TABLESPACE general ADD DATAFILE 'general.ibd' ENCRYPTION = 'Y'",
+            "CREATE TABLE d.general (id INT PRIMARY KEY, t TEXT) TABLESPACE general",
+            "ALTER TABLESPACE mysql ENCRYPTION = 'Y'",
+        ])?;
+        for table in TABLES {
+            session.run(format!(
+                "INSERT INTO d.{table} WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 \
+                 FROM n WHERE id < 900) SELECT id, REPEAT(SHA2(id, 256), 20) FROM n"
+            ))?;
+        }
+        session.run_all([
+            "SET GLOBAL innodb_redo_log_encrypt = ON",
+            "SET GLOBAL innodb_undo_log_encrypt = ON",
+            "ALTER INSTANCE ROTATE INNODB MASTER KEY",
+        ])?;
+        Ok(donor)
+    }
+
+    fn boot(&self, directory: &Path, options: &[&str]) -> Result<Mysqld> {
+        let builder = Mysqld::builder().name("copy").server(self.server).plugin(Plugin::Stock);
+        let mut builder = builder.adopt(directory);
+        for option in options {
+            builder = builder.option(*option);
+        }
+        self.start(builder.create()?)
+    }
+}
+
+const TABLES: [&str; 5] = ["t", "zip", "packed", "plain", "general"];
+
+/// What `pull` writes, too.
+fn configure(directory: &Path, keyring: &Path) -> Result<()> {
+    let manifest = r#"{"components": "file://component_keyring_file"}"#;
+    fs::write(directory.join("mysqld.my"), manifest)?;
+    let configuration = format!(r#"{{"path": "{}", "read_only": false}}"#, keyring.display());
+    fs::write(directory.join("component_keyring_file.cnf"), configuration)?;
+    Ok(())
+}
+
+fn checksums(server: &Mysqld) -> Result<Vec<(String, Option<u64>)>> {
+    let tables = TABLES.map(|table| format!("d.{table}")).join(", ");
+    server.session()?.rows(format!("CHECKSUM TABLE {tables}"))
+}
+
+macro_rules! releases {
+    ($($name:ident: $release:literal;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                check(|| under_load(Server::release($release)?));
+            }
+        )+
+    };
+}
+
+releases! {
+    encrypted_8_0_36: "8.0.36";
+    encrypted_8_0: "8.0";
+    encrypted_8_4: "8.4";
+    encrypted_9_7: "9.7";
+}
+
+/// With write load, and encrypted tables that come and go. A server opens the copy with the new
+/// keyring, and only with that.
+fn under_load(server: &'static Server) -> Result<()> {
+    let servers = WithKeyring::new(server)?;
+    let donor = servers.donor(&[])?;
+    let expected = checksums(&donor)?;
+    let directory = donor.scratch("pulled");
+    let keyring = servers.path("copy-keyring");
+    let writers = Writers::start(&donor, Load { ddl: true, ..Load::default() })?;
+    writers.await_transactions(50)?;
+    let is_over = AtomicBool::new(false);
+    let created = thread::scope(|scope| {
+        let creator = scope.spawn(|| create_tables(&donor, &is_over));
+        let pull = Tool::pull(&donor, &directory).args(["--json", "--max-rate", "40"]);
+        let pulled = pull.arg("--keyring-file").arg(&keyring).run();
+        is_over.store(true, Ordering::Relaxed);
+        let created = creator.join().unwrap()?;
+        let outcome = pulled?.ok()?;
+        let report = outcome.report()?;
+        ensure!(report["keyring_file"] == *keyring.to_string_lossy(), "{report}");
+        Ok(created)
+    })?;
+    drop(writers);
+    let mode = fs::metadata(&keyring)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "mode {mode:o}");
+    ensure!(!directory.join(".mysql-clone").exists(), "the state is left");
+
+    // As it was pulled. Recovery has yet to write some pages.
+    let verified = |directory: &Path| {
+        let tool = Tool::new(["verify", "--json", "--keyring-file"]);
+        tool.arg(&keyring).arg(directory).run()
+    };
+    let found = verified(&directory)?;
+    eprintln!("verify before recovery: {:?}", found.stdout.lines().last());
+
+    let encrypted = ["--innodb-redo-log-encrypt=ON", "--innodb-undo-log-encrypt=ON"];
+    let mut copy = servers.boot(&directory, &encrypted)?;
+    ensure!(checksums(&copy)? == expected, "{:?} {expected:?}", checksums(&copy)?);
+    verify::assert_sound(&copy)?;
+    let tables: Vec<(String,)> = copy
+        .session()?
+        .rows("SELECT NAME FROM information_schema.INNODB_TABLESPACES WHERE ENCRYPTION = 'Y'")?;
+    eprintln!("{created} tables were created; encrypted in the copy: {}", tables.len());
+    ensure!(tables.iter().any(|(name,)| name == "mysql"), "{tables:?}");
+    copy.session()?.run_all([
+        "INSERT INTO d.t VALUES (100000, 'after')",
+        "CREATE TABLE d.later (id INT PRIMARY KEY) ENCRYPTION = 'Y'",
+    ])?;
+    copy.stop()?;
+    let found = verified(copy.data_dir())?.ok()?;
+    ensure!(!found.stdout.contains("lack"), "{}", found.stdout);
+
+    copy.start()?;
+    copy.session()?.run("ALTER INSTANCE ROTATE INNODB MASTER KEY")?;
+    copy.stop()?;
+    copy.start()?;
+    verify::assert_sound(&copy)?;
+    verified_is_ok(&mut copy, &keyring)
+}
+
+fn verified_is_ok(copy: &mut Mysqld, keyring: &Path) -> Result<()> {
+    copy.stop()?;
+    let tool = Tool::new(["verify", "--json", "--keyring-file"]);
+    tool.arg(keyring).arg(copy.data_dir()).run()?.ok()?;
+    Ok(())
+}
+
+/// Encrypted tables that are created, filled and dropped until the pull is over.
+fn create_tables(donor: &Mysqld, is_over: &AtomicBool) -> Result<u32> {
+    let mut session = donor.session()?;
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        session.run(format!("CREATE TABLE d.new_{count} LIKE d.t"))?;
+        session.run(format!("INSERT INTO d.new_{count} SELECT * FROM d.t LIMIT 50"))?;
+        if count >= 10 {
+            session.run(format!("DROP TABLE d.new_{}", count - 10))?;
+        }
+        count += 1;
+        sleep(Duration::from_millis(20));
+    }
+    Ok(count)
+}
+
+/// What cannot work is refused before anything is written.
+#[test]
+fn refusals() {
+    check(|| {
+        let servers = WithKeyring::new(Server::locate()?)?;
+        let donor = servers.donor(&[])?;
+        let directory = donor.scratch("pulled");
+        let keyring = servers.path("copy-keyring");
+        let pull = || Tool::pull(&donor, &directory);
+        let with = |path: &Path| pull().arg("--keyring-file").arg(path);
+
+        pull().run()?.fails(3, "--keyring-file PATH")?;
+        pull().arg("--ssl-mode=DISABLED").run()?.fails(3, "PATH and with TLS")?;
+        with(&keyring).arg("--ssl-mode=DISABLED").run()?.fails(3, "--ssl-mode=REQUIRED")?;
+        with(&directory.join("keyring")).run()?.fails(3, "in the data directory")?;
+        fs::write(&keyring, "mine")?;
+        with(&keyring).run()?.fails(3, "is never overwritten")?;
+        ensure!(fs::read(&keyring)? == b"mine", "the file was changed");
+        fs::remove_file(&keyring)?;
+        with(&keyring).arg("--check").run()?.ok()?;
+        ensure!(!directory.exists() && !keyring.exists(), "something was written");
+
+        // The clone finds out what the account may not ask.
+        donor.session()?.run_all([
+            "SET GLOBAL innodb_redo_log_encrypt = OFF",
+            "SET GLOBAL innodb_undo_log_encrypt = OFF",
+        ])?;
+        pull().run()?.fails(3, "Pull with --keyring-file PATH and with TLS")?;
+        ensure!(!directory.exists(), "something is left");
+        pull().arg("--ssl-mode=DISABLED").run()?.fails(5, "Pull with --keyring-file PATH")?;
+        ensure!(!directory.exists(), "something is left");
+
+        // A donor without TLS.
+        let plain = servers.donor(&["--tls-version="]);
+        if let Ok(plain) = plain {
+            let pull = Tool::pull(&plain, &directory).arg("--keyring-file").arg(&keyring);
+            pull.run()?.fails(3, "doesn't support it")?;
+        }
+        ensure!(!keyring.exists(), "a keyring is left");
+        Ok(())
+    });
+}
+
+/// A pull that was killed goes on with its keyring file, or begins anew without it. What is given
+/// up takes its keyring file along.
+#[test]
+fn killed_and_again() {
+    check(|| {
+        let servers = WithKeyring::new(Server::locate()?)?;
+        let donor = servers.donor(&[])?;
+        let expected = checksums(&donor)?;
+        let keyring = servers.path("copy-keyring");
+        for (turn, loses_keyring) in [false, true].into_iter().enumerate() {
+            let directory = donor.scratch(&format!("pulled-{turn}"));
+            let pull = || {
+                let tool = Tool::pull(&donor, &directory).args(["--max-rate", "20"]);
+                tool.arg("--keyring-file").arg(&keyring)
+            };
+            let mut child = pull().start()?;
+            until("data", Duration::from_secs(60), || {
+                Ok(directory.join("ibdata1").exists().then_some(()))
+            })?;
+            sleep(Duration::from_millis(500));
+            child.kill()?;
+            child.wait()?;
+            ensure!(keyring.exists(), "no keyring");
+            // Another keyring file is another pull.
+            Tool::pull(&donor, &directory).run()?.fails(3, "interrupted pull from")?;
+            if loses_keyring {
+                fs::remove_file(&keyring)?;
+            }
+            let outcome = pull().run()?.ok()?;
+            let text = outcome.stdout.clone() + &outcome.stderr;
+            let expects = if loses_keyring { "begins anew" } else { "going on with" };
+            ensure!(text.contains(expects), "{outcome:?}");
+            let copy = servers.boot(&directory, &[])?;
+            ensure!(checksums(&copy)? == expected, "{:?} {expected:?}", checksums(&copy)?);
+            verify::assert_sound(&copy)?;
+            drop(copy);
+            fs::remove_file(&keyring)?;
+        }
+
+        let directory = donor.scratch("discarded");
+        let slow = Tool::pull(&donor, &directory).args(["--max-rate", "20"]);
+        let mut child = slow.arg("--keyring-file").arg(&keyring).start()?;
+        until("data", Duration::from_secs(60), || {
+            Ok(directory.join("ibdata1").exists().then_some(()))
+        })?;
+        child.kill()?;
+        child.wait()?;
+        Tool::new(["pull", "--discard", "--datadir"]).arg(&directory).run()?.ok()?;
+        ensure!(!directory.exists() && !keyring.exists(), "something is left");
+        Ok(())
+    });
+}
+
+/// A donor on which nothing is encrypted: no keyring is left that nobody needs.
+#[test]
+fn a_keyring_that_is_not_needed() {
+    check(|| {
+        let server = Server::locate()?;
+        let donor = Mysqld::builder().name("donor").server(server).plugin(Plugin::Stock).start()?;
+        clone::make_donor(&donor)?;
+        let expected = verify::Fingerprint::read(&mut donor.session()?)?;
+        let (directory, keyring) = (donor.scratch("pulled"), donor.scratch("keyring"));
+        let pull = Tool::pull(&donor, &directory).arg("--keyring-file").arg(&keyring);
+        pull.run()?.ok().context("a pull")?;
+        ensure!(!keyring.exists() && !directory.join("mysqld.my").exists(), "a keyring is left");
+        holds(&support::boot(server, &directory, &[])?, &expected)
+    });
+}
