@@ -12,8 +12,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use clone_testkit::anyhow::{Context, Result, ensure};
-use clone_testkit::clone::Status;
-use clone_testkit::replica::{self, StartFrom};
+use clone_testkit::replica;
 use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
 use clone_testkit::verify::{self, Fingerprint};
@@ -21,7 +20,7 @@ use clone_testkit::writer::{Load, Writers};
 use clone_testkit::{Mysqld, Plugin, check, clone, dataset, fixture, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Outcome, Tool, boot, holds, mysqld_program};
+use support::{Outcome, Tool, boot, holds, is_exact, mysqld_program};
 
 /// A donor of this release, with the small data set.
 fn donor(server: &'static Server, plugin: Plugin) -> Result<Mysqld> {
@@ -334,16 +333,7 @@ fn prove(
     writers: Writers,
 ) -> Result<()> {
     let copy = boot(server, directory, &["--server-id=2"])?;
-    let coordinates = &report["coordinates"];
-    let text = |name: &str| coordinates[name].as_str().map(str::to_owned).context("a text");
-    let status = Status {
-        gtid_executed: text("gtid_executed")?,
-        binlog_file: text("binlog_file")?,
-        binlog_position: coordinates["binlog_position"].as_u64().context("a position")?,
-        ..Status::default()
-    };
-    replica::check_coordinates(donor, &status)?;
-    replica::assert_exact(&copy, donor, writers, &status, StartFrom::Gtid)
+    is_exact(&copy, donor, report, writers)
 }
 
 /// Whether the pull went on with one that was interrupted.

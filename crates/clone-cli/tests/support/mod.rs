@@ -2,6 +2,8 @@
 
 //! Runs the program under test against real servers.
 
+#![allow(dead_code, unreachable_pub, reason = "not all tests use all of it")]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use clone_testkit::anyhow::{Context, Result, bail, ensure};
+use clone_testkit::clone::Status;
+use clone_testkit::replica::{self, StartFrom};
 use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
 use clone_testkit::verify::Fingerprint;
+use clone_testkit::writer::Writers;
 use clone_testkit::{Mysqld, Plugin, clone};
 use serde_json::Value;
 
@@ -142,4 +147,18 @@ pub(crate) fn holds(copy: &Mysqld, expected: &Fingerprint) -> Result<()> {
     let found = Fingerprint::read(&mut copy.session()?)?;
     let differences = expected.differences(&found);
     if differences.is_empty() { Ok(()) } else { bail!("{}", differences.join("\n")) }
+}
+
+/// Proves that a server on the copy is the donor at the coordinates of the report of `--prepare`.
+pub fn is_exact(copy: &Mysqld, donor: &Mysqld, report: &Value, writers: Writers) -> Result<()> {
+    let coordinates = &report["coordinates"];
+    let text = |name: &str| coordinates[name].as_str().map(str::to_owned).context("a text");
+    let status = Status {
+        gtid_executed: text("gtid_executed")?,
+        binlog_file: text("binlog_file")?,
+        binlog_position: coordinates["binlog_position"].as_u64().context("a position")?,
+        ..Status::default()
+    };
+    replica::check_coordinates(donor, &status)?;
+    replica::assert_exact(copy, donor, writers, &status, StartFrom::Gtid)
 }
