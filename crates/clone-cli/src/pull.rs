@@ -50,6 +50,9 @@ use target::{Resumed, Target};
 /// The most threads, as `clone_max_concurrency`.
 const MAX_THREADS: u32 = 128;
 
+/// A donor's error 3872 (`ER_CLONE_ENCRYPTION`).
+const NEEDS_TLS: &str = "Clone needs SSL connection";
+
 /// The arguments of `pull`.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools, reason = "these are flags of a command line")]
@@ -387,10 +390,11 @@ fn failed(target: &Target, host: &PullHost, error: &Error) -> Failure {
             _ => Kind::Other,
         },
     };
-    if let Error::NotSupported(what) = error
-        && what.contains("encrypted")
-        && !host.engine.has_keyring()
-    {
+    // What an account may not ask, the clone finds out: the donor refuses to send keys without TLS
+    // (3872), and clone-innodb refuses them without a master key.
+    let finds_keys = text.contains(NEEDS_TLS)
+        || matches!(error, Error::NotSupported(what) if what.contains("encrypted"));
+    if finds_keys && !host.engine.has_keyring() {
         text += &format!(
             ". Pull with --keyring-file PATH and with TLS (--ssl-mode=REQUIRED). {OTHER_WAYS}"
         );

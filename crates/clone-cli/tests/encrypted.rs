@@ -245,7 +245,9 @@ fn refusals() {
         ])?;
         pull().run()?.fails(3, "Pull with --keyring-file PATH and with TLS")?;
         ensure!(!directory.exists(), "something is left");
-        pull().arg("--ssl-mode=DISABLED").run()?.fails(5, "Pull with --keyring-file PATH")?;
+        let outcome = pull().arg("--ssl-mode=DISABLED").run()?;
+        ensure!(outcome.stderr.contains("3872"), "{outcome:?}");
+        outcome.fails(5, "Pull with --keyring-file PATH")?;
         ensure!(!directory.exists(), "something is left");
 
         // A donor without TLS.
@@ -309,6 +311,46 @@ fn killed_and_again() {
         Tool::new(["pull", "--discard", "--datadir"]).arg(&directory).run()?.ok()?;
         ensure!(!directory.exists() && !keyring.exists(), "something is left");
         Ok(())
+    });
+}
+
+/// A tablespace that is created in PAGE_COPY comes with its key, after which the journal is given
+/// up. A pull that is killed then begins anew, and says why.
+#[test]
+fn killed_when_a_key_has_come() {
+    check(|| {
+        let servers = WithKeyring::new(Server::locate()?)?;
+        let donor = servers.donor(&[])?;
+        let keyring = servers.path("copy-keyring");
+        let directory = donor.scratch("pulled");
+        let journal = directory.join(".mysql-clone/journal");
+        let pull = |rate| {
+            let tool = Tool::pull(&donor, &directory).args(["--max-rate", rate]);
+            tool.arg("--keyring-file").arg(&keyring)
+        };
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let creator = scope.spawn(|| create_tables(&donor, &is_over));
+            let mut child = pull("10").start()?;
+            let given_up = until("a key", Duration::from_secs(120), || {
+                let has_begun = directory.join("ibdata1").exists();
+                let is_gone = has_begun && directory.join(".mysql-clone").exists();
+                let ended = child.try_wait()?.is_some();
+                ensure!(!ended, "the pull was over before a key came");
+                Ok((is_gone && !journal.exists()).then_some(()))
+            });
+            child.kill()?;
+            child.wait()?;
+            is_over.store(true, Ordering::Relaxed);
+            creator.join().unwrap()?;
+            given_up
+        })?;
+        let expected = checksums(&donor)?;
+        let outcome = pull("0").run()?.ok()?;
+        ensure!(outcome.stderr.contains("the journal of a pull never holds a key"), "{outcome:?}");
+        let copy = servers.boot(&directory, &[])?;
+        ensure!(checksums(&copy)? == expected, "{:?} {expected:?}", checksums(&copy)?);
+        verify::assert_sound(&copy)
     });
 }
 

@@ -126,18 +126,15 @@ pub(super) fn refusals(path: &Path, datadir: &Path) -> Vec<String> {
             ));
         }
     }
-    match path.parent().map(fs::canonicalize) {
-        Some(Ok(parent)) => {
-            if parent.starts_with(real(datadir)) {
-                reasons.push(format!(
-                    "--keyring-file: '{shown}' is in the data directory. Whoever reads the one \
-                     would read the other, and a backup of the directory would hold its key. Name \
-                     a file outside of '{}'",
-                    datadir.display()
-                ));
-            }
-        }
-        _ => reasons.push(format!("--keyring-file: the directory of '{shown}' is not there")),
+    if real(path).starts_with(real(datadir)) {
+        reasons.push(format!(
+            "--keyring-file: '{shown}' is in the data directory. Whoever reads the one would read \
+             the other, and a backup of the directory would hold its key. Name a file outside of \
+             '{}'",
+            datadir.display()
+        ));
+    } else if !path.parent().is_some_and(Path::is_dir) {
+        reasons.push(format!("--keyring-file: the directory of '{shown}' is not there"));
     }
     reasons
 }
@@ -179,6 +176,7 @@ mod tests {
         let reasons = |path: &Path| refusals(path, &data).join("\n");
         assert_eq!(reasons(&path), "");
         assert!(reasons(&parent.path().join("no/keyring")).contains("is not there"));
+        assert!(reasons(&data.join("keyring")).contains("outside of"));
         fs::create_dir(&data).unwrap();
         assert!(reasons(&data.join("keyring")).contains("outside of"));
         std::os::unix::fs::symlink(&data, parent.path().join("link")).unwrap();
