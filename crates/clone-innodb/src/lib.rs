@@ -14,6 +14,7 @@
 //!   one [`SourceTask`](source::SourceTask) for each connection.
 //! * [`cold`]: the files of a data directory that no server has open, for [`source`].
 //! * [`geometry`]: how files are cut into blocks and chunks.
+//! * [`encryption`]: the master key of a copy, and the file of its keyring.
 //! * [`verify`]: checks the files of a data directory.
 //! * [`clock`]: time, waiting and cancellation, which a simulation brings itself.
 //! * [`error`]: one error, with MySQL's numbers.
@@ -55,9 +56,9 @@
 //!
 //! # What is not done
 //!
-//! * Encrypted tablespaces and encrypted redo are refused (error 1235): their keys come in clear,
-//!   and a server would look for them wrapped with its master key. [`EncryptedFiles`] can have them
-//!   written as they come, which no server can open.
+//! * Encrypted tablespaces and encrypted redo are refused (error 1235), unless [`EncryptedFiles`]
+//!   has a master key: their keys come in clear, and a server looks for them encrypted with a master
+//!   key of its keyring. Keyrings other than `component_keyring_file` are not written.
 //! * Tablespaces outside of the donor's data directory are refused (error 1235) or go to a
 //!   directory below the target ([`OutsideFiles`]). Nothing tells the server that they are there.
 //! * The data of a running server is not replaced: there are no files `.#clone`, no roll-back lists

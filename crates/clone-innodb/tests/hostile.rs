@@ -15,7 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use clone_innodb::clock::SystemClock;
-use clone_innodb::destination::{Destination, MAX_BLOCK, Options, OutsideFiles};
+use clone_innodb::destination::{Destination, EncryptedFiles, MAX_BLOCK, Options, OutsideFiles};
+use clone_innodb::encryption::MasterKey;
 use clone_innodb::error::Error;
 use clone_innodb::source::{SourceOptions, Sources};
 use clone_protocol::innodb::{Data, Descriptor, FileMetadata, Locator, SnapshotState, State};
@@ -56,7 +57,17 @@ fn record() -> (Locator, Vec<Packet>) {
 
 /// Applies packets up to the first error.
 fn apply(locator: &Locator, packets: &[Packet], target: &Path) -> Result<(), Error> {
-    let options = Options { outside: OutsideFiles::Below("outside".into()), ..Options::default() };
+    apply_with(EncryptedFiles::Refuse, locator, packets, target)
+}
+
+fn apply_with(
+    encrypted: EncryptedFiles,
+    locator: &Locator,
+    packets: &[Packet],
+    target: &Path,
+) -> Result<(), Error> {
+    let outside = OutsideFiles::Below("outside".into());
+    let options = Options { outside, encrypted, ..Options::default() };
     let clock = Arc::new(SystemClock::default());
     let destination = Destination::create(locator, target, options, clock).unwrap();
     let mut master = destination.add_task(&RUNS, locator).unwrap();
@@ -236,6 +247,64 @@ fn of_encrypted_redo() {
     let directory = tempfile::tempdir().unwrap();
     let applied = apply(&locator, &packets, &directory.path().join("target"));
     assert_eq!(applied.unwrap_err().number(), 1235);
+}
+
+/// With a master key: what is said to be encrypted must come with its key, and no key reaches the
+/// disk in clear.
+#[test]
+fn of_keys() {
+    const KEY: [u8; 64] = [0x5a; 64];
+    let (locator, packets) = record();
+    let wrap = || EncryptedFiles::Wrap(Arc::new(MasterKey::generate().unwrap()));
+    let mut info = [0; 111];
+    info[..3].copy_from_slice(b"lCC");
+    info[43..107].copy_from_slice(&KEY);
+    info[107..].copy_from_slice(&clone_io::checksum(&KEY).to_be_bytes());
+
+    // A file that is said to be encrypted, and has no key.
+    for index in 0..5 {
+        let mut lies = packets.clone();
+        for (descriptor, _) in &mut lies {
+            let mut changed = descriptor.clone();
+            if let Descriptor::FileMetadata(mut file) = Descriptor::parse(descriptor).unwrap()
+                && (file.state, file.file_index) == (SnapshotState::FileCopy, index)
+            {
+                file.encrypted = true;
+                changed.clear();
+                Descriptor::FileMetadata(file).encode(&mut changed);
+            }
+            *descriptor = changed;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let applied = apply_with(wrap(), &locator, &lies, &directory.path().join("target"));
+        // A file that DDL drops or names anew may have no flag any more.
+        match applied {
+            Err(error) => assert_eq!(error.number(), 3863, "{index}: {error}"),
+            Ok(()) => assert!([1, 2, 3].contains(&index), "{index}"),
+        }
+    }
+
+    // The redo log's key, in clear and damaged.
+    for is_good in [true, false] {
+        let mut lies = packets.clone();
+        for (descriptor, bytes) in &mut lies {
+            if let Descriptor::Data(data) = Descriptor::parse(descriptor).unwrap()
+                && (data.state, data.file_index, data.file_offset)
+                    == (SnapshotState::RedoCopy, 0, 0)
+            {
+                bytes[1072..1183].copy_from_slice(&info);
+                bytes[1179] ^= u8::from(!is_good);
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target");
+        let applied = apply_with(wrap(), &locator, &lies, &target);
+        assert_eq!(applied.is_ok(), is_good, "{applied:?}");
+        let redo = fs::read(target.join("#innodb_redo/#ib_redo0")).unwrap();
+        assert!(!redo.windows(64).any(|bytes| bytes == KEY), "a key in clear");
+        let expected: &[u8; 7] = if is_good { b"lCC\0\0\0\x01" } else { &[0; 7] };
+        assert_eq!(redo[1072..1079], expected[..]);
+    }
 }
 
 proptest! {

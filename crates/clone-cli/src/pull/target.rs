@@ -185,8 +185,8 @@ fn is_empty(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes the keyring file, all that is in the directory, and with `is_ours` the directory, too. The state goes
-/// last, so that what is left after a kill is still known to be ours.
+/// Removes the keyring file, all that is in the directory, and with `is_ours` the directory, too.
+/// The state goes last, so that what is left after a kill is still known to be ours.
 fn empty(path: &Path, is_ours: bool) -> io::Result<()> {
     if let Some(noted) = StateDirectory::noted_keyring(path)? {
         keyring::remove(&noted)?;
