@@ -251,11 +251,9 @@ fn refusals() {
         ensure!(!directory.exists(), "something is left");
 
         // A donor without TLS.
-        let plain = servers.donor(&["--tls-version="]);
-        if let Ok(plain) = plain {
-            let pull = Tool::pull(&plain, &directory).arg("--keyring-file").arg(&keyring);
-            pull.run()?.fails(3, "doesn't support it")?;
-        }
+        let plain = servers.donor(&["--tls-version="])?;
+        let pull = Tool::pull(&plain, &directory).arg("--keyring-file").arg(&keyring);
+        pull.run()?.fails(3, "SSL is required but the server doesn't support it")?;
         ensure!(!keyring.exists(), "a keyring is left");
         Ok(())
     });
@@ -368,4 +366,40 @@ fn a_keyring_that_is_not_needed() {
         ensure!(!keyring.exists() && !directory.join("mysqld.my").exists(), "a keyring is left");
         holds(&support::boot(server, &directory, &[])?, &expected)
     });
+}
+
+/// The donor's master key changes again and again during the pull. The copy has a key of its own.
+#[test]
+fn rotated_at_the_donor() {
+    check(|| {
+        let servers = WithKeyring::new(Server::locate()?)?;
+        let donor = servers.donor(&[])?;
+        let expected = checksums(&donor)?;
+        let (directory, keyring) = (donor.scratch("pulled"), servers.path("copy-keyring"));
+        let is_over = AtomicBool::new(false);
+        let rotated = thread::scope(|scope| {
+            let rotor = scope.spawn(|| rotate(&donor, &is_over));
+            let tool = Tool::pull(&donor, &directory).args(["--max-rate", "20"]);
+            let outcome = tool.arg("--keyring-file").arg(&keyring).run();
+            is_over.store(true, Ordering::Relaxed);
+            let rotated = rotor.join().unwrap();
+            outcome?.ok()?;
+            rotated
+        })?;
+        ensure!(rotated > 3, "{rotated} rotations");
+        let copy = servers.boot(&directory, &[])?;
+        ensure!(checksums(&copy)? == expected, "{:?} {expected:?}", checksums(&copy)?);
+        verify::assert_sound(&copy)
+    });
+}
+
+fn rotate(donor: &Mysqld, is_over: &AtomicBool) -> Result<u32> {
+    let mut session = donor.session()?;
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        session.run("ALTER INSTANCE ROTATE INNODB MASTER KEY")?;
+        count += 1;
+        sleep(Duration::from_millis(100));
+    }
+    Ok(count)
 }
