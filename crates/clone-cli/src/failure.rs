@@ -12,7 +12,7 @@ Exit codes:
   1  an error that has no code of its own
   2  wrong arguments
   3  refused before any data was written: the message says what to change
-  4  the network failed: the same command again goes on where it stopped
+  4  the network failed, for longer than the donor keeps a clone
   5  the other side reported an error
   6  the disk: a file cannot be read or written, or there is no space
   7  interrupted: the same command again goes on where it stopped
@@ -28,7 +28,7 @@ pub(crate) enum Kind {
     Usage = 2,
     /// Refused before any data was written.
     Refused = 3,
-    /// The network failed. The clone can be resumed.
+    /// The network failed, for longer than a donor keeps a clone.
     Network = 4,
     /// The other side reported an error.
     Peer = 5,

@@ -314,7 +314,8 @@ fn finish(
         write(&report)?;
     }
     if arguments.verify {
-        verify::pulled(directory, arguments.json, arguments.quiet)?;
+        let keyring_file = report.keyring_file.as_deref();
+        verify::pulled(directory, keyring_file, arguments.json, arguments.quiet)?;
     }
     host.progress.event(&report.event());
     if !arguments.json && !arguments.quiet {

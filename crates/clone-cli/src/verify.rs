@@ -72,10 +72,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     check(&plan, &Options { threads, keyring }, arguments.json, arguments.quiet, begin)
 }
 
-/// Checks a directory that was pulled.
-pub(crate) fn pulled(directory: &Path, json: bool, quiet: bool) -> Result<()> {
+/// Checks a directory that was pulled. `keyring_file` has the keys of its encrypted tablespaces.
+pub(crate) fn pulled(
+    directory: &Path,
+    keyring_file: Option<&Path>,
+    json: bool,
+    quiet: bool,
+) -> Result<()> {
     let plan = Plan::find(&[directory.to_owned()]);
-    let options = Options { threads: processors(), keyring: None };
+    let keyring = keyring_file.map(keyring).transpose()?;
+    let options = Options { threads: processors(), keyring };
     check(&plan, &options, json, quiet, Instant::now())
 }
 

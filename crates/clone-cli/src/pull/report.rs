@@ -44,7 +44,7 @@ pub(super) struct Report {
     /// Seconds since the Unix epoch.
     finished: u64,
     /// The keyring file that was written, if anything is encrypted.
-    keyring_file: Option<PathBuf>,
+    pub(super) keyring_file: Option<PathBuf>,
     /// Tables of other engines, which are empty.
     empty_tables: Vec<String>,
     /// Binary log and GTIDs. None without `--prepare`: a server finds them when it starts.

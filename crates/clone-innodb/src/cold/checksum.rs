@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_page_with_one_other_byte_is_torn() {
         for flags in [0x4021, 0x4029] {
-            let mut page = initial_page(size(flags), 7, flags, 90_704);
+            let mut page = initial_page(size(flags), 7, flags, 90_704, None);
             assert_eq!(PageState::of(&page, size(flags)), PageState::Whole);
             page[5000] ^= 1;
             assert_eq!(PageState::of(&page, size(flags)), PageState::Torn);
@@ -70,7 +70,7 @@ mod tests {
     fn pages_without_a_checksum() {
         let size = size(0x4021);
         assert_eq!(PageState::of(&[0; 16 << 10], size), PageState::Zeros);
-        let mut page = initial_page(size, 7, 0x4021, 90_704);
+        let mut page = initial_page(size, 7, 0x4021, 90_704, None);
         page[25] = 14;
         assert_eq!(PageState::of(&page, size), PageState::Packed);
         page[25] = 8;

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn no_page_0() {
         assert_eq!(FirstPage::parse(&[0; 64]), None);
-        let mut page = initial_page(PageSize::of(0x4021).unwrap(), 7, 0x4021, 90_704);
+        let mut page = initial_page(PageSize::of(0x4021).unwrap(), 7, 0x4021, 90_704, None);
         assert_eq!(FirstPage::parse(&page).unwrap().space_id, 7);
         assert_eq!(FirstPage::parse(&page[..57]), None);
         page[SPACE_ID] ^= 1;

@@ -21,7 +21,7 @@ const LSN: u64 = 1000;
 /// A page that was written whole.
 fn page(space: u32, number: u32, lsn: u64) -> Vec<u8> {
     let mut page = match number {
-        0 => initial_page(PageSize::of(FLAGS).unwrap(), space, FLAGS, 80_036),
+        0 => initial_page(PageSize::of(FLAGS).unwrap(), space, FLAGS, 80_036, None),
         _ => vec![lsn as u8; PAGE],
     };
     page[4..8].copy_from_slice(&number.to_be_bytes());
