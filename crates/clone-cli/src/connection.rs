@@ -29,8 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 #[command(next_help_heading = "Connection")]
 #[group(id = "connection")]
 pub(crate) struct Arguments {
-    /// The donor: [user@]host[:port]. An IPv6 address with a port stands in brackets. Without this
-    /// argument, host, port and user come from option files, or the donor is at --socket.
+    /// The donor: user, host and port. An IPv6 address with a port stands in brackets. Without this
+    /// argument, host, port and user come from options or option files.
     #[arg(value_name = "[USER@]HOST[:PORT]")]
     donor: Option<String>,
     /// Host of the donor, instead of DONOR.
@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
     /// The key of --ssl-cert, PEM.
     #[arg(long, value_name = "PATH")]
     ssl_key: Option<PathBuf>,
-    /// Reads only this option file. Groups: [client] and [mysql-clone].
+    /// Reads only this option file, the groups client and mysql-clone in it.
     #[arg(long, value_name = "PATH")]
     defaults_file: Option<PathBuf>,
     /// Reads this option file after the global ones.

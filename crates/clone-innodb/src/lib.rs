@@ -57,8 +57,8 @@
 //! # What is not done
 //!
 //! * Encrypted tablespaces and encrypted redo are refused (error 1235), unless [`EncryptedFiles`]
-//!   has a master key: their keys come in clear, and a server looks for them encrypted with a master
-//!   key of its keyring. Keyrings other than `component_keyring_file` are not written.
+//!   has a master key: their keys come in clear, and a server looks for them encrypted with a
+//!   master key of its keyring. Keyrings other than `component_keyring_file` are not written.
 //! * Tablespaces outside of the donor's data directory are refused (error 1235) or go to a
 //!   directory below the target ([`OutsideFiles`]). Nothing tells the server that they are there.
 //! * The data of a running server is not replaced: there are no files `.#clone`, no roll-back lists
