@@ -8,15 +8,15 @@
 //!
 //! | Bytes | |
 //! |---|---|
-//! | 8 | [`MAGIC`], once at the beginning |
+//! | 8 | `CLONEJ01`, once at the beginning |
 //! | | records: |
 //! | 4, little-endian | number of the task, which is 0 for the master |
 //! | 4, little-endian | length of the descriptor; 0: the task has ended or begins anew |
 //! | | the descriptor, as the donor sent it |
 //! | 4, little-endian | CRC-32C of all of that |
 //!
-//! Descriptors that hold a key are not written, and neither is anything after them
-//! ([`Journal::give_up`]).
+//! Descriptors that hold a key are not written, and neither is anything after them: the clone
+//! cannot be resumed then.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
