@@ -6,6 +6,7 @@
 
 mod connection;
 mod failure;
+mod manual;
 mod password;
 mod pull;
 mod serve;
@@ -14,7 +15,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Clones MySQL instances without a server.
 #[derive(Debug, Parser)]
@@ -38,12 +39,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = program().subcommand(manual::command()).get_matches();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    let outcome = match arguments.command {
-        Command::Pull(arguments) => pull::run(&arguments),
-        Command::Verify(arguments) => verify::run(&arguments),
-        Command::Serve(arguments) => serve::run(&arguments),
+    let outcome = match matches.subcommand() {
+        Some((manual::NAME, arguments)) => manual::run(arguments, program()),
+        _ => run(&Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,12 +54,23 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(arguments: &Arguments) -> failure::Result<()> {
+    match &arguments.command {
+        Command::Pull(arguments) => pull::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+    }
+}
+
+/// The command line as clap knows it.
+fn program() -> clap::Command {
+    Arguments::command()
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_arguments_are_consistent() {
-        super::Arguments::command().debug_assert();
+        super::program().debug_assert();
     }
 }
