@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Clones a real MySQL server in three ways while it is written to, and proves that each clone is
+//! Clones a real MySQL server in four ways while it is written to, and proves that each clone is
 //! exact.
 
 mod display;
 mod options;
+mod pull;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,12 +22,13 @@ use clone_testkit::{Mysqld, cancel, dataset};
 
 use display::{MIB, Meter, Stages, headline, line, mib};
 use options::Options;
+use pull::Measured;
 
 fn main() -> ExitCode {
     let begin = Instant::now();
     let options = Options::parse();
     clone_testkit::log_to_stderr();
-    let verdict = on_interrupt().and_then(|()| run(options));
+    let verdict = on_interrupt().and_then(|()| run(&options));
     let seconds = begin.elapsed().as_secs_f64();
     match verdict {
         Ok(true) => {
@@ -62,7 +64,7 @@ struct Clone {
     name: &'static str,
     /// The running clone.
     server: Mysqld,
-    report: Report,
+    measured: Measured,
     /// What the clone itself says about where it stands.
     status: Status,
     from: StartFrom,
@@ -72,8 +74,9 @@ struct Clone {
 }
 
 /// Whether all proofs hold.
-fn run(options: Options) -> Result<bool> {
+fn run(options: &Options) -> Result<bool> {
     let plugin = options.plugin;
+    let tool = options.tool()?;
     println!(
         "MySQL {}, clone plugin {}",
         Server::locate()?.version,
@@ -85,6 +88,10 @@ fn run(options: Options) -> Result<bool> {
     let mut donor = instance("donor").start()?;
     let mut recipient = instance("recipient").start()?;
     clone::make_donor(&donor)?;
+    // For what mysql-clone asks before a pull.
+    donor
+        .session()?
+        .run(format!("GRANT PROCESS, SELECT ON *.* TO {}", clone::donor_account().user))?;
     replica::make_source(&donor)?;
     line(&format!("donor on port {}, recipient on port {}", donor.port(), recipient.port()));
 
@@ -104,7 +111,7 @@ fn run(options: Options) -> Result<bool> {
     clone::allow_donor(&recipient, &donor)?;
     let report = clone_watched(&mut recipient, &Statement::instance(&donor), &writers)?;
     altering.stop()?;
-    let mut in_place = Clone::examine("in place", recipient, report, StartFrom::Gtid)?;
+    let mut in_place = Clone::of_report("in place", recipient, &report, StartFrom::Gtid)?;
 
     // Without DDL: under DDL, the server does not keep the file position exact.
     headline("2. CLONE INSTANCE to a directory, and a server started on it");
@@ -113,7 +120,7 @@ fn run(options: Options) -> Result<bool> {
     let statement = Statement::instance(&donor).into_directory(&directory);
     let report = clone_watched(&mut in_place.server, &statement, &writers)?;
     let server = instance("directory").adopt(&directory).start()?;
-    let to_directory = Clone::examine("to a directory", server, report, StartFrom::File)?;
+    let to_directory = Clone::of_report("to a directory", server, &report, StartFrom::File)?;
 
     headline("3. CLONE LOCAL, and a server started on the directory, while tables change as well");
     let altering = Writers::start(&donor, ddl)?;
@@ -121,9 +128,17 @@ fn run(options: Options) -> Result<bool> {
     let report = clone_watched(&mut donor, &Statement::local(&directory), &writers)?;
     altering.stop()?;
     let server = instance("local").adopt(&directory).start()?;
-    let local = Clone::examine("local", server, report, StartFrom::Gtid)?;
+    let local = Clone::of_report("local", server, &report, StartFrom::Gtid)?;
 
-    let mut clones = [in_place, to_directory, local];
+    headline("4. mysql-clone pull: no server at this end. Then a server started on the directory");
+    let directory = donor.scratch("pulled");
+    let measured = pull::pull(&tool, &donor, &directory)?;
+    pull::verify(&tool, &directory)?;
+    let server = instance("pulled").adopt(&directory).start()?;
+    let status = pull::status(&server)?;
+    let pulled = Clone::examine("pulled", server, measured, status, StartFrom::Gtid)?;
+
+    let mut clones = [in_place, to_directory, local, pulled];
     prove_equal(&donor, writers, &mut clones)?;
     let proven = print_verdict(&clones);
     if options.keep {
@@ -156,15 +171,27 @@ fn clone_watched(
 }
 
 impl Clone {
+    /// A clone of the plugin: the clone itself says where it stands.
+    fn of_report(
+        name: &'static str,
+        server: Mysqld,
+        report: &Report,
+        from: StartFrom,
+    ) -> Result<Self> {
+        let status = clone::status(&mut server.session()?)?;
+        let status = status.context("clone_status of a clone is empty")?;
+        Self::examine(name, server, report.into(), status, from)
+    }
+
     /// Looks at what can be judged without the donor.
     fn examine(
         name: &'static str,
         server: Mysqld,
-        report: Report,
+        measured: Measured,
+        status: Status,
         from: StartFrom,
     ) -> Result<Self> {
         let mut session = server.session()?;
-        let status = clone::status(&mut session)?.context("clone_status of a clone is empty")?;
         let mut faults = Vec::new();
         if let Err(error) = writer::check_invariants(&mut session) {
             faults.push(format!("invariant: {error:#}"));
@@ -175,7 +202,7 @@ impl Clone {
             "CHECK TABLE EXTENDED of {tables} tables, sums of the bank: {}",
             verdict(&faults)
         ));
-        Ok(Self { name, server, report, status, from, tables, faults })
+        Ok(Self { name, server, measured, status, from, tables, faults })
     }
 }
 
@@ -221,19 +248,16 @@ fn print_verdict(clones: &[Clone]) -> bool {
         "\n{:15} {:>8} {:>8} {:>8} {:>9}  {:21} verdict",
         "clone", "time", "MiB", "MiB/s", "restart", "consistent with"
     );
-    for Clone { name, report, status, from, tables, faults, .. } in clones {
-        let seconds = report.elapsed.as_secs_f64();
+    for Clone { name, measured, status, from, tables, faults, .. } in clones {
+        let seconds = measured.seconds;
         let position = match from {
             StartFrom::File => format!("{}:{}", status.binlog_file, status.binlog_position),
             StartFrom::Gtid => {
                 format!("GTID {}", status.gtid_executed.rsplit(':').next().unwrap_or_default())
             }
         };
-        let data = mib(report.data());
-        let restart = match report.restart.as_secs_f64() {
-            0.0 => String::new(),
-            seconds => format!("{seconds:.2} s"),
-        };
+        let data = mib(measured.bytes);
+        let restart = measured.restart.map(|seconds| format!("{seconds:.2} s")).unwrap_or_default();
         println!(
             "{name:15} {seconds:>6.2} s {data:>8.0} {:>8.0} {restart:>9}  {position:21} {}",
             data / seconds,
