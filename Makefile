@@ -41,6 +41,15 @@ program: ## build the program: target/release/mysql-clone
 portable: ## build the plugin for hosts with an older libc: target/portable/libmysql_clone.so
 	packaging/portable.sh
 
+.PHONY: man
+man: program ## manual pages and completions of the program: target/release/manual
+	rm -rf $(TARGET)/release/manual
+	$(TARGET)/release/mysql-clone manual $(TARGET)/release/manual
+
+.PHONY: packages
+packages: build man ## .deb and .rpm of plugin and program: target/packages
+	packaging/packages.sh
+
 .PHONY: server
 server: ## get the MySQL server that the tests run, unless it is there
 	mysql-test/server.sh
@@ -53,8 +62,8 @@ servers: ## get the older MySQL servers that the compatibility tests run, unless
 	done
 
 .PHONY: demo
-demo: build server ## clone a running server to a second one before your eyes
-	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) run --release -p clone-testkit --example demo
+demo: build program server ## clone a running server in four ways before your eyes
+	MYSQL_CLONE_SO=$(PLUGIN) MYSQL_CLONE_PROGRAM=$(PROGRAM) $(CARGO) run --release -p clone-testkit --example demo
 
 .PHONY: demo-group
 demo-group: build server ## three members of Group Replication, the third provisioned by a clone
@@ -146,7 +155,7 @@ bindings: ## write the bindings to the server anew, and fail if they differ from
 
 .PHONY: shell
 shell: ## shellcheck on all scripts, and the test of .ci/step
-	shellcheck -x .ci/comments .ci/map .ci/run .ci/step .ci/test-step mysql-test/*.sh packaging/*.sh
+	shellcheck -x .ci/comments .ci/map .ci/run .ci/step .ci/test-step mysql-test/*.sh packaging/*.sh packaging/nightly/mysql-clone-nightly
 	.ci/test-step
 
 .PHONY: prose
