@@ -116,7 +116,8 @@ integration: build program server ## our tests against real servers
 .PHONY: compat
 compat: build ## every role on every release of MySQL that can be had, 12 of them
 	for release in $$(mysql-test/server.sh --list); do mysql-test/server.sh $$release; done
-	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run -E '$(COMPAT_TESTS) - test(a_server_of_ones_own)' --run-ignored all
+	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run --workspace --run-ignored all \
+	  -E '(($(COMPAT_TESTS)) | (($(SERVER_TESTS)) & test(/8_[04]/))) - test(a_server_of_ones_own)'
 
 .PHONY: mtr
 mtr: build ## MySQL's own clone, replication and Group Replication tests, 49 of them, with our plugin

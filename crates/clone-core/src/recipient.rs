@@ -19,6 +19,7 @@ mod apply;
 mod block;
 mod dialogue;
 mod engine_side;
+mod interrupted;
 mod master;
 mod placement;
 mod probe;
@@ -32,9 +33,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::link::Donor;
 use crate::log_target::CLIENT;
-use crate::parameters::Parameters;
 use crate::session::{Host, RecipientSession};
 use crate::settings::KeepData;
+pub use interrupted::Interrupted;
 use shared::Shared;
 use target::Target;
 use task::Task;
@@ -97,18 +98,6 @@ pub fn clone_instance<S: RecipientSession>(
     );
     session.host().observer().begin_again();
     attempt(session, &Arc::new(Shared::new(session, donor, Target::Server)))
-}
-
-/// A clone into a directory whose process ended before the clone did, as that process noted it.
-pub struct Interrupted {
-    /// What the donor said of itself in the answer to INIT.
-    pub parameters: Parameters,
-    /// InnoDB's locator from the answer to INIT. [`Engine::apply_begin`](crate::engine::Engine) is
-    /// called with it once more.
-    pub locator: Vec<u8>,
-    /// InnoDB's descriptors that took effect, in this order, as
-    /// [`StreamCheck::replay`](clone_protocol::innodb::StreamCheck::replay) takes them.
-    pub descriptors: Box<dyn Iterator<Item = Vec<u8>>>,
 }
 
 /// Goes on with a clone into `directory` that another process has begun. The clone has one engine,

@@ -9,12 +9,12 @@ use std::time::Duration;
 use clone_protocol::innodb::TaskRole;
 use clone_protocol::{Command, CommandCode, Init, Offer};
 
-use super::Interrupted;
 use super::answer::{locators_expected, unexpected};
 use super::apply::Applier;
 use super::block::BlockReceiver;
 use super::dialogue::{self, Dialogue, Event, Takes, ends_connection};
 use super::engine_side::EngineSide;
+use super::interrupted::Interrupted;
 use super::master::Master;
 use super::probe::meet_donor;
 use super::shared::Shared;
