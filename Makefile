@@ -114,9 +114,9 @@ integration: build program server ## our tests against real servers
 	MYSQL_CLONE_SO=$(PLUGIN) MYSQL_CLONE_PROGRAM=$(PROGRAM) $(CARGO) nextest run --workspace -E '($(SERVER_TESTS)) $(LEFT_OUT)'
 
 .PHONY: compat
-compat: build ## every role on every release of MySQL that can be had, 12 of them
+compat: build program ## every role on every release of MySQL that can be had, 12 of them
 	for release in $$(mysql-test/server.sh --list); do mysql-test/server.sh $$release; done
-	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) nextest run --workspace --run-ignored all \
+	MYSQL_CLONE_SO=$(PLUGIN) MYSQL_CLONE_PROGRAM=$(PROGRAM) $(CARGO) nextest run --workspace --run-ignored all \
 	  -E '(($(COMPAT_TESTS)) | (($(SERVER_TESTS)) & test(/8_[04]/))) - test(a_server_of_ones_own)'
 
 .PHONY: mtr

@@ -71,7 +71,12 @@ fn unreachable_host(host: &str, port: u16, error: &io::Error) -> Error {
 /// The operating system's number, as MySQL's clients show it, and what it means.
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(number) => format!("{number}: {}", Errno::from_raw_os_error(number)),
+        Some(number) => {
+            let text = error.to_string();
+            // The number stands at the end of the standard library's text, too.
+            let text = text.split(" (os error").next().unwrap_or(&text);
+            format!("{number}: {text}")
+        }
         None if error.kind() == ErrorKind::TimedOut => "110: no answer in time".into(),
         None => error.to_string(),
     }
