@@ -16,7 +16,7 @@ use clone_protocol::innodb::{Descriptor, Locator, SnapshotState, VERSION};
 use clone_protocol::{Command, EngineLocator, Init, Response, Version};
 use clone_testkit::anyhow::{Context, Result, bail, ensure};
 use clone_testkit::clone::{self, Statement, Tls};
-use clone_testkit::program::Served;
+use clone_testkit::program::{Served, program};
 use clone_testkit::proxy::{How, Proxy, Target};
 use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
@@ -128,6 +128,52 @@ fn four_recipients_of_much_data() {
         let expected = Fingerprint::read(&mut donor.session()?)?;
         compare(donor.server(), &recipients[3].scratch("clone"), &expected)
     });
+}
+
+/// No server at either end: `mysql-clone pull` from `mysql-clone serve`. All tablespaces of a
+/// directory that was shut down are the same, byte for byte, and a server starts with the copy.
+#[test]
+fn a_pull_without_any_server() {
+    check(|| {
+        let (donor, expected) = stopped(Server::locate()?)?;
+        let directory = donor.scratch("pulled");
+        let served = Served::start(donor.data_dir(), &["--once"])?;
+        let account = Served::account();
+        let output = std::process::Command::new(program()?)
+            .arg("pull")
+            .arg(format!("{}@127.0.0.1:{}", account.user, served.port()))
+            .args(["--no-defaults", "--no-login-paths", "--datadir"])
+            .arg(&directory)
+            .env("MYSQL_PWD", &account.password)
+            .output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{stderr}\n{}", served.log());
+        ensure!(stderr.contains("not checked: the donor's settings"), "{stderr}");
+        let mut files = 0;
+        for path in tablespaces(donor.data_dir())? {
+            let name = path.strip_prefix(donor.data_dir())?;
+            let (theirs, ours) = (std::fs::read(&path)?, std::fs::read(directory.join(name))?);
+            ensure!(theirs == ours, "{} differs", name.display());
+            files += 1;
+        }
+        ensure!(files > 10, "{files} files");
+        compare(donor.server(), &directory, &expected)
+    });
+}
+
+/// The tablespaces in a directory and below.
+fn tablespaces(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            found.extend(tablespaces(&path)?);
+        } else if name.ends_with(".ibd") || name.starts_with("ibdata") || name.contains("undo_") {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 /// The plugin of this project as the recipient, over its own data.

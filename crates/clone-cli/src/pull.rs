@@ -159,6 +159,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => pull.clone(progress)?,
     };
     copied.host.progress.finish();
+    let mut facts = facts.clone();
+    facts.complete(copied.host.parameters().as_ref(), target.path());
     finish(arguments, &donor, &facts, &copied, begun)
 }
 
@@ -246,6 +248,7 @@ impl Pull<'_> {
         progress.say(&format!("going on with the interrupted pull, in {}", place.stage().name()));
         progress.resume(&place);
         let host = self.host(state, progress, keyring.as_ref(), true);
+        host.set_parameters(parameters.clone());
         let done = |host| Ok(Copied { host, keyring, is_resumed: true });
         if place.is_complete() {
             host.engine.complete(&locator).map_err(|error| failed(target, &host, &error))?;

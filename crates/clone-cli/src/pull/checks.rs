@@ -6,7 +6,11 @@
 //! The account needs BACKUP_ADMIN only. Some questions need more privileges; what could not be
 //! asked is a warning.
 
+use std::fs;
+use std::path::Path;
+
 use clone_classic::{ConnectOptions, Connection};
+use clone_core::parameters::Parameters;
 use clone_core::settings::ReleaseFacts;
 use clone_protocol::{CommandCode, Version};
 
@@ -84,7 +88,15 @@ impl DonorFacts {
              @@global.innodb_force_recovery, @@global.innodb_read_only, \
              @@global.innodb_redo_log_encrypt, @@global.innodb_undo_log_encrypt",
         );
-        let rows = rows.map_err(|error| Failure::new(Kind::Peer, error.to_string()))?;
+        let rows = match rows {
+            Ok(rows) => rows,
+            // `mysql-clone serve` answers no statement. The clone itself tells what is needed most.
+            Err(error @ clone_classic::Error::Server(_)) => {
+                self.unknown.push(("the donor's settings", error.to_string()));
+                return Ok(());
+            }
+            Err(error) => return Err(Failure::new(Kind::Peer, error.to_string())),
+        };
         let values: Vec<String> =
             rows.into_iter().flatten().map(Option::unwrap_or_default).collect();
         let [page_size, lower_case, data_files, uuid, recovery, read_only, redo, undo] =
@@ -176,6 +188,16 @@ impl DonorFacts {
             && connection.end_clone().is_ok()
         {
             connection.close();
+        }
+    }
+
+    /// After the clone: what the donor did not answer, from what it sent and from the files.
+    pub(super) fn complete(&mut self, donor: Option<&Parameters>, directory: &Path) {
+        if self.page_size == 0 {
+            self.page_size = donor.and_then(|donor| donor.page_size().ok()).unwrap_or(0);
+        }
+        if self.data_file_path.is_empty() {
+            self.data_file_path = system_files(directory);
         }
     }
 
@@ -285,6 +307,23 @@ pub(super) fn refuse(reasons: &[String]) -> Result<()> {
     }
 }
 
+/// `innodb_data_file_path` for `ibdata1`, `ibdata2` and so on, as they are in the directory.
+fn system_files(directory: &Path) -> String {
+    let size = |number: u32| fs::metadata(directory.join(format!("ibdata{number}"))).ok();
+    let sizes: Vec<_> = (1..).map_while(size).map(|found| found.len()).collect();
+    match sizes.len() {
+        0 | 1 => String::new(),
+        // Each but the last must be as large as the setting says.
+        count => (1..)
+            .zip(&sizes)
+            .map(|(number, size)| match number == count {
+                true => format!("ibdata{number}:{}M:autoextend", size >> 20),
+                false => format!("ibdata{number}:{}M;", size >> 20),
+            })
+            .collect(),
+    }
+}
+
 fn version_id(version: &str) -> u32 {
     let end = version.find(|next: char| !next.is_ascii_digit() && next != '.');
     let mut numbers = version[..end.unwrap_or(version.len())].split('.').map(str::parse::<u32>);
@@ -313,6 +352,7 @@ fn connect_failure(error: clone_classic::Error) -> Failure {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 
@@ -351,6 +391,16 @@ mod tests {
         assert!(reason(&facts("8.0.23", true, &[]), true).contains("from 8.0.24 on"));
         let old = reason(&facts("8.0.23", true, &["a/b"]), false);
         assert!(old.contains("CLONE INSTANCE") && !old.contains("--keyring-file"), "{old}");
+    }
+
+    #[test]
+    fn the_files_tell_of_the_system_tablespace() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(system_files(directory.path()), "");
+        for (name, mib) in [("ibdata1", 12), ("ibdata2", 20), ("ibdata4", 1)] {
+            fs::File::create(directory.path().join(name)).unwrap().set_len(mib << 20).unwrap();
+        }
+        assert_eq!(system_files(directory.path()), "ibdata1:12M;ibdata2:20M:autoextend");
     }
 
     #[test]

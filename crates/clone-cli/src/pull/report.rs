@@ -107,9 +107,15 @@ impl Report {
         if facts.page_size != PAGE_SIZE {
             text += &format!("innodb_page_size = {}\n", facts.page_size);
         }
-        text += &format!("lower_case_table_names = {}\n", facts.lower_case_table_names);
+        match facts.lower_case_table_names.as_str() {
+            "" => {
+                text +=
+                    "# lower_case_table_names must be as at the donor, which did not tell it.\n";
+            }
+            value => text += &format!("lower_case_table_names = {value}\n"),
+        }
         let data_files = bare_names(&facts.data_file_path);
-        if data_files != DATA_FILE_PATH {
+        if !data_files.is_empty() && data_files != DATA_FILE_PATH {
             text += &format!("innodb_data_file_path = {data_files}\n");
         }
         let outside = self.datadir.join(OUTSIDE);

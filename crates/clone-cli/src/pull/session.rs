@@ -70,6 +70,11 @@ impl PullHost {
         }
     }
 
+    /// What the donor said of itself to another process, which has begun the clone.
+    pub(super) fn set_parameters(&self, parameters: Parameters) {
+        self.shared().parameters = Some(parameters);
+    }
+
     /// What the donor said of itself, if it has been asked.
     pub(crate) fn parameters(&self) -> Option<Parameters> {
         self.shared().parameters.clone()
