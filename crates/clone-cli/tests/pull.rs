@@ -12,12 +12,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use clone_testkit::anyhow::{Context, Result, ensure};
+use clone_testkit::faults::SmallDisk;
 use clone_testkit::replica;
 use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
 use clone_testkit::verify::{self, Fingerprint};
 use clone_testkit::writer::{Load, Writers};
-use clone_testkit::{Mysqld, Plugin, check, clone, dataset, fixture, until};
+use clone_testkit::{Mysqld, Plugin, check, clone, dataset, fixture, skip, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{Outcome, Tool, boot, holds, is_exact, mysqld_program};
@@ -235,6 +236,44 @@ fn interrupted_and_discarded() {
             .arg(&directory)
             .run()?
             .fails(3, "holds no")?;
+        Ok(())
+    });
+}
+
+/// A disk that is too small, and one that fills up during the copy: an exit code of its own, and
+/// nothing is left.
+#[test]
+fn full_disk() {
+    check(|| {
+        let server = Server::locate()?;
+        let donor = donor(server, Plugin::Stock)?;
+        let Some(disk) = SmallDisk::mount(64 << 20)? else {
+            skip!("not allowed to mount a tmpfs");
+        };
+        let directory = disk.path().join("pulled");
+        Tool::pull(&donor, &directory).run()?.fails(6, "3873")?;
+        ensure!(!directory.exists(), "something is left");
+        donor.session()?.run("GRANT PROCESS ON *.* TO clone_donor")?;
+        Tool::pull(&donor, &directory).run()?.fails(3, "bytes free")?;
+        ensure!(!directory.exists(), "something was written");
+
+        let Some(disk) = SmallDisk::mount(400 << 20)? else {
+            skip!("not allowed to mount a tmpfs");
+        };
+        let directory = disk.path().join("pulled");
+        let child = Tool::pull(&donor, &directory).args(["--max-rate", "20"]).start()?;
+        until("data", Duration::from_secs(60), || {
+            Ok(directory.join(".mysql-clone/journal").exists().then_some(()))
+        })?;
+        disk.fill()?;
+        let output = child.wait_with_output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(6), "{output:?}");
+        ensure!(stderr.contains("No space left on device"), "{stderr}");
+        ensure!(!directory.exists(), "something is left");
+        // The donor does not wait for a recipient that has failed.
+        fs::remove_file(disk.path().join("ballast"))?;
+        Tool::pull(&donor, &directory).run()?.ok()?;
         Ok(())
     });
 }
