@@ -131,23 +131,19 @@ impl Progress {
 
     fn end_stage(&self, now: &mut Now) {
         let Some(stage) = now.stage.take() else { return };
-        let seconds = now.started.elapsed();
+        let seconds = now.started.elapsed().as_secs_f64();
         self.event(&json!({
-            "event": "stage_end", "stage": stage.name(), "bytes": now.bytes,
-            "seconds": seconds.as_secs_f64(),
+            "event": "stage_end", "stage": stage.name(), "bytes": now.bytes, "seconds": seconds,
         }));
-        if self.bar.is_some() || now.bytes > 0 || stage == Stage::FileSync {
-            let rate = now.bytes as f64 / seconds.as_secs_f64().max(0.001);
-            let text = format!(
-                "{}: {} in {:.1} s, {}/s",
+        // DROP DATA does nothing here.
+        if self.show == Show::Text && stage != Stage::DropData {
+            let rate = now.bytes as f64 / seconds.max(0.001);
+            self.say(&format!(
+                "{}: {} in {seconds:.1} s, {}/s",
                 stage.name(),
                 HumanBytes(now.bytes),
-                seconds.as_secs_f64(),
                 HumanBytes(rate as u64)
-            );
-            if self.show == Show::Text {
-                self.say(&text);
-            }
+            ));
         }
     }
 
@@ -208,11 +204,10 @@ impl Observer for Progress {
                 Stage::ALL.get(at + 1).copied().unwrap_or(Stage::FileSync)
             }
         };
-        let bytes = now.bytes;
         self.end_stage(&mut now);
         now.stage = Some(next);
         now.started = Instant::now();
-        now.bytes = if next == Stage::FileCopy { bytes } else { 0 };
+        now.bytes = 0;
         now.estimate = estimate;
         now.totals.threads = now.totals.threads.max(threads);
         if next != Stage::DropData {
