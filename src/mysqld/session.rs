@@ -224,6 +224,7 @@ impl DonorSession for MysqldSession {
 
 impl RecipientSession for MysqldSession {
     type Link = RecipientLink;
+    type Donor = Donor;
 
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<RecipientLink> {
         let mut files = self.variables(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;

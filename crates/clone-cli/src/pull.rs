@@ -30,11 +30,9 @@ use std::time::Instant;
 
 use clone_classic::{ConnectOptions, SslMode};
 use clone_core::error::{Error, number};
-use clone_core::link::Donor;
 use clone_core::recipient::{self, Interrupted};
-use clone_core::settings::{KeepData, Settings};
+use clone_core::settings::Settings;
 use clone_innodb::destination::{EncryptedFiles, Options, OutsideFiles, RedoNames};
-use zeroize::Zeroizing;
 
 use crate::connection;
 use crate::failure::{Failure, Kind, Result};
@@ -194,7 +192,7 @@ struct Copied {
 impl Pull<'_> {
     /// Copies into a new directory.
     fn clone(&self, progress: Progress) -> Result<Copied> {
-        let Self { target, .. } = *self;
+        let Self { target, connect, .. } = *self;
         let keyring = self.keyring.map(KeyringFile::generate).transpose()?;
         let state = target.begin(keyring.as_ref().map(KeyringFile::noted))?;
         signals::handle(&target.resume_hint()).map_err(|error| other(&error))?;
@@ -204,7 +202,8 @@ impl Pull<'_> {
         }
         let host = self.host(state, progress, keyring.as_ref(), false);
         let session = PullSession::new(Arc::clone(&host));
-        let outcome = recipient::clone_instance(&session, donor(), Some(target.path().to_owned()));
+        let outcome =
+            recipient::clone_instance(&session, connect.clone(), Some(target.path().to_owned()));
         outcome.map_err(|error| failed(target, &host, &error))?;
         Ok(Copied { host, keyring, is_resumed: false })
     }
@@ -217,7 +216,7 @@ impl Pull<'_> {
 
     /// Goes on with the clone of a process that was interrupted. Begins anew if that clone is lost.
     fn go_on(&self, progress: Progress, resumed: Resumed) -> Result<Copied> {
-        let Self { target, .. } = *self;
+        let Self { target, connect, .. } = *self;
         let Resumed { state, clone: Some((parameters, locator)) } = resumed else {
             drop(resumed);
             return self.begin_anew(
@@ -257,7 +256,7 @@ impl Pull<'_> {
         let session = PullSession::new(Arc::clone(&host));
         let interrupted = Interrupted { parameters, locator, descriptors: place.descriptors() };
         let path = target.path().to_owned();
-        match recipient::resume_instance(&session, donor(), path, interrupted) {
+        match recipient::resume_instance(&session, connect.clone(), path, interrupted) {
             Ok(()) => done(host),
             Err(error) if error.number() == number::ER_CLONE_DONOR => {
                 let why =
@@ -281,8 +280,7 @@ impl Pull<'_> {
         let options = options(self.arguments, self.facts, state.journal(), keyring);
         let engine = Innodb::new(self.target.path().to_owned(), options, is_resumed);
         let (settings, release) = (settings(self.arguments), self.facts.release());
-        let connect = self.connect.clone();
-        Arc::new(PullHost::new(connect, settings, release, engine, state, progress))
+        Arc::new(PullHost::new(settings, release, engine, state, progress))
     }
 }
 
@@ -354,27 +352,16 @@ fn options(
 
 fn settings(arguments: &Arguments) -> Settings {
     Settings {
-        buffer_size: 4 << 20,
         block_ddl: arguments.block_ddl,
         ddl_timeout: arguments.ddl_timeout,
         max_concurrency: arguments.threads,
         max_network_bandwidth: arguments.max_rate,
-        max_data_bandwidth: 0,
-        autotune_concurrency: true,
-        delay_after_data_drop: 0,
         enable_compression: arguments.compress.is_some(),
-        file_handover: true,
-        keep_data: KeepData::Auto,
+        compression_level: arguments.compress.unwrap_or(1),
         // What is left decides whether it stays; see `failed`.
         keep_failed_directory: true,
-        compression_level: arguments.compress.unwrap_or(1),
+        ..Settings::default()
     }
-}
-
-/// clone-core passes this through; [`PullHost::connect`] is what counts.
-fn donor() -> Donor {
-    let password = Zeroizing::new(String::new());
-    Donor { host: String::new(), port: 0, user: String::new(), password, ssl_mode: 0 }
 }
 
 /// What the user is told of a clone that failed, whose files are removed.

@@ -109,7 +109,7 @@ pub enum LinkKind {
     DataOfReplacement,
 }
 
-/// Where to clone from.
+/// Where a server clones from, as CLONE INSTANCE names it.
 #[derive(Debug)]
 pub struct Donor {
     /// Host name or address, as the statement gave it (lower case).

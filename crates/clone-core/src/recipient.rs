@@ -31,7 +31,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::link::Donor;
 use crate::log_target::CLIENT;
 use crate::session::{Host, RecipientSession};
 use crate::settings::KeepData;
@@ -51,7 +50,7 @@ use task::Task;
 /// be dropped first.
 pub fn clone_instance<S: RecipientSession>(
     session: &S,
-    donor: Donor,
+    donor: S::Donor,
     directory: Option<PathBuf>,
 ) -> Result<()> {
     let donor = Arc::new(donor);
@@ -108,7 +107,7 @@ pub fn clone_instance<S: RecipientSession>(
 /// together.
 pub fn resume_instance<S: RecipientSession>(
     session: &S,
-    donor: Donor,
+    donor: S::Donor,
     directory: PathBuf,
     interrupted: Interrupted,
 ) -> Result<()> {

@@ -18,7 +18,7 @@ use clone_protocol::HandoverKey;
 use crate::engine::{Cancel, ServerEngine};
 use crate::error::{Error, Result};
 use crate::file_channel::{FileGiver, FileTaker};
-use crate::link::{Donor, Link, LinkKind};
+use crate::link::{Link, LinkKind};
 use crate::meter::Sample;
 use crate::parameters::{AccountPlugin, Parameters};
 use crate::settings::{ReleaseFacts, Settings};
@@ -203,6 +203,8 @@ pub trait DonorSession: ServerSession + Variables {
 pub trait RecipientSession: Session {
     /// A connection to a donor.
     type Link: Link<Self>;
+    /// What a connection to a donor needs: where the donor is, and as whom to log in.
+    type Donor: Send + Sync + 'static;
 
     /// Connects to a donor and switches the connection to COM_CLONE. `compressed` asks for the
     /// compression of the classic protocol.
@@ -210,7 +212,7 @@ pub trait RecipientSession: Session {
     /// # Errors
     /// [`Error::Connect`], which has not been raised: the clone may connect again.
     /// [`Error::Interrupted`] after KILL.
-    fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<Self::Link>;
+    fn connect(&self, donor: &Self::Donor, kind: LinkKind, compressed: bool) -> Result<Self::Link>;
 
     /// Opens a socket where a donor on this machine can hand over open files. None if that fails.
     fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {

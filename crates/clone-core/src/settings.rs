@@ -67,3 +67,24 @@ pub struct Settings {
     /// of this project.
     pub compression_level: u8,
 }
+
+/// The variables as a server has them if nobody sets them.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            buffer_size: 4 << 20,
+            block_ddl: false,
+            ddl_timeout: 300,
+            max_concurrency: 16,
+            max_network_bandwidth: 0,
+            max_data_bandwidth: 0,
+            autotune_concurrency: true,
+            delay_after_data_drop: 0,
+            enable_compression: false,
+            file_handover: true,
+            keep_data: KeepData::Auto,
+            keep_failed_directory: false,
+            compression_level: 1,
+        }
+    }
+}

@@ -128,21 +128,7 @@ mod tests {
     use super::*;
 
     fn settings(autotune_concurrency: bool, max_data_bandwidth: u32) -> Settings {
-        Settings {
-            buffer_size: 4 << 20,
-            block_ddl: false,
-            ddl_timeout: 300,
-            max_concurrency: 16,
-            max_network_bandwidth: 0,
-            max_data_bandwidth,
-            autotune_concurrency,
-            delay_after_data_drop: 0,
-            enable_compression: false,
-            compression_level: 1,
-            file_handover: true,
-            keep_data: crate::settings::KeepData::Auto,
-            keep_failed_directory: false,
-        }
+        Settings { autotune_concurrency, max_data_bandwidth, ..Settings::default() }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clone_classic::ConnectOptions;
 use clone_core::engine::Cancel;
 use clone_core::error::{Error, Result};
-use clone_core::link::{Donor, LinkKind};
+use clone_core::link::LinkKind;
 use clone_core::parameters::Parameters;
 use clone_core::session::{Clock, Host, Observer, RecipientSession, Session, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
@@ -22,7 +22,6 @@ use super::state::{Begun, StateDirectory};
 
 /// What all threads of a pull share.
 pub(crate) struct PullHost {
-    pub(crate) connect: ConnectOptions,
     pub(crate) settings: Settings,
     pub(crate) release: ReleaseFacts,
     pub(crate) engine: Innodb,
@@ -42,7 +41,6 @@ struct Shared {
 
 impl PullHost {
     pub(crate) fn new(
-        connect: ConnectOptions,
         settings: Settings,
         release: ReleaseFacts,
         engine: Innodb,
@@ -51,7 +49,7 @@ impl PullHost {
     ) -> Self {
         let shared = Mutex::default();
         let started = Instant::now();
-        Self { connect, settings, release, engine, state, progress, shared, started }
+        Self { settings, release, engine, state, progress, shared, started }
     }
 
     /// A panic of another thread leaves at worst an error out.
@@ -189,15 +187,16 @@ impl Session for PullSession {
 
 impl RecipientSession for PullSession {
     type Link = PullLink;
+    type Donor = ConnectOptions;
 
-    fn connect(&self, _: &Donor, _: LinkKind, compressed: bool) -> Result<PullLink> {
+    fn connect(&self, donor: &ConnectOptions, _: LinkKind, compressed: bool) -> Result<PullLink> {
         if compressed {
             log::warn!(
                 "--compress has no effect: the donor has no plugin of this project, and this \
                  program does not speak the compression of the classic protocol"
             );
         }
-        PullLink::connect(&self.host.connect)
+        PullLink::connect(donor)
     }
 
     /// Whatever the donor is, a server of the same release can open its data. Only what this

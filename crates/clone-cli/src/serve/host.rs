@@ -18,7 +18,7 @@ use clone_core::session::{
     Clock, CommitBlock, DonorSession, Host, Observer, PluginName, ServerSession, Session,
     Variables, Work, WorkerKind,
 };
-use clone_core::settings::{KeepData, ReleaseFacts, Settings};
+use clone_core::settings::{ReleaseFacts, Settings};
 use clone_innodb::cold::ColdDirectory;
 use clone_protocol::innodb::DB_TYPE;
 
@@ -87,21 +87,7 @@ impl Host for ColdHost {
 
     /// A donor reads two of them: whether open files may be handed over, and how long DDL may wait.
     fn settings(&self) -> Settings {
-        Settings {
-            buffer_size: 4 << 20,
-            block_ddl: true,
-            ddl_timeout: 300,
-            max_concurrency: 16,
-            max_network_bandwidth: 0,
-            max_data_bandwidth: 0,
-            autotune_concurrency: true,
-            delay_after_data_drop: 0,
-            enable_compression: false,
-            file_handover: true,
-            keep_data: KeepData::Auto,
-            keep_failed_directory: false,
-            compression_level: 0,
-        }
+        Settings { block_ddl: true, ..Settings::default() }
     }
 
     /// A directory has no clone plugin: each version of the protocol can be spoken.

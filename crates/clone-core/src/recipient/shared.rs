@@ -12,7 +12,6 @@ use clone_protocol::{Offer, Packing, Version};
 use super::placement::Placement;
 use super::target::Target;
 use crate::error::{Error, number};
-use crate::link::Donor;
 use crate::new_directory::NewDirectory;
 use crate::session::{Host, RecipientSession};
 use crate::settings::Settings;
@@ -21,7 +20,7 @@ use crate::traffic::Traffic;
 
 /// What all tasks of a clone share.
 pub(super) struct Shared<S: RecipientSession> {
-    pub(super) donor: Arc<Donor>,
+    pub(super) donor: Arc<S::Donor>,
     pub(super) target: Target,
     /// The version that this recipient offers, then the one that donor and recipient agreed on, as
     /// a number of [`Version`].
@@ -49,7 +48,7 @@ pub(super) struct Shared<S: RecipientSession> {
 }
 
 impl<S: RecipientSession> Shared<S> {
-    pub(super) fn new(session: &S, donor: Arc<Donor>, target: Target) -> Self {
+    pub(super) fn new(session: &S, donor: Arc<S::Donor>, target: Target) -> Self {
         let host = session.host();
         let settings = host.settings();
         Self {

@@ -13,7 +13,7 @@ use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
 use clone_core::parameters::AccountPlugin;
 use clone_core::session::{Clock, Host, Observer, PluginName, Work, WorkerKind};
-use clone_core::settings::{KeepData, ReleaseFacts, Settings};
+use clone_core::settings::{ReleaseFacts, Settings};
 
 use super::commits::Commits;
 use super::engine::Innodb;
@@ -304,19 +304,5 @@ impl Default for Facts {
 
 /// The variables as a simulation sets them out: few threads, no limits.
 pub(crate) fn default_settings() -> Settings {
-    Settings {
-        buffer_size: 4 << 20,
-        block_ddl: false,
-        ddl_timeout: 300,
-        max_concurrency: 4,
-        max_network_bandwidth: 0,
-        max_data_bandwidth: 0,
-        autotune_concurrency: false,
-        delay_after_data_drop: 0,
-        enable_compression: false,
-        compression_level: 1,
-        file_handover: true,
-        keep_data: KeepData::Auto,
-        keep_failed_directory: false,
-    }
+    Settings { max_concurrency: 4, autotune_concurrency: false, ..Settings::default() }
 }

@@ -216,6 +216,7 @@ impl DonorSession for SimSession {
 
 impl RecipientSession for SimSession {
     type Link = SimLink;
+    type Donor = Donor;
 
     fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {
         self.host.network.listen_for_files()
