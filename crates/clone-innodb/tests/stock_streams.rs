@@ -528,7 +528,8 @@ impl Applied {
             created += usize::from(file.has_initial_page);
             compressed += usize::from(file.is_page_compressed);
             let path = match file.name.strip_prefix("../") {
-                Some(name) => target.join("outside/up1").join(name),
+                // A general tablespace.
+                Some(name) => target.join(name),
                 None => target.join(file.name.trim_start_matches("./")),
             };
             let model = self.model.file("data", *index);

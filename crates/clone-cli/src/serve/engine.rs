@@ -5,14 +5,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use clone_core::engine::{
-    Begun, BlockInput, BlockOutput, Cancel, Engine, Mode, ServerEngine, TaskId, View,
-};
+use clone_core::engine::{Begun, BlockOutput, Cancel, Engine, Mode, ServerEngine, TaskId, View};
 use clone_core::error::{Error, NetworkError, Result, number};
 use clone_innodb::clock::SystemClock;
 use clone_innodb::cold::ColdDirectory;
@@ -165,34 +162,6 @@ impl Engine<ColdSession> for ColdInnodb {
         }
         Ok(())
     }
-
-    fn apply_begin(
-        &self,
-        _: &ColdSession,
-        _: Option<&[u8]>,
-        _: Mode,
-        _: Option<&Path>,
-    ) -> Result<Begun> {
-        Err(only_donor())
-    }
-
-    fn apply(
-        &self,
-        _: &ColdSession,
-        _: TaskId<'_>,
-        _: &[u8],
-        _: &mut dyn BlockInput,
-    ) -> Result<()> {
-        Err(only_donor())
-    }
-
-    fn apply_error(&self, _: &ColdSession, _: TaskId<'_>, _: u32) -> Result<()> {
-        Err(only_donor())
-    }
-
-    fn apply_end(&self, _: &ColdSession, _: TaskId<'_>, _: u32) -> Result<()> {
-        Err(only_donor())
-    }
 }
 
 /// What a task of clone-innodb sends, for the callbacks of clone-core.
@@ -259,8 +228,4 @@ fn other_task(number: u32) -> Error {
 
 fn parse(locator: &[u8]) -> Result<Locator> {
     Locator::parse(locator).map_err(|_| Error::Protocol("Wrong Clone RPC: Invalid Locator".into()))
-}
-
-fn only_donor() -> Error {
-    Error::NotSupported("a data directory that is served is a donor only".into())
 }

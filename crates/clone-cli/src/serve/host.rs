@@ -116,9 +116,6 @@ impl Observer for Unobserved {
     fn next_stage(&self, _: u32, _: u64, _: u64) {}
     fn transferred(&self, _: &Sample, _: u32) {}
     fn add_estimate(&self, _: u64) {}
-    fn keep_data(&self) {}
-    fn drop_data(&self, _: u64) {}
-    fn begin_again(&self) {}
 }
 
 /// A connection's session.
