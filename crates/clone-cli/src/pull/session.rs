@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +29,8 @@ pub(crate) struct PullHost {
     pub(crate) state: StateDirectory,
     pub(crate) progress: Progress,
     shared: Mutex<Shared>,
+    /// The donor could not be reached when a thread tried last.
+    is_lost: AtomicBool,
     started: Instant,
 }
 
@@ -49,7 +52,8 @@ impl PullHost {
     ) -> Self {
         let shared = Mutex::default();
         let started = Instant::now();
-        Self { settings, release, engine, state, progress, shared, started }
+        let is_lost = AtomicBool::new(false);
+        Self { settings, release, engine, state, progress, shared, is_lost, started }
     }
 
     /// A panic of another thread leaves at worst an error out.
@@ -65,6 +69,22 @@ impl PullHost {
         match (error, raised) {
             (Error::Raised(_), Some((_, text))) => text.clone(),
             _ => error.to_string(),
+        }
+    }
+
+    /// Tells the user when the donor cannot be reached during the clone, and when it can again.
+    fn tell_of_connection(&self, failed: Option<&Error>) {
+        // Before the clone has begun, a failed connection ends the pull.
+        let Some(donor) = self.parameters() else { return };
+        let was_lost = self.is_lost.swap(failed.is_some(), Ordering::Relaxed);
+        match failed {
+            Some(error) if !was_lost => self.progress.warn(&format!(
+                "{error} Trying again every 5 seconds, for {} minutes: so long the donor keeps \
+                 the clone",
+                donor.reconnect_minutes()
+            )),
+            None if was_lost => self.progress.say("connected again"),
+            _ => {}
         }
     }
 
@@ -196,7 +216,9 @@ impl RecipientSession for PullSession {
                  program does not speak the compression of the classic protocol"
             );
         }
-        PullLink::connect(donor)
+        let connected = PullLink::connect(donor);
+        self.host.tell_of_connection(connected.as_ref().err());
+        connected
     }
 
     /// Whatever the donor is, a server of the same release can open its data. Only what this
