@@ -15,8 +15,8 @@ PROGRAM := $(abspath $(TARGET))/release/mysql-clone
 STEP := .ci/step run
 # The tests that start servers. Everything else is a unit test.
 SERVER_TESTS := kind(test) & (package(mysql-clone) | package(clone-testkit) | package(clone-cli))
-# The releases that tests run on in `make test`, besides 9.7. MYSQL_CLONE_SERVERS=none leaves out the tests on them, which have
-# the release in their names.
+# The releases that tests run on in `make test`, besides 9.7. MYSQL_CLONE_SERVERS=none leaves out the tests on them,
+# which have the release in their names.
 COMPAT_SERVERS := 8.0.19 8.0.36 8.0.42 8.0 8.4.4 8.4
 COMPAT_TESTS := package(mysql-clone) & binary(compat)
 ifeq ($(MYSQL_CLONE_SERVERS),none)

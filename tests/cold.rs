@@ -27,30 +27,31 @@ use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::server::Server;
 use clone_testkit::verify::{self, Fingerprint};
 use clone_testkit::writer::{self, Load, Writers};
-use clone_testkit::{Mysqld, check, dataset, fixture};
+use clone_testkit::{Mysqld, check, dataset, fixture, releases};
 
 const RUNS: fn() -> bool = || false;
+
+releases! {
+    |server| clean(server, &[]);
+    #[ignore = "make compat"]
+    clean_8_4: "8.4";
+    #[ignore = "make compat"]
+    clean_8_0: "8.0";
+    clean_8_0_19: "8.0.19";
+}
+
+releases! {
+    crashed;
+    #[ignore = "make compat"]
+    crashed_8_4: "8.4";
+    #[ignore = "make compat"]
+    crashed_8_0: "8.0";
+    crashed_8_0_19: "8.0.19";
+}
 
 #[test]
 fn clean_9_7() {
     check(|| clean(Server::locate()?, &[]));
-}
-
-#[test]
-#[ignore = "make compat"]
-fn clean_8_4() {
-    check(|| clean(Server::release("8.4")?, &[]));
-}
-
-#[test]
-#[ignore = "make compat"]
-fn clean_8_0() {
-    check(|| clean(Server::release("8.0")?, &[]));
-}
-
-#[test]
-fn clean_8_0_19() {
-    check(|| clean(Server::release("8.0.19")?, &[]));
 }
 
 #[test]
@@ -61,23 +62,6 @@ fn clean_with_small_pages() {
 #[test]
 fn crashed_9_7() {
     check(|| crashed(Server::locate()?));
-}
-
-#[test]
-#[ignore = "make compat"]
-fn crashed_8_4() {
-    check(|| crashed(Server::release("8.4")?));
-}
-
-#[test]
-#[ignore = "make compat"]
-fn crashed_8_0() {
-    check(|| crashed(Server::release("8.0")?));
-}
-
-#[test]
-fn crashed_8_0_19() {
-    check(|| crashed(Server::release("8.0.19")?));
 }
 
 /// Tablespaces outside of the directory are sent with their paths, whether the dictionary's pages

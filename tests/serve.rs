@@ -22,11 +22,28 @@ use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
 use clone_testkit::verify::{self, Fingerprint};
 use clone_testkit::writer::{self, Load, Writers};
-use clone_testkit::{Mysqld, Plugin, check, dataset, fixture};
+use clone_testkit::{Mysqld, Plugin, check, dataset, fixture, releases};
 use zeroize::Zeroizing;
 
 /// The exit code of a refusal.
 const REFUSED: i32 = 3;
+
+releases! {
+    clean;
+    clean_8_4: "8.4";
+    #[ignore = "make compat"]
+    clean_8_0: "8.0";
+    #[ignore = "make compat"]
+    clean_8_0_19: "8.0.19";
+}
+
+releases! {
+    crashed;
+    #[ignore = "make compat"]
+    crashed_8_4: "8.4";
+    crashed_8_0: "8.0";
+    crashed_8_0_19: "8.0.19";
+}
 
 #[test]
 fn clean_9_7() {
@@ -34,41 +51,8 @@ fn clean_9_7() {
 }
 
 #[test]
-fn clean_8_4() {
-    check(|| clean(Server::release("8.4")?));
-}
-
-#[test]
-#[ignore = "make compat"]
-fn clean_8_0() {
-    check(|| clean(Server::release("8.0")?));
-}
-
-#[test]
-#[ignore = "make compat"]
-fn clean_8_0_19() {
-    check(|| clean(Server::release("8.0.19")?));
-}
-
-#[test]
 fn crashed_9_7() {
     check(|| crashed(Server::locate()?));
-}
-
-#[test]
-#[ignore = "make compat"]
-fn crashed_8_4() {
-    check(|| crashed(Server::release("8.4")?));
-}
-
-#[test]
-fn crashed_8_0() {
-    check(|| crashed(Server::release("8.0")?));
-}
-
-#[test]
-fn crashed_8_0_19() {
-    check(|| crashed(Server::release("8.0.19")?));
 }
 
 /// Four stock recipients at once.

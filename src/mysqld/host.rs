@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clone_core::board::StatusBoard;
 use clone_core::donor::DonorClones;
@@ -102,15 +102,6 @@ impl MysqldHost {
 impl Clock for MysqldHost {
     fn now(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn sleep(&self, duration: Duration) {
-        thread::sleep(duration);
     }
 }
 

@@ -17,7 +17,7 @@ use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::server::Server;
 use clone_testkit::verify;
 use clone_testkit::writer::{Load, Writers};
-use clone_testkit::{Mysqld, Plugin, check, clone, dataset, replica, until};
+use clone_testkit::{Mysqld, Plugin, check, clone, dataset, releases, replica, until};
 use support::{Tool, holds, is_exact, mysqld_program};
 use tempfile::TempDir;
 
@@ -114,19 +114,8 @@ fn checksums(server: &Mysqld) -> Result<Vec<(String, Option<u64>)>> {
     server.session()?.rows(format!("CHECKSUM TABLE {tables}"))
 }
 
-macro_rules! releases {
-    ($($(#[$attribute:meta])* $name:ident: $release:literal;)+) => {
-        $(
-            #[test]
-            $(#[$attribute])*
-            fn $name() {
-                check(|| under_load(Server::release($release)?));
-            }
-        )+
-    };
-}
-
 releases! {
+    under_load;
     #[ignore = "make compat"]
     encrypted_8_0_36: "8.0.36";
     encrypted_8_0: "8.0";

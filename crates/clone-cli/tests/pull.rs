@@ -18,7 +18,7 @@ use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
 use clone_testkit::verify::{self, Fingerprint};
 use clone_testkit::writer::{Load, Writers};
-use clone_testkit::{Mysqld, Plugin, check, clone, dataset, fixture, skip, until};
+use clone_testkit::{Mysqld, Plugin, check, clone, dataset, fixture, releases, skip, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{Outcome, Tool, boot, holds, is_exact, mysqld_program};
@@ -32,19 +32,8 @@ fn donor(server: &'static Server, plugin: Plugin) -> Result<Mysqld> {
     Ok(donor)
 }
 
-macro_rules! releases {
-    ($($(#[$attribute:meta])* $name:ident: $release:literal;)+) => {
-        $(
-            #[test]
-            $(#[$attribute])*
-            fn $name() {
-                check(|| from_stock_and_ours(Server::release($release)?));
-            }
-        )+
-    };
-}
-
 releases! {
+    from_stock_and_ours;
     mysql_8_0_19: "8.0.19";
     mysql_8_0_36: "8.0.36";
     #[ignore = "make compat"]

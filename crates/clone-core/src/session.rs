@@ -11,7 +11,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clone_protocol::HandoverKey;
 
@@ -28,11 +29,16 @@ pub trait Clock {
     /// Monotonic time since any fixed moment.
     fn now(&self) -> Duration;
 
-    /// Microseconds since the Unix epoch.
-    fn unix_micros(&self) -> u64;
+    /// Microseconds since the Unix epoch: by the clock of the machine, unless replaced.
+    fn unix_micros(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
 
     /// Blocks the calling thread.
-    fn sleep(&self, duration: Duration);
+    fn sleep(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
 }
 
 /// The server: what all of its sessions share.

@@ -7,6 +7,7 @@ mod files;
 pub mod journal;
 mod keys;
 mod names;
+mod operations;
 mod status;
 mod task;
 mod write;
@@ -26,8 +27,9 @@ use crate::geometry::BLOCKS_IN_CHUNK;
 use crate::lock;
 use crate::tasks::Tasks;
 use crate::tasks::chunks::Position;
-use files::{Before, Described, Files};
+use files::{Described, Files};
 use journal::Journal;
+use operations::Before;
 pub use task::{BlockInput, DestinationTask, Target};
 
 /// The longest block, in bytes. InnoDB's are at most 64 pages of 64 KiB, which is 4 MiB; with
@@ -149,7 +151,7 @@ impl Destination {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
         for name in ["mysql", status::DIRECTORY] {
-            files::create_directory(&directory.join(name))?;
+            operations::create_directory(&directory.join(name))?;
         }
         status::begin(directory, options.flush)?;
         let journal = options.journal.as_deref().map(Journal::create).transpose()?;

@@ -80,6 +80,7 @@ pub mod destination;
 pub mod encryption;
 pub mod error;
 pub mod geometry;
+mod layout;
 mod page;
 pub mod source;
 mod tasks;

@@ -6,39 +6,13 @@
 use clone_io::checksum;
 
 use crate::error::{Error, Result};
+use crate::layout::{
+    COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSED_SIZE, DATA, FLUSH_LSN, FSP_FLAGS, LSN, NUMBER,
+    SERVER_VERSION, SPACE_ID, SPACE_VERSION, TRAILER, TYPE, XDES_ARRAY,
+};
 
-/// `FIL_PAGE_OFFSET`: the page number, and behind it what the checksum begins with.
-const PAGE_NUMBER: usize = 4;
-/// `FIL_PAGE_SRV_VERSION`, in page 0 of a tablespace.
-const SERVER_VERSION: usize = 8;
-/// `FIL_PAGE_SPACE_VERSION`, in page 0 of a tablespace.
-const SPACE_VERSION: usize = 12;
-/// `FIL_PAGE_LSN`.
-const LSN: usize = 16;
-/// `FIL_PAGE_TYPE`.
-const TYPE: usize = 24;
-/// `FIL_PAGE_FILE_FLUSH_LSN`: eight bytes that are not in the checksum.
-const FLUSH_LSN: usize = 26;
-/// `FIL_PAGE_COMPRESS_SIZE_V1`, in those eight bytes of a compressed page.
-const COMPRESSED_SIZE: usize = 32;
-/// `FIL_PAGE_SPACE_ID`.
-const SPACE_ID: usize = 34;
-/// `FIL_PAGE_DATA`; in page 0 the header of the tablespace (`FSP_SPACE_ID`).
-const DATA: usize = 38;
-/// `FSP_SPACE_FLAGS`.
-const SPACE_FLAGS: usize = DATA + 16;
-/// `XDES_ARR_OFFSET`: the first extent descriptor of a page.
-const XDES_ARRAY: usize = DATA + 112;
 /// Bytes of an extent descriptor, besides two bits for each page.
 const XDES_FIXED: usize = 24;
-/// `FIL_PAGE_END_LSN_OLD_CHKSUM`, from the end of the page.
-const TRAILER: usize = 8;
-
-/// `FIL_PAGE_COMPRESSED`.
-const COMPRESSED: u16 = 14;
-/// `FIL_PAGE_COMPRESSED_AND_ENCRYPTED`.
-const COMPRESSED_AND_ENCRYPTED: u16 = 16;
-
 /// `DD_SPACE_CURRENT_SPACE_VERSION`.
 const CURRENT_SPACE_VERSION: u32 = 1;
 
@@ -129,7 +103,7 @@ pub(crate) fn initial_page(
     put(&mut page, SPACE_VERSION, CURRENT_SPACE_VERSION);
     put(&mut page, SPACE_ID, space_id);
     put(&mut page, DATA, space_id);
-    put(&mut page, SPACE_FLAGS, fsp_flags);
+    put(&mut page, FSP_FLAGS, fsp_flags);
     if let Some(info) = encryption_info {
         page[size.encryption_info()..][..info.len()].copy_from_slice(info);
     }
@@ -153,14 +127,12 @@ pub(crate) fn seal(page: &mut [u8], size: PageSize) {
 
 /// `buf/checksum.cc:buf_calc_page_crc32`, for a page of at least 1 KiB.
 pub(crate) fn page_checksum(page: &[u8]) -> u32 {
-    checksum(&page[PAGE_NUMBER..FLUSH_LSN]) ^ checksum(&page[DATA..page.len() - TRAILER])
+    checksum(&page[NUMBER..FLUSH_LSN]) ^ checksum(&page[DATA..page.len() - TRAILER])
 }
 
 /// `BlockReporter::calc_zip_checksum` with crc32, for a page of at least 1 KiB.
 pub(crate) fn zip_checksum(page: &[u8]) -> u32 {
-    checksum(&page[PAGE_NUMBER..LSN])
-        ^ checksum(&page[TYPE..FLUSH_LSN])
-        ^ checksum(&page[SPACE_ID..])
+    checksum(&page[NUMBER..LSN]) ^ checksum(&page[TYPE..FLUSH_LSN]) ^ checksum(&page[SPACE_ID..])
 }
 
 fn put(page: &mut [u8], at: usize, value: u32) {

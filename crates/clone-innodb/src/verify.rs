@@ -27,7 +27,6 @@ pub mod fuzzing;
 pub mod header;
 pub mod inodes;
 pub(crate) mod keyring;
-mod layout;
 mod memory;
 mod observer;
 pub mod redo;
@@ -37,6 +36,7 @@ mod scan;
 mod space;
 mod tree;
 
+pub(crate) use bytes::is_zero;
 pub use directory::{Plan, SpaceFiles};
 pub use fault::{Fault, Kind};
 pub use keyring::Keyring;

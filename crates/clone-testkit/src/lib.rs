@@ -79,6 +79,21 @@ pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     }
 }
 
+/// Makes a test for each release of MySQL: `run` is called with its server. A release that differs
+/// from a neighbour in nothing that is known is `#[ignore = "make compat"]`.
+#[macro_export]
+macro_rules! releases {
+    ($run:expr; $($(#[$attribute:meta])* $name:ident: $release:literal;)+) => {
+        $(
+            #[test]
+            $(#[$attribute])*
+            fn $name() {
+                $crate::check(|| ($run)($crate::server::Server::release($release)?));
+            }
+        )+
+    };
+}
+
 /// Says why a test cannot run on this machine, and ends it: for functions that return a
 /// `Result<()>`.
 ///

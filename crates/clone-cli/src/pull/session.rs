@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clone_classic::ConnectOptions;
 use clone_core::engine::Cancel;
@@ -102,15 +102,6 @@ impl PullHost {
 impl Clock for PullHost {
     fn now(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn sleep(&self, duration: Duration) {
-        std::thread::sleep(duration);
     }
 }
 

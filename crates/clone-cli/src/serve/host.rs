@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clone_classic::server::Diagnostics;
 use clone_core::donor::DonorClones;
@@ -69,15 +69,6 @@ impl ColdHost {
 impl Clock for ColdHost {
     fn now(&self) -> Duration {
         self.start.elapsed()
-    }
-
-    fn unix_micros(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn sleep(&self, duration: Duration) {
-        thread::sleep(duration);
     }
 }
 

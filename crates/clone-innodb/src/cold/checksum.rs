@@ -3,13 +3,9 @@
 //! Whether a page was written whole.
 
 use super::tablespace::u16_at;
+use crate::layout::{COMPRESSED, TYPE};
 use crate::page::PageSize;
-use crate::verify::checksum;
-
-/// `FIL_PAGE_TYPE`.
-const TYPE: usize = 24;
-/// `FIL_PAGE_COMPRESSED`: transparent compression. Its checksum is that of the unpacked page.
-const COMPRESSED: u16 = 14;
+use crate::verify::{checksum, is_zero};
 
 /// What a page in a file looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +14,7 @@ pub(super) enum PageState {
     Zeros,
     /// The page was written whole.
     Whole,
-    /// The page has transparent compression, and cannot be checked in this form.
+    /// The page has transparent compression. Its checksum is that of the unpacked page.
     Packed,
     /// The checksum differs: the page was not written whole, or is damaged.
     Torn,
@@ -27,7 +23,7 @@ pub(super) enum PageState {
 impl PageState {
     /// Of a page as long as it is in the file.
     pub(super) fn of(page: &[u8], size: PageSize) -> Self {
-        if page.iter().all(|byte| *byte == 0) {
+        if is_zero(page) {
             return Self::Zeros;
         }
         if page.len() < 1 << 10 {

@@ -2,21 +2,11 @@
 
 //! Page 0 of a tablespace, as far as a donor needs it (`include/fsp0fsp.h`).
 
+use crate::layout::{FSP_FLAGS, FSP_SIZE, FSP_SPACE_ID, SERVER_VERSION, SPACE_ID};
 use crate::page::PageSize;
 
 /// Bytes of page 0 that [`FirstPage::parse`] reads.
 pub(super) const FIRST_PAGE_BYTES: usize = 64;
-
-/// `FIL_PAGE_SRV_VERSION`.
-const SERVER_VERSION: usize = 8;
-/// `FIL_PAGE_SPACE_ID`.
-const SPACE_ID: usize = 34;
-/// `FSP_SPACE_ID`: the tablespace once more.
-const HEADER_SPACE_ID: usize = 38;
-/// `FSP_SIZE`: pages of all files of the tablespace.
-const SIZE: usize = 46;
-/// `FSP_SPACE_FLAGS`.
-const FLAGS: usize = 54;
 
 /// `FSP_FLAGS_MASK_ENCRYPTION`.
 const ENCRYPTED: u32 = 1 << 13;
@@ -46,10 +36,10 @@ impl FirstPage {
     /// page 0: the page is zeros, or is damaged.
     pub(super) fn parse(page: &[u8]) -> Option<Self> {
         let space_id = u32_at(page, SPACE_ID)?;
-        let flags = u32_at(page, FLAGS)?;
-        let pages = u32_at(page, SIZE)?;
+        let flags = u32_at(page, FSP_FLAGS)?;
+        let pages = u32_at(page, FSP_SIZE)?;
         // Page 0 of a tablespace that was just created has no size yet.
-        if u32_at(page, HEADER_SPACE_ID)? != space_id || (space_id == 0 && pages == 0) {
+        if u32_at(page, FSP_SPACE_ID)? != space_id || (space_id == 0 && pages == 0) {
             return None;
         }
         let size = PageSize::of(flags).ok()?;

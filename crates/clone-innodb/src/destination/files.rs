@@ -3,20 +3,19 @@
 //! The files of a clone at its recipient: which there are, where, and what DDL does to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use clone_protocol::innodb::{
     Compression, Data, FileKind, FileMetadata, SPACE_ID_BUFFER_POOL, SnapshotState, State,
 };
-use rustix::fs::OFlags;
 
 use super::keys::{self, KeyIn};
 use super::names::{data_path, redo_path};
+use super::operations::{Before, create, delete, extend, failed, open, rename_new, sync};
 use super::write::Sparse;
-use super::{EncryptedFiles, Flush, Options, RedoNames};
+use super::{EncryptedFiles, Options, RedoNames};
 use crate::encryption::INFO;
 use crate::error::{Error, FileOperation, Result};
 use crate::page::{PageSize, initial_page};
@@ -30,10 +29,6 @@ const MAX_REDO_FILES: u32 = 1 << 16;
 /// (`CLONE_INNODB_DDL_FILE_EXTN`).
 const DDL_EXTENSION: &str = ".#clone_ddl";
 
-/// Modes of what mysqld creates.
-const FILE_MODE: u32 = 0o640;
-const DIRECTORY_MODE: u32 = 0o750;
-
 #[derive(Debug)]
 pub(super) struct Files {
     directory: PathBuf,
@@ -43,17 +38,6 @@ pub(super) struct Files {
     redo: BTreeMap<u32, RedoFile>,
     redo_total: u32,
     before: Before,
-}
-
-/// What another process has done for the same clone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
-    /// Nothing: the clone is new.
-    Nothing,
-    /// Descriptors of its journal are replayed: the files are as they say.
-    Replayed,
-    /// The journal was replayed. The step after its last record may have been done, too.
-    PerhapsOneStep,
 }
 
 #[derive(Debug)]
@@ -480,101 +464,6 @@ impl Files {
             ))),
         }
     }
-}
-
-/// A tablespace that is larger than an extent becomes a multiple of extents.
-fn extend(file: &File, size: u64, page_size: Option<PageSize>) -> io::Result<()> {
-    let now = file.metadata()?.len();
-    let extent = page_size.map(PageSize::extent).filter(|extent| now > *extent);
-    let aligned = extent.and_then(|extent| now.checked_next_multiple_of(extent)).unwrap_or(now);
-    if now < size {
-        file.set_len(size)?;
-    } else if now < aligned {
-        file.set_len(aligned)?;
-    }
-    Ok(())
-}
-
-/// `fsync`, if the clone is to be on disk.
-pub(super) fn sync(file: &File, how: Flush) -> io::Result<()> {
-    match how {
-        Flush::ToDisk => file.sync_all(),
-        Flush::Never => Ok(()),
-    }
-}
-
-/// Creates a directory and those above it.
-pub(super) fn create_directory(path: &Path) -> Result<()> {
-    let created = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
-    created.map_err(failed(FileOperation::CreateDirectory, path))
-}
-
-/// Creates a file that is not there yet, below `directory`. None if the journal says that the file
-/// is there.
-fn create(directory: &Path, path: &Path, before: Before) -> Result<Option<File>> {
-    if before == Before::Replayed {
-        return Ok(None);
-    }
-    let path = directory.join(path);
-    if let Some(parent) = path.parent() {
-        create_directory(parent)?;
-    }
-    let mut options = File::options();
-    options.write(true).mode(FILE_MODE).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    match before {
-        Before::PerhapsOneStep => options.create(true).truncate(true),
-        _ => options.create_new(true),
-    };
-    let created = options.open(&path);
-    created.map(Some).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Error::FileExists(path),
-        _ => Error::io(FileOperation::Create, &path, error),
-    })
-}
-
-/// Deletes a file.
-fn delete(path: &Path, before: Before) -> Result<()> {
-    if before == Before::Replayed {
-        return Ok(());
-    }
-    match fs::remove_file(path) {
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound && before == Before::PerhapsOneStep =>
-        {
-            Ok(())
-        }
-        deleted => deleted.map_err(failed(FileOperation::Delete, path)),
-    }
-}
-
-/// Opens a file of the clone to write into it.
-pub(super) fn open(path: &Path) -> Result<File> {
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let opened = File::options().write(true).custom_flags(flags).open(path);
-    opened.map_err(failed(FileOperation::Open, path))
-}
-
-/// Renames a file to a name that no file has.
-fn rename_new(directory: &Path, from: &Path, to: &Path, before: Before) -> Result<()> {
-    if before == Before::Replayed {
-        return Ok(());
-    }
-    let (from, to) = (directory.join(from), directory.join(to));
-    if let Some(parent) = to.parent() {
-        create_directory(parent)?;
-    }
-    let exists = |path: &Path| fs::symlink_metadata(path).is_ok();
-    if exists(&to) {
-        if before == Before::PerhapsOneStep && !exists(&from) {
-            return Ok(());
-        }
-        return Err(Error::FileExists(to));
-    }
-    fs::rename(&from, &to).map_err(failed(FileOperation::Rename, &from))
-}
-
-pub(super) fn failed(what: FileOperation, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |error| Error::io(what, path, error)
 }
 
 fn invalid_index(index: u32, of: u32) -> Error {

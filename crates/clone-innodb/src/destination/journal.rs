@@ -26,7 +26,7 @@ use std::sync::Mutex;
 
 use clone_io::Checksum;
 
-use super::files::failed;
+use super::operations::failed;
 use crate::error::{Error, FileOperation, Result};
 use crate::lock;
 

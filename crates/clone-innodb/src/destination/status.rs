@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::Flush;
-use super::files::{failed, sync};
+use super::operations::{failed, sync};
 use crate::error::{FileOperation, Result};
 
 /// Where they are.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use clone_protocol::innodb::{Data, Descriptor, Locator, SnapshotState, State};
 
-use super::files::{self, Place, failed};
+use super::files::Place;
+use super::operations::{self, failed};
 use super::{Destination, MAX_BLOCK, MAX_FILE_SIZE, encode};
 use crate::clock::Cancel;
 use crate::error::{Error, FileOperation, Result, number};
@@ -310,7 +311,7 @@ impl DestinationTask {
         let current = self.current.take();
         let current = match current.filter(|one| (one.is_redo, one.index) == (is_redo, index)) {
             Some(current) => current,
-            None => Current { is_redo, index, file: files::open(path)? },
+            None => Current { is_redo, index, file: operations::open(path)? },
         };
         Ok(&mut self.current.insert(current).file)
     }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use super::extents::{self, Extent, FREE, FREE_FRAG, FSEG, FSEG_FRAG, FULL_FRAG};
 use super::fault::Kind;
 use super::header::{Address, List};
-use super::layout::NULL;
 use super::space::{Sink, Space};
+use crate::layout::NULL;
 
 /// Whose the pages are that segments have one by one.
 pub(crate) type Owners = HashMap<u32, u64>;

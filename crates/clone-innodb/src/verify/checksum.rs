@@ -9,7 +9,7 @@
 use clone_io::checksum;
 
 use super::bytes::{is_zero, u32_at, u64_at};
-use super::layout::{CHECKSUM, DATA, FLUSH_LSN, LSN, NUMBER, SPACE_ID, TRAILER, TYPE};
+use crate::layout::{CHECKSUM, DATA, FLUSH_LSN, LSN, NUMBER, SPACE_ID, TRAILER, TYPE};
 use crate::page::{page_checksum, zip_checksum};
 
 /// `BUF_NO_CHECKSUM_MAGIC`: what stands in place of a checksum with `innodb_checksum_algorithm` =

@@ -24,7 +24,7 @@ use clone_io::checksum;
 use super::bytes::{u16_at, u32_at};
 use super::header::Geometry;
 use super::keyring::{Key, Keyring};
-use super::layout::{
+use crate::layout::{
     COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSED_SIZE, COMPRESSION_VERSION, DATA,
     ENCRYPTED_RTREE, ORIGINAL_TYPE, RTREE, TYPE, XDES_ARRAY,
 };

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::bytes::u32_at;
 use super::header::{MAX_PAGE, SpaceHeader, geometry};
-use super::layout::NUMBER;
 use super::redo;
+use crate::layout::NUMBER;
 
 /// Directories whose files a server makes anew or that hold no data of a server.
 const SKIPPED: [&str; 3] = ["#innodb_temp", ".clone_staging", "#innodb_redo"];

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::bytes::{is_zero, u16_at, u32_at};
 use super::checksum;
-use super::layout::{
+use crate::layout::{
     COMPRESSED, COMPRESSED_AND_ENCRYPTED, DOUBLEWRITE_MAGIC, ENCRYPTED, ENCRYPTED_RTREE, FLUSH_LSN,
     NUMBER, SPACE_ID, TRX_SYS_DOUBLEWRITE, TYPE,
 };

@@ -15,14 +15,14 @@ use super::extents::{self, Extent};
 use super::fault::Kind;
 use super::header::{Geometry, List, SpaceHeader};
 use super::inodes::{self, Inode};
-use super::layout::{
+use super::rows;
+use super::space::{PageRecord, Root, Sink, Space, State};
+use crate::layout::{
     CHANGE_BUFFER, CHANGE_BUFFER_ROOT, COMPRESSED, COMPRESSED_AND_ENCRYPTED, ENCRYPTED,
     ENCRYPTED_RTREE, FSP_HDR, IBUF_FREE_LIST, INDEX, INDEX_ID, INODE, LEGACY_DBLWR, LEVEL, LSN,
     N_HEAP, N_RECS, NEXT, NULL, NUMBER, ORIGINAL_TYPE, PREV, RTREE, SDI, SEG_LEAF, SEG_TOP,
     SPACE_ID, TYPE, XDES, is_tree,
 };
-use super::rows;
-use super::space::{PageRecord, Root, Sink, Space, State};
 
 /// What the pages of a tablespace are held against.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::bytes::u16_at;
-use super::layout::{
+use crate::layout::{
     COMPRESSED_SIZE, COMPRESSION_ALGORITHM, COMPRESSION_VERSION, DATA, ORIGINAL_SIZE,
     ORIGINAL_TYPE, TYPE,
 };

@@ -14,7 +14,7 @@
 
 use super::bytes::{u32_at, u64_at};
 use super::header::{Address, Geometry};
-use super::layout::{XDES_ARRAY, XDES_BITMAP, XDES_NODE, XDES_STATE};
+use crate::layout::{XDES_ARRAY, XDES_BITMAP, XDES_NODE, XDES_STATE};
 
 /// `XDES_FREE`: in the tablespace's list FREE.
 pub(crate) const FREE: u32 = 1;

@@ -5,10 +5,10 @@
 use super::checksum::{self, Damage};
 use super::expand::Expander;
 use super::keyring::Keyring;
-use super::layout::{FSP_FLAGS, NUMBER, SPACE_ID, TRAILER};
 use super::memory::check_bytes;
 use super::redo::parse_header;
 use super::rows;
+use crate::layout::{FSP_FLAGS, NUMBER, SPACE_ID, TRAILER};
 
 /// Takes bytes for a tablespace with pages of 4 KiB, or of 1 KiB in ROW_FORMAT=COMPRESSED. Each
 /// page gets its number and a good checksum, so that all that lies behind these checks is reached.

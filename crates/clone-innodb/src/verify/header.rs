@@ -15,7 +15,7 @@
 
 use super::bytes::{u16_at, u32_at};
 use super::checksum;
-use super::layout::{
+use crate::layout::{
     FSP_FLAGS, FSP_FRAG_N_USED, FSP_FREE, FSP_FREE_FRAG, FSP_FREE_LIMIT, FSP_FULL_FRAG, FSP_SIZE,
     FSP_SPACE_ID, NUMBER, SPACE_ID,
 };

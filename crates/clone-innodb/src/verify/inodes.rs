@@ -17,7 +17,7 @@
 
 use super::bytes::{u32_at, u64_at};
 use super::header::{Geometry, List};
-use super::layout::{INODE_ARRAY, INODE_MAGIC, NULL};
+use crate::layout::{INODE_ARRAY, INODE_MAGIC, NULL};
 
 /// An inode in use.
 #[derive(Clone, Debug, PartialEq, Eq)]

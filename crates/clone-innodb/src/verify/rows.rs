@@ -8,7 +8,7 @@
 //! looked at.
 
 use super::bytes::u16_at;
-use super::layout::{DATA, HEAP_TOP, N_DIR_SLOTS, N_HEAP, N_RECS, TRAILER};
+use crate::layout::{DATA, HEAP_TOP, N_DIR_SLOTS, N_HEAP, N_RECS, TRAILER};
 
 /// `PAGE_DATA`: behind the header of an index page.
 const RECORDS: usize = DATA + 56;

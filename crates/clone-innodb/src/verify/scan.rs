@@ -19,10 +19,10 @@ use super::directory::{SpaceFiles, beginning};
 use super::examine::{Examiner, Expected, Found};
 use super::fault::{Fault, Kind};
 use super::header::{self, Geometry, SpaceHeader};
-use super::layout::{FSP_HDR, NUMBER, TYPE};
 use super::observer::{Context, Observer};
 use super::space::{PageRecord, Sink, State};
 use super::{allocation, tree};
+use crate::layout::{FSP_HDR, NUMBER, TYPE};
 use crate::lock;
 
 /// Bytes of a piece.

@@ -7,7 +7,7 @@ use super::extents::{Extent, FREE_FRAG, FULL_FRAG};
 use super::fault::Kind;
 use super::header::{Geometry, SpaceHeader};
 use super::inodes::Inode;
-use super::layout::{self, NULL};
+use crate::layout::{self, NULL};
 
 /// What is kept of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

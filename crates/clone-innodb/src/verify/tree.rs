@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::allocation::Owners;
 use super::fault::Kind;
-use super::layout::{self, CHANGE_BUFFER_ROOT, FSP_HDR, IBUF_BITMAP, INODE, NULL, XDES};
 use super::space::{PageRecord, Root, Sink, Space, State};
+use crate::layout::{self, CHANGE_BUFFER_ROOT, FSP_HDR, IBUF_BITMAP, INODE, NULL, XDES};
 
 /// Checks the type of each page, its neighbours, and each tree.
 pub(crate) fn check(space: &Space, owners: &Owners, sink: &mut impl Sink) {

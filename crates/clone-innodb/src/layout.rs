@@ -14,6 +14,10 @@ pub(crate) const NUMBER: usize = 4;
 pub(crate) const PREV: usize = 8;
 /// `FIL_PAGE_NEXT`.
 pub(crate) const NEXT: usize = 12;
+/// `FIL_PAGE_SRV_VERSION`, in page 0 of a tablespace in place of [`PREV`].
+pub(crate) const SERVER_VERSION: usize = PREV;
+/// `FIL_PAGE_SPACE_VERSION`, in page 0 of a tablespace in place of [`NEXT`].
+pub(crate) const SPACE_VERSION: usize = NEXT;
 /// `FIL_PAGE_LSN`.
 pub(crate) const LSN: usize = 16;
 /// `FIL_PAGE_TYPE`.
