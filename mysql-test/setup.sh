@@ -24,11 +24,12 @@ die() {
 #   iproute2        ip and tc: two machines for tests, in network namespaces
 #   libclang-dev    bindgen, which `make bindings` runs
 #   librocksdb-dev  the RocksDB that tests and tools of the MyRocks clone are linked with
+#   openssl         certificates of forms that rcgen does not make, for tests
 #   procps          pkill, with which mtr.sh ends a run under sudo
 #   util-linux      flock, mount, unshare
 #   xfsprogs        mkfs.xfs: a file system for tests whose files can share blocks
 # and shellcheck for the shell scripts.
-PACKAGES=(g++ git iproute2 libclang-dev librocksdb-dev procps shellcheck util-linux xfsprogs)
+PACKAGES=(g++ git iproute2 libclang-dev librocksdb-dev openssl procps shellcheck util-linux xfsprogs)
 
 readonly NEXTEST_VERSION=0.9.143 DENY_VERSION=0.20.2 FUZZ_VERSION=0.13.2
 

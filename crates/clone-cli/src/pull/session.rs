@@ -79,8 +79,8 @@ impl PullHost {
         let was_lost = self.is_lost.swap(failed.is_some(), Ordering::Relaxed);
         match failed {
             Some(error) if !was_lost => self.progress.warn(&format!(
-                "{error} Trying again every 5 seconds, for {} minutes: so long the donor keeps \
-                 the clone",
+                "{error} Trying again every 5 seconds, for {} minutes: the donor keeps the clone \
+                 that long",
                 donor.reconnect_minutes()
             )),
             None if was_lost => self.progress.say("connected again"),
