@@ -3,6 +3,7 @@
 //! The connections of one task to the donor, and the packets on them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{
@@ -177,6 +178,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
                 log::info!(target: CLIENT, "Source ACK of local issue failed: {error}");
             }
         }
+        self.shared.donor_knows.store(true, Ordering::Relaxed);
     }
 
     fn wire_locator(&self, locator_index: usize) -> Result<EngineLocator> {

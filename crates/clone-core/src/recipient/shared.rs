@@ -31,6 +31,8 @@ pub(super) struct Shared<S: RecipientSession> {
     pub(super) traffic: Traffic,
     /// Whether the donor may hand files over. False once the first file could not be shared.
     pub(super) takes_files: AtomicBool,
+    /// The master has told the donor that the clone has failed, or has left the donor.
+    pub(super) donor_knows: AtomicBool,
     pub(super) files: FileWriter,
     /// The offer to a donor of this project.
     pub(super) offer: Offer,
@@ -59,6 +61,7 @@ impl<S: RecipientSession> Shared<S> {
             stream: OnceLock::new(),
             traffic: Traffic::new(),
             takes_files: AtomicBool::new(settings.file_handover),
+            donor_knows: AtomicBool::new(false),
             files: FileWriter::default(),
             offer: offer(&settings),
             compressed: OnceLock::new(),

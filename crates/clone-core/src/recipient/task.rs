@@ -41,6 +41,9 @@ const INIT_TIMEOUT_SECONDS: u32 = 300;
 /// How long a task that failed waits for the donor to end its stream.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often a worker that has failed looks whether the master has told the donor.
+const MASTER_INTERVAL: Duration = Duration::from_millis(50);
+
 /// One thread of a recipient.
 pub(super) struct Task<'s, S: RecipientSession> {
     session: &'s S,
@@ -148,6 +151,9 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let mut restarts = 0;
         loop {
             restarts += 1;
+            if self.is_master() {
+                self.shared.donor_knows.store(false, Ordering::Relaxed);
+            }
             outcome = if is_restart { self.reconnect() } else { self.connect() };
             if outcome.is_err() {
                 break;
@@ -274,15 +280,12 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     fn disconnect(&mut self, outcome: &Result<()>, clear_error: bool) {
         // The donor may wait for the copy of a block that this task has not read about yet.
         self.receiver.close_files();
+        if let Err(error) = outcome {
+            self.tell_donor(error);
+        }
         if self.is_master() {
-            // The donor learns of KILL from this, even if it is silent now and answers later: then
-            // the donor does not wait for this recipient.
-            if let Err(error @ Error::Interrupted) = outcome
-                && self.engine_side.is_active()
-            {
-                self.dialogue.report_local_error(error);
-            }
             self.dialogue.disconnect_auxiliary(outcome);
+            self.shared.donor_knows.store(true, Ordering::Relaxed);
         }
         let mut abort = matches!(outcome, Err(error) if ends_connection(error));
         if abort {
@@ -293,6 +296,31 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             self.log_outcome("Task COM_EXIT", &left);
         }
         self.dialogue.disconnect_data("Task Disconnect :", abort, outcome.is_ok() || clear_error);
+    }
+
+    /// Tells the donor of an error for which no connection can help, before the data connection
+    /// ends. A donor that sees the end of the connection first takes it for a network failure, and
+    /// keeps the clone until this recipient comes back.
+    fn tell_donor(&mut self, error: &Error) {
+        let concerns_donor = self.engine_side.is_active()
+            && !error.is_network()
+            && error.number() != number::ER_CLONE_DONOR;
+        if !concerns_donor || self.shared.donor_knows.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.is_master() {
+            self.dialogue.report_local_error(error);
+        } else if ends_connection(error) {
+            // The master tells, on its other connection.
+            let host = self.session.host();
+            let end = host.now() + DRAIN_TIMEOUT;
+            while !self.shared.donor_knows.load(Ordering::Relaxed) && host.now() < end {
+                // KILL reaches the master, too.
+                if sleep_until(self.session, host.now() + MASTER_INTERVAL).is_err() {
+                    return;
+                }
+            }
+        }
     }
 
     /// Ends the task in the engines. If the clone has failed, the server's data may change again.

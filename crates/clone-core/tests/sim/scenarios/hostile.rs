@@ -308,6 +308,7 @@ fn wrong_answers() {
                 let outcome = world.clone_remote(Target::Directory("clone"));
                 outcome.assert_error(3863);
                 assert!(outcome.took < Duration::from_secs(100), "{:?}", outcome.took);
+                assert_gives_up(world);
             });
         }
     }
@@ -344,6 +345,40 @@ fn wrong_answers() {
     replace(Block, |wire| vec![[&[32, 0], &wire.packet[2..], &[0]].concat()]);
     replace(Block, |wire| vec![[&[32, 9], &wire.packet[2..]].concat()]);
     replace(Block, |wire| vec![[&[32, 2, 0xff, 0xff, 0xff, 0xff], &wire.packet[6..]].concat()]);
+}
+
+/// The donor knows that the recipient will not come back.
+#[track_caller]
+fn assert_gives_up(world: &World) {
+    let settled = world.settle();
+    assert!(settled < Duration::from_secs(20), "the donor keeps the clone for {settled:?}");
+}
+
+/// A worker refuses what the donor sends. The donor must hear of this from the master before the
+/// worker's connection ends, or else it takes the end for a network failure, and keeps the clone
+/// until the recipient comes back.
+#[test]
+fn a_wrong_answer_to_a_worker() {
+    for seed in 0..40 {
+        Setup::new(seed).threads(3).run(move |world| {
+            let mut left = 1;
+            world.interfere(move |event| match event {
+                Event::Packet(wire)
+                    if wire.to == End::Recipient
+                        && wire.role == Role::Worker
+                        && wire.packet[0] == ResponseCode::DataDescriptor as u8
+                        && left > 0 =>
+                {
+                    left -= 1;
+                    Action::Replace(vec![vec![2, 12, 0]])
+                }
+                _ => Action::Pass,
+            });
+            let outcome = world.clone_remote(Target::Directory("clone"));
+            assert!([Some(3863), Some(1815)].contains(&outcome.number()), "{:?}", outcome.warnings);
+            assert_gives_up(world);
+        });
+    }
 }
 
 /// The name of a collation with so many bytes.
