@@ -234,6 +234,9 @@ impl EngineSide {
     /// Tells the other tasks of the clone that this one failed.
     pub(super) fn fail<S: RecipientSession>(&self, session: &S, shared: &Shared<S>, error: &Error) {
         if let State::Active(tasks) = &self.state {
+            if !error.is_network() && !matches!(error, Error::Raised(_)) {
+                let _ = shared.first_error.set(error.clone());
+            }
             let clones = shared.clones().clone();
             tasks.fail(session, &clones, error.number());
         }

@@ -31,6 +31,9 @@ pub(super) struct Shared<S: RecipientSession> {
     pub(super) traffic: Traffic,
     /// Whether the donor may hand files over. False once the first file could not be shared.
     pub(super) takes_files: AtomicBool,
+    /// The first error of a task that is none of the network. Through the engines only its number
+    /// reaches the master.
+    pub(super) first_error: OnceLock<Error>,
     /// The master has told the donor that the clone has failed, or has left the donor.
     pub(super) donor_knows: AtomicBool,
     pub(super) files: FileWriter,
@@ -61,6 +64,7 @@ impl<S: RecipientSession> Shared<S> {
             stream: OnceLock::new(),
             traffic: Traffic::new(),
             takes_files: AtomicBool::new(settings.file_handover),
+            first_error: OnceLock::new(),
             donor_knows: AtomicBool::new(false),
             files: FileWriter::default(),
             offer: offer(&settings),

@@ -41,6 +41,11 @@ const INIT_TIMEOUT_SECONDS: u32 = 300;
 /// How long a task that failed waits for the donor to end its stream.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Why a donor is interrupted although nobody has killed this clone here. InnoDB's archivers end for
+/// good if they cannot write a file.
+const INTERRUPTED_DONOR: &str = "by KILL at the donor; or the donor's disk was full during a \
+                                 clone: then the donor must be restarted before it can be cloned";
+
 /// How often a worker that has failed looks whether the master has told the donor.
 const MASTER_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -339,8 +344,14 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             let staged = self.shared.placement().staged(directory);
             outcome = replace_data(self.session, master, &staged);
         }
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
             master.end_replacing(self.session);
+            let first = self.shared.first_error.get();
+            if let Some(first) = first.filter(|first| first.number() == error.number())
+                && self.session.raised().is_none()
+            {
+                self.session.raise(first);
+            }
         }
         outcome
     }
@@ -554,10 +565,18 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         applier.finish(applied)
     }
 
-    /// Adds the names of the engines to a stock donor's error. If a stock donor cannot clone an
-    /// engine, it only says that INIT is wrong.
+    /// Adds to a donor's error what the donor does not say. If a stock donor cannot clone an engine,
+    /// it only says that INIT is wrong. If InnoDB at the donor cannot clone any more, it only says
+    /// that it was interrupted.
     fn explained(&self, command: &Command<'_>, error: Error) -> Error {
         match error {
+            Error::Donor { number: code, message }
+                if matches!(command, Command::Execute)
+                    && u32::try_from(code) == Ok(number::ER_QUERY_INTERRUPTED)
+                    && !self.session.is_killed() =>
+            {
+                Error::Donor { number: code, message: format!("{message} ({INTERRUPTED_DONOR})") }
+            }
             Error::Donor { number: code, message }
                 if matches!(command, Command::Init(init) if init.locators.len() > 1)
                     && u32::try_from(code) == Ok(number::ER_CLONE_PROTOCOL) =>
