@@ -14,3 +14,4 @@ mod library;
 pub(crate) mod links;
 pub(crate) mod replacement;
 pub(crate) mod session;
+pub(crate) mod unfinished;

@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use clone_testkit::anyhow::ensure;
 use clone_testkit::clone::{self, Running, Statement};
 use clone_testkit::faults::SmallDisk;
 use clone_testkit::sql::server_error;

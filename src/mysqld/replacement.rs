@@ -19,6 +19,7 @@ use clone_protocol::innodb::Directories;
 use clone_swap::replacement::{self, IndexState, Replacement, Staged};
 
 use super::session::MysqldSession;
+use super::unfinished;
 use crate::server::error_log::CLIENT;
 use crate::server::raise::{Raise, raise};
 use crate::server::services::services;
@@ -69,6 +70,7 @@ pub(crate) fn settle() {
     if staging.exists() && remove_staging(&staging).is_ok() {
         log::info!(target: CLIENT, "Removed '{STAGING}': a crash had ended the clone in it");
     }
+    unfinished::remove_left(&data_directory);
     match replacement::restore_index(&data_directory) {
         Ok(IndexState::AsItWas) => {}
         Ok(IndexState::Restored) => {
@@ -183,6 +185,14 @@ pub(super) fn replace_data(session: &MysqldSession, clone: &StagedClone) -> Resu
         log::warn!(target: CLIENT, "{error}");
     }
     Ok(replacement)
+}
+
+/// See [`OwnData`](clone_core::session::OwnData).
+pub(super) fn empty_doublewrite_buffer(session: &MysqldSession) -> Result<()> {
+    let configuration = Configuration::of(session)?;
+    let files = configuration.doublewrite_files()?;
+    replacement::empty_doublewrite_buffer(&configuration.data_directory, &files)
+        .map_err(clone_error)
 }
 
 /// Refuses a clone with which this server would not start (3868).

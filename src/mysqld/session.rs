@@ -288,6 +288,10 @@ impl OwnData for MysqldSession {
         replacement::check_schemas()
     }
 
+    fn empty_doublewrite_buffer(&self) -> Result<()> {
+        replacement::empty_doublewrite_buffer(self)
+    }
+
     fn replace_data(&self, clone: &StagedClone) -> Result<()> {
         let replacement = replacement::replace_data(self, clone)?;
         self.host.set_replacement(replacement);

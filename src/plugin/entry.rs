@@ -3,13 +3,13 @@
 //! What mysqld calls: the plugin's life cycle, and the three ways into a clone.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clone_core::board::Begin;
 use clone_core::donor_list::{self, DonorList, not_listed};
 use clone_core::error::Error;
 use clone_core::link::Donor;
-use clone_core::session::{Clock, Session, Variables};
+use clone_core::session::{Clock, Host, Session, Variables};
 use clone_core::{donor, local, recipient};
 use log::Level;
 use zeroize::Zeroizing;
@@ -25,6 +25,7 @@ use crate::mysqld::host::MysqldHost;
 use crate::mysqld::links::DonorLinkOf;
 use crate::mysqld::replacement;
 use crate::mysqld::session::MysqldSession;
+use crate::mysqld::unfinished::Unfinished;
 use crate::server::clone_handle::{self, ServerPhase};
 use crate::server::donor::DonorConnection;
 use crate::server::error_log::{CLIENT, log_while_loading};
@@ -152,6 +153,7 @@ pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *cons
             destination: Some(&directory),
             now_us: host.unix_micros(),
         };
+        let _unfinished = note_directory(&session, Path::new(&directory));
         let clone = || local::clone_local(&session, PathBuf::from(&directory));
         code(host.board().run(&session, begin, clone))
     })
@@ -198,9 +200,17 @@ pub(super) unsafe extern "C" fn clone_client(
             now_us: host.unix_micros(),
         };
         let into = directory.as_ref().map(PathBuf::from);
+        let _unfinished = into.as_deref().and_then(|into| note_directory(&session, into));
         let clone = || recipient::clone_instance(&session, donor, into);
         code(host.board().run(&session, begin, clone))
     })
+}
+
+/// Has the next start of the server remove the directory, if a crash ends the clone into it.
+fn note_directory(session: &MysqldSession, directory: &Path) -> Option<Unfinished> {
+    let stays = session.host().settings().keep_failed_directory;
+    // mysqld's working directory is its data directory.
+    (!stays).then(|| Unfinished::note(Path::new("."), directory)).flatten()
 }
 
 /// A client connection has switched to COM_CLONE.

@@ -281,6 +281,13 @@ pub trait OwnData {
     /// Something must not be dropped. The data is as it was.
     fn check_replaceable(&self) -> Result<()>;
 
+    /// The engines have written a complete clone over the server's data, and are about to end it.
+    /// The pages of the old data in the doublewrite buffer must not get into the clone.
+    ///
+    /// # Errors
+    /// A file operation failed. The clone then fails, too.
+    fn empty_doublewrite_buffer(&self) -> Result<()>;
+
     /// The complete clone takes the place of the server's data at the next start. Between
     /// [`begin_replacing`](Self::begin_replacing) and the restart nobody else changes this data.
     ///

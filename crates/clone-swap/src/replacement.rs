@@ -46,6 +46,7 @@
 //! soon after it has started with a clone, InnoDB would take a page of the old data for the newer
 //! version of a page that it finds empty, and damage the clone. (InnoDB's own clone over a server's
 //! data leaves this to chance.) So the clone brings empty files, as InnoDB makes them.
+//! [`empty_doublewrite_buffer`] does the same for a clone that InnoDB itself writes over the data.
 //!
 //! # Directories of schemas
 //!
@@ -343,6 +344,34 @@ impl Replacement {
     fn sync(&self, disk: &dyn Disk, directory: &Path) -> Result<()> {
         done("sync", directory, disk.sync_directory(directory))
     }
+}
+
+/// Adds empty files of the doublewrite buffer to a clone that InnoDB writes over a server's data. To
+/// be called when all files have been written, before InnoDB ends the clone: until then
+/// `#status_error` is there, and a crash makes the next start roll back.
+///
+/// # Errors
+/// A file operation failed.
+pub fn empty_doublewrite_buffer(data_directory: &Path, files: &[DoublewriteFile]) -> Result<()> {
+    empty_doublewrite_buffer_on(&RealDisk, data_directory, files)
+}
+
+fn empty_doublewrite_buffer_on(
+    disk: &dyn Disk,
+    data_directory: &Path,
+    files: &[DoublewriteFile],
+) -> Result<()> {
+    let list = data_directory.join(LISTS).join(REPLACE_FILES);
+    let mut content = read(disk, &list)?.unwrap_or_default();
+    for file in files {
+        plan::add_line(&mut content, data_directory, &file.path);
+    }
+    replace_file(disk, &list, &content)?;
+    for file in files {
+        let empty = cloned(&file.path);
+        done("write", &empty, disk.write_zeros(&empty, file.size))?;
+    }
+    Ok(())
 }
 
 /// Renames a file or a directory. If `to` is on another file system, copies it under a name that

@@ -83,7 +83,7 @@ impl Configuration {
                 files.insert(clean(&self.data_directory.join(name)));
             }
         }
-        let doublewrite_files = doublewrite_files(&doublewrite_directory(&self.data_directory)?)?;
+        let doublewrite_files = self.doublewrite_files()?;
         let schema_directories = schema_directories(&self.data_directory)?;
         for directory in &schema_directories {
             files.extend(table_files(directory)?);
@@ -99,6 +99,22 @@ impl Configuration {
             schema_directories,
             binary_log_index: self.binary_log_index,
         })
+    }
+
+    /// The files of the doublewrite buffer: `#ib_16384_0.dblwr` and the like. Before 8.0.20 the
+    /// buffer is in the system tablespace.
+    pub(super) fn doublewrite_files(&self) -> Result<Vec<DoublewriteFile>> {
+        let is_doublewrite = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("#ib_") && (name.ends_with(".dblwr") || name.ends_with(".bdblwr"))
+        };
+        let directory = doublewrite_directory(&self.data_directory)?;
+        let paths = entries(&directory)?.into_iter().filter(is_doublewrite);
+        let sized = paths.map(|path| match fs::metadata(&path) {
+            Ok(metadata) => Ok(DoublewriteFile { path, size: metadata.len() }),
+            Err(error) => Err(Error::file(false, &path.to_string_lossy(), &error)),
+        });
+        sized.collect()
     }
 }
 
@@ -127,21 +143,6 @@ fn doublewrite_directory(data_directory: &Path) -> Result<PathBuf> {
     let is_plain = !value.is_empty() && !value.starts_with(['#', '.', '/']);
     let name = if is_plain { format!("#{value}") } else { value };
     Ok(clean(&data_directory.join(name)))
-}
-
-/// The files of the doublewrite buffer: `#ib_16384_0.dblwr` and the like. Before 8.0.20 the buffer
-/// is in the system tablespace.
-fn doublewrite_files(directory: &Path) -> Result<Vec<DoublewriteFile>> {
-    let is_doublewrite = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("#ib_") && (name.ends_with(".dblwr") || name.ends_with(".bdblwr"))
-    };
-    let paths = entries(directory)?.into_iter().filter(is_doublewrite);
-    let sized = paths.map(|path| match fs::metadata(&path) {
-        Ok(metadata) => Ok(DoublewriteFile { path, size: metadata.len() }),
-        Err(error) => Err(Error::file(false, &path.to_string_lossy(), &error)),
-    });
-    sized.collect()
 }
 
 fn table_files(directory: &Path) -> Result<impl Iterator<Item = PathBuf> + use<>> {

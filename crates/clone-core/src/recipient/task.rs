@@ -336,6 +336,11 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             // Other engines send their data after InnoDB's last state. That stage ends here.
             master.finish_stage(self.session, &self.shared);
         }
+        let mut outcome = outcome;
+        if self.is_master() && outcome.is_ok() && self.shared.target.drops_data() {
+            let emptied = self.session.own_data().and_then(|data| data.empty_doublewrite_buffer());
+            outcome = emptied.inspect_err(|error| self.session.raise(error));
+        }
         let error = outcome.as_ref().err().map_or(0, Error::number);
         let ended = self.engine_side.end(self.session, &self.shared, error);
         let mut outcome = outcome.and(ended);

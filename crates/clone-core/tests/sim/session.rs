@@ -265,6 +265,11 @@ impl OwnData for SimSession {
         Ok(())
     }
 
+    fn empty_doublewrite_buffer(&self) -> Result<()> {
+        assert_eq!(self.host.backup_lock_holders(), [self.handle.id], "DDL goes on");
+        Ok(())
+    }
+
     fn replace_data(&self, clone: &StagedClone) -> Result<()> {
         self.host.sim.pause();
         assert_eq!(self.host.backup_lock_holders(), [self.handle.id], "DDL goes on");

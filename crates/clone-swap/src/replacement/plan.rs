@@ -164,14 +164,19 @@ impl Plan {
     }
 
     fn line(&self, list: &mut Vec<u8>, path: &Path) {
-        if let Ok(below) = path.strip_prefix(&self.root) {
-            list.extend(b"./");
-            list.extend(below.as_os_str().as_bytes());
-        } else {
-            list.extend(path.as_os_str().as_bytes());
-        }
-        list.push(b'\n');
+        add_line(list, &self.root, path);
     }
+}
+
+/// Adds a path to one of InnoDB's lists. `root` is the data directory.
+pub(super) fn add_line(list: &mut Vec<u8>, root: &Path, path: &Path) {
+    if let Ok(below) = path.strip_prefix(root) {
+        list.extend(b"./");
+        list.extend(below.as_os_str().as_bytes());
+    } else {
+        list.extend(path.as_os_str().as_bytes());
+    }
+    list.push(b'\n');
 }
 
 /// Makes a plan.

@@ -327,6 +327,40 @@ fn an_index_in_use_is_not_overwritten() {
     assert_eq!(restore_index(host.data()).unwrap(), IndexState::InUse(kept));
 }
 
+/// A clone that InnoDB writes over the data, with one file. A crash while the doublewrite buffer is
+/// added rolls back, and without a crash the clone brings an empty buffer.
+#[test]
+fn a_clone_by_innodb_gets_an_empty_doublewrite_buffer() {
+    let begin = || {
+        let host = Host::new();
+        let lists = host.data().join("#clone");
+        host.put(&lists.join(STATUS_ERROR), "");
+        host.put(&lists.join(REPLACE_FILES), "./ibdata1\n");
+        host.put(&host.data().join("ibdata1.#clone"), "new system 1");
+        host
+    };
+    let add = |host: &Host, steps| {
+        let files = &host.server.doublewrite_files;
+        empty_doublewrite_buffer_on(&StoppingDisk::new(steps, None), host.data(), files)
+    };
+    let all = (0..50).find(|steps| add(&begin(), *steps).is_ok()).unwrap();
+    assert!(all > 2, "{all}");
+    for steps in 0..all {
+        let host = begin();
+        add(&host, steps).unwrap_err();
+        host.start(true);
+        assert!(host.is_old(), "{steps}");
+    }
+    let host = begin();
+    add(&host, all).unwrap();
+    fs::remove_file(host.data().join("#clone").join(STATUS_ERROR)).unwrap();
+    host.start(true);
+    let tree = host.tree();
+    let text = |path: &str| tree[path].clone().unwrap();
+    assert_eq!(text("data/ibdata1"), "new system 1");
+    assert_eq!(text("data/#ib_16384_0.dblwr"), "\0".repeat(9));
+}
+
 #[test]
 fn another_number_of_system_files_is_refused() {
     let host = Host::new();
