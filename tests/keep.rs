@@ -5,57 +5,28 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
-use std::{env, fs, io};
+use std::{env, io};
 
 use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::clone::{self, Running, Statement};
 use clone_testkit::faults::SmallDisk;
 use clone_testkit::fixture::{self, DISTANT};
 use clone_testkit::mysqld::Builder;
+use clone_testkit::own_data::{self, OwnData, Whose};
 use clone_testkit::{Mysqld, Plugin, check, skip, verify};
 
-/// What only the donor has.
-const THEIRS: [&str; 4] = [
-    "CREATE DATABASE theirs",
-    "CREATE TABLE theirs.t (id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(200))",
-    "INSERT INTO theirs.t (text) VALUES ('a'), ('b'), ('c')",
-    "CREATE DATABASE theirs_empty",
-];
-
-/// What only the recipient has, in all kinds of files.
-const MINE: [&str; 12] = [
-    "CREATE DATABASE mine",
-    "CREATE TABLE mine.t (id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(200))",
-    "INSERT INTO mine.t (text) VALUES ('1'), ('2'), ('3'), ('4')",
-    "CREATE TABLE mine.isam (id INT PRIMARY KEY) ENGINE = MyISAM",
-    "INSERT INTO mine.isam VALUES (1), (2)",
-    "CREATE TABLE mine.csv (id INT NOT NULL) ENGINE = CSV",
-    "INSERT INTO mine.csv VALUES (1)",
-    "CREATE TABLESPACE mine_general ADD DATAFILE 'mine_general.ibd'",
-    "CREATE TABLE mine.general (id INT PRIMARY KEY) TABLESPACE mine_general",
-    "CREATE UNDO TABLESPACE mine_undo ADD DATAFILE 'mine_undo.ibu'",
-    "CREATE USER mine_user",
-    "FLUSH BINARY LOGS",
-];
-
-/// GTIDs and a binary log on either side.
-const GTID: [&str; 2] = ["--gtid-mode=ON", "--enforce-gtid-consistency=ON"];
-
-/// A server with GTIDs whose clones come over the network.
+/// A server whose clones come over the network.
 fn server(name: &str) -> Result<Builder> {
-    Ok(GTID
-        .iter()
-        .fold(fixture::server(name)?.option(DISTANT), |builder, option| builder.option(*option)))
+    Ok(fixture::server(name)?.option(DISTANT))
 }
 
 /// A small donor that does not wait for a recipient that is gone.
 fn donor() -> Result<Mysqld> {
     let builder = server("donor")?.option("--clone-donor-timeout-after-network-failure=0");
     let donor = builder.start()?;
-    donor.session()?.run_all(THEIRS)?;
+    own_data::make_donors(&donor)?;
     clone::make_donor(&donor)?;
     Ok(donor)
 }
@@ -71,79 +42,15 @@ fn recipient_from(builder: Builder, donor: &Mysqld, keep: &str) -> Result<Mysqld
         .option("--event-scheduler=OFF")
         .option("--clone-donor-timeout-after-network-failure=0");
     let recipient = fixture::recipient_from(builder, donor)?;
-    recipient.session()?.run_all(MINE)?;
+    OwnData::make(&recipient)?;
     Ok(recipient)
 }
 
-/// The recipient's own data, as far as a clone can lose it.
-#[derive(Debug, PartialEq, Eq)]
-struct Own {
-    rows: [u64; 4],
-    users: u64,
-    gtids: String,
-    /// The oldest binary logs: a start begins a new one.
-    logs: Vec<String>,
-}
-
-impl Own {
-    fn of(server: &Mysqld) -> Result<Self> {
-        let mut session = server.session()?;
-        let count = |table: &str| format!("SELECT COUNT(*) FROM {table}");
-        let rows = [
-            session.one(count("mine.t"))?,
-            session.one(count("mine.isam"))?,
-            session.one(count("mine.csv"))?,
-            session.one(count("mine.general"))?,
-        ];
-        let users = session.one("SELECT COUNT(*) FROM mysql.user WHERE User = 'mine_user'")?;
-        let gtids = session.one("SELECT @@GLOBAL.gtid_executed")?;
-        let logs: Vec<(String, u64, String)> = session.rows("SHOW BINARY LOGS")?;
-        for (log, ..) in &logs {
-            session.run(format!("SHOW BINLOG EVENTS IN '{log}' LIMIT 1"))?;
-        }
-        let logs = logs.into_iter().map(|(log, ..)| log).take(2).collect();
-        Ok(Self { rows, users, gtids, logs })
-    }
-
-    /// The server has this data still, and has it after a restart, and nothing is left of a clone.
-    fn assert_kept(&self, server: &mut Mysqld) -> Result<()> {
-        assert_eq!(Own::of(server)?, *self);
-        server.restart()?;
-        assert_eq!(Own::of(server)?, *self);
-        assert_no_rest(server.data_dir());
-        verify::assert_sound(server)
-    }
-}
-
-/// No file of a clone or of a swap is left.
-fn assert_no_rest(directory: &Path) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let is_rest = name.contains(".#clone") || name == ".clone_staging";
-        assert!(!is_rest, "{} is left", path.display());
-        if path.is_dir() {
-            assert_no_rest(&path);
-        }
-    }
-}
-
-/// The server has the donor's data, as after a clone by the stock plugin.
-fn assert_cloned(server: &mut Mysqld, donor: &Mysqld) -> Result<()> {
-    let mut session = server.session()?;
-    let schemas: Vec<String> = session.rows("SHOW DATABASES LIKE 'mine%'")?;
-    assert_eq!(schemas, <[String; 0]>::default());
-    let logs: Vec<(String, u64, String)> = session.rows("SHOW BINARY LOGS")?;
-    assert_eq!(logs[0].0, "binlog.000001", "{logs:?}");
-    let gtids = |server: &Mysqld| server.session()?.one::<String>("SELECT @@GLOBAL.gtid_executed");
-    assert_eq!(gtids(server)?, gtids(donor)?);
-    // No directory is in the way.
-    session.run_all(["CREATE DATABASE mine", "DROP DATABASE mine"])?;
-    session.run_all([
-        "CREATE TABLE theirs_empty.t (id INT) ENGINE = MyISAM",
-        "DROP TABLE theirs_empty.t",
-    ])?;
-    assert_no_rest(server.data_dir());
+/// The server has its own data, and has it after a restart.
+fn assert_kept(own: &OwnData, server: &mut Mysqld) -> Result<()> {
+    own.assert_kept(server)?;
+    server.restart()?;
+    own.assert_kept(server)?;
     verify::assert_sound(server)
 }
 
@@ -156,13 +63,13 @@ fn a_clone_replaces_the_data() {
         assert_eq!(report.status.state, "Completed");
         assert!(report.stages.iter().all(|stage| stage.state == "Completed"), "{report:?}");
         verify::assert_equal(&donor, &recipient)?;
-        assert_cloned(&mut recipient, &donor)?;
+        own_data::assert_cloned(&recipient, &donor)?;
         // And once more, over the clone.
         recipient.restart()?;
-        recipient.session()?.run_all(MINE)?;
+        OwnData::make(&recipient)?;
         clone::allow_donor(&recipient, &donor)?;
         clone::run(&mut recipient, &Statement::instance(&donor))?;
-        assert_cloned(&mut recipient, &donor)
+        own_data::assert_cloned(&recipient, &donor)
     });
 }
 
@@ -182,10 +89,10 @@ fn the_recipient_serves_meanwhile() {
         assert_eq!(session.one::<u64>("SELECT COUNT(*) FROM mine.t")?, 24);
         let stages = clone::progress(&mut session)?;
         assert_eq!((&*stages[0].name, &*stages[0].state), ("DROP DATA", "Not Started"));
-        let own = Own::of(&recipient)?;
+        let own = OwnData::of(&recipient)?;
         running.kill_query(&recipient)?;
         assert_eq!(running.failure()?.number, 1317);
-        own.assert_kept(&mut recipient)
+        assert_kept(&own, &mut recipient)
     });
 }
 
@@ -200,12 +107,12 @@ fn slow(recipient: &Mysqld, donor: &Mysqld) -> Result<Statement> {
 }
 
 /// What a failure costs: all data with `OFF`, as with the stock plugin, and nothing with `AUTO`.
-fn assert_cost(keep: &str, own: &Own, recipient: &mut Mysqld) -> Result<()> {
+fn assert_cost(keep: &str, own: &OwnData, recipient: &mut Mysqld) -> Result<()> {
     if keep != "OFF" {
-        return own.assert_kept(recipient);
+        return assert_kept(own, recipient);
     }
-    let schemas: Vec<String> = recipient.session()?.rows("SHOW DATABASES LIKE 'mine'")?;
-    ensure!(schemas.is_empty(), "the data is there: the failure came too early");
+    let whose = Whose::of(recipient)?;
+    ensure!(whose == Whose::Nobodys, "the data is {whose:?}: the failure came too early");
     Ok(())
 }
 
@@ -215,7 +122,7 @@ fn the_donor_is_killed() {
         for keep in ["OFF", "AUTO"] {
             let mut donor = donor()?;
             let mut recipient = recipient(&donor, keep)?;
-            let own = Own::of(&recipient)?;
+            let own = OwnData::of(&recipient)?;
             let running = Running::start_copying(&recipient, &slow(&recipient, &donor)?)?;
             donor.kill()?;
             assert_eq!(running.failure()?.number, 3862);
@@ -231,7 +138,7 @@ fn the_donor_is_silent() {
         for keep in ["OFF", "AUTO"] {
             let donor = donor()?;
             let mut recipient = recipient(&donor, keep)?;
-            let own = Own::of(&recipient)?;
+            let own = OwnData::of(&recipient)?;
             let running = Running::start_copying(&recipient, &slow(&recipient, &donor)?)?;
             donor.freeze()?;
             sleep(Duration::from_secs(1));
@@ -253,7 +160,7 @@ fn the_second_connection_reaches_another_server() {
             let balancer = Balancer::start([one.port(), other.port()])?;
             let mut recipient = recipient(&one, keep)?;
             clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port))?;
-            let own = Own::of(&recipient)?;
+            let own = OwnData::of(&recipient)?;
             let account = clone::donor_account();
             let statement = Statement::instance_at("127.0.0.1", balancer.port, account);
             let error = recipient.session()?.error(statement.to_string())?;
@@ -314,7 +221,7 @@ fn undo_tablespaces_with_one_name() {
         ])?;
         for keep in ["OFF", "AUTO"] {
             let mut recipient = recipient(&donor, keep)?;
-            let own = Own::of(&recipient)?;
+            let own = OwnData::of(&recipient)?;
             let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
             assert_eq!(error.number, 3869, "{error}");
             assert!(error.message.contains("multiple undo files"), "{error}");
@@ -332,10 +239,10 @@ fn names_of_tables_are_compared_in_another_way() {
         for plugin in [Plugin::Ours, Plugin::Stock] {
             let builder = Mysqld::builder().name("donor").plugin(plugin);
             let donor = builder.initialise_with("--lower-case-table-names=1").start()?;
-            donor.session()?.run_all(THEIRS)?;
+            own_data::make_donors(&donor)?;
             clone::make_donor(&donor)?;
             let mut recipient = recipient(&donor, "AUTO")?;
-            let own = Own::of(&recipient)?;
+            let own = OwnData::of(&recipient)?;
             let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
             assert_eq!(
                 (error.number, &*error.message),
@@ -345,7 +252,7 @@ fn names_of_tables_are_compared_in_another_way() {
                      Recipient value: 0."
                 )
             );
-            own.assert_kept(&mut recipient)?;
+            assert_kept(&own, &mut recipient)?;
         }
         Ok(())
     });
@@ -363,11 +270,11 @@ fn nobody_could_log_in() {
             "UPDATE mysql.user SET account_locked = 'Y' WHERE plugin <> 'auth_socket'",
         ])?;
         let mut recipient = recipient(&donor, "AUTO")?;
-        let own = Own::of(&recipient)?;
+        let own = OwnData::of(&recipient)?;
         let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
         assert_eq!(error.number, 3869, "{error}");
         assert!(error.message.contains("no account of the donor could log in here"), "{error}");
-        own.assert_kept(&mut recipient)
+        assert_kept(&own, &mut recipient)
     });
 }
 
@@ -378,14 +285,14 @@ fn a_recipient_with_force_recovery() {
         let donor = donor()?;
         for keep in ["OFF", "AUTO"] {
             let mut recipient = recipient(&donor, keep)?;
-            let own = Own::of(&recipient)?;
+            let own = OwnData::of(&recipient)?;
             recipient.add_option("--innodb-force-recovery=1");
             recipient.restart()?;
             clone::allow_donor(&recipient, &donor)?;
             let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
             assert_eq!(error.number, 3869, "{error}");
             assert!(error.message.contains("innodb_force_recovery=1"), "{error}");
-            assert_eq!(Own::of(&recipient)?, own);
+            assert_eq!(OwnData::of(&recipient)?, own);
         }
         Ok(())
     });
@@ -429,11 +336,11 @@ fn a_disk_without_room_for_both() {
             server("recipient")?.below(disk.path()).option("--innodb-redo-log-capacity=8388608");
         let mut recipient = recipient_from(builder, &donor, "ON")?;
         disk.fill()?;
-        let own = Own::of(&recipient)?;
+        let own = OwnData::of(&recipient)?;
         let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
         assert_eq!(error.number, 3873, "{error}");
-        fs::remove_file(disk.path().join("ballast"))?;
-        own.assert_kept(&mut recipient)
+        disk.relieve()?;
+        assert_kept(&own, &mut recipient)
     });
 }
 
@@ -465,21 +372,18 @@ fn kills_at_any_moment() {
         println!("{outcomes:?} of {kills} kills left the old and the new data");
         clone::allow_donor(&recipient, &donor)?;
         clone::run(&mut recipient, &Statement::instance(&donor))?;
-        assert_cloned(&mut recipient, &donor)
+        own_data::assert_cloned(&recipient, &donor)
     });
 }
 
 /// One clone with one kill, `limit` after its begin. Returns true if the recipient has the donor's
 /// data.
 fn kill_once(recipient: &mut Mysqld, donor: &Mysqld, limit: Duration) -> Result<bool> {
-    let has_own: Vec<String> = recipient.session()?.rows("SHOW DATABASES LIKE 'mine'")?;
-    if has_own.is_empty() {
-        let mut session = recipient.session()?;
-        session.run_all(["DROP DATABASE theirs", "DROP DATABASE theirs_empty"])?;
-        session.run_all(MINE)?;
+    if Whose::of(recipient)? == Whose::Donors {
+        OwnData::make(recipient)?;
     }
     clone::allow_donor(recipient, donor)?;
-    let own = Own::of(recipient)?;
+    let own = OwnData::of(recipient)?;
     let before = clone::status(&mut recipient.session()?)?;
     let begin = Instant::now();
     let running = Running::start(recipient, &Statement::instance(donor))?;
@@ -498,23 +402,18 @@ fn kill_once(recipient: &mut Mysqld, donor: &Mysqld, limit: Duration) -> Result<
         recipient.start_and_kill(limit.saturating_sub(begin.elapsed()))?;
     }
     recipient.start()?;
-    let mut session = recipient.session()?;
-    let schemas: Vec<String> =
-        session.rows("SHOW DATABASES WHERE `Database` IN ('mine', 'theirs')")?;
-    let status = clone::status(&mut session)?;
-    drop(session);
-    let is_new = schemas == ["theirs"];
+    let status = clone::status(&mut recipient.session()?)?;
+    let whose = Whose::of(recipient)?;
+    let is_new = whose == Whose::Donors;
     if is_new {
-        assert_cloned(recipient, donor)?;
+        own_data::assert_cloned(recipient, donor)?;
     } else {
-        assert_eq!(schemas, ["mine"]);
-        assert_eq!(Own::of(recipient)?, own);
-        assert_no_rest(recipient.data_dir());
+        own.assert_kept(recipient)?;
     }
     // Otherwise the kill came before the clone began.
     if let Some(status) = status.filter(|status| Some(status) != before.as_ref()) {
         let told = if is_new { "Completed" } else { "Failed" };
-        assert_eq!(status.state, told, "{status:?}, but {schemas:?}");
+        assert_eq!(status.state, told, "{status:?}, but {whose:?}");
     }
     clone::await_donor_idle(donor, Duration::from_secs(60))?;
     Ok(is_new)

@@ -4,9 +4,9 @@
 //! breaks is in [`proxy`](crate::proxy).
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl SmallDisk {
 
     /// Writes a file as large as the space that is left.
     pub fn fill(&self) -> Result<()> {
-        let mut file = File::create(self.path().join("ballast"))?;
+        let mut file = File::create(self.ballast())?;
         let block = vec![0; 1 << 20];
         loop {
             match file.write_all(&block) {
@@ -46,6 +46,18 @@ impl SmallDisk {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Removes the file of [`fill`](Self::fill), if there is one.
+    pub fn relieve(&self) -> Result<()> {
+        match fs::remove_file(self.ballast()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
     }
 
     /// Where it is mounted.

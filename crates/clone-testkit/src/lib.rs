@@ -16,6 +16,7 @@
 //! * [`hosts`]: two machines, as far as the network goes.
 //! * [`volume`]: a file system whose files can share blocks.
 //! * [`program`]: `mysql-clone serve` as it runs.
+//! * [`own_data`]: whose data a server has after a clone over its own.
 //! * [`fixture`]: donors and recipients as most tests want them.
 //!
 //! Everything started here ends with the process that started it, and each wait has a bound.
@@ -37,6 +38,7 @@ pub mod faults;
 pub mod fixture;
 pub mod hosts;
 pub mod mysqld;
+pub mod own_data;
 pub mod plugin;
 pub mod program;
 pub mod proxy;

@@ -165,13 +165,21 @@ impl Mysqld {
     /// Starts the server, and ends it after `time` as a crash would, whether it answers by then or
     /// not. Does nothing more if the server has ended by itself.
     pub fn start_and_kill(&mut self, time: Duration) -> Result<()> {
+        self.start_and_signal(time, Signal::KILL)
+    }
+
+    /// As [`start_and_kill`](Self::start_and_kill), with SIGTERM.
+    pub fn start_and_terminate(&mut self, time: Duration) -> Result<()> {
+        self.start_and_signal(time, Signal::TERM)
+    }
+
+    fn start_and_signal(&mut self, time: Duration, signal: Signal) -> Result<()> {
         ensure!(self.child.is_none(), "{} is running already", self.name);
-        let mut child = process::spawn(self.command())?;
-        if process::wait_exit(&mut child, time)?.is_none() {
-            process::signal(&child, Signal::KILL)?;
-            child.wait()?;
+        let child = self.child.insert(process::spawn(self.command())?);
+        if process::wait_exit(child, time)?.is_none() {
+            process::signal(child, signal)?;
         }
-        Ok(())
+        self.await_exit().map(|_| ())
     }
 
     /// Stops all threads of the server (SIGSTOP): to its peers the server is silent, and its
@@ -218,6 +226,11 @@ impl Mysqld {
         process::signal(&child, Signal::KILL)?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Asks the server to end with SIGTERM, as a service manager does.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
     }
 
     /// Does what a supervisor does after `CLONE INSTANCE` replaced the data: waits for the server
