@@ -346,8 +346,8 @@ impl Replacement {
     }
 }
 
-/// Adds empty files of the doublewrite buffer to a clone that InnoDB writes over a server's data. To
-/// be called when all files have been written, before InnoDB ends the clone: until then
+/// Adds empty files of the doublewrite buffer to a clone that InnoDB writes over a server's data.
+/// To be called when all files have been written, before InnoDB ends the clone: until then
 /// `#status_error` is there, and a crash makes the next start roll back.
 ///
 /// # Errors

@@ -41,8 +41,8 @@ const INIT_TIMEOUT_SECONDS: u32 = 300;
 /// How long a task that failed waits for the donor to end its stream.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a donor is interrupted although nobody has killed this clone here. InnoDB's archivers end for
-/// good if they cannot write a file.
+/// Why a donor is interrupted although nobody has killed this clone here. InnoDB's archivers end
+/// for good if they cannot write a file.
 const INTERRUPTED_DONOR: &str = "by KILL at the donor; or the donor's disk was full during a \
                                  clone: then the donor must be restarted before it can be cloned";
 
@@ -570,9 +570,9 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         applier.finish(applied)
     }
 
-    /// Adds to a donor's error what the donor does not say. If a stock donor cannot clone an engine,
-    /// it only says that INIT is wrong. If InnoDB at the donor cannot clone any more, it only says
-    /// that it was interrupted.
+    /// Adds to a donor's error what the donor does not say. If a stock donor cannot clone an
+    /// engine, it only says that INIT is wrong. If InnoDB at the donor cannot clone any more, it
+    /// only says that it was interrupted.
     fn explained(&self, command: &Command<'_>, error: Error) -> Error {
         match error {
             Error::Donor { number: code, message }
