@@ -53,6 +53,7 @@ struct st_mysql_daemon {
 #define PLUGIN_VAR_STR 0x0005
 #define PLUGIN_VAR_ENUM 0x0006
 /* The other bits of SYS_VAR::flags. */
+#define PLUGIN_VAR_THDLOCAL 0x0100
 #define PLUGIN_VAR_READONLY 0x0200
 #define PLUGIN_VAR_UNSIGNED 0x0080
 #define PLUGIN_VAR_RQCMDARG 0x0000
@@ -103,6 +104,18 @@ struct sysvar_bool {
 static_assert(offsetof(struct sysvar_bool, value) == 40, "sysvar_bool::value");
 static_assert(offsetof(struct sysvar_bool, def_val) == 48, "sysvar_bool::def_val");
 static_assert(sizeof(struct sysvar_bool) == 56, "sysvar_bool");
+
+/** A variable with PLUGIN_VAR_THDLOCAL, which each session has. mysqld sets offset and resolve. */
+struct thdvar_bool {
+  struct SYS_VAR header;
+  int offset;
+  bool def_val;
+  bool *(*resolve)(THD *thd, int offset);
+};
+static_assert(offsetof(struct thdvar_bool, offset) == 40, "thdvar_bool::offset");
+static_assert(offsetof(struct thdvar_bool, def_val) == 44, "thdvar_bool::def_val");
+static_assert(offsetof(struct thdvar_bool, resolve) == 48, "thdvar_bool::resolve");
+static_assert(sizeof(struct thdvar_bool) == 56, "thdvar_bool");
 
 /** A string variable. With PLUGIN_VAR_MEMALLOC mysqld owns *value. */
 struct sysvar_str {

@@ -77,4 +77,31 @@ typedef int command_service_run_command_fn(Srv_session *session, int command, co
                                            const void *client_cs, const struct st_command_service_cbs *callbacks,
                                            int text_or_binary, void *ctx);
 
+/*
+  The client library inside mysqld (include/mysql.h): statements on a connection that has left clone
+  mode.
+*/
+typedef struct MYSQL MYSQL;
+typedef struct MYSQL_RES MYSQL_RES;
+/** Non-zero on failure. */
+typedef int mysql_real_query_fn(MYSQL *mysql, const char *statement, unsigned long length);
+/** The result, row by row; NULL if there is none. */
+typedef MYSQL_RES *mysql_use_result_fn(MYSQL *mysql);
+/** The texts of a row, NULL for NULL; NULL after the last row, and after an error. */
+typedef char **mysql_fetch_row_fn(MYSQL_RES *result);
+typedef unsigned long *mysql_fetch_lengths_fn(MYSQL_RES *result);
+typedef unsigned int mysql_num_fields_fn(MYSQL_RES *result);
+/** Reads the rows that are left. */
+typedef void mysql_free_result_fn(MYSQL_RES *result);
+typedef unsigned int mysql_errno_fn(MYSQL *mysql);
+typedef const char *mysql_error_fn(MYSQL *mysql);
+/** NULL without TLS. */
+typedef const char *mysql_get_ssl_cipher_fn(MYSQL *mysql);
+
+/** sql/sql_error.h. SL_WARNING is a severity. */
+typedef void push_warning_fn(THD *thd, int severity, unsigned int code, const char *text);
+#define SL_WARNING 1
+/** sql/sql_restart_server.h: whether a supervisor starts mysqld again. */
+typedef bool is_mysqld_managed_fn(void);
+
 #endif

@@ -2,12 +2,12 @@
 
 //! mysqld as the clone logic sees it: the traits of [`clone_core::session`] over [`crate::server`].
 
-mod accounts;
 mod commit_block;
 mod connector;
 mod debug_hooks;
 mod engine;
 pub(crate) mod errors;
+mod facts;
 pub(crate) mod host;
 mod interrupter;
 mod library;

@@ -8,7 +8,7 @@
 //! * Services and functions: [`services`](mod@services), [`protocol`] with [`connection`] and
 //!   [`donor`], [`status`], [`backup_lock`], [`error_log`], [`raise`](mod@raise), [`thd`],
 //!   [`plugins`], [`clone_handle`].
-//! * SQL statements of our own: [`sql`]. Threads of our own: [`thread`].
+//! * SQL statements of our own: [`sql`], and at a donor [`client`]. Threads of our own: [`thread`].
 //! * Engines: [`handlerton`], [`engine`], and [`callback`], the object through which an engine
 //!   calls back.
 //! * What is registered with it: [`pfs`], [`psi`]. What only debug servers have: [`debug`].
@@ -19,6 +19,7 @@
 pub(crate) mod abi;
 pub(crate) mod backup_lock;
 pub(crate) mod callback;
+mod client;
 pub(crate) mod clone_handle;
 pub(crate) mod connection;
 pub(crate) mod debug;

@@ -194,13 +194,15 @@ impl Shown {
                  FROM performance_schema.variables_info \
                  JOIN performance_schema.global_variables USING (VARIABLE_NAME) \
                  WHERE VARIABLE_NAME LIKE 'clone%' AND VARIABLE_NAME NOT IN \
-                 ('clone_compression_level', 'clone_exclude_plugins_list', 'clone_file_handover', \
-                 'clone_keep_data', 'clone_keep_failed_directory') ORDER BY 1",
+                 ('clone_compression_level', 'clone_dry_run', 'clone_exclude_plugins_list', \
+                 'clone_file_handover', 'clone_keep_data', 'clone_keep_failed_directory', \
+                 'clone_strict_checks') ORDER BY 1",
             )?,
             columns: session.rows(
                 "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME \
                  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'performance_schema' \
-                 AND TABLE_NAME LIKE 'clone%' ORDER BY TABLE_NAME, ORDINAL_POSITION",
+                 AND TABLE_NAME IN ('clone_progress', 'clone_status') \
+                 ORDER BY TABLE_NAME, ORDINAL_POSITION",
             )?,
             instruments: session.rows(
                 "SELECT NAME, ENABLED FROM performance_schema.setup_instruments \

@@ -151,38 +151,47 @@ fn the_donor_is_silent() {
     });
 }
 
-/// A load balancer gives the second connection to another server.
+/// A load balancer gives the connections to different servers. The donor that answers the question
+/// before the clone is compared with the one that begins the clone. InnoDB finds out in the middle
+/// of the copy if only the connection for acknowledgements reaches another server.
 #[test]
-fn the_second_connection_reaches_another_server() {
+fn a_connection_reaches_another_server() {
     check(|| {
         let (one, other) = (donor()?, donor()?);
-        for keep in ["OFF", "AUTO"] {
-            let balancer = Balancer::start([one.port(), other.port()])?;
-            let mut recipient = recipient(&one, keep)?;
-            clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port))?;
-            let own = OwnData::of(&recipient)?;
-            let account = clone::donor_account();
-            let statement = Statement::instance_at("127.0.0.1", balancer.port, account);
-            let error = recipient.session()?.error(statement.to_string())?;
-            assert_eq!(error.number, 3862, "{error}");
-            assert!(error.message.contains("refers non-existing clone"), "{error}");
-            assert!(error.message.contains("load balancer"), "{error}");
-            assert_cost(keep, &own, &mut recipient)?;
-            for donor in [&one, &other] {
-                clone::await_donor_idle(donor, Duration::from_secs(60))?;
+        let ports = [one.port(), other.port()];
+        let early = ("have reached different servers", vec![ports[0], ports[1]]);
+        let late = ("refers non-existing clone", vec![ports[0], ports[0], ports[1]]);
+        for (text, turns) in [early, late] {
+            let is_early = turns.len() == 2;
+            // What is found early costs nothing, even without kept data.
+            for keep in if is_early { &["OFF"][..] } else { &["OFF", "AUTO"] } {
+                let balancer = Balancer::start(turns.clone())?;
+                let mut recipient = recipient(&one, keep)?;
+                clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port))?;
+                let own = OwnData::of(&recipient)?;
+                let account = clone::donor_account();
+                let statement = Statement::instance_at("127.0.0.1", balancer.port, account);
+                let error = recipient.session()?.error(statement.to_string())?;
+                assert_eq!(error.number, if is_early { 3869 } else { 3862 }, "{error}");
+                assert!(error.message.contains(text), "{error}");
+                assert!(is_early || error.message.contains("load balancer"), "{error}");
+                assert_cost(if is_early { "AUTO" } else { keep }, &own, &mut recipient)?;
+                for donor in [&one, &other] {
+                    clone::await_donor_idle(donor, Duration::from_secs(60))?;
+                }
             }
         }
         Ok(())
     });
 }
 
-/// Forwards connections to two servers in turn.
+/// Forwards connections to servers in turn.
 struct Balancer {
     port: u16,
 }
 
 impl Balancer {
-    fn start(ports: [u16; 2]) -> Result<Self> {
+    fn start(ports: Vec<u16>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         thread::spawn(move || {
@@ -337,8 +346,14 @@ fn a_disk_without_room_for_both() {
         let mut recipient = recipient_from(builder, &donor, "ON")?;
         disk.fill()?;
         let own = OwnData::of(&recipient)?;
-        let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
+        let mut session = recipient.session()?;
+        let error = session.error(Statement::instance(&donor).to_string())?;
         assert_eq!(error.number, 3873, "{error}");
+        let result: String = session.one(
+            "SELECT RESULT FROM performance_schema.clone_checks WHERE CHECK_NAME = 'disk_space'",
+        )?;
+        assert_eq!(result, "Warning");
+        drop(session);
         disk.relieve()?;
         assert_kept(&own, &mut recipient)
     });

@@ -55,6 +55,26 @@ const OURS: [Documented; 5] = [
     ),
 ];
 
+/// What the stock plugin does not have, and each session has.
+const SESSION: [Documented; 2] = [
+    (
+        "dry_run",
+        "Boolean",
+        "OFF",
+        "",
+        "",
+        "If CLONE INSTANCE ends after all checks, without a change to any data. performance_schema.clone_checks has the results",
+    ),
+    (
+        "strict_checks",
+        "Boolean",
+        "OFF",
+        "",
+        "",
+        "If what would only hurt after a clone, such as accounts that could not log in, refuses the clone",
+    ),
+];
+
 /// What both have, in the order of their names.
 const VARIABLES: [Documented; 14] = [
     ("autotune_concurrency", "Boolean", "ON", "", "", "If concurrency is automatically tuned"),
@@ -129,24 +149,32 @@ fn variables_as_documented() {
         let server = fixture::server("server")?.start()?;
         let mut session = server.session()?;
         type Metadata = (String, String, String, String, String, String);
-        let shown: Vec<Metadata> = session.rows(
-            "SELECT VARIABLE_NAME, DATA_TYPE, VARIABLE_VALUE, MIN_VALUE, MAX_VALUE, DOCUMENTATION \
-             FROM performance_schema.variables_metadata \
-             JOIN performance_schema.global_variables USING (VARIABLE_NAME) \
-             WHERE VARIABLE_NAME LIKE 'clone%' AND VARIABLE_SCOPE = 'GLOBAL' ORDER BY 1",
-        )?;
-        let ours: &[Documented] = if server.plugin() == Plugin::Ours { &OURS } else { &[] };
-        let count = VARIABLES.len() + ours.len();
-        let mut expected: Vec<Metadata> = VARIABLES
-            .iter()
-            .chain(ours)
-            .map(|&(name, kind, default, min, max, text)| {
-                let name = format!("clone_{name}");
-                (name, kind.into(), default.into(), min.into(), max.into(), text.into())
-            })
-            .collect();
-        expected.sort();
-        assert_eq!(shown, expected);
+        let (ours, own_session): (&[Documented], &[Documented]) = match server.plugin() {
+            Plugin::Ours => (&OURS, &SESSION),
+            _ => (&[], &[]),
+        };
+        let count = VARIABLES.len() + ours.len() + own_session.len();
+        let in_scope = [
+            ("GLOBAL", VARIABLES.iter().chain(ours).collect::<Vec<_>>()),
+            ("SESSION", own_session.iter().collect()),
+        ];
+        for (scope, variables) in in_scope {
+            let shown: Vec<Metadata> = session.rows(format!(
+                "SELECT VARIABLE_NAME, DATA_TYPE, VARIABLE_VALUE, MIN_VALUE, MAX_VALUE, \
+                 DOCUMENTATION FROM performance_schema.variables_metadata \
+                 JOIN performance_schema.global_variables USING (VARIABLE_NAME) \
+                 WHERE VARIABLE_NAME LIKE 'clone%' AND VARIABLE_SCOPE = '{scope}' ORDER BY 1"
+            ))?;
+            let documented = variables.into_iter();
+            let mut expected: Vec<Metadata> = documented
+                .map(|&(name, kind, default, min, max, text)| {
+                    let name = format!("clone_{name}");
+                    (name, kind.into(), default.into(), min.into(), max.into(), text.into())
+                })
+                .collect();
+            expected.sort();
+            assert_eq!(shown, expected, "{scope}");
+        }
 
         let sources: Vec<(String, usize)> = session.rows(
             "SELECT VARIABLE_SOURCE, COUNT(*) FROM performance_schema.variables_info \

@@ -14,6 +14,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 pub(crate) fn raise(error: &Error) {
     let donor;
     let sizes;
+    let text;
     let raised = match error {
         Error::Connect(text) => Raise::CloneDonor(text),
         Error::Donor { number, message } => {
@@ -25,6 +26,11 @@ pub(crate) fn raise(error: &Error) {
             Raise::CloneDiskSpace { needed: &sizes[0], free: &sizes[1] }
         }
         Error::DonorVersion { donor, recipient } => Raise::CloneDonorVersion { donor, recipient },
+        Error::DryRun => {
+            text = error.to_string();
+            Raise::OptionPreventsStatement(&text)
+        }
+        Error::EncryptionNeedsTls => Raise::CloneEncryption,
         Error::File { write: true, name, errno } => {
             Raise::ErrorOnWrite { file: name, errno: *errno }
         }
@@ -39,6 +45,10 @@ pub(crate) fn raise(error: &Error) {
             current: u32::try_from(*actual).unwrap_or(u32::MAX),
         },
         Error::OutOfMemory(bytes) => Raise::OutOfMemory { bytes: *bytes },
+        Error::NoSupervisor => {
+            text = error.to_string();
+            Raise::RestartFailed(&text)
+        }
         Error::NotSupported(what) => Raise::NotSupportedYet(what),
         Error::Network(error) => return raise_number(error.number()),
         Error::PluginMissing(name) => Raise::ClonePluginMatch(name),

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clone_core::board::StatusBoard;
+use clone_core::checks::Finding;
 use clone_core::donor::DonorClones;
 use clone_core::session::{self, Clock, Host, Observer, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
@@ -39,6 +40,8 @@ pub(crate) struct MysqldHost {
     ddl_timeout_lent: Mutex<()>,
     /// The clone that takes the place of the server's data at the next start.
     replacement: Mutex<Option<Replacement>>,
+    /// The results of the last checks.
+    findings: Mutex<Arc<[Finding]>>,
 }
 
 impl MysqldHost {
@@ -53,6 +56,7 @@ impl MysqldHost {
             started: Instant::now(),
             ddl_timeout_lent: Mutex::new(()),
             replacement: Mutex::default(),
+            findings: Mutex::default(),
         })
     }
 
@@ -74,6 +78,16 @@ impl MysqldHost {
         let begun = begin();
         variables::restore_ddl_timeout(seconds, own);
         begun
+    }
+
+    /// The results of the checks of a clone, or none when a clone begins.
+    pub(crate) fn set_findings(&self, findings: Vec<Finding>) {
+        *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = findings.into();
+    }
+
+    /// The results of the checks of the last clone over the network.
+    pub(crate) fn findings(&self) -> Arc<[Finding]> {
+        Arc::clone(&self.findings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A clone takes the place of the server's data at the next start.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clone_core::engine::Cancel;
 use clone_core::error::{Error, NetworkError, Result};
+use clone_core::facts::Rows;
 use clone_core::link::{DonorLink, Link, LinkKind, Packet, TransferError};
 use clone_core::log_target::SERVER;
 use clone_core::session::{Session, Variables};
@@ -121,6 +122,17 @@ impl Link<MysqldSession> for RecipientLink {
 
     fn is_within_host(&self) -> bool {
         self.connection.socket().is_some_and(clone_io::is_within_host)
+    }
+
+    fn has_tls(&self) -> Option<bool> {
+        self.connection.has_tls()
+    }
+
+    fn query(&mut self, _: &MysqldSession, statement: &str) -> Result<Rows> {
+        self.connection.query(statement).map_err(|error| Error::Donor {
+            number: i32::try_from(error.number).unwrap_or(i32::MAX),
+            message: error.text,
+        })
     }
 
     fn kill(&mut self, other: &mut Self) -> Result<()> {

@@ -128,6 +128,13 @@ pub(super) fn accept_outside_file(session: &MysqldSession, path: &Path) -> Resul
     Err(Error::Raised(raise(Raise::WrongValue { what: "file path", value: &value })))
 }
 
+/// Free bytes on the disk of the data directory. None if the disk does not tell.
+pub(super) fn free_space(session: &MysqldSession) -> Option<u64> {
+    let configuration = Configuration::of(session).ok()?;
+    let space = rustix::fs::statvfs(&configuration.data_directory).ok()?;
+    Some(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 /// See [`RecipientSession::check_space_without_data`](clone_core::session::OwnData).
 pub(super) fn check_space_without_data(session: &MysqldSession, needed: u64) -> Result<()> {
     let configuration = Configuration::of(session)?;

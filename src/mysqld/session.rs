@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clone_core::checks::{self, ServerChecks};
+use clone_core::checks::{self, Finding, ServerChecks};
 use clone_core::engine::{Cancel, ServerEngine};
 use clone_core::error::{Error, Result, number};
+use clone_core::facts::{Facts, Rows};
 use clone_core::link::{Donor, LinkKind};
-use clone_core::parameters::{AccountPlugin, Parameters, ServerRelease};
+use clone_core::parameters::{Parameters, ServerRelease};
 use clone_core::session::{
     DonorSession, Host, OwnData, PluginName, RecipientSession, ServerSession, Session, StagedClone,
     Variables,
 };
+use clone_core::settings::KeepData;
 use clone_protocol::innodb;
 
 use super::commit_block::CommitBlock;
@@ -23,14 +25,18 @@ use super::engine::MysqldEngine;
 use super::host::MysqldHost;
 use super::interrupter::{GRACE, Trigger};
 use super::links::RecipientLink;
-use super::{accounts, debug_hooks, errors, library, replacement};
+use super::{debug_hooks, errors, facts, library, replacement};
 use crate::myrocks;
 use crate::plugin::start_up::NAME;
+use crate::plugin::variables;
 use crate::server::abi;
 use crate::server::connection::{self, Connection, SslContext};
+use crate::server::error_log::CLIENT;
 use crate::server::plugins::{self, EnginePlugin};
 use crate::server::protocol::BackgroundSession;
+use crate::server::raise;
 use crate::server::services::services;
+use crate::server::sql::run_apart;
 use crate::server::thd::{KillFlag, Thd};
 
 /// A session, on the thread that runs it.
@@ -135,7 +141,10 @@ impl Session for MysqldSession {
             // Several plugins may be missing, each with an error of its own.
             _ if there.is_some_and(|(number, text)| {
                 let is_same = match error {
-                    Error::PluginMissing(name) => text.contains(name),
+                    Error::PluginMissing(name) | Error::SystemConfig(name) => {
+                        // mysqld may have cut the text.
+                        text.contains(&name[..name.floor_char_boundary(200)])
+                    }
                     _ => true,
                 };
                 number == error.number() && is_same
@@ -205,8 +214,8 @@ impl DonorSession for MysqldSession {
         services().layout.maturity
     }
 
-    fn account_plugins(&self) -> Vec<AccountPlugin> {
-        accounts::plugins()
+    fn facts(&self) -> Facts {
+        facts::of_this_server()
     }
 
     fn mark_donor_statement(&self) {
@@ -253,8 +262,11 @@ impl RecipientSession for MysqldSession {
     fn accept(&self, donor: &Parameters, replaces_data: bool) -> Result<()> {
         let changed = debug_hooks::changed_parameters(donor);
         let donor = changed.as_ref().unwrap_or(donor);
-        checks::check(self, donor)?;
-        if replaces_data { checks::check_replacement(self, donor) } else { Ok(()) }
+        checks::check(self, donor, replaces_data)
+    }
+
+    fn is_dry_run(&self) -> bool {
+        variables::is_dry_run(self.thd())
     }
 
     fn own_data(&self) -> Result<&dyn OwnData> {
@@ -340,7 +352,35 @@ impl ServerChecks for MysqldSession {
         directory.is_some_and(|directory| library::is_loadable(Path::new(&directory), name))
     }
 
+    fn rows(&self, statement: &'static str) -> Option<Rows> {
+        let outcome = run_apart(statement);
+        outcome.inspect_err(|error| log::info!(target: CLIENT, "A check failed: {error}")).ok()
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        match self.host.settings().keep_data {
+            KeepData::Off => None,
+            KeepData::Auto | KeepData::On => replacement::free_space(self),
+        }
+    }
+
+    fn has_supervisor(&self) -> Option<bool> {
+        services().symbols.has_supervisor()
+    }
+
+    fn is_strict(&self) -> bool {
+        variables::is_strict(self.thd())
+    }
+
     fn raise(&self, error: &Error) {
         Session::raise(self, error);
+    }
+
+    fn warn(&self, error: &Error) {
+        raise::warn(self.thd(), error.number(), &error.to_string());
+    }
+
+    fn show(&self, findings: Vec<Finding>) {
+        self.host.set_findings(findings);
     }
 }

@@ -9,7 +9,7 @@ use clone_core::board::Begin;
 use clone_core::donor_list::{self, DonorList, not_listed};
 use clone_core::error::Error;
 use clone_core::link::Donor;
-use clone_core::session::{Clock, Host, Session, Variables};
+use clone_core::session::{Clock, Host, RecipientSession, Session, Variables};
 use clone_core::{donor, local, recipient};
 use log::Level;
 use zeroize::Zeroizing;
@@ -152,6 +152,7 @@ pub(super) unsafe extern "C" fn clone_local(thd: *mut abi::THD, directory: *cons
             source: None,
             destination: Some(&directory),
             now_us: host.unix_micros(),
+            is_dry_run: false,
         };
         let _unfinished = note_directory(&session, Path::new(&directory));
         let clone = || local::clone_local(&session, PathBuf::from(&directory));
@@ -198,10 +199,14 @@ pub(super) unsafe extern "C" fn clone_client(
             source: Some((&source, donor.port)),
             destination: directory.as_deref(),
             now_us: host.unix_micros(),
+            is_dry_run: session.is_dry_run(),
         };
         let into = directory.as_ref().map(PathBuf::from);
         let _unfinished = into.as_deref().and_then(|into| note_directory(&session, into));
-        let clone = || recipient::clone_instance(&session, donor, into);
+        let clone = || {
+            host.set_findings(Vec::new());
+            recipient::clone_instance(&session, donor, into)
+        };
         code(host.board().run(&session, begin, clone))
     })
 }

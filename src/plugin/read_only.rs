@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! The plugin in a server whose InnoDB changes nothing. The plugin is loaded there, so that the
-//! server starts, but nothing is cloned, and the two `performance_schema` tables are absent: the
+//! server starts, but nothing is cloned, and the `performance_schema` tables are absent: the
 //! data dictionary takes no tables.
 
 use clone_core::read_only::{ReadOnly, VARIABLES};

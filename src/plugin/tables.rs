@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! `performance_schema.clone_status` and `performance_schema.clone_progress`, with the stock
-//! plugin's columns.
+//! plugin's columns, and `performance_schema.clone_checks`, which the stock plugin does not have.
 
 use std::ffi::CStr;
+use std::sync::Arc;
 
+use clone_core::checks::{Check, Finding};
 use clone_core::progress::{Progress, Stage};
 use clone_core::status::{State, Status};
 
@@ -12,9 +14,13 @@ use super::loaded::host;
 use crate::server::load_error::LoadError;
 use crate::server::pfs::{self, RegisteredTables, Snapshot, Table, Value};
 
-/// Creates both tables.
+/// Creates the tables.
 pub(super) fn add() -> Result<RegisteredTables, LoadError> {
-    pfs::Tables::new()?.with::<CloneStatus>().with::<CloneProgress>().register()
+    pfs::Tables::new()?
+        .with::<CloneStatus>()
+        .with::<CloneProgress>()
+        .with::<CloneChecks>()
+        .register()
 }
 
 struct CloneStatus;
@@ -117,4 +123,46 @@ impl Snapshot for ProgressRows {
             _ => Value::Null,
         }
     }
+}
+
+struct CloneChecks;
+
+impl Table for CloneChecks {
+    const NAME: &'static CStr = c"clone_checks";
+    const ROWS: u64 = Check::ALL.len() as u64;
+
+    fn columns(_: bool) -> &'static CStr {
+        c"`CHECK_NAME` char(32),`RESULT` char(16),`ERROR_NUMBER` int,`MESSAGE` varchar(512),\
+          `REMEDY` varchar(512)"
+    }
+
+    fn snapshot() -> Box<dyn Snapshot> {
+        Box::new(CheckRows(host().map(|host| host.findings()).unwrap_or_default()))
+    }
+}
+
+/// A row for each result of the last clone over the network.
+struct CheckRows(Arc<[Finding]>);
+
+impl Snapshot for CheckRows {
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn column(&self, row: usize, column: usize) -> Value<'_> {
+        let Some(finding) = self.0.get(row) else { return Value::Null };
+        match column {
+            0 => Value::Char(finding.check.name()),
+            1 => Value::Char(finding.outcome.name()),
+            2 => Value::UnsignedInt(finding.number),
+            3 => Value::Varchar(cut(&finding.text)),
+            4 => Value::Varchar(cut(&finding.remedy)),
+            _ => Value::Null,
+        }
+    }
+}
+
+/// The beginning of a text, as long as the column is.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(512)]
 }

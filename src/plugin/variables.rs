@@ -22,6 +22,7 @@ use super::writable::Writable;
 use crate::guard::guard;
 use crate::mysqld::errors;
 use crate::server::raise::{self, Raise};
+use crate::server::thd::Thd;
 use crate::server::value::value_text;
 use crate::server::{abi, releases, symbols};
 
@@ -106,6 +107,10 @@ sysvars! {
         c"If the directory of a clone that failed stays, instead of being removed", in Settings;
     file_handover: Boolean = Boolean { default: true },
         c"If a donor hands its open files over to a recipient on the same machine, which copies them, instead of sending what is in them", in Settings;
+    strict_checks: SessionBoolean = SessionBoolean { default: false },
+        c"If what would only hurt after a clone, such as accounts that could not log in, refuses the clone";
+    dry_run: SessionBoolean = SessionBoolean { default: false },
+        c"If CLONE INSTANCE ends after all checks, without a change to any data. performance_schema.clone_checks has the results";
     // Percona's, with Percona's text.
     exclude_plugins_list: Text = Text { check: Some(check_excluded_plugins) },
         c"Comma separated plugin names that are not installed on recipient. Clone will not error out if these are active on donor but not installed on recipient";
@@ -127,6 +132,28 @@ struct Names<const N: usize>([*const c_char; N]);
 
 // SAFETY: pointers to literals, which nobody changes.
 unsafe impl<const N: usize> Sync for Names<N> {}
+
+/// `clone_strict_checks` of a session.
+pub(crate) fn is_strict(thd: Thd<'_>) -> bool {
+    session_value(&DESCRIPTIONS.strict_checks, thd)
+}
+
+/// `clone_dry_run` of a session.
+pub(crate) fn is_dry_run(thd: Thd<'_>) -> bool {
+    session_value(&DESCRIPTIONS.dry_run, thd)
+}
+
+fn session_value(description: &'static Writable<abi::thdvar_bool>, thd: Thd<'_>) -> bool {
+    // SAFETY: mysqld writes the description only while it loads the plugin, and no session runs a
+    // clone then.
+    let description = unsafe { &*description.as_ptr() };
+    let Some(resolve) = description.resolve else { return description.def_val };
+    // SAFETY: mysqld's own function, with the offset that mysqld has set. The session is the one of
+    // this thread.
+    let value = unsafe { resolve(thd.as_ptr(), description.offset) };
+    // SAFETY: NULL, or the session's value, which only the session's own thread changes.
+    unsafe { value.as_ref() }.copied().unwrap_or(description.def_val)
+}
 
 /// Sets `clone_ddl_timeout` to `seconds` and gives the value that it had.
 pub(crate) fn swap_ddl_timeout(seconds: u32) -> u32 {
@@ -189,6 +216,11 @@ struct Boolean {
     default: bool,
 }
 
+/// ON or OFF, in each session.
+struct SessionBoolean {
+    default: bool,
+}
+
 /// One of several names: the names, and the index of the default.
 struct Choice {
     names: &'static Writable<abi::TYPELIB>,
@@ -208,6 +240,12 @@ impl Kind for Number {
 impl Kind for Boolean {
     type Value = AtomicBool;
     type Description = abi::sysvar_bool;
+}
+
+/// mysqld has the values.
+impl Kind for SessionBoolean {
+    type Value = ();
+    type Description = abi::thdvar_bool;
 }
 
 impl Kind for Choice {
@@ -259,6 +297,25 @@ impl Boolean {
             header: header(flags, name, comment, None),
             value: value.as_ptr(),
             def_val: self.default,
+        })
+    }
+}
+
+impl SessionBoolean {
+    const fn value(&self) {}
+
+    const fn description(
+        self,
+        name: &'static CStr,
+        comment: &'static CStr,
+        _: &'static (),
+    ) -> Writable<abi::thdvar_bool> {
+        let flags = abi::PLUGIN_VAR_BOOL | abi::PLUGIN_VAR_THDLOCAL | abi::PLUGIN_VAR_NOCMDARG;
+        Writable::new(abi::thdvar_bool {
+            header: header(flags, name, comment, None),
+            offset: -1,
+            def_val: self.default,
+            resolve: None,
         })
     }
 }

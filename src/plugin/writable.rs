@@ -28,6 +28,8 @@ unsafe impl ForMysqld for abi::sysvar_uint {}
 // SAFETY: as above.
 unsafe impl ForMysqld for abi::sysvar_enum {}
 // SAFETY: as above.
+unsafe impl ForMysqld for abi::thdvar_bool {}
+// SAFETY: as above.
 unsafe impl ForMysqld for abi::TYPELIB {}
 // SAFETY: the address of one of the variables above.
 unsafe impl ForMysqld for *mut abi::SYS_VAR {}

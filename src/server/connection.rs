@@ -10,8 +10,10 @@ use std::ptr::NonNull;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::abi;
+use super::client;
 use super::raise::check;
 use super::services::services;
+use super::sql::Rows;
 use super::text::{bytes_mut, whole};
 use super::thd::{self, Thd};
 
@@ -225,6 +227,22 @@ impl Connection {
         // SAFETY: two living connections; of the other only its id is read.
         check(unsafe {
             (services().clone_protocol.kill)(self.mysql.as_ptr(), other.mysql.as_ptr())
+        })
+    }
+
+    /// Whether the connection has TLS. None if this mysqld does not tell.
+    pub(crate) fn has_tls(&self) -> Option<bool> {
+        client::has_tls(self.mysql)
+    }
+
+    /// Runs a statement at the donor, over this connection, which has left clone mode (COM_EXIT).
+    /// Nothing is raised.
+    pub(crate) fn query(&mut self, statement: &str) -> Result<Rows, client::QueryError> {
+        let socket = self.socket();
+        client::query(self.mysql, statement, || {
+            if let Some(socket) = socket {
+                let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+            }
         })
     }
 

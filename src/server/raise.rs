@@ -6,9 +6,10 @@ use std::ffi::c_char;
 use std::ffi::c_int;
 use std::io;
 
+use super::abi;
 use super::symbols::symbols;
 use super::text::cut;
-use super::thd::has_session;
+use super::thd::{Thd, has_session};
 
 /// `ER_INTERNAL_ERROR`, which also stands for what should not happen.
 pub(crate) const ER_INTERNAL_ERROR: u32 = 1815;
@@ -45,6 +46,8 @@ pub(crate) enum Raise<'a> {
     WrongArguments(&'a str),
     /// 1235 "This version of MySQL doesn't yet support '%s'"
     NotSupportedYet(&'a str),
+    /// 1290 "The MySQL server is running with the %s option so it cannot execute this statement"
+    OptionPreventsStatement(&'a str),
     /// 1317 "Query execution was interrupted"
     QueryInterrupted,
     /// 1525 "Incorrect %-.32s value: '%-.128s'"
@@ -53,6 +56,8 @@ pub(crate) enum Raise<'a> {
     InternalError(&'a str),
     /// 3634 "Too many concurrent clone operations. Maximum allowed - %d."
     TooManyConcurrentClones { allowed: i32 },
+    /// 3707 "Restart server failed (%s)."
+    RestartFailed(&'a str),
     /// 3862 "Clone Donor Error: %.512s."
     CloneDonor(&'a str),
     /// 3863 "Clone received unexpected response from Donor : %.512s."
@@ -63,6 +68,8 @@ pub(crate) enum Raise<'a> {
     CloneSysConfig(&'a str),
     /// 3870 "Clone Donor plugin %.128s is not active in Recipient."
     ClonePluginMatch(&'a str),
+    /// 3872 "Clone needs SSL connection for encrypted table."
+    CloneEncryption,
     /// 3873 "Clone estimated database size is %.64s. Available space %.64s is not enough."
     CloneDiskSpace { needed: &'a str, free: &'a str },
     /// 3989 "Schema '%-.256s' is in read only mode."
@@ -89,15 +96,18 @@ impl Raise<'_> {
             Raise::LockWaitTimeout => 1205,
             Raise::WrongArguments(_) => 1210,
             Raise::NotSupportedYet(_) => 1235,
+            Raise::OptionPreventsStatement(_) => 1290,
             Raise::QueryInterrupted => 1317,
             Raise::WrongValue { .. } => 1525,
             Raise::InternalError(_) => ER_INTERNAL_ERROR,
             Raise::TooManyConcurrentClones { .. } => 3634,
+            Raise::RestartFailed(_) => 3707,
             Raise::CloneDonor(_) => 3862,
             Raise::CloneProtocol(_) => 3863,
             Raise::CloneDonorVersion { .. } => 3864,
             Raise::CloneSysConfig(_) => 3869,
             Raise::ClonePluginMatch(_) => 3870,
+            Raise::CloneEncryption => 3872,
             Raise::CloneDiskSpace { .. } => 3873,
             Raise::CloneNetworkPacket { .. } => 3957,
             Raise::SchemaReadOnly(_) => 3989,
@@ -120,10 +130,13 @@ impl Raise<'_> {
             | Raise::NetErrorOnWrite
             | Raise::NetWriteInterrupted
             | Raise::LockWaitTimeout
+            | Raise::CloneEncryption
             | Raise::QueryInterrupted => Arguments::None,
             Raise::FileExists(text)
             | Raise::NotSupportedYet(text)
             | Raise::InternalError(text)
+            | Raise::OptionPreventsStatement(text)
+            | Raise::RestartFailed(text)
             | Raise::CloneDonor(text)
             | Raise::CloneProtocol(text)
             | Raise::CloneSysConfig(text)
@@ -198,6 +211,16 @@ pub(crate) fn raise(error: Raise<'_>) -> u32 {
         }
     }
     number
+}
+
+/// Puts a warning into the diagnostics area of a session. A server that lacks the function shows
+/// none.
+pub(crate) fn warn(thd: Thd<'_>, number: u32, text: &str) {
+    let Some(push_warning) = symbols().and_then(|symbols| symbols.push_warning) else { return };
+    let text = cut(text, LONGEST_TEXT);
+    // SAFETY: the session of this thread; a terminated text, which is copied. The severity is not
+    // that of an error.
+    unsafe { push_warning(thd.as_ptr(), abi::SL_WARNING as c_int, number, text.as_ptr()) };
 }
 
 /// The C library's text for `errno`, as mysqld's `my_strerror` gives.

@@ -9,6 +9,7 @@
 use std::ffi::CStr;
 use std::ffi::c_char;
 use std::ffi::c_int;
+use std::ffi::c_longlong;
 use std::ffi::c_uint;
 use std::ffi::c_void;
 use std::fmt;
@@ -48,21 +49,29 @@ pub(crate) type Rows = Vec<Vec<Option<String>>>;
 /// that of Group Replication is. mysqld does not give such a session back to its thread after the
 /// statements of another one.
 pub(crate) fn run_apart(statement: &'static str) -> Result<Rows, SqlError> {
+    let mut outcomes = run_all_apart(vec![statement])?;
+    outcomes.pop().unwrap_or_else(|| Ok(Rows::new()))
+}
+
+/// As [`run_apart`], with an outcome for each of `statements`.
+pub(crate) fn run_all_apart(
+    statements: Vec<&'static str>,
+) -> Result<Vec<Result<Rows, SqlError>>, SqlError> {
     let outcome = Arc::new(Mutex::new(None));
     let result = Arc::clone(&outcome);
     let thread = Thread::spawn(c"clone_sql", move || {
         // It makes this a thread of mysqld, and ends before the thread does.
         let Some(_own) = services().clone_protocol.start_session(0) else { return };
-        let rows = SqlSession::open().and_then(|mut session| {
+        let outcomes = SqlSession::open().and_then(|mut session| {
             session.run(AT_ONCE)?;
-            session.run(statement)
+            Ok(statements.into_iter().map(|statement| session.run(statement)).collect())
         });
-        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows);
+        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcomes);
     });
     // Waits for the thread.
     let started = thread.map(drop);
-    let rows = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
-    rows.unwrap_or_else(|| {
+    let outcomes = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+    outcomes.unwrap_or_else(|| {
         let reason = started.err().map_or("no session".to_owned(), |error| error.to_string());
         let text = format!("A thread for an SQL statement: {reason}");
         Err(SqlError { number: super::raise::ER_INTERNAL_ERROR, text })
@@ -220,8 +229,8 @@ static CALLBACKS: abi::st_command_service_cbs = abi::st_command_service_cbs {
     abort_row: Some(abort_row),
     get_client_capabilities: None,
     get_null: Some(get_null),
-    get_integer: None,
-    get_longlong: None,
+    get_integer: Some(get_integer),
+    get_longlong: Some(get_longlong),
     get_decimal: None,
     get_double: None,
     get_date: None,
@@ -270,6 +279,24 @@ unsafe extern "C" fn abort_row(outcome: *mut c_void) {
 unsafe extern "C" fn get_null(outcome: *mut c_void) -> c_int {
     // SAFETY: as above.
     unsafe { with(outcome, |outcome| outcome.value(None)) }
+}
+
+unsafe extern "C" fn get_integer(outcome: *mut c_void, value: c_longlong) -> c_int {
+    // SAFETY: as above.
+    unsafe { with(outcome, |outcome| outcome.value(Some(value.to_string()))) }
+}
+
+unsafe extern "C" fn get_longlong(
+    outcome: *mut c_void,
+    value: c_longlong,
+    is_unsigned: c_uint,
+) -> c_int {
+    let text = match is_unsigned {
+        0 => value.to_string(),
+        _ => value.cast_unsigned().to_string(),
+    };
+    // SAFETY: as above.
+    unsafe { with(outcome, |outcome| outcome.value(Some(text))) }
 }
 
 unsafe extern "C" fn get_string(

@@ -43,6 +43,8 @@ pub(crate) struct Symbols {
     pub(crate) psi_statement_service: &'static AtomicPtr<abi::PSI_statement_service>,
     is_data_dropped: Option<&'static AtomicBool>,
     get_server_state: Option<Function<abi::get_server_state_fn>>,
+    is_mysqld_managed: Option<Function<abi::is_mysqld_managed_fn>>,
+    pub(crate) push_warning: Option<Function<abi::push_warning_fn>>,
     /// Debug servers only.
     pub(crate) db_keyword: Option<Function<abi::db_keyword_fn>>,
     server_version: NonNull<c_char>,
@@ -88,6 +90,13 @@ impl Symbols {
         if let Some(flag) = self.is_data_dropped {
             flag.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a supervisor starts mysqld again when it asks for that. None for a server that does
+    /// not tell.
+    pub(crate) fn has_supervisor(&self) -> Option<bool> {
+        // SAFETY: the function reads the environment and the parent's id.
+        self.is_mysqld_managed.map(|is_managed| unsafe { is_managed() })
     }
 
     /// Whether mysqld is starting. False for a server that does not tell.
@@ -138,6 +147,8 @@ impl Symbols {
                 psi_statement_service: variable(look_up, names::PSI_STATEMENT_SERVICE)?,
                 is_data_dropped: variable(look_up, names::IS_DATA_DROPPED).ok(),
                 get_server_state: function::<abi::get_server_state_fn>(look_up, names::GET_SERVER_STATE).ok(),
+                is_mysqld_managed: function::<abi::is_mysqld_managed_fn>(look_up, names::IS_MYSQLD_MANAGED).ok(),
+                push_warning: function::<abi::push_warning_fn>(look_up, names::PUSH_WARNING).ok(),
                 db_keyword: function::<abi::db_keyword_fn>(look_up, names::DB_KEYWORD).ok(),
                 server_version: address(look_up, names::SERVER_VERSION)?.cast(),
             })
@@ -270,6 +281,9 @@ pub(crate) mod names {
     pub(crate) const PSI_STATEMENT_SERVICE: &CStr = c"psi_statement_service";
     pub(crate) const IS_DATA_DROPPED: &CStr = c"_ZN13Clone_handler17s_is_data_droppedE";
     pub(crate) const GET_SERVER_STATE: &CStr = c"_Z16get_server_statev";
+    pub(crate) const IS_MYSQLD_MANAGED: &CStr = c"_Z17is_mysqld_managedv";
+    pub(crate) const PUSH_WARNING: &CStr =
+        c"_Z12push_warningP3THDN13Sql_condition19enum_severity_levelEjPKc";
     pub(crate) const DB_KEYWORD: &CStr = c"_Z12_db_keyword_P10CODE_STATEPKci";
     pub(crate) const SERVER_VERSION: &CStr = c"server_version";
 

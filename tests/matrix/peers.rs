@@ -161,8 +161,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Waits until the clone has come to the moment. A clone that is quicker than the fault has then
-    /// succeeded.
+    /// Waits until the clone has come to the moment. A clone that is quicker than the fault has
+    /// then succeeded.
     fn reach(&mut self, cell: Cell, running: &Running) -> Result<()> {
         let by_chance = Duration::from_millis(self.random.u64(0..100));
         if cell.form == Form::Local {

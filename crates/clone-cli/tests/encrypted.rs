@@ -8,106 +8,66 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
 use clone_testkit::anyhow::{Context, Result, ensure};
+use clone_testkit::keyring::WithKeyring;
 use clone_testkit::server::Server;
 use clone_testkit::verify;
 use clone_testkit::writer::{Load, Writers};
 use clone_testkit::{Mysqld, Plugin, check, clone, dataset, releases, replica, until};
 use support::{Tool, holds, is_exact, mysqld_program};
-use tempfile::TempDir;
 
-/// The same server with a manifest beside the program: it reads the manifest in the data directory.
-struct WithKeyring {
-    server: &'static Server,
-    directory: TempDir,
+/// A donor on which all is encrypted that can be.
+fn encrypted_donor(servers: &WithKeyring, options: &[&str]) -> Result<Mysqld> {
+    let mut builder = Mysqld::builder().name("donor").server(servers.server);
+    builder = builder.plugin(Plugin::Stock).option("--default-table-encryption=ON");
+    for option in options {
+        builder = builder.option(*option);
+    }
+    let donor = builder.create()?;
+    let donor = servers.start_with_keyring(donor, "donor-keyring")?;
+    dataset::load_small(&donor)?;
+    clone::make_donor(&donor)?;
+    replica::make_source(&donor)?;
+    let mut session = donor.session()?;
+    session.run_all([
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (id INT PRIMARY KEY, t TEXT) ENCRYPTION = 'Y'",
+        "CREATE TABLE d.zip (id INT PRIMARY KEY, t TEXT) ROW_FORMAT = COMPRESSED",
+        "CREATE TABLE d.packed (id INT PRIMARY KEY, t TEXT) COMPRESSION = 'zlib'",
+        "CREATE TABLE d.plain (id INT PRIMARY KEY, t TEXT) ENCRYPTION = 'N'",
+        "CREATE TABLESPACE general ADD DATAFILE 'general.ibd' ENCRYPTION = 'Y'",
+        "CREATE TABLE d.general (id INT PRIMARY KEY, t TEXT) TABLESPACE general",
+        "ALTER TABLESPACE mysql ENCRYPTION = 'Y'",
+    ])?;
+    for table in TABLES {
+        session.run(format!(
+            "INSERT INTO d.{table} WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 \
+             FROM n WHERE id < 900) SELECT id, REPEAT(SHA2(id, 256), 20) FROM n"
+        ))?;
+    }
+    session.run_all([
+        "SET GLOBAL innodb_redo_log_encrypt = ON",
+        "SET GLOBAL innodb_undo_log_encrypt = ON",
+        "ALTER INSTANCE ROTATE INNODB MASTER KEY",
+    ])?;
+    Ok(donor)
 }
 
-impl WithKeyring {
-    fn new(server: &'static Server) -> Result<Self> {
-        let directory = TempDir::with_prefix("mysql-clone-keyring-")?;
-        let mysqld = directory.path().join("mysqld");
-        fs::copy(&server.mysqld, &mysqld)?;
-        fs::write(directory.path().join("mysqld.my"), r#"{"read_local_manifest": true}"#)?;
-        let server: &'static Server = Box::leak(Box::new(Server { mysqld, ..server.clone() }));
-        Ok(Self { server, directory })
+fn boot(servers: &WithKeyring, directory: &Path, options: &[&str]) -> Result<Mysqld> {
+    let builder = Mysqld::builder().name("copy").server(servers.server).plugin(Plugin::Stock);
+    let mut builder = builder.adopt(directory);
+    for option in options {
+        builder = builder.option(*option);
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Starts a server whose keyring is what the files in the data directory say.
-    fn start(&self, mut mysqld: Mysqld) -> Result<Mysqld> {
-        let plugins = mysqld.data_dir().parent().unwrap().join("plugin");
-        let configuration = plugins.join("component_keyring_file.cnf");
-        fs::write(configuration, r#"{"read_local_config": true}"#)?;
-        mysqld.start()?;
-        Ok(mysqld)
-    }
-
-    /// A donor on which all is encrypted that can be.
-    fn donor(&self, options: &[&str]) -> Result<Mysqld> {
-        let mut builder = Mysqld::builder().name("donor").server(self.server);
-        builder = builder.plugin(Plugin::Stock).option("--default-table-encryption=ON");
-        for option in options {
-            builder = builder.option(*option);
-        }
-        let donor = builder.create()?;
-        configure(donor.data_dir(), &self.path("donor-keyring"))?;
-        let donor = self.start(donor)?;
-        dataset::load_small(&donor)?;
-        clone::make_donor(&donor)?;
-        replica::make_source(&donor)?;
-        let mut session = donor.session()?;
-        session.run_all([
-            "CREATE DATABASE d",
-            "CREATE TABLE d.t (id INT PRIMARY KEY, t TEXT) ENCRYPTION = 'Y'",
-            "CREATE TABLE d.zip (id INT PRIMARY KEY, t TEXT) ROW_FORMAT = COMPRESSED",
-            "CREATE TABLE d.packed (id INT PRIMARY KEY, t TEXT) COMPRESSION = 'zlib'",
-            "CREATE TABLE d.plain (id INT PRIMARY KEY, t TEXT) ENCRYPTION = 'N'",
-            "CREATE TABLESPACE general ADD DATAFILE 'general.ibd' ENCRYPTION = 'Y'",
-            "CREATE TABLE d.general (id INT PRIMARY KEY, t TEXT) TABLESPACE general",
-            "ALTER TABLESPACE mysql ENCRYPTION = 'Y'",
-        ])?;
-        for table in TABLES {
-            session.run(format!(
-                "INSERT INTO d.{table} WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 \
-                 FROM n WHERE id < 900) SELECT id, REPEAT(SHA2(id, 256), 20) FROM n"
-            ))?;
-        }
-        session.run_all([
-            "SET GLOBAL innodb_redo_log_encrypt = ON",
-            "SET GLOBAL innodb_undo_log_encrypt = ON",
-            "ALTER INSTANCE ROTATE INNODB MASTER KEY",
-        ])?;
-        Ok(donor)
-    }
-
-    fn boot(&self, directory: &Path, options: &[&str]) -> Result<Mysqld> {
-        let builder = Mysqld::builder().name("copy").server(self.server).plugin(Plugin::Stock);
-        let mut builder = builder.adopt(directory);
-        for option in options {
-            builder = builder.option(*option);
-        }
-        self.start(builder.create()?)
-    }
+    servers.start(builder.create()?)
 }
 
 const TABLES: [&str; 5] = ["t", "zip", "packed", "plain", "general"];
-
-/// What `pull` writes, too.
-fn configure(directory: &Path, keyring: &Path) -> Result<()> {
-    let manifest = r#"{"components": "file://component_keyring_file"}"#;
-    fs::write(directory.join("mysqld.my"), manifest)?;
-    let configuration = format!(r#"{{"path": "{}", "read_only": false}}"#, keyring.display());
-    fs::write(directory.join("component_keyring_file.cnf"), configuration)?;
-    Ok(())
-}
 
 fn checksums(server: &Mysqld) -> Result<Vec<(String, Option<u64>)>> {
     let tables = TABLES.map(|table| format!("d.{table}")).join(", ");
@@ -128,7 +88,7 @@ releases! {
 /// keyring, and only with that.
 fn under_load(server: &'static Server) -> Result<()> {
     let servers = WithKeyring::new(server)?;
-    let donor = servers.donor(&[])?;
+    let donor = encrypted_donor(&servers, &[])?;
     let expected = checksums(&donor)?;
     let directory = donor.scratch("pulled");
     let keyring = servers.path("copy-keyring");
@@ -162,7 +122,7 @@ fn under_load(server: &'static Server) -> Result<()> {
 
     let encrypted =
         ["--server-id=2", "--innodb-redo-log-encrypt=ON", "--innodb-undo-log-encrypt=ON"];
-    let mut copy = servers.boot(&directory, &encrypted)?;
+    let mut copy = boot(&servers, &directory, &encrypted)?;
     ensure!(checksums(&copy)? == expected, "{:?} {expected:?}", checksums(&copy)?);
     is_exact(&copy, &donor, &report, writers)?;
     verify::assert_sound(&copy)?;
@@ -213,7 +173,7 @@ fn create_tables(donor: &Mysqld, is_over: &AtomicBool) -> Result<u32> {
 fn refusals() {
     check(|| {
         let servers = WithKeyring::new(Server::locate()?)?;
-        let donor = servers.donor(&[])?;
+        let donor = encrypted_donor(&servers, &[])?;
         let directory = donor.scratch("pulled");
         let keyring = servers.path("copy-keyring");
         let pull = || Tool::pull(&donor, &directory);
@@ -243,7 +203,7 @@ fn refusals() {
         ensure!(!directory.exists(), "something is left");
 
         // A donor without TLS.
-        let plain = servers.donor(&["--tls-version="])?;
+        let plain = encrypted_donor(&servers, &["--tls-version="])?;
         let pull = Tool::pull(&plain, &directory).arg("--keyring-file").arg(&keyring);
         pull.run()?.fails(3, "SSL is required but the server doesn't support it")?;
         ensure!(!keyring.exists(), "a keyring is left");
@@ -257,7 +217,7 @@ fn refusals() {
 fn killed_and_again() {
     check(|| {
         let servers = WithKeyring::new(Server::locate()?)?;
-        let donor = servers.donor(&[])?;
+        let donor = encrypted_donor(&servers, &[])?;
         let expected = checksums(&donor)?;
         let keyring = servers.path("copy-keyring");
         for (turn, loses_keyring) in [false, true].into_iter().enumerate() {
@@ -283,7 +243,7 @@ fn killed_and_again() {
             let text = outcome.stdout.clone() + &outcome.stderr;
             let expects = if loses_keyring { "begins anew" } else { "going on with" };
             ensure!(text.contains(expects), "{outcome:?}");
-            let copy = servers.boot(&directory, &[])?;
+            let copy = boot(&servers, &directory, &[])?;
             ensure!(checksums(&copy)? == expected, "{:?} {expected:?}", checksums(&copy)?);
             verify::assert_sound(&copy)?;
             drop(copy);
@@ -310,7 +270,7 @@ fn killed_and_again() {
 fn killed_when_a_key_has_come() {
     check(|| {
         let servers = WithKeyring::new(Server::locate()?)?;
-        let donor = servers.donor(&[])?;
+        let donor = encrypted_donor(&servers, &[])?;
         let keyring = servers.path("copy-keyring");
         let directory = donor.scratch("pulled");
         let journal = directory.join(".mysql-clone/journal");
@@ -338,7 +298,7 @@ fn killed_when_a_key_has_come() {
         let expected = checksums(&donor)?;
         let outcome = pull("0").run()?.ok()?;
         ensure!(outcome.stderr.contains("the journal of a pull never holds a key"), "{outcome:?}");
-        let copy = servers.boot(&directory, &[])?;
+        let copy = boot(&servers, &directory, &[])?;
         ensure!(checksums(&copy)? == expected, "{:?} {expected:?}", checksums(&copy)?);
         verify::assert_sound(&copy)
     });
@@ -365,7 +325,7 @@ fn a_keyring_that_is_not_needed() {
 fn rotated_at_the_donor() {
     check(|| {
         let servers = WithKeyring::new(Server::locate()?)?;
-        let donor = servers.donor(&[])?;
+        let donor = encrypted_donor(&servers, &[])?;
         let expected = checksums(&donor)?;
         let (directory, keyring) = (donor.scratch("pulled"), servers.path("copy-keyring"));
         let is_over = AtomicBool::new(false);
@@ -379,7 +339,7 @@ fn rotated_at_the_donor() {
             rotated
         })?;
         ensure!(rotated > 3, "{rotated} rotations");
-        let copy = servers.boot(&directory, &[])?;
+        let copy = boot(&servers, &directory, &[])?;
         ensure!(checksums(&copy)? == expected, "{:?} {expected:?}", checksums(&copy)?);
         verify::assert_sound(&copy)
     });

@@ -51,6 +51,8 @@ pub struct Begin<'a> {
     pub destination: Option<&'a str>,
     /// Microseconds since the Unix epoch.
     pub now_us: u64,
+    /// The clone ends after its checks. The tables go on to show the clone before it.
+    pub is_dry_run: bool,
 }
 
 /// A clone reports its progress to the board.
@@ -98,6 +100,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
     Idle,
+    /// A dry run, which ends after its checks, and which the board does not show.
+    Trial,
     /// A clone into another directory.
     Directory,
     /// A clone that replaces the server's own data, or has replaced it.
@@ -187,6 +191,10 @@ impl StatusBoard {
         if inner.run != Run::Idle {
             return Err(Busy);
         }
+        if begin.is_dry_run {
+            inner.run = Run::Trial;
+            return Ok(());
+        }
         // Apply the notes about the last clone now: `files` are still its files.
         tolerate(inner.take_notes(&self.own_files()));
         inner.notes = match (begin.destination, inner.notes) {
@@ -240,6 +248,7 @@ impl StatusBoard {
     /// A clone that has replaced the server's data keeps the board, and stays in progress until the
     /// server restarts.
     pub fn end(&self, error: Option<(u32, &str)>, now_us: u64) {
+        self.end_trial();
         let Some(mut inner) = self.lock_running() else { return };
         let is_replace = inner.run == Run::Replace;
         let state = if error.is_some() { State::Failed } else { State::Completed };
@@ -250,6 +259,13 @@ impl StatusBoard {
         if !is_replace || error.is_some() {
             inner.run = Run::Idle;
             tolerate(inner.take_notes(&self.own_files()));
+        }
+    }
+
+    fn end_trial(&self) {
+        let mut inner = self.lock();
+        if inner.run == Run::Trial {
+            inner.run = Run::Idle;
         }
     }
 
@@ -273,9 +289,9 @@ impl StatusBoard {
         StatusFiles::of(&self.base)
     }
 
-    /// None if no clone is running.
+    /// None if no clone is running that the board shows.
     fn lock_running(&self) -> Option<MutexGuard<'_, Inner>> {
-        Some(self.lock()).filter(|inner| inner.run != Run::Idle)
+        Some(self.lock()).filter(|inner| !matches!(inner.run, Run::Idle | Run::Trial))
     }
 
     /// A panic of another thread leaves at worst an old value, because the board is changed in

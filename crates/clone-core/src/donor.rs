@@ -340,13 +340,19 @@ impl<S: DonorSession> Serving<'_, S> {
         Ok(())
     }
 
-    /// EXIT with an offer behind it: a recipient asks whether this donor understands offers.
+    /// EXIT with an offer behind it: a recipient asks whether this donor understands offers, and
+    /// may ask what it has to know before it replaces its own data.
     fn answer_offer(&mut self, payload: &[u8]) -> Result<()> {
-        if Offer::parse(payload).is_none() {
-            return Ok(());
-        }
+        let Some(offer) = Offer::parse(payload) else { return Ok(()) };
         let answer = Response::ConfigV3 { name: EXTENSION_CONFIG, value: EXTENSION_VALUE };
-        send(self.link, &mut self.packet, &answer)
+        send(self.link, &mut self.packet, &answer)?;
+        if offer.asks {
+            for (name, value) in self.session.facts().encode() {
+                let answer = Response::ConfigV3 { name, value: &value };
+                send(self.link, &mut self.packet, &answer)?;
+            }
+        }
+        Ok(())
     }
 
     /// ACK, on the auxiliary connection. It goes to the engine, with one exception: if other

@@ -44,6 +44,8 @@ pub mod number {
     pub const ER_NOT_SUPPORTED_YET: u32 = 1235;
     /// KILL, or a server that shuts down.
     pub const ER_QUERY_INTERRUPTED: u32 = 1317;
+    /// A setting of the server prevents the statement.
+    pub const ER_OPTION_PREVENTS_STATEMENT: u32 = 1290;
     /// Something that must not happen.
     pub const ER_INTERNAL_ERROR: u32 = 1815;
     /// A second clone at once.
@@ -52,12 +54,20 @@ pub mod number {
     pub const ER_CLONE_DONOR: u32 = 3862;
     /// A peer that breaks the clone protocol.
     pub const ER_CLONE_PROTOCOL: u32 = 3863;
+    /// A restart that nobody would make: mysqld has no supervisor.
+    pub const ER_RESTART_SERVER_FAILED: u32 = 3707;
     /// Versions that cannot be cloned into each other.
     pub const ER_CLONE_DONOR_VERSION: u32 = 3864;
+    /// Operating systems that differ.
+    pub const ER_CLONE_OS: u32 = 3865;
+    /// Processors that differ.
+    pub const ER_CLONE_PLATFORM: u32 = 3866;
     /// A system variable of the clone plugin that forbids the clone.
     pub const ER_CLONE_SYS_CONFIG: u32 = 3869;
     /// The recipient lacks a plugin of the donor.
     pub const ER_CLONE_PLUGIN_MATCH: u32 = 3870;
+    /// Encrypted data over a connection without TLS.
+    pub const ER_CLONE_ENCRYPTION: u32 = 3872;
     /// The disk has not enough space for the clone.
     pub const ER_CLONE_DISK_SPACE: u32 = 3873;
     /// `max_allowed_packet` too small for a block.
@@ -101,6 +111,12 @@ pub enum Error {
         /// The recipient's `version`.
         recipient: String,
     },
+    /// `clone_dry_run` is on, and all checks have passed (1290).
+    #[error("clone_dry_run=ON: all checks have passed, and nothing was cloned")]
+    DryRun,
+    /// The donor's data are encrypted, and the connection has no TLS (3872).
+    #[error("Clone needs SSL connection for encrypted table")]
+    EncryptionNeedsTls,
     /// A file could not be read or written (1024, 1026).
     #[error("{} '{name}': {}", if *.write { "write" } else { "read" }, os_error(*.errno))]
     File {
@@ -131,6 +147,14 @@ pub enum Error {
         /// What the server has.
         actual: u64,
     },
+    /// Nobody will start this server again after the clone (3707). The text is what mysqld will log
+    /// then.
+    #[error(
+        "mysqld is not managed by a supervisor process, so after the clone this line will come: \
+         Clone shutting down server as RESTART failed. Please start server to complete clone \
+         operation"
+    )]
+    NoSupervisor,
     /// Not supported here (1235).
     #[error("not supported: {0}")]
     NotSupported(Cow<'static, str>),
@@ -221,6 +245,8 @@ impl Error {
             Error::Connect(_) | Error::Donor { .. } => ER_CLONE_DONOR,
             Error::DiskSpace { .. } => ER_CLONE_DISK_SPACE,
             Error::DonorVersion { .. } => ER_CLONE_DONOR_VERSION,
+            Error::DryRun => ER_OPTION_PREVENTS_STATEMENT,
+            Error::EncryptionNeedsTls => ER_CLONE_ENCRYPTION,
             Error::File { write: true, .. } => ER_ERROR_ON_WRITE,
             Error::File { write: false, .. } => ER_ERROR_ON_READ,
             Error::FileExists(_) => ER_FILE_EXISTS_ERROR,
@@ -228,6 +254,7 @@ impl Error {
             Error::Interrupted => ER_QUERY_INTERRUPTED,
             Error::Network(error) => error.number(),
             Error::NetworkPacket { .. } => ER_CLONE_NETWORK_PACKET,
+            Error::NoSupervisor => ER_RESTART_SERVER_FAILED,
             Error::NotSupported(_) => ER_NOT_SUPPORTED_YET,
             Error::OutOfMemory(_) => ER_OUTOFMEMORY,
             Error::PluginMissing(_) => ER_CLONE_PLUGIN_MATCH,

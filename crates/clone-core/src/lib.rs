@@ -8,8 +8,8 @@
 //! * [`donor`], [`recipient`], [`local`]: the three roles. `donor/way.rs` decides how a block
 //!   leaves the donor, `sink.rs` how a block gets into its file. `tasks` has a thread's part in
 //!   each engine, `workers` the threads of a clone.
-//! * [`parameters`], [`checks`], [`read_only`]: what a donor tells of itself, whether a server can
-//!   use its data, and whether a server can clone at all.
+//! * [`parameters`], [`facts`], [`checks`], [`read_only`]: what a donor tells of itself, whether a
+//!   server can use its data, and whether a server can clone at all.
 //! * `consistency_point`: how all engines of a clone show one moment.
 //! * `traffic`, [`meter`], `tuner`, [`throttle`]: speed measured, the number of threads, and
 //!   bandwidth limits. Time is passed in.
@@ -30,6 +30,7 @@ pub mod donor_list;
 pub mod engine;
 pub mod error;
 pub mod excluded_plugins;
+pub mod facts;
 pub mod file_channel;
 pub mod link;
 pub mod local;

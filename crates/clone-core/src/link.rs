@@ -9,6 +9,7 @@ use clone_protocol::CommandCode;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::facts::Rows;
 
 /// A recipient's connection to a donor, in COM_CLONE.
 pub trait Link<S> {
@@ -23,6 +24,22 @@ pub trait Link<S> {
     /// Whether the donor is on this machine.
     fn is_within_host(&self) -> bool {
         false
+    }
+
+    /// Whether the connection has TLS. None if that is not known.
+    fn has_tls(&self) -> Option<bool> {
+        None
+    }
+
+    /// Runs an SQL statement at the donor, over this connection, which has left clone mode. At most
+    /// [`MAX_ENTRIES`](crate::facts::MAX_ENTRIES) rows are kept.
+    ///
+    /// # Errors
+    /// [`Error::Donor`] with the number of the donor, or of the client library (2000 and above). It
+    /// has not been raised.
+    fn query(&mut self, session: &S, statement: &str) -> Result<Rows> {
+        let _ = (session, statement);
+        Err(Error::NotSupported("SQL statements at the donor".into()))
     }
 
     /// Asks the donor, over this connection, to kill the connection `other`.

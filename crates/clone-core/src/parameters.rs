@@ -6,17 +6,13 @@ use clone_protocol::{Response, Version};
 
 use crate::compat::DonorFacts;
 use crate::error::{Error, Result};
+use crate::facts::Facts;
 
 /// The variable of the donor that the recipient uses instead of its own (protocol V3).
 pub(crate) const RECONNECT_TIMEOUT: &str = "clone_donor_timeout_after_network_failure";
 
-/// A variable with which the donor's dictionary was made. Only donors of this project send it, from
-/// protocol V3 on.
-pub(crate) const LOWER_CASE: &str = "lower_case_table_names";
-
-/// The authentication plugins of the donor's accounts, as [`AccountPlugin::list`] writes them. Only
-/// donors of this project send this, from protocol V3 on.
-pub(crate) const ACCOUNT_PLUGINS: &str = "mysql_clone_account_plugins";
+/// The donor's `server_uuid`. Only donors of this project send it, from protocol V3 on.
+pub(crate) const SERVER_UUID: &str = "server_uuid";
 
 /// Minutes that a recipient tries to connect again if the donor did not say (before protocol V3).
 const DEFAULT_RECONNECT_MINUTES: u64 = 5;
@@ -39,6 +35,8 @@ pub struct Parameters {
     pub other_variables: Vec<(String, String)>,
     /// Facts of the donor's release as JSON (protocol V4).
     pub json: Option<String>,
+    /// What the donor has told before the clone began.
+    pub facts: Facts,
     /// Bytes of all names and values, and [`Self::ENTRY`] for each entry.
     bytes: usize,
 }
@@ -52,6 +50,7 @@ impl Default for Parameters {
             variables: Vec::new(),
             other_variables: Vec::new(),
             json: None,
+            facts: Facts::default(),
             bytes: 0,
         }
     }
@@ -65,32 +64,6 @@ pub struct ServerRelease {
     /// Whether this is a long-term support release. None if the donor did not say so, which it does
     /// from protocol V4 on.
     pub is_lts: Option<bool>,
-}
-
-/// An authentication plugin, and how many accounts that are not locked use it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccountPlugin {
-    /// The plugin.
-    pub name: String,
-    /// Accounts.
-    pub accounts: u64,
-}
-
-impl AccountPlugin {
-    /// The plugins in one text: `caching_sha2_password=3,sha256_password=1`.
-    pub fn list(plugins: &[AccountPlugin]) -> String {
-        let entries = plugins.iter().map(|plugin| format!("{}={}", plugin.name, plugin.accounts));
-        entries.collect::<Vec<_>>().join(",")
-    }
-
-    /// Reads a text of [`list`](Self::list). What has another form is passed over.
-    fn parse(list: &str) -> Vec<AccountPlugin> {
-        let entries = list.split(',').filter_map(|entry| entry.split_once('='));
-        let plugins = entries.filter_map(|(name, accounts)| {
-            Some(AccountPlugin { name: name.to_owned(), accounts: accounts.parse().ok()? })
-        });
-        plugins.collect()
-    }
 }
 
 impl Parameters {
@@ -157,14 +130,9 @@ impl Parameters {
         minutes.unwrap_or(DEFAULT_RECONNECT_MINUTES).min(MAX_RECONNECT_MINUTES)
     }
 
-    /// The donor's `lower_case_table_names`, if it was sent.
-    pub(crate) fn lower_case_table_names(&self) -> Option<&str> {
-        self.other(LOWER_CASE)
-    }
-
-    /// The authentication plugins of the donor's accounts, if they were sent.
-    pub(crate) fn account_plugins(&self) -> Vec<AccountPlugin> {
-        self.other(ACCOUNT_PLUGINS).map(AccountPlugin::parse).unwrap_or_default()
+    /// The donor's `server_uuid`, if it was sent.
+    pub(crate) fn server_uuid(&self) -> Option<&str> {
+        self.other(SERVER_UUID)
     }
 
     fn other(&self, name: &str) -> Option<&str> {
@@ -210,19 +178,6 @@ mod tests {
             taken += 1;
         }
         assert!(taken * Parameters::ENTRY <= Parameters::MAX_BYTES, "{taken} entries");
-    }
-
-    #[test]
-    fn account_plugins_in_one_text() {
-        let plugin = |name: &str, accounts| AccountPlugin { name: name.to_owned(), accounts };
-        let plugins = [plugin("caching_sha2_password", 3), plugin("sha256_password", 1)];
-        let list = AccountPlugin::list(&plugins);
-        assert_eq!(list, "caching_sha2_password=3,sha256_password=1");
-        let mut parameters = Parameters::default();
-        assert_eq!(parameters.account_plugins(), []);
-        let value = &*format!("{list},,x,y=-1,z=99999999999999999999");
-        parameters.take(&Response::ConfigV3 { name: ACCOUNT_PLUGINS, value }).unwrap();
-        assert_eq!(parameters.account_plugins(), plugins);
     }
 
     #[test]

@@ -18,10 +18,11 @@ use clone_protocol::HandoverKey;
 
 use crate::engine::{Cancel, ServerEngine};
 use crate::error::{Error, Result};
+use crate::facts::Facts;
 use crate::file_channel::{FileGiver, FileTaker};
 use crate::link::{Link, LinkKind};
 use crate::meter::Sample;
-use crate::parameters::{AccountPlugin, Parameters};
+use crate::parameters::Parameters;
 use crate::settings::{ReleaseFacts, Settings};
 
 /// Time.
@@ -185,9 +186,8 @@ pub trait DonorSession: ServerSession + Variables {
     /// "LTS" or "INNOVATION", as the server was built (`MYSQL_VERSION_MATURITY`).
     fn maturity(&self) -> &'static str;
 
-    /// The authentication plugins of accounts that are not locked. Empty if this server cannot
-    /// tell.
-    fn account_plugins(&self) -> Vec<AccountPlugin>;
+    /// The answers to all [questions](crate::facts::Question) that this server can answer.
+    fn facts(&self) -> Facts;
 
     /// Marks the session's statement as a donor's: `statement/clone/server` in the performance
     /// schema.
@@ -228,14 +228,18 @@ pub trait RecipientSession: Session {
     /// Accepts or refuses a donor by the parameters that it sent. The clone has changed nothing
     /// yet.
     ///
-    /// A server checks whether it could run with the donor's data
-    /// ([`checks::check`](crate::checks::check)). If the clone is to replace the server's own data,
-    /// it also checks whether it would start and let somebody log in
-    /// ([`checks::check_replacement`](crate::checks::check_replacement)).
+    /// A server checks whether it could run with the donor's data, and if the clone is to replace
+    /// the server's own data, whether it would start and let somebody log in
+    /// ([`checks::check`](crate::checks::check)).
     ///
     /// # Errors
     /// The reason for the refusal. Further reasons have been raised.
     fn accept(&self, donor: &Parameters, replaces_data: bool) -> Result<()>;
+
+    /// Whether the clone ends after the checks: `clone_dry_run`.
+    fn is_dry_run(&self) -> bool {
+        false
+    }
 
     /// The data of this server, which a clone can replace.
     ///

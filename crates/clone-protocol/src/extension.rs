@@ -34,7 +34,7 @@ pub const EXTENSION_VALUE: &str = "2";
 /// before memory is asked for.
 pub const MAX_BLOCK: u32 = 16 << 20;
 
-/// What a recipient accepts and asks for, 46 bytes behind the code of EXECUTE or EXIT:
+/// What a recipient accepts and asks for, 46 or 47 bytes behind the code of EXECUTE or EXIT:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
@@ -43,6 +43,7 @@ pub const MAX_BLOCK: u32 = 16 << 20;
 /// | 9 | `u8` | packing. 0: none; 1: LZ4; 2 and above: Zstandard at this level less 1 |
 /// | 10 | `u32` | the accepted forms of a block, one bit for each [`BlockForm`] ([`Forms`]) |
 /// | 14 | 32 bytes | the socket for handed-over files ([`HandoverKey`]); zeros: none |
+/// | 46 | `u8` | behind EXIT only, else absent. 1: the donor is asked to tell of itself |
 ///
 /// A reader ignores bytes behind the last field: a later release may use them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,9 @@ pub struct Offer {
     pub accepts: Forms,
     /// Where a donor on the same machine can hand over open files instead of sending their data.
     pub handover: Option<HandoverKey>,
+    /// Behind EXIT: the donor is asked for a CONFIG_V3 for each fact that a recipient checks before
+    /// it replaces its own data. A donor that does not know this field ignores it.
+    pub asks: bool,
 }
 
 /// A set of [`BlockForm`]s. Unknown bits are kept out, so that an old build ignores new forms.
@@ -157,7 +161,8 @@ impl Offer {
         };
         let accepts = Forms::from_bits(reader.u32_le()?);
         let handover = HandoverKey::new(reader.array()?);
-        Some(Self { packing, accepts, handover })
+        let asks = reader.u8() == Some(1);
+        Some(Self { packing, accepts, handover, asks })
     }
 
     /// Appends the offer to `out`.
@@ -171,6 +176,9 @@ impl Offer {
         out.extend_from_slice(&[FORMAT, packing]);
         out.extend_from_slice(&self.accepts.bits().to_le_bytes());
         out.extend_from_slice(&self.handover.map_or([0; 32], HandoverKey::bytes));
+        if self.asks {
+            out.push(1);
+        }
     }
 }
 
@@ -303,7 +311,7 @@ mod tests {
             [(Packing::None, 0), (Packing::Lz4, 1), (Packing::Zstd(1), 2), (Packing::Zstd(22), 23)]
         {
             for handover in [None, HandoverKey::new(*b"0123456789abcdef0123456789ABCDEF")] {
-                let offer = Offer { packing, accepts: Forms::default(), handover };
+                let offer = Offer { packing, accepts: Forms::default(), handover, asks: false };
                 let mut bytes = Vec::new();
                 offer.encode(&mut bytes);
                 let key = handover.map_or([0; 32], HandoverKey::bytes);

@@ -14,6 +14,7 @@
 //!   the donor at the replication position it reports.
 //! * [`faults`]: a disk that is too small, DDL that gets stuck. [`proxy`]: a network that breaks.
 //! * [`hosts`]: two machines, as far as the network goes.
+//! * [`keyring`]: servers that can encrypt.
 //! * [`volume`]: a file system whose files can share blocks.
 //! * [`program`]: `mysql-clone serve` as it runs.
 //! * [`own_data`]: whose data a server has after a clone over its own.
@@ -37,6 +38,7 @@ pub mod dataset;
 pub mod faults;
 pub mod fixture;
 pub mod hosts;
+pub mod keyring;
 pub mod mysqld;
 pub mod own_data;
 pub mod plugin;

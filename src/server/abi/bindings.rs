@@ -16,6 +16,7 @@ pub const PLUGIN_VAR_BOOL: i32 = 1;
 pub const PLUGIN_VAR_INT: i32 = 2;
 pub const PLUGIN_VAR_STR: i32 = 5;
 pub const PLUGIN_VAR_ENUM: i32 = 6;
+pub const PLUGIN_VAR_THDLOCAL: i32 = 256;
 pub const PLUGIN_VAR_READONLY: i32 = 512;
 pub const PLUGIN_VAR_UNSIGNED: i32 = 128;
 pub const PLUGIN_VAR_RQCMDARG: i32 = 0;
@@ -57,6 +58,7 @@ pub const MYSQL_UNCOMPRESSED: i32 = 1;
 pub const SERVER_BOOTING: i32 = 0;
 pub const COM_QUERY: i32 = 3;
 pub const CS_TEXT_REPRESENTATION: i32 = 1;
+pub const SL_WARNING: i32 = 1;
 pub const CLONE_ENGINE_VERSION: i32 = 1;
 pub const CLONE_CBK_ESTIMATE: i32 = 32;
 pub const CLONE_SWAP_NOTHING: i32 = 0;
@@ -213,6 +215,34 @@ const _: () = {
     [
         "Offset of field: sysvar_bool::def_val",
     ][::core::mem::offset_of!(sysvar_bool, def_val) - 48usize];
+};
+/// A variable with PLUGIN_VAR_THDLOCAL, which each session has. mysqld sets offset and resolve.
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct thdvar_bool {
+    pub(crate) header: SYS_VAR,
+    pub(crate) offset: ::core::ffi::c_int,
+    pub(crate) def_val: bool,
+    pub(crate) resolve: ::core::option::Option<
+        unsafe extern "C" fn(thd: *mut THD, offset: ::core::ffi::c_int) -> *mut bool,
+    >,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of thdvar_bool"][::core::mem::size_of::<thdvar_bool>() - 56usize];
+    ["Alignment of thdvar_bool"][::core::mem::align_of::<thdvar_bool>() - 8usize];
+    [
+        "Offset of field: thdvar_bool::header",
+    ][::core::mem::offset_of!(thdvar_bool, header) - 0usize];
+    [
+        "Offset of field: thdvar_bool::offset",
+    ][::core::mem::offset_of!(thdvar_bool, offset) - 40usize];
+    [
+        "Offset of field: thdvar_bool::def_val",
+    ][::core::mem::offset_of!(thdvar_bool, def_val) - 44usize];
+    [
+        "Offset of field: thdvar_bool::resolve",
+    ][::core::mem::offset_of!(thdvar_bool, resolve) - 48usize];
 };
 /// A string variable. With PLUGIN_VAR_MEMALLOC mysqld owns *value.
 #[repr(C)]
@@ -2230,6 +2260,58 @@ pub type command_service_run_command_fn = ::core::option::Option<
         ctx: *mut ::core::ffi::c_void,
     ) -> ::core::ffi::c_int,
 >;
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct MYSQL_RES {
+    _unused: [u8; 0],
+}
+/// Non-zero on failure.
+pub type mysql_real_query_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        mysql: *mut MYSQL,
+        statement: *const ::core::ffi::c_char,
+        length: ::core::ffi::c_ulong,
+    ) -> ::core::ffi::c_int,
+>;
+/// The result, row by row; NULL if there is none.
+pub type mysql_use_result_fn = ::core::option::Option<
+    unsafe extern "C" fn(mysql: *mut MYSQL) -> *mut MYSQL_RES,
+>;
+/// The texts of a row, NULL for NULL; NULL after the last row, and after an error.
+pub type mysql_fetch_row_fn = ::core::option::Option<
+    unsafe extern "C" fn(result: *mut MYSQL_RES) -> *mut *mut ::core::ffi::c_char,
+>;
+pub type mysql_fetch_lengths_fn = ::core::option::Option<
+    unsafe extern "C" fn(result: *mut MYSQL_RES) -> *mut ::core::ffi::c_ulong,
+>;
+pub type mysql_num_fields_fn = ::core::option::Option<
+    unsafe extern "C" fn(result: *mut MYSQL_RES) -> ::core::ffi::c_uint,
+>;
+/// Reads the rows that are left.
+pub type mysql_free_result_fn = ::core::option::Option<
+    unsafe extern "C" fn(result: *mut MYSQL_RES),
+>;
+pub type mysql_errno_fn = ::core::option::Option<
+    unsafe extern "C" fn(mysql: *mut MYSQL) -> ::core::ffi::c_uint,
+>;
+pub type mysql_error_fn = ::core::option::Option<
+    unsafe extern "C" fn(mysql: *mut MYSQL) -> *const ::core::ffi::c_char,
+>;
+/// NULL without TLS.
+pub type mysql_get_ssl_cipher_fn = ::core::option::Option<
+    unsafe extern "C" fn(mysql: *mut MYSQL) -> *const ::core::ffi::c_char,
+>;
+/// sql/sql_error.h. SL_WARNING is a severity.
+pub type push_warning_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        thd: *mut THD,
+        severity: ::core::ffi::c_int,
+        code: ::core::ffi::c_uint,
+        text: *const ::core::ffi::c_char,
+    ),
+>;
+/// sql/sql_restart_server.h: whether a supervisor starts mysqld again.
+pub type is_mysqld_managed_fn = ::core::option::Option<unsafe extern "C" fn() -> bool>;
 /// Takes one write-ahead log: its base name and how many of its bytes belong to the clone.
 pub type clone_add_log_fn = ::core::option::Option<
     unsafe extern "C" fn(

@@ -22,7 +22,7 @@ pub(super) const RECONNECT_MINUTES: u64 = 5;
 const MAX_PACKET: u32 = 64 << 20;
 
 /// Variables with the values that a server has if nothing else is configured.
-const DEFAULTS: [(&str, &str); 9] = [
+const DEFAULTS: [(&str, &str); 10] = [
     ("version_compile_os", "Linux"),
     ("version_compile_machine", std::env::consts::ARCH),
     ("character_set_server", "utf8mb4"),
@@ -31,6 +31,8 @@ const DEFAULTS: [(&str, &str); 9] = [
     // What the directory was initialised with is in its dictionary, which is not read. An empty
     // value is not sent.
     ("lower_case_table_names", ""),
+    // The directory may have an auto.cnf, but the server that wrote it is not the donor.
+    ("server_uuid", ""),
     ("innodb_force_recovery", "0"),
     ("innodb_read_only", "OFF"),
     ("protocol_compression_algorithms", "zlib,zstd,uncompressed"),

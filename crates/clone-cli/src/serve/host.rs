@@ -12,8 +12,8 @@ use clone_classic::server::Diagnostics;
 use clone_core::donor::DonorClones;
 use clone_core::engine::Cancel;
 use clone_core::error::{Error, Result};
+use clone_core::facts::{self, Question};
 use clone_core::meter::Sample;
-use clone_core::parameters::AccountPlugin;
 use clone_core::session::{
     Clock, CommitBlock, DonorSession, Host, Observer, PluginName, ServerSession, Session,
     Variables, Work, WorkerKind,
@@ -204,8 +204,15 @@ impl DonorSession for ColdSession {
         self.host.facts.maturity()
     }
 
-    fn account_plugins(&self) -> Vec<AccountPlugin> {
-        Vec::new()
+    /// Only what the user has said: the rest is in the dictionary, which is not read.
+    fn facts(&self) -> facts::Facts {
+        let mut facts = facts::Facts::default();
+        let value = self.host.facts.get("lower_case_table_names").unwrap_or_default();
+        if !value.is_empty() {
+            let row = vec![Some(value), Some("1".to_owned())];
+            facts.note(Question::LowerCaseTableNames, vec![row]);
+        }
+        facts
     }
 
     fn mark_donor_statement(&self) {}

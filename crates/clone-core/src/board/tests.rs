@@ -48,12 +48,14 @@ impl DataDir {
 
 fn replace(board: &StatusBoard) -> Result<(), Busy> {
     let source = Some(("donor1", 3306));
-    board.begin(Begin { pid: 8, source, destination: None, now_us: 100 })
+    board.begin(Begin { pid: 8, source, destination: None, now_us: 100, is_dry_run: false })
 }
 
 fn copy_to(board: &StatusBoard, directory: &DataDir) {
     let destination = Some(directory.name());
-    board.begin(Begin { pid: 9, source: None, destination, now_us: 500 }).unwrap();
+    board
+        .begin(Begin { pid: 9, source: None, destination, now_us: 500, is_dry_run: false })
+        .unwrap();
 }
 
 fn state(board: &StatusBoard) -> State {
@@ -133,7 +135,9 @@ fn a_directory_that_is_not_there_is_no_error_and_not_created() {
     let board = base.load();
     let missing = parent.path().join("missing");
     let destination = missing.to_str();
-    board.begin(Begin { pid: 9, source: None, destination, now_us: 500 }).unwrap();
+    board
+        .begin(Begin { pid: 9, source: None, destination, now_us: 500, is_dry_run: false })
+        .unwrap();
     board.next_stage(1, 0, 510);
     board.end(Some((1007, "exists")), 590);
     assert_eq!(state(&board), State::Failed);
@@ -318,4 +322,28 @@ fn only_one_of_many_begins() {
         tasks.into_iter().map(|task| task.join().unwrap()).filter(|&begun| begun).count()
     });
     assert_eq!(begun, 1);
+}
+
+/// The tables go on to show the last clone, and no second clone runs meanwhile.
+#[test]
+fn a_dry_run_is_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let board = StatusBoard::load(directory.path().to_owned());
+    let begin = |is_dry_run| Begin {
+        pid: 8,
+        source: Some(("donor", 3306)),
+        destination: Some("/clone"),
+        now_us: 100,
+        is_dry_run,
+    };
+    board.begin(begin(false)).unwrap();
+    board.next_stage(1, 7, 101);
+    board.end(None, 102);
+    let (status, progress) = (board.status(), board.progress());
+    board.begin(begin(true)).unwrap();
+    assert_eq!(board.begin(begin(false)), Err(Busy));
+    board.next_stage(1, 7, 201);
+    board.end(Some((1290, "dry run")), 202);
+    assert_eq!((board.status(), board.progress()), (status, progress));
+    board.begin(begin(false)).unwrap();
 }

@@ -6,7 +6,7 @@ use clone_protocol::{Response, Version};
 
 use crate::compat;
 use crate::error::Result;
-use crate::parameters::{ACCOUNT_PLUGINS, AccountPlugin, LOWER_CASE, RECONNECT_TIMEOUT};
+use crate::parameters::{RECONNECT_TIMEOUT, SERVER_UUID};
 use crate::session::{DonorSession, Host};
 
 /// Variables that must be equal at the recipient, in the order in which the stock donor sends them.
@@ -56,17 +56,13 @@ pub(super) fn send<S: DonorSession>(
     if version < Version::V3 {
         return Ok(());
     }
-    let names = [RECONNECT_TIMEOUT, LOWER_CASE];
+    let names = [RECONNECT_TIMEOUT, SERVER_UUID];
     for (name, value) in names.iter().zip(session.variables(&names)?) {
-        // A donor without a server does not know with which value its dictionary was made.
+        // A donor without a server has no UUID.
         if value.is_empty() {
             continue;
         }
         send(&Response::ConfigV3 { name, value: &value })?;
-    }
-    let accounts = AccountPlugin::list(&session.account_plugins());
-    if !accounts.is_empty() {
-        send(&Response::ConfigV3 { name: ACCOUNT_PLUGINS, value: &accounts })?;
     }
     if version < Version::V4 {
         return Ok(());

@@ -1,29 +1,46 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Asks the donor, before the clone's first connection, whether it has the plugin of this project.
-//! Two cases need the answer:
+//! Asks the donor before the clone's first connection. Three cases need an answer:
 //!
 //! * `clone_enable_compression` means the classic protocol's compression with a stock donor, and
 //!   packed blocks with a donor of this project. Both at once would be a waste. The classic
 //!   protocol's compression must be chosen when a connection is opened.
 //! * A stock donor that is asked for an engine of its server calls the engine's clone functions
 //!   without a check that they exist. Asked for MyRocks, Percona Server 8.0.27 crashes.
+//! * A clone over the server's own data checks [facts](crate::facts) of the donor first.
 //!
-//! The question has a connection of its own: EXIT with an [`Offer`](clone_protocol::Offer) behind
-//! it. A stock donor ignores the offer and answers COMPLETE. A donor of this project sends the
-//! CONFIG_V3 [`EXTENSION_CONFIG`] first.
+//! The question has a connection of its own: EXIT with an [`Offer`] behind it. A stock donor
+//! ignores the offer and answers COMPLETE. A donor of this project sends the CONFIG_V3
+//! [`EXTENSION_CONFIG`] first, and a CONFIG_V3 for each fact. After COMPLETE the connection takes
+//! SQL statements. With them a stock donor is asked for the facts.
 
-use clone_protocol::{CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Packing, Response, innodb};
+use clone_protocol::{
+    CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Offer, Packing, Response, innodb,
+};
 
 use super::answer::{donor_error, unexpected};
 use super::shared::Shared;
 use crate::engine::ServerEngine;
 use crate::error::{Error, Result};
+use crate::facts::{Facts, LIMIT_TIME, PRIVILEGES, Question};
 use crate::link::{Link, LinkKind};
+use crate::log_target::{CLIENT, log_step};
 use crate::session::RecipientSession;
 
 /// The most packets in an answer to EXIT.
-const MAX_ANSWERS: usize = 16;
+const MAX_ANSWERS: usize = 32;
+
+/// Seconds that the donor may take to answer: 12 statements of 5 seconds.
+const ANSWER_TIMEOUT_SECONDS: u32 = 60;
+
+/// From this number on, an error is one of the connection (`include/errmsg.h:CR_MIN_ERROR`).
+const FIRST_OF_CONNECTION: i32 = 2000;
+
+/// What the donor has answered.
+struct Answer {
+    understands_offers: bool,
+    facts: Facts,
+}
 
 /// Asks the donor, if this clone needs the answer. Called before the first connection.
 ///
@@ -40,8 +57,13 @@ pub(super) fn meet_donor<S: RecipientSession>(session: &S, shared: &Shared<S>) -
         .map(ServerEngine::name)
         .collect();
     let wants_compression = shared.offer.packing != Packing::None;
-    let is_stock =
-        (wants_compression || !others.is_empty()) && !understands_offers(session, shared)?;
+    let asks = shared.target.own_directory().is_none() || session.is_dry_run();
+    let mut is_stock = false;
+    if wants_compression || !others.is_empty() || asks {
+        let answer = meet(session, shared, asks)?;
+        is_stock = !answer.understands_offers;
+        let _ = shared.facts.set(answer.facts);
+    }
     if is_stock && !others.is_empty() {
         return Err(Error::NotSupported(
             format!("CLONE of {} from a donor without this clone plugin", others.join(", ")).into(),
@@ -51,29 +73,76 @@ pub(super) fn meet_donor<S: RecipientSession>(session: &S, shared: &Shared<S>) -
     Ok(())
 }
 
-fn understands_offers<S: RecipientSession>(session: &S, shared: &Shared<S>) -> Result<bool> {
-    let mut link = session.connect(&shared.donor, LinkKind::Auxiliary, false)?;
-    let answer = ask(session, shared, &mut link);
+fn meet<S: RecipientSession>(session: &S, shared: &Shared<S>, asks: bool) -> Result<Answer> {
+    let connected = session.connect(&shared.donor, LinkKind::Auxiliary, false);
+    if connected.is_err() {
+        log_step(session, CLIENT, "Task Connect", &connected);
+    }
+    let mut link = connected?;
+    let offer = Offer { asks, ..shared.offer };
+    let mut answer = ask(session, &mut link, offer);
+    let mut is_lost = answer.is_err();
+    if let Ok(answer) = &mut answer
+        && asks
+        && answer.facts.get(Question::ServerUuid).is_none()
+    {
+        is_lost = !ask_by_sql(session, &mut link, &mut answer.facts);
+    }
     // After an error the donor is gone or out of step, so the connection is closed at once.
-    link.disconnect(None, answer.is_err(), false);
+    link.disconnect(None, is_lost, false);
+    if session.is_killed() {
+        return Err(Error::Interrupted);
+    }
     answer
 }
 
-fn ask<S: RecipientSession>(session: &S, shared: &Shared<S>, link: &mut S::Link) -> Result<bool> {
+fn ask<S: RecipientSession>(session: &S, link: &mut S::Link, offer: Offer) -> Result<Answer> {
     let mut payload = Vec::new();
-    shared.offer.encode(&mut payload);
-    let mut understands = false;
+    offer.encode(&mut payload);
+    let facts = if offer.asks { Facts::asked(link.has_tls()) } else { Facts::default() };
+    let mut answer = Answer { understands_offers: false, facts };
     link.send(session, false, CommandCode::Exit, &payload)?;
     for _ in 0..MAX_ANSWERS {
-        let packet = link.receive(session, false, 0)?;
+        let packet = link.receive(session, false, ANSWER_TIMEOUT_SECONDS)?;
         match Response::parse(packet.data)? {
             Response::ConfigV3 { name, value } => {
-                understands |= name == EXTENSION_CONFIG && value == EXTENSION_VALUE;
+                answer.understands_offers |= name == EXTENSION_CONFIG && value == EXTENSION_VALUE;
+                if offer.asks {
+                    answer.facts.take(name, value);
+                }
             }
-            Response::Complete => return Ok(understands),
+            Response::Complete => return Ok(answer),
             Response::Error { number, message } => return Err(donor_error(number, message)),
             _ => return Err(unexpected()),
         }
     }
     Err(unexpected())
+}
+
+/// Asks a donor that does not answer questions, as far as the account may read the answer. Returns
+/// false if the connection is of no more use.
+fn ask_by_sql<S: RecipientSession>(session: &S, link: &mut S::Link, facts: &mut Facts) -> bool {
+    let mut run = |statement: &str| match link.query(session, statement) {
+        Ok(rows) => Ok(Some(rows)),
+        Err(Error::Donor { number, .. }) if number < FIRST_OF_CONNECTION => Ok(None),
+        Err(error) => Err(error),
+    };
+    let outcome = (|| {
+        run(LIMIT_TIME)?;
+        let rows = run(PRIVILEGES)?.unwrap_or_default();
+        let privileges: Vec<_> = rows.into_iter().flatten().flatten().collect();
+        for question in Question::ALL {
+            let has = |needed: &str| privileges.iter().any(|privilege| privilege == needed);
+            if question.privilege().is_none_or(has)
+                && let Some(rows) = run(question.statement())?
+            {
+                facts.note(question, rows);
+            }
+        }
+        Ok(())
+    })();
+    if let Err::<(), Error>(error) = &outcome {
+        log::info!(target: CLIENT, "The donor cannot be asked by SQL: {error}");
+    }
+    outcome.is_ok()
 }

@@ -12,6 +12,7 @@ use clone_protocol::{Offer, Packing, Version};
 use super::placement::Placement;
 use super::target::Target;
 use crate::error::{Error, number};
+use crate::facts::Facts;
 use crate::new_directory::NewDirectory;
 use crate::session::{Host, RecipientSession};
 use crate::settings::Settings;
@@ -42,6 +43,8 @@ pub(super) struct Shared<S: RecipientSession> {
     /// Whether connections use the compression of the classic protocol. The master sets this before
     /// the first connection.
     pub(super) compressed: OnceLock<bool>,
+    /// What the donor has told before the first connection, if it was asked.
+    pub(super) facts: OnceLock<Facts>,
     /// The files of a clone in a staging directory.
     placement: Mutex<Placement>,
     /// Bytes that the clone takes on the disk, as the donor estimates; 0 before FILE COPY.
@@ -69,6 +72,7 @@ impl<S: RecipientSession> Shared<S> {
             files: FileWriter::default(),
             offer: offer(&settings),
             compressed: OnceLock::new(),
+            facts: OnceLock::new(),
             placement: Mutex::default(),
             disk_estimate: AtomicU64::new(0),
             new_directory: NewDirectory::default(),

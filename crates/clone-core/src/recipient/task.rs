@@ -413,6 +413,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         self.engine_side.end(session, &self.shared, 0)?;
         let Some(master) = &mut self.master else { return Err(unexpected()) };
         master.parameters.version = self.shared.version();
+        master.parameters.facts = self.shared.facts.get().cloned().unwrap_or_default();
         let replaces_data = self.shared.target.own_directory().is_none();
         session.accept(&master.parameters, replaces_data)?;
         match &self.shared.target {
@@ -432,6 +433,9 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 self.engine_side.end(session, &self.shared, 0)?;
                 session.host().observer().keep_data();
             }
+        }
+        if session.is_dry_run() {
+            return Err(Error::DryRun);
         }
         self.engine_side.begin(session, &self.shared, clones, &master.parameters)
     }

@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clone_core::board::StatusBoard;
+use clone_core::checks::Finding;
 use clone_core::donor::DonorClones;
-use clone_core::parameters::AccountPlugin;
+use clone_core::facts::Question;
 use clone_core::session::{Clock, Host, Observer, PluginName, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
 
@@ -64,8 +65,19 @@ pub(crate) struct Facts {
     pub(crate) space_without_data: u64,
     /// InnoDB has dropped the server's data for a clone.
     pub(crate) has_dropped_data: bool,
-    pub(crate) account_plugins: Vec<AccountPlugin>,
+    /// What it tells of itself as a donor.
+    pub(crate) told: Told,
+    /// Of a recipient: `clone_strict_checks` and `clone_dry_run`.
+    pub(crate) is_strict: bool,
+    pub(crate) is_dry_run: bool,
+    pub(crate) has_keyring: bool,
+    pub(crate) has_supervisor: bool,
+    /// The results of the last checks.
+    pub(crate) findings: Vec<Finding>,
 }
+
+/// What a donor answers to questions: rows of a text and a number.
+pub(crate) type Told = Vec<(Question, Vec<(&'static str, u64)>)>;
 
 #[derive(Default)]
 struct Sessions {
@@ -276,6 +288,9 @@ impl Default for Facts {
             ("clone_exclude_plugins_list", ""),
             ("innodb_force_recovery", "0"),
             ("innodb_read_only", "OFF"),
+            ("server_uuid", "8a94f357-aab4-11df-86ab-c80aa9429562"),
+            ("event_scheduler", "ON"),
+            ("performance_schema", "ON"),
         ];
         let plugin = |name: &str, library: Option<&str>| PluginName {
             name: name.to_owned(),
@@ -297,7 +312,12 @@ impl Default for Facts {
             gtid_rounds: None,
             space_without_data: u64::MAX,
             has_dropped_data: false,
-            account_plugins: Vec::new(),
+            told: Told::default(),
+            is_strict: false,
+            is_dry_run: false,
+            has_keyring: false,
+            has_supervisor: true,
+            findings: Vec::new(),
         }
     }
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clone_core::checks::{self, ServerChecks};
+use clone_core::checks::{self, Finding, ServerChecks};
 use clone_core::compat::versions_compatible;
 use clone_core::engine::{Cancel, ServerEngine};
 use clone_core::error::{Error, Result, number};
+use clone_core::facts::{Facts, Question, Rows};
 use clone_core::file_channel::{FileGiver, FileTaker};
 use clone_core::link::{Donor, LinkKind};
-use clone_core::parameters::{AccountPlugin, Parameters, ServerRelease};
+use clone_core::parameters::{Parameters, ServerRelease};
 use clone_core::session::{
     DonorSession, Host, OwnData, PluginName, RecipientSession, ServerSession, Session, StagedClone,
     Variables,
@@ -199,8 +200,20 @@ impl DonorSession for SimSession {
         self.host.facts().maturity
     }
 
-    fn account_plugins(&self) -> Vec<AccountPlugin> {
-        self.host.facts().account_plugins.clone()
+    fn facts(&self) -> Facts {
+        let mut facts = Facts::default();
+        let uuid = self.variable("server_uuid").unwrap_or_default();
+        let lower = self.variable("lower_case_table_names").unwrap_or_default();
+        let one = |text: String| vec![vec![Some(text), Some("1".to_owned())]];
+        facts.note(Question::ServerUuid, one(uuid));
+        facts.note(Question::LowerCaseTableNames, one(lower));
+        for (question, entries) in &self.host.facts().told {
+            let row = |(text, number): &(&str, u64)| {
+                vec![Some((*text).to_owned()), Some(number.to_string())]
+            };
+            facts.note(*question, entries.iter().map(row).collect());
+        }
+        facts
     }
 
     fn mark_donor_statement(&self) {}
@@ -227,8 +240,11 @@ impl RecipientSession for SimSession {
     }
 
     fn accept(&self, donor: &Parameters, replaces_data: bool) -> Result<()> {
-        checks::check(self, donor)?;
-        if replaces_data { checks::check_replacement(self, donor) } else { Ok(()) }
+        checks::check(self, donor, replaces_data)
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.host.facts().is_dry_run
     }
 
     fn own_data(&self) -> Result<&dyn OwnData> {
@@ -346,7 +362,30 @@ impl ServerChecks for SimSession {
         self.host.facts().libraries.iter().any(|known| known == library)
     }
 
+    fn rows(&self, _: &'static str) -> Option<Rows> {
+        let row = vec![Some("Active".to_owned())];
+        Some(if self.host.facts().has_keyring { vec![row] } else { Vec::new() })
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        None
+    }
+
+    fn has_supervisor(&self) -> Option<bool> {
+        Some(self.host.facts().has_supervisor)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.host.facts().is_strict
+    }
+
     fn raise(&self, error: &Error) {
         Session::raise(self, error);
+    }
+
+    fn warn(&self, _: &Error) {}
+
+    fn show(&self, findings: Vec<Finding>) {
+        self.host.facts().findings = findings;
     }
 }

@@ -166,6 +166,7 @@ impl World {
             source: Some((&donor.host.clone(), donor.port)),
             destination: directory.as_ref().map(|path| path.to_str().unwrap()),
             now_us: self.recipient.unix_micros(),
+            is_dry_run: self.recipient.facts().is_dry_run,
         };
         let result = self
             .recipient
@@ -187,6 +188,7 @@ impl World {
             source: None,
             destination: path.to_str(),
             now_us: self.donor.unix_micros(),
+            is_dry_run: false,
         };
         let result =
             self.donor.board().run(&session, begin, || local::clone_local(&session, path.clone()));
@@ -270,6 +272,10 @@ impl World {
 
     /// The tables of the performance schema.
     fn check_board(&self, host: &SimHost, outcome: &Outcome, target: Target) {
+        if host.facts().is_dry_run {
+            assert!(host.board().status().is_none(), "a dry run is shown");
+            return;
+        }
         let status = host.board().status().unwrap();
         let state = match (&outcome.result, target) {
             (Ok(()), Target::Directory(_)) => State::Completed,

@@ -151,6 +151,10 @@ impl Link<SimSession> for SimLink {
         self.network.shape.is_within_host
     }
 
+    fn has_tls(&self) -> Option<bool> {
+        Some(self.network.with(self.at, |one| one.has_tls))
+    }
+
     fn kill(&mut self, other: &mut Self) -> Result<()> {
         if !self.network.is_ordinary_again(self.at) {
             return Err(Error::Raised(CR_SERVER_LOST));

@@ -2,12 +2,16 @@
 
 //! Clones over a server's data, which the server keeps until the clone is complete.
 
-use clone_core::error::number::{ER_CLONE_DISK_SPACE, ER_CLONE_SYS_CONFIG};
-use clone_core::parameters::AccountPlugin;
+use clone_core::checks::{Check, Outcome};
+use clone_core::error::number::{
+    ER_CLONE_DISK_SPACE, ER_CLONE_SYS_CONFIG, ER_OPTION_PREVENTS_STATEMENT,
+};
+use clone_core::facts::Question;
 use clone_core::settings::KeepData;
 use clone_protocol::innodb::SnapshotState;
 
 use super::super::faults::{Action, Event, Step};
+use super::super::server::Told;
 use super::super::world::{Setup, Target, World};
 use super::Tally;
 
@@ -81,14 +85,15 @@ fn a_second_engine_cannot_keep_its_data() {
     });
 }
 
-fn account_plugin(name: &str) -> AccountPlugin {
-    AccountPlugin { name: name.to_owned(), accounts: 2 }
+/// Accounts of the donor.
+fn accounts(plugins: &[(&'static str, u64)]) -> Told {
+    vec![(Question::AccountPlugins, plugins.to_vec())]
 }
 
 #[test]
 fn accounts_that_cannot_log_in() {
     Setup::new(5).run(|world| {
-        world.donor.facts().account_plugins = vec![account_plugin("mysql_native_password")];
+        world.donor.facts().told = accounts(&[("mysql_native_password", 2)]);
         // A directory may be for another server.
         world.clone_remote(Target::Directory("clone")).assert_ok();
         let outcome = world.clone_remote(Target::Server);
@@ -96,7 +101,7 @@ fn accounts_that_cannot_log_in() {
         assert!(outcome.warnings[0].1.contains("mysql_native_password=2"), "{outcome:?}");
         assert!(!world.recipient.facts().has_dropped_data);
         // Somebody can.
-        world.donor.facts().account_plugins.push(account_plugin("semisync"));
+        world.donor.facts().told = accounts(&[("mysql_native_password", 2), ("semisync", 1)]);
         world.clone_remote(Target::Server).assert_ok();
         let log = world.recipient.log_lines().join("\n");
         assert!(log.contains("will not be able to log in here"), "{log}");
@@ -106,11 +111,38 @@ fn accounts_that_cannot_log_in() {
 #[test]
 fn all_reasons_against_a_replacement_come_together() {
     Setup::new(6).run(|world| {
-        world.donor.facts().account_plugins = vec![account_plugin("mysql_native_password")];
+        world.donor.facts().told = accounts(&[("mysql_native_password", 2)]);
         world.donor.set_variable("lower_case_table_names", "1");
+        world.donor.facts().collations.push("klingon_ci".to_owned());
         world.recipient.set_variable("innodb_force_recovery", "1");
+        world.recipient.set_variable("max_allowed_packet", "1048576");
         let outcome = world.clone_remote(Target::Server);
-        assert_eq!(outcome.numbers(), [3869, 3869, 3868], "{outcome:?}");
+        assert_eq!(outcome.numbers(), [3867, 3957, 3869, 3869, 3868], "{outcome:?}");
         assert!(!world.recipient.facts().has_dropped_data);
     });
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_shows_the_results() {
+    for keep in [KeepData::Off, KeepData::On] {
+        let mut setup = Setup::new(7);
+        setup.settings.keep_data = keep;
+        setup.run(|world| {
+            world.recipient.facts().is_dry_run = true;
+            world.donor.facts().told = vec![(Question::Events, vec![("a.e", 1)])];
+            for target in [Target::Server, Target::Directory("clone")] {
+                world.clone_remote(target).assert_error(ER_OPTION_PREVENTS_STATEMENT);
+                assert!(!world.recipient.facts().has_dropped_data);
+                let findings = world.recipient.facts().findings.clone();
+                let found = |check| findings.iter().find(|finding| finding.check == check);
+                let outcome = |check| found(check).map(|finding| finding.outcome);
+                assert_eq!(outcome(Check::Events), Some(Outcome::Warning), "{findings:?}");
+                assert_eq!(outcome(Check::Version), Some(Outcome::Passed));
+                assert_eq!(outcome(Check::Keyring), Some(Outcome::NotChecked));
+            }
+            // And then the clone itself.
+            world.recipient.facts().is_dry_run = false;
+            world.clone_remote(Target::Server).assert_ok();
+        });
+    }
 }
