@@ -14,4 +14,5 @@ mod library;
 pub(crate) mod links;
 pub(crate) mod replacement;
 pub(crate) mod session;
+mod tcp;
 pub(crate) mod unfinished;

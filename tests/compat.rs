@@ -196,7 +196,7 @@ impl Shown {
                  WHERE VARIABLE_NAME LIKE 'clone%' AND VARIABLE_NAME NOT IN \
                  ('clone_compression_level', 'clone_dry_run', 'clone_exclude_plugins_list', \
                  'clone_file_handover', 'clone_keep_data', 'clone_keep_failed_directory', \
-                 'clone_strict_checks') ORDER BY 1",
+                 'clone_peer_timeout', 'clone_strict_checks') ORDER BY 1",
             )?,
             columns: session.rows(
                 "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME \

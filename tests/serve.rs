@@ -311,7 +311,8 @@ fn a_recipient_that_lies() {
             let mut payload = Vec::new();
             let locators = vec![EngineLocator { db_type: 12, bytes: locator }];
             let (version, ddl_timeout) = (Version::LATEST as u32, 5);
-            let init = Init { version, ddl_timeout, block_ddl: true, locators };
+            let sends_heartbeats = false;
+            let init = Init { version, ddl_timeout, block_ddl: true, sends_heartbeats, locators };
             Command::Init(init).encode_payload(&mut payload);
             payload
         };

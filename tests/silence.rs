@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! A peer that falls silent while its connections stay open, as a frozen process or a firewall that
-//! drops packets. KILL ends the clone all the same.
+//! drops packets. KILL ends the clone all the same, and both ends notice within
+//! `clone_peer_timeout`. A peer that lives and waits is not given up.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::clone::{self, Running, Statement, Tls};
 use clone_testkit::fixture::{self, DISTANT};
-use clone_testkit::{Mysqld, check};
+use clone_testkit::proxy::{Action, CommandCode, Point, Proxy, SnapshotState, Target};
+use clone_testkit::{Mysqld, Plugin, check};
 
 /// How soon KILL ends a clone: two seconds, and one for a machine that runs other tests.
 const KILL_LIMIT: Duration = Duration::from_secs(3);
@@ -96,4 +98,301 @@ fn kill_at_the_donor() {
         }
         Ok(())
     });
+}
+
+/// `connect_timeout` of the recipients below: a clone that has lost its donor tries once to connect
+/// again.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long either end may take to be free: `clone_peer_timeout`, and 5 seconds.
+const FREE: Duration = Duration::from_secs(3 + 5);
+
+/// A donor gives a connection without a command at least a minute.
+const FIRST_COMMAND: Duration = Duration::from_secs(60);
+
+/// A donor and a recipient with `clone_peer_timeout=3`.
+fn impatient_pair(donor: Plugin, recipient: Plugin) -> Result<(Mysqld, Mysqld)> {
+    let builder = fixture::server("donor")?
+        .plugin(donor)
+        .option(DISTANT)
+        .option("--loose-clone-peer-timeout=3")
+        .option("--clone-donor-timeout-after-network-failure=0");
+    let donor = fixture::donor_from(builder)?;
+    let builder = fixture::server("recipient")?
+        .plugin(recipient)
+        .option(DISTANT)
+        .option("--loose-clone-peer-timeout=3")
+        .option(format!("--connect-timeout={}", CONNECT.as_secs()))
+        .option("--clone-max-concurrency=2")
+        .option("--clone-autotune-concurrency=OFF");
+    let recipient = fixture::recipient_from(builder, &donor)?;
+    Ok((donor, recipient))
+}
+
+/// The moments at which the network falls silent.
+const PHASES: [(&str, Option<Point>); 11] = {
+    use SnapshotState::{FileCopy, PageCopy, RedoCopy};
+    [
+        ("connect", None),
+        ("INIT", Some(Point::Command(CommandCode::Init))),
+        ("the answer to INIT", Some(Point::Complete(CommandCode::Init))),
+        ("EXECUTE", Some(Point::Command(CommandCode::Execute))),
+        ("ATTACH", Some(Point::Command(CommandCode::Attach))),
+        ("FILE COPY", Some(Point::Data { state: FileCopy, bytes: 8 << 20 })),
+        ("acknowledgement", Some(Point::Ack(FileCopy))),
+        ("PAGE COPY", Some(Point::End(PageCopy))),
+        ("REDO COPY", Some(Point::Start(RedoCopy))),
+        ("REINIT", Some(Point::Command(CommandCode::Reinit))),
+        ("EXIT", Some(Point::Command(CommandCode::Exit))),
+    ]
+};
+
+/// The network falls silent in one phase. Gives how long the recipient and the donor took to be
+/// free.
+fn fall_silent(
+    donor: &Mysqld,
+    recipient: &Mysqld,
+    phase: (&str, Option<Point>),
+    target: Target,
+    limit: Duration,
+) -> Result<(Duration, Duration)> {
+    let limit = 2 * limit + FIRST_COMMAND;
+    let (name, point) = phase;
+    let proxy = Proxy::to(donor.port())?;
+    let account = clone::donor_account();
+    clone::allow_address(recipient, &format!("127.0.0.1:{}", proxy.port()))?;
+    if point == Some(Point::Command(CommandCode::Reinit)) {
+        let cut = Point::Data { state: SnapshotState::FileCopy, bytes: 8 << 20 };
+        proxy.at(cut, Action::reset(Target::All));
+        // Otherwise the donor's clone is gone before the recipient asks for it.
+        donor.session()?.run("SET GLOBAL clone_donor_timeout_after_network_failure = 1")?;
+    }
+    match point {
+        Some(point) => proxy.at(point, Action::Silence(target)),
+        None => proxy.silence(Target::All),
+    }
+    let directory = recipient.scratch("silent");
+    let statement = Statement::instance_at("127.0.0.1", proxy.port(), account);
+    let statement = statement.into_directory(&directory).tls(Tls::Disabled);
+    let running = Running::start(recipient, &statement)?;
+    clone_testkit::until("the silence", Duration::from_secs(60), || {
+        Ok((proxy.pending().is_empty() || running.is_finished()).then_some(()))
+    })?;
+    ensure!(proxy.pending().is_empty(), "{name}: {:?}", running.finish());
+    let since = Instant::now();
+    let mut freed = (None, None);
+    clone_testkit::until(&format!("both ends to be free after {name}"), limit, || {
+        if freed.0.is_none() && running.is_finished() {
+            freed.0 = Some(since.elapsed());
+        }
+        if freed.1.is_none() && clone::recipients_at(donor)? == 0 {
+            freed.1 = Some(since.elapsed());
+        }
+        Ok(freed.0.zip(freed.1))
+    })
+    .inspect(|freed| {
+        donor_keeps_nothing(donor);
+        let outcome = running.finish();
+        println!("| {name} | {:.1?} | {:.1?} | {outcome:?} |", freed.0, freed.1);
+    })
+}
+
+fn donor_keeps_nothing(donor: &Mysqld) {
+    let reset = "SET GLOBAL clone_donor_timeout_after_network_failure = 0";
+    donor.session().and_then(|mut session| session.run(reset)).unwrap();
+}
+
+/// Both ends are free in time, in the phases that `is_meant` names.
+fn all_fall_silent(
+    (donor, recipient): (Plugin, Plugin),
+    is_meant: impl Fn(&str) -> bool,
+    limit: Duration,
+) -> Result<()> {
+    let (donor, recipient) = impatient_pair(donor, recipient)?;
+    let mut late = Vec::new();
+    for phase in PHASES.into_iter().filter(|(name, _)| is_meant(name)) {
+        let freed = fall_silent(&donor, &recipient, phase, Target::All, limit)?;
+        let is_first = matches!(phase.0, "INIT" | "ATTACH" | "REINIT");
+        let donors_limit = if is_first { FIRST_COMMAND + FREE } else { limit };
+        // The recipient connects again for a minute.
+        let is_reinit = phase.0 == "REINIT";
+        let recipients_limit = if is_reinit { FIRST_COMMAND + FREE } else { limit };
+        if freed.0 > recipients_limit || freed.1 > donors_limit {
+            late.push((phase.0, freed));
+        }
+    }
+    ensure!(late.is_empty(), "{late:?}");
+    Ok(())
+}
+
+#[test]
+fn both_ends_notice_silence() {
+    check(|| {
+        let is_meant =
+            |phase: &str| matches!(phase, "the answer to INIT" | "EXECUTE" | "acknowledgement");
+        all_fall_silent((Plugin::Ours, Plugin::Ours), is_meant, FREE)
+    });
+}
+
+#[test]
+#[ignore = "the whole table takes two minutes"]
+fn both_ends_notice_silence_in_every_phase() {
+    check(|| {
+        let wanted = std::env::var("SILENCE_PHASE").ok();
+        let is_meant = |phase: &str| wanted.as_deref().is_none_or(|wanted| wanted == phase);
+        all_fall_silent((Plugin::Ours, Plugin::Ours), is_meant, FREE)
+    });
+}
+
+/// As a proxy that reads nothing sees it: over TLS, in FILE COPY.
+#[test]
+fn both_ends_notice_silence_over_tls() {
+    check(|| {
+        let (donor, recipient) = impatient_pair(Plugin::Ours, Plugin::Ours)?;
+        recipient.session()?.run("SET GLOBAL clone_max_data_bandwidth = 5")?;
+        let proxy = Proxy::to(donor.port())?;
+        clone::allow_address(&recipient, &format!("127.0.0.1:{}", proxy.port()))?;
+        let account = clone::donor_account();
+        let statement = Statement::instance_at("127.0.0.1", proxy.port(), account)
+            .into_directory(&recipient.scratch("silent"))
+            .tls(Tls::Required);
+        let running = Running::start_copying(&recipient, &statement)?;
+        sleep(Duration::from_millis(500));
+        proxy.silence(Target::All);
+        let since = Instant::now();
+        clone::await_donor_idle(&donor, FREE)?;
+        let error = running.failure()?;
+        ensure!(since.elapsed() < FREE, "{:?}", since.elapsed());
+        ensure!(error.number == 3862 && error.message.contains("the clone lost"), "{error}");
+        Ok(())
+    });
+}
+
+/// One worker's connection is silent while it attaches. The clone goes on without it, and the donor
+/// does not wait for the worker's task, as it otherwise does for 30 minutes.
+#[test]
+fn a_worker_whose_connection_is_silent() {
+    check(|| {
+        let (donor, recipient) = impatient_pair(Plugin::Ours, Plugin::Ours)?;
+        donor.session()?.run("SET GLOBAL clone_donor_timeout_after_network_failure = 1")?;
+        let proxy = Proxy::to(donor.port())?;
+        clone::allow_address(&recipient, &format!("127.0.0.1:{}", proxy.port()))?;
+        // The donor has added the worker's task.
+        let attached = Point::Complete(CommandCode::Attach);
+        proxy.at(attached, Action::Silence(Target::Worker));
+        let account = clone::donor_account();
+        let statement = Statement::instance_at("127.0.0.1", proxy.port(), account)
+            .into_directory(&recipient.scratch("worker"))
+            .tls(Tls::Disabled);
+        let since = Instant::now();
+        Running::start(&recipient, &statement)?.finish()?;
+        ensure!(proxy.pending().is_empty(), "no worker");
+        let took = since.elapsed();
+        println!("a silent worker: {took:.1?}");
+        ensure!(took < 3 * FREE, "{took:?}");
+        clone::await_donor_idle(&donor, FREE)
+    });
+}
+
+/// How long a peer waits below: much longer than `clone_peer_timeout`.
+const WAIT: Duration = Duration::from_secs(9);
+
+/// A donor that waits for its backup lock lives: the recipient waits, on the same connections, and
+/// says what for.
+#[test]
+fn a_donor_that_waits_is_not_given_up() {
+    check(|| {
+        let (donor, recipient) = impatient_pair(Plugin::Ours, Plugin::Ours)?;
+        recipient.session()?.run("SET GLOBAL clone_block_ddl = ON")?;
+        let mut reader = donor.session()?;
+        reader.run_all([
+            "CREATE DATABASE waits",
+            "CREATE TABLE waits.t (a INT PRIMARY KEY)",
+            "BEGIN",
+            "SELECT * FROM waits.t",
+        ])?;
+        let mut ddl = donor.session()?;
+        let ddl = std::thread::spawn(move || ddl.run("ALTER TABLE waits.t ADD COLUMN b INT"));
+        sleep(Duration::from_millis(500));
+        let directory = recipient.scratch("waits");
+        let statement = Statement::instance(&donor).into_directory(&directory);
+        let since = Instant::now();
+        let running = Running::start(&recipient, &statement)?;
+        sleep(WAIT);
+        reader.run("COMMIT")?;
+        ddl.join().unwrap()?;
+        running.finish()?;
+        ensure!(since.elapsed() >= WAIT, "the clone did not wait");
+        let log = recipient.log()?;
+        ensure!(log.contains("but it lives: it waits for its backup lock"), "no line");
+        ensure!(!log.contains("Source Network issue"), "a new connection");
+        ensure!(!donor.log()?.contains("has been silent"), "the donor gave the recipient up");
+        Ok(())
+    });
+}
+
+/// A recipient that waits in DROP DATA lives: the donor waits.
+#[test]
+fn a_recipient_that_drops_its_data_is_not_given_up() {
+    check(|| {
+        let (donor, mut recipient) = impatient_pair(Plugin::Ours, Plugin::Ours)?;
+        recipient.session()?.run_all([
+            "SET GLOBAL clone_keep_data = 'OFF'",
+            "CREATE DATABASE old",
+            "CREATE TABLE old.t (a INT PRIMARY KEY)",
+        ])?;
+        let mut lock = recipient.session()?;
+        lock.run("LOCK INSTANCE FOR BACKUP")?;
+        let unlock = std::thread::spawn(move || {
+            sleep(WAIT);
+            lock.run("UNLOCK INSTANCE")
+        });
+        let since = Instant::now();
+        clone::run(&mut recipient, &Statement::instance(&donor))?;
+        unlock.join().unwrap()?;
+        ensure!(since.elapsed() >= WAIT, "the clone did not wait");
+        ensure!(!donor.log()?.contains("has been silent"), "the donor gave the recipient up");
+        Ok(())
+    });
+}
+
+/// With a stock peer the other end is free as soon as its server's own limits allow: 30 seconds for
+/// a read, 60 for a write.
+#[test]
+#[ignore = "waits for the time-outs of mysqld"]
+fn a_stock_peer_that_falls_silent() {
+    check(|| {
+        let is_meant = |phase: &str| matches!(phase, "INIT" | "EXECUTE" | "FILE COPY");
+        let (donor, recipient) = impatient_pair(Plugin::Stock, Plugin::Ours)?;
+        for phase in PHASES.into_iter().filter(|(name, _)| is_meant(name)) {
+            let took = recipient_is_free(&donor, &recipient, phase)?;
+            let limit = if phase.0 == "INIT" { FREE } else { FREE + Duration::from_secs(30) };
+            ensure!(took < limit, "{}: {took:?}", phase.0);
+        }
+        Ok(())
+    });
+}
+
+/// How long the recipient takes to be free when the network falls silent in this phase.
+fn recipient_is_free(
+    donor: &Mysqld,
+    recipient: &Mysqld,
+    (name, point): (&str, Option<Point>),
+) -> Result<Duration> {
+    let proxy = Proxy::to(donor.port())?;
+    clone::allow_address(recipient, &format!("127.0.0.1:{}", proxy.port()))?;
+    if let Some(point) = point {
+        proxy.at(point, Action::Silence(Target::All));
+    }
+    let account = clone::donor_account();
+    let statement = Statement::instance_at("127.0.0.1", proxy.port(), account)
+        .into_directory(&recipient.scratch("stock"))
+        .tls(Tls::Disabled);
+    let since = Instant::now();
+    let error = Running::start(recipient, &statement)?.failure()?;
+    let took = since.elapsed();
+    println!("| stock donor, {name} | {took:.1?} | {error} |");
+    drop(proxy);
+    clone::await_donor_idle(donor, FIRST_COMMAND)?;
+    Ok(took)
 }

@@ -12,7 +12,7 @@ type Documented =
     (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
 
 /// What the stock plugin does not have.
-const OURS: [Documented; 5] = [
+const OURS: [Documented; 6] = [
     (
         "compression_level",
         "Integer",
@@ -52,6 +52,14 @@ const OURS: [Documented; 5] = [
         "",
         "",
         "If the directory of a clone that failed stays, instead of being removed",
+    ),
+    (
+        "peer_timeout",
+        "Integer",
+        "60",
+        "0",
+        "86400",
+        "Time in seconds after which a donor or recipient that shows no sign of life is given up; 0: as the server's own time-outs have it",
     ),
 ];
 

@@ -5,7 +5,7 @@
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clone_core::error::{Error, Result};
 
@@ -38,7 +38,8 @@ enum State<T> {
 }
 
 impl Connector {
-    /// Connects to `donor`. `thread_key` is the instrument of the thread that does so.
+    /// Connects to `donor`, within `limit` if there is one. `thread_key` is the instrument of the
+    /// thread that does so.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if `is_killed` returns true before the donor has answered;
@@ -47,17 +48,20 @@ impl Connector {
         &self,
         donor: Donor,
         thread_key: u32,
+        limit: Option<Duration>,
         is_killed: impl Fn() -> bool,
     ) -> Result<Connection> {
-        self.run(move || connect(&donor, thread_key), is_killed)
+        self.run(move || connect(&donor, thread_key), limit, is_killed)
     }
 }
 
 impl<T: Send + 'static> Connector<T> {
-    /// Runs `work` in a thread. After KILL its connection is closed as soon as there is one.
+    /// Runs `work` in a thread. After KILL, or behind the limit, its connection is closed as soon
+    /// as there is one.
     fn run(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
+        limit: Option<Duration>,
         is_killed: impl Fn() -> bool,
     ) -> Result<T> {
         let attempt =
@@ -68,13 +72,21 @@ impl<T: Send + 'static> Connector<T> {
             own.end(guard::caught(work).unwrap_or_else(panicked));
         });
         let thread = thread.map_err(|error| Error::Connect(format!("Connect failed: {error}")))?;
-        if let Some(outcome) = attempt.wait(is_killed) {
+        let started = Instant::now();
+        let is_late = || limit.is_some_and(|limit| started.elapsed() >= limit);
+        if let Some(outcome) = attempt.wait(|| is_killed() || is_late()) {
             return outcome;
         }
         let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
         abandoned.retain(|(attempt, _)| matches!(*attempt.state(), State::Abandoned));
         abandoned.push((attempt, thread));
-        Err(Error::Interrupted)
+        if is_killed() {
+            return Err(Error::Interrupted);
+        }
+        let seconds = started.elapsed().as_secs();
+        Err(Error::Connect(format!(
+            "Connect failed: 2013 : No answer within {seconds} seconds (clone_peer_timeout)"
+        )))
     }
 }
 
@@ -89,8 +101,8 @@ impl<T> Attempt<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The outcome, none after KILL.
-    fn wait(&self, is_killed: impl Fn() -> bool) -> Option<Result<T>> {
+    /// The outcome, none if nobody waits for it any more.
+    fn wait(&self, is_abandoned: impl Fn() -> bool) -> Option<Result<T>> {
         let mut state = self.state();
         loop {
             match mem::replace(&mut *state, State::Connecting) {
@@ -98,7 +110,7 @@ impl<T> Attempt<T> {
                     *state = State::Over;
                     return Some(outcome);
                 }
-                _ if is_killed() => {
+                _ if is_abandoned() => {
                     *state = State::Abandoned;
                     return None;
                 }
@@ -137,13 +149,24 @@ mod tests {
     #[test]
     fn an_attempt_is_waited_for() {
         let connector = Connector::default();
-        assert_eq!(connector.run(|| Ok(7), || false), Ok(7));
+        assert_eq!(connector.run(|| Ok(7), None, || false), Ok(7));
         let error = Error::Connect("Connect failed: 2003 : no".to_owned());
         let same = error.clone();
-        assert_eq!(connector.run(move || Err(same), || false), Err(error));
-        let panicked = connector.run(|| panic!("as a test"), || false);
+        assert_eq!(connector.run(move || Err(same), None, || false), Err(error));
+        let panicked = connector.run(|| panic!("as a test"), None, || false);
         assert!(matches!(panicked, Err(Error::Internal(_))), "{panicked:?}");
         assert!(connector.abandoned.lock().expect("no panic").is_empty());
+    }
+
+    #[test]
+    fn a_donor_that_does_not_answer_in_time() {
+        let connector = Connector::default();
+        let (answer, answered) = mpsc::channel::<()>();
+        let limit = Some(Duration::from_millis(200));
+        let work = move || answered.recv().map_err(|_| Error::Interrupted);
+        let outcome = connector.run(work, limit, || false);
+        assert!(matches!(outcome, Err(Error::Connect(_))), "{outcome:?}");
+        drop(answer);
     }
 
     #[test]
@@ -158,6 +181,7 @@ mod tests {
                 answered.map_err(|_| Error::Interrupted)?;
                 Ok(connection)
             },
+            None,
             || true,
         );
         assert_eq!(outcome.err(), Some(Error::Interrupted));

@@ -143,6 +143,7 @@ impl Host for MysqldHost {
     fn spawn(self: &Arc<Self>, kind: WorkerKind, work: Work<MysqldSession>) -> io::Result<Thread> {
         let (name, key) = match kind {
             WorkerKind::Client => (c"clone_client", self.keys.client_task),
+            WorkerKind::Heartbeat => (c"clone_heartbeat", self.keys.client_task),
             WorkerKind::Local => (c"clone_local", self.keys.local_task),
         };
         let host = Arc::clone(self);

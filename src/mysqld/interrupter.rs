@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Lets KILL wake a thread that waits for its peer: one thread looks at the sessions of all
-//! connections in COM_CLONE, and shuts connections down whose sessions have been killed.
+//! Ends waits for a peer: one thread looks at all connections in COM_CLONE, and shuts connections
+//! down whose sessions have been killed, or whose peers have been silent for too long.
 //!
-//! mysqld could do that itself, but not safely
+//! mysqld could let KILL do that itself, but not safely
 //! ([`Connection::connect`](crate::server::connection::Connection::connect)).
 
 use std::io;
@@ -11,6 +11,8 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use clone_core::log_target::{CLIENT, SERVER};
 
 use crate::server::thread::Thread;
 
@@ -28,7 +30,11 @@ pub(super) struct Trigger {
     killed: Option<Instant>,
 }
 
-/// The connections that KILL must interrupt.
+/// Says how long the peer has been silent, if the connection must end for that. Asked again and
+/// again, by another thread.
+pub(super) type SilenceCheck = Box<dyn FnMut(&TcpStream) -> Option<Duration> + Send>;
+
+/// The connections that are watched.
 #[derive(Default)]
 pub(crate) struct Interrupter {
     connections: Arc<Connections>,
@@ -53,6 +59,17 @@ struct Watched {
     id: u64,
     socket: TcpStream,
     triggers: Vec<Trigger>,
+    /// What the peer is, for the log, and whether it is silent.
+    check: Option<(Peer, SilenceCheck)>,
+    /// How long the peer was silent, if the connection was shut down for that.
+    silence: Option<Duration>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    Donor,
+    Recipient,
 }
 
 /// While this exists, KILL interrupts the connection.
@@ -92,12 +109,12 @@ impl Interrupter {
         if !state.thread_runs {
             let connections = Arc::clone(&self.connections);
             // The thread before has ended, or ends at once: it needs nothing that is locked here.
-            *thread = Some(Thread::spawn(c"clone_kill", move || connections.run())?);
+            *thread = Some(Thread::spawn(c"clone_watch", move || connections.run())?);
             state.thread_runs = true;
         }
         state.last_id += 1;
         let id = state.last_id;
-        state.watched.push(Watched { id, socket, triggers });
+        state.watched.push(Watched { id, socket, triggers, check: None, silence: None });
         drop(state);
         self.connections.changed.notify_one();
         Ok(Watch { id, connections: Arc::clone(&self.connections) })
@@ -114,16 +131,69 @@ impl Connections {
         let mut state = self.state();
         while !state.watched.is_empty() {
             let now = Instant::now();
-            for Watched { socket, triggers, .. } in &mut state.watched {
-                if triggers.iter_mut().any(|trigger| trigger.is_due(now)) {
-                    // An error means that the connection is down already.
-                    let _ = socket.shutdown(Shutdown::Both);
-                }
+            for watched in &mut state.watched {
+                watched.look(now);
             }
             let waited = self.changed.wait_timeout(state, INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.thread_runs = false;
+    }
+}
+
+impl Watched {
+    fn look(&mut self, now: Instant) {
+        let is_killed = self.triggers.iter_mut().any(|trigger| trigger.is_due(now));
+        if self.silence.is_none()
+            && let Some((peer, check)) = &mut self.check
+            && let Some(silence) = check(&self.socket)
+        {
+            self.silence = Some(silence);
+            peer.log_silence(&self.socket, silence);
+        }
+        if is_killed || self.silence.is_some() {
+            // An error means that the connection is down already.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Peer {
+    fn log_silence(self, socket: &TcpStream, silence: Duration) {
+        let address = socket.peer_addr().map_or_else(|_| "here".to_owned(), |it| it.to_string());
+        let (target, peer) = match self {
+            Self::Donor => (CLIENT, "donor"),
+            Self::Recipient => (SERVER, "recipient"),
+        };
+        let seconds = silence.as_secs();
+        log::warn!(
+            target: target,
+            "The {peer} at {address} has been silent for {seconds} seconds (clone_peer_timeout): the \
+             connection is closed. Look whether the {peer} is stopped or overloaded, at its host, and \
+             at firewalls and proxies on the way"
+        );
+    }
+}
+
+impl Watch {
+    /// Ends the connection when `check` says so, too.
+    pub(super) fn end_when_silent(&self, peer: Peer, check: SilenceCheck) {
+        self.change(|watched| watched.check = Some((peer, check)));
+    }
+
+    /// KILL does not interrupt the connection any more.
+    pub(super) fn forget_kill(&self) {
+        self.change(|watched| watched.triggers.clear());
+    }
+
+    /// How long the peer was silent, if the connection was shut down for that.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        self.change(|watched| watched.silence).flatten()
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Watched) -> R) -> Option<R> {
+        let mut state = self.connections.state();
+        state.watched.iter_mut().find(|one| one.id == self.id).map(change)
     }
 }
 
@@ -198,6 +268,29 @@ mod tests {
         let (watch, ..) = watched(&interrupter, Duration::ZERO);
         assert!(runs(&interrupter));
         drop(watch);
+    }
+
+    #[test]
+    fn connections_of_silent_peers_are_shut_down() {
+        let interrupter = Interrupter::default();
+        let delay = Duration::ZERO;
+        let (watch, _, mut one, mut peer) = watched(&interrupter, delay);
+        let silent = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&silent);
+        let seconds = Duration::from_secs(7);
+        let check = move |_: &TcpStream| flag.load(Ordering::Relaxed).then_some(seconds);
+        watch.end_when_silent(Peer::Donor, Box::new(check));
+        std::thread::sleep(3 * INTERVAL);
+        assert!(is_open(&mut one, &mut peer));
+        assert_eq!(watch.silence(), None);
+        silent.store(true, Ordering::Relaxed);
+        assert_eq!(one.read(&mut [0]).expect("an end"), 0);
+        assert_eq!(watch.silence(), Some(seconds));
+        let (watch, killed, mut one, mut peer) = watched(&interrupter, delay);
+        watch.forget_kill();
+        killed.store(true, Ordering::Relaxed);
+        std::thread::sleep(3 * INTERVAL);
+        assert!(is_open(&mut one, &mut peer));
     }
 
     #[test]

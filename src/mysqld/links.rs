@@ -4,36 +4,73 @@
 //! answer to EXECUTE goes past mysqld ([`PacketReader`], [`PacketWriter`]), which saves copies.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use clone_core::engine::Cancel;
 use clone_core::error::{Error, NetworkError, Result};
 use clone_core::facts::Rows;
-use clone_core::link::{DonorLink, Link, LinkKind, Packet, TransferError};
+use clone_core::link::{
+    DonorLink, Link, LinkKind, Lives, Packet, Patience, Silence, TransferError,
+};
 use clone_core::log_target::SERVER;
-use clone_core::session::{Session, Variables};
+use clone_core::session::{Host, Session, Variables};
 use clone_io::{CopyError, PacketError, PacketReader, PacketWriter};
 use clone_protocol::{CommandCode, ResponseCode};
 
-use super::debug_hooks;
-use super::interrupter::{GRACE, Watch};
+use super::interrupter::{GRACE, Peer, Watch};
 use super::session::MysqldSession;
+use super::{debug_hooks, tcp};
 use crate::server::connection::Connection;
 use crate::server::donor::DonorConnection;
 
+/// The longest wait where something else ends the connection: as long as a donor of mysqld waits
+/// for a command.
+const LONGEST_WAIT: Duration = Duration::from_secs(8 * 60 * 60);
+
+/// How much later than a limit mysqld's own limit is.
+const LATER: Duration = Duration::from_secs(2);
+
 /// A recipient's connection to its donor.
 pub(crate) struct RecipientLink {
-    /// Lets KILL wake the session that waits for this connection. None for
-    /// [`LinkKind::DataOfReplacement`], which mysqld's KILL shuts down.
+    /// Lets KILL wake the session that waits for this connection, but for
+    /// [`LinkKind::DataOfReplacement`], which mysqld's KILL shuts down. Ends the connection if the
+    /// donor is silent.
     watch: Option<Watch>,
+    reading: Arc<Mutex<Option<Reading>>>,
     connection: Connection,
-    /// `net_read_timeout` in seconds.
-    read_timeout: u32,
+    /// `net_read_timeout`, and the least that a clone uses.
+    read_timeout: Duration,
     /// While the answer to EXECUTE comes in over a plain connection.
     reader: Option<PacketReader>,
     /// The error after which the connection is of no more use.
     broken: Option<Error>,
+}
+
+/// A wait for the donor.
+struct Reading {
+    /// When the last byte came, or the wait began.
+    since: Instant,
+    /// Bytes that have come over the connection.
+    received: Option<u64>,
+    limit: Duration,
+    lives: Option<Lives>,
+}
+
+impl Reading {
+    /// How long the donor has been silent, if that is too long.
+    fn silence(&mut self, socket: &TcpStream) -> Option<Duration> {
+        let received = tcp::bytes_received(socket);
+        if received != self.received {
+            self.received = received;
+            self.since = Instant::now();
+        }
+        let silence = self.since.elapsed();
+        let is_silent = silence >= self.limit && !self.lives.as_ref().is_some_and(|lives| lives());
+        is_silent.then_some(silence)
+    }
 }
 
 impl RecipientLink {
@@ -50,16 +87,27 @@ impl RecipientLink {
             LinkKind::Auxiliary => Some(GRACE),
             LinkKind::DataOfReplacement => None,
         };
-        let watch = match (delay, connection.socket()) {
-            (Some(delay), Some(socket)) => {
-                let watch = session.host().interrupter.watch(socket, session.triggers(delay));
-                Some(watch.map_err(|error| Error::Connect(format!("Connect failed: {error}")))?)
-            }
-            _ => None,
-        };
-        let read_timeout = timeout(session, "net_read_timeout", 30).as_secs();
-        let read_timeout = u32::try_from(read_timeout).unwrap_or(u32::MAX);
-        Ok(Self { watch, connection, read_timeout, reader: None, broken: None })
+        let reading = Arc::new(Mutex::new(None::<Reading>));
+        let watch = connection.socket().map(|socket| {
+            let triggers = delay.map_or_else(Vec::new, |delay| session.triggers(delay));
+            let watch = session.host().interrupter.watch(socket, triggers)?;
+            let watched = Arc::clone(&reading);
+            let check = move |socket: &TcpStream| lock(&watched).as_mut()?.silence(socket);
+            watch.end_when_silent(Peer::Donor, Box::new(check));
+            end_with_dead_host(socket, session.host().settings().patience());
+            Ok(watch)
+        });
+        let failed = |error: io::Error| Error::Connect(format!("Connect failed: {error}"));
+        let watch = watch.transpose().map_err(failed)?;
+        let read_timeout = seconds(session, "net_read_timeout", 30);
+        Ok(Self { watch, reading, connection, read_timeout, reader: None, broken: None })
+    }
+
+    /// From now on the donor may be silent for so long, until a [`WaitEnd`] is dropped.
+    fn begin_wait(&self, limit: Duration, lives: Option<Lives>) {
+        // The first look notes how many bytes there are.
+        let reading = Reading { since: Instant::now(), received: None, limit, lives };
+        *lock(&self.reading) = Some(reading);
     }
 
     fn check(&self) -> Result<()> {
@@ -88,7 +136,8 @@ impl Link<MysqldSession> for RecipientLink {
         self.reader = is_plain.then(|| {
             let limit = variable(session, "max_allowed_packet", 64 << 20);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            PacketReader::new(Duration::from_secs(self.read_timeout.into()), limit)
+            // Until then the watch has ended the connection.
+            PacketReader::new(LONGEST_WAIT, limit)
         });
         Ok(())
     }
@@ -97,9 +146,15 @@ impl Link<MysqldSession> for RecipientLink {
         &mut self,
         session: &MysqldSession,
         is_data: bool,
-        timeout_seconds: u32,
+        patience: &Patience,
     ) -> Result<Packet<'_>> {
         self.check()?;
+        let limit = match patience.allows_as_server {
+            true => patience.limit.max(self.read_timeout),
+            false => patience.limit,
+        };
+        self.begin_wait(limit, patience.lives.clone());
+        let _ended = WaitEnd(Arc::clone(&self.reading));
         if let (Some(reader), Some(socket)) = (&mut self.reader, self.connection.plain_socket()) {
             if session.is_killed() {
                 return Err(Error::Interrupted);
@@ -107,17 +162,27 @@ impl Link<MysqldSession> for RecipientLink {
             return match reader.receive(socket) {
                 Ok(packet) => Ok(Packet { data: packet.data, network_len: packet.network_len }),
                 Err(error) => {
-                    let error = read_error(&error);
+                    let is_silent = self.watch.as_ref().is_some_and(|it| it.silence().is_some());
+                    let error = match is_silent {
+                        true => NetworkError::ReadTimeout.into(),
+                        false => read_error(&error),
+                    };
                     session.raise(&error);
                     self.broken = Some(Error::Raised(error.number()));
                     Err(error)
                 }
             };
         }
-        let timeout = if timeout_seconds == 0 { self.read_timeout } else { timeout_seconds };
+        // mysqld's own limit comes later than the watch's.
+        let longest = if patience.lives.is_some() { LONGEST_WAIT } else { limit + LATER };
+        let longest = u32::try_from(longest.as_secs()).unwrap_or(u32::MAX);
         let packet =
-            self.connection.receive(session.thd(), is_data, timeout).map_err(Error::Raised)?;
+            self.connection.receive(session.thd(), is_data, longest).map_err(Error::Raised)?;
         Ok(Packet { data: packet.data, network_len: packet.network_len as u64 })
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        self.watch.as_ref()?.silence()
     }
 
     fn is_within_host(&self) -> bool {
@@ -136,14 +201,23 @@ impl Link<MysqldSession> for RecipientLink {
     }
 
     fn kill(&mut self, other: &mut Self) -> Result<()> {
+        self.begin_wait(self.read_timeout, None);
+        let _ended = WaitEnd(Arc::clone(&self.reading));
         self.connection.kill(&other.connection).map_err(Error::Raised)
     }
 
     fn disconnect(self, session: Option<&MysqldSession>, abort: bool, clear_error: bool) {
-        // The socket must not be shut down while the donor is asked to leave clone mode, nor later.
-        drop(self.watch);
+        // KILL must not shut the socket down while the donor is asked to leave clone mode.
+        if let Some(watch) = &self.watch {
+            watch.forget_kill();
+        }
+        let settings = session.map(|session| session.host().settings());
+        let limit = settings.and_then(|settings| settings.patience());
+        self.begin_wait(limit.unwrap_or(self.read_timeout), None);
         let clears = session.filter(|_| clear_error).map(MysqldSession::thd);
-        self.connection.disconnect(abort, clears);
+        let Self { watch, connection, .. } = self;
+        connection.disconnect(abort, clears);
+        drop(watch);
     }
 }
 
@@ -151,7 +225,7 @@ impl Link<MysqldSession> for RecipientLink {
 pub(crate) struct DonorLinkOf<'s> {
     /// Lets KILL wake the session if the recipient is silent. The session first has a moment to
     /// tell the recipient of KILL.
-    _watch: Option<Watch>,
+    watch: Option<Watch>,
     session: &'s MysqldSession,
     connection: DonorConnection<'s>,
     writer: Option<PacketWriter>,
@@ -168,7 +242,7 @@ impl<'s> DonorLinkOf<'s> {
             let log = |error: &io::Error| log::warn!(target: SERVER, "KILL cannot wake: {error}");
             watch.inspect_err(log).ok()
         });
-        Self { _watch: watch, session, connection, writer: None, broken: None }
+        Self { watch, session, connection, writer: None, broken: None }
     }
 
     fn check(&self) -> Result<()> {
@@ -181,7 +255,7 @@ impl<'s> DonorLinkOf<'s> {
         let Self { session, connection, writer, .. } = self;
         let Some(socket) = connection.plain_socket() else { return Ok(None) };
         let writer = writer
-            .get_or_insert_with(|| PacketWriter::new(timeout(session, "net_write_timeout", 60)));
+            .get_or_insert_with(|| PacketWriter::new(seconds(session, "net_write_timeout", 60)));
         Ok(Some((writer, socket)))
     }
 
@@ -195,6 +269,17 @@ impl<'s> DonorLinkOf<'s> {
 }
 
 impl DonorLink for DonorLinkOf<'_> {
+    fn watch(&mut self, silence: Silence) {
+        let Some(watch) = &self.watch else { return };
+        watch.end_when_silent(Peer::Recipient, Box::new(move |_| silence()));
+        // A recipient that reads slowly may let the donor wait as long as the server allows.
+        let patience = self.session.host().settings().patience();
+        let patience = patience.map(|it| it.max(seconds(self.session, "net_write_timeout", 60)));
+        if let Some(socket) = self.connection.socket() {
+            end_with_dead_host(socket, patience);
+        }
+    }
+
     fn receive(&mut self, payload: &mut Vec<u8>) -> Result<u8> {
         self.check()?;
         let (code, bytes) = self.connection.next_command().map_err(Error::Raised)?;
@@ -256,6 +341,27 @@ impl DonorLink for DonorLinkOf<'_> {
     }
 }
 
+/// Ends the wait when it is dropped.
+struct WaitEnd(Arc<Mutex<Option<Reading>>>);
+
+impl Drop for WaitEnd {
+    fn drop(&mut self) {
+        *lock(&self.0) = None;
+    }
+}
+
+/// A wait changes as a whole.
+fn lock<T>(wait: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
+    wait.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A dead host is noticed whatever the peer's plugin is. Other sockets have no other host.
+fn end_with_dead_host(socket: BorrowedFd<'_>, patience: Option<Duration>) {
+    if let (Some(patience), Ok(socket)) = (patience, socket.try_clone_to_owned()) {
+        let _ = tcp::end_with_dead_host(&TcpStream::from(socket), patience);
+    }
+}
+
 fn read_error(error: &PacketError) -> Error {
     Error::Network(match error {
         PacketError::Io(error) => NetworkError::of_read(error),
@@ -266,7 +372,7 @@ fn read_error(error: &PacketError) -> Error {
 
 /// The variable, but at least so many seconds: as `clone_protocol_service.cc:set_read_timeout` and
 /// `set_write_timeout` have it.
-fn timeout(session: &MysqldSession, name: &str, least: u64) -> Duration {
+pub(super) fn seconds(session: &MysqldSession, name: &str, least: u64) -> Duration {
     Duration::from_secs(variable(session, name, least).max(least))
 }
 

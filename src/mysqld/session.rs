@@ -25,7 +25,7 @@ use super::engine::MysqldEngine;
 use super::host::MysqldHost;
 use super::interrupter::{GRACE, Trigger};
 use super::links::RecipientLink;
-use super::{debug_hooks, errors, facts, library, replacement};
+use super::{debug_hooks, errors, facts, library, links, replacement};
 use crate::myrocks;
 use crate::plugin::start_up::NAME;
 use crate::plugin::variables;
@@ -235,6 +235,10 @@ impl RecipientSession for MysqldSession {
     type Link = RecipientLink;
     type Donor = Donor;
 
+    fn name_of(&self, donor: &Donor) -> String {
+        format!("{}:{}", donor.host, donor.port)
+    }
+
     fn connect(&self, donor: &Donor, kind: LinkKind, compressed: bool) -> Result<RecipientLink> {
         let mut files = self.variables(&["clone_ssl_key", "clone_ssl_cert", "clone_ssl_ca"])?;
         let mut file = || files.pop().filter(|name| !name.is_empty());
@@ -253,7 +257,10 @@ impl RecipientSession for MysqldSession {
             }
             LinkKind::Data | LinkKind::Auxiliary => {
                 let (connector, key) = (&self.host.connector, self.host.keys.client_task);
-                connector.connect(donor, key, || self.is_killed() || self.is_statement_killed())?
+                let is_killed = || self.is_killed() || self.is_statement_killed();
+                let allowed = links::seconds(self, "connect_timeout", 10);
+                let limit = self.host.settings().patience().map(|limit| limit.max(allowed));
+                connector.connect(donor, key, limit, is_killed)?
             }
         };
         RecipientLink::new(connected, self, kind)

@@ -111,6 +111,8 @@ sysvars! {
         c"If what would only hurt after a clone, such as accounts that could not log in, refuses the clone";
     dry_run: SessionBoolean = SessionBoolean { default: false },
         c"If CLONE INSTANCE ends after all checks, without a change to any data. performance_schema.clone_checks has the results";
+    peer_timeout: Number = Number { default: 60, min: 0, max: 24 * 60 * 60, step: 1 },
+        c"Time in seconds after which a donor or recipient that shows no sign of life is given up; 0: as the server's own time-outs have it", in Settings;
     // Percona's, with Percona's text.
     exclude_plugins_list: Text = Text { check: Some(check_excluded_plugins) },
         c"Comma separated plugin names that are not installed on recipient. Clone will not error out if these are active on donor but not installed on recipient";

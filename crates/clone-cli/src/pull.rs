@@ -360,6 +360,8 @@ fn settings(arguments: &Arguments) -> Settings {
         compression_level: arguments.compress.unwrap_or(1),
         // What is left decides whether it stays; see `failed`.
         keep_failed_directory: true,
+        // Each read has a limit instead (`link::READ_TIMEOUT`), and no heartbeats are sent.
+        peer_timeout: 0,
         ..Settings::default()
     }
 }

@@ -10,14 +10,16 @@ mod clones;
 mod framer;
 mod handover;
 mod parameters;
+mod peer;
 mod sender;
 mod way;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use clone_protocol::{
-    Ack, Command, CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, EngineLocator, Init, Offer,
-    Response, Version, innodb,
+    Ack, Command, CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, EngineLocator, HEARTBEAT_CONFIG,
+    Heartbeat, Init, Offer, Response, Version, innodb,
 };
 
 use crate::checks::check_packet_limit;
@@ -27,9 +29,10 @@ use crate::error::{Error, Result, number};
 use crate::link::DonorLink;
 use crate::log_target::{SERVER, log_step};
 use crate::read_only;
-use crate::session::{DonorSession, Host};
+use crate::session::{Clock, DonorSession, Host};
 use crate::tasks::SourceTasks;
 use clones::DonorClone;
+use peer::{Cloning, CountingLink, Peer};
 use sender::{Output, Sender};
 
 pub use clones::DonorClones;
@@ -43,10 +46,19 @@ pub fn serve<S: DonorSession>(
     clones: &DonorClones<S::Engine>,
     link: &mut dyn DonorLink,
 ) -> Result<()> {
+    let peer = Arc::new(Peer::new(session.host().now()));
+    let (watched, host, count) = (Arc::clone(&peer), session.host().clone(), clones.peers.count());
+    link.watch(Box::new(move || {
+        let is_idle = count.load(Ordering::Relaxed) == 0;
+        watched.silence(host.now(), host.settings().patience(), is_idle)
+    }));
+    let mut link = CountingLink { link, peer: Arc::clone(&peer) };
     let mut serving = Serving {
         session,
         clones,
-        link,
+        link: &mut link,
+        peer,
+        cloning: None,
         source: None,
         clone: None,
         is_master: false,
@@ -67,6 +79,10 @@ struct Serving<'a, S: DonorSession> {
     /// All clones of which this server is the donor.
     clones: &'a DonorClones<S::Engine>,
     link: &'a mut dyn DonorLink,
+    /// The recipient.
+    peer: Arc<Peer>,
+    /// Present from INIT, REINIT or ATTACH on.
+    cloning: Option<Cloning>,
     /// Tasks in the engines, from INIT, REINIT or ATTACH to EXIT or an error.
     source: Option<SourceTasks<S::Engine>>,
     /// The clone that these tasks are part of.
@@ -85,6 +101,8 @@ struct Serving<'a, S: DonorSession> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Command,
+    /// The same, after a heartbeat. There is one each second, which is not logged.
+    Heartbeat,
     Exit,
 }
 
@@ -105,7 +123,9 @@ impl<S: DonorSession> Serving<'_, S> {
                     self.packet.clear();
                     Response::Complete.encode(&mut self.packet);
                     let sent = self.link.send(false, &mut self.packet);
-                    log_step(self.session, SERVER, "COM_RES_COMPLETE", &sent);
+                    if sent.is_err() || next != Next::Heartbeat {
+                        log_step(self.session, SERVER, "COM_RES_COMPLETE", &sent);
+                    }
                     sent?;
                     if next == Next::Exit {
                         return Ok(());
@@ -170,6 +190,13 @@ impl<S: DonorSession> Serving<'_, S> {
     }
 
     fn execute(&mut self, code: u8, payload: &[u8]) -> Result<Next> {
+        self.peer.commands(self.session.host().now());
+        let outcome = self.answer(code, payload);
+        self.peer.set_activity("waits for a command of this recipient");
+        outcome
+    }
+
+    fn answer(&mut self, code: u8, payload: &[u8]) -> Result<Next> {
         self.is_attaching = code == CommandCode::Attach as u8;
         let command = match Command::parse(code, payload) {
             Ok(command) => command,
@@ -195,6 +222,7 @@ impl<S: DonorSession> Serving<'_, S> {
                 self.close(0);
                 ("COM_EXIT: Storage End", self.answer_offer(payload))
             }
+            Command::Heartbeat(heartbeat) => return self.beat(&heartbeat),
         };
         log_step(self.session, SERVER, step, &outcome);
         outcome?;
@@ -207,6 +235,11 @@ impl<S: DonorSession> Serving<'_, S> {
             return Err(Error::Protocol("Wrong Clone RPC: Invalid request".to_owned()));
         }
         let host = self.session.host();
+        self.cloning.get_or_insert_with(|| self.clones.peers.clones());
+        if init.sends_heartbeats {
+            self.number_connection()?;
+        }
+        self.peer.set_activity("begins the clone in its storage engines");
         let version = Version::negotiate(init.version).min(host.release().protocol);
         let block_ddl = init.block_ddl || !host.release().allows_ddl;
         let mut engines = Vec::with_capacity(init.locators.len());
@@ -224,7 +257,9 @@ impl<S: DonorSession> Serving<'_, S> {
         if is_master {
             self.session.mark_donor_statement();
             if block_ddl {
+                self.peer.set_activity("waits for its backup lock, which DDL holds");
                 self.session.lock_backup(init.ddl_timeout)?;
+                self.peer.set_activity("begins the clone in its storage engines");
                 self.is_backup_locked = true;
                 log::info!(target: SERVER, "Acquired backup lock");
             }
@@ -332,12 +367,31 @@ impl<S: DonorSession> Serving<'_, S> {
                 task,
                 clone: clone.filter(|_| task.clone.is_innodb()),
                 is_master: self.is_master,
+                peer: &self.peer,
                 commit_block: None,
                 output: &mut self.output,
             };
             task.copy(self.session, 0, &mut sender)?;
         }
         Ok(())
+    }
+
+    /// The connection gets a number, which heartbeats name. The recipient learns it before
+    /// anything else.
+    fn number_connection(&mut self) -> Result<()> {
+        let number = self.clones.peers.number(&self.peer, self.session.host().now());
+        let value = number.to_string();
+        let answer = Response::ConfigV3 { name: HEARTBEAT_CONFIG, value: &value };
+        let sent = send(self.link, &mut self.packet, &answer);
+        self.peer.forget_packets();
+        sent
+    }
+
+    fn beat(&mut self, heartbeat: &Heartbeat) -> Result<Next> {
+        let now = self.session.host().now();
+        let answer = self.clones.peers.beat(&self.peer, &heartbeat.connections, now);
+        send(self.link, &mut self.packet, &answer)?;
+        Ok(Next::Heartbeat)
     }
 
     /// EXIT with an offer behind it: a recipient asks whether this donor understands offers, and

@@ -17,10 +17,12 @@
 //!   files.
 //! * [`donor_list`], [`excluded_plugins`], [`compat`]: `clone_valid_donor_list`,
 //!   `clone_exclude_plugins_list`, and which versions may clone each other.
+//! * [`bell`]: wakes a thread that waits for its next turn.
 //! * [`error`], [`log_target`]: one error with MySQL's numbers, and the targets of log lines.
 
 #![forbid(unsafe_code)]
 
+pub mod bell;
 pub mod board;
 pub mod checks;
 pub mod compat;

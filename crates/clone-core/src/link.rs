@@ -4,6 +4,8 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clone_protocol::CommandCode;
 use zeroize::Zeroizing;
@@ -12,14 +14,18 @@ use crate::error::{Error, Result};
 use crate::facts::Rows;
 
 /// A recipient's connection to a donor, in COM_CLONE.
-pub trait Link<S> {
+pub trait Link<S>: Send {
     /// Sends a command. `is_data` is false on the auxiliary connection.
     fn send(&mut self, session: &S, is_data: bool, code: CommandCode, payload: &[u8])
     -> Result<()>;
 
-    /// Waits for the next packet, at most `timeout_seconds` for each read (0: the server's
-    /// `net_read_timeout`).
-    fn receive(&mut self, session: &S, is_data: bool, timeout_seconds: u32) -> Result<Packet<'_>>;
+    /// Waits for the next packet, as long as `patience` allows.
+    fn receive(&mut self, session: &S, is_data: bool, patience: &Patience) -> Result<Packet<'_>>;
+
+    /// How long the donor was silent, if the connection ended for that.
+    fn silence(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether the donor is on this machine.
     fn is_within_host(&self) -> bool {
@@ -51,6 +57,25 @@ pub trait Link<S> {
     fn disconnect(self, session: Option<&S>, abort: bool, clear_error: bool);
 }
 
+/// How long a recipient waits for its donor.
+#[derive(Clone)]
+pub struct Patience {
+    /// The donor is silent if nothing comes for so long.
+    pub limit: Duration,
+    /// What the server allows for each read counts instead, if that is more (`net_read_timeout`, 30
+    /// seconds at least): the donor is not known to be one of this project.
+    pub allows_as_server: bool,
+    /// Whether the donor lives although it has been silent for `limit`. Asked until it says no. May
+    /// be called by another thread.
+    pub lives: Option<Lives>,
+}
+
+/// See [`Patience::lives`].
+pub type Lives = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Says how long a peer has been silent, if that is longer than it may be.
+pub type Silence = Box<dyn Fn() -> Option<Duration> + Send>;
+
 /// A packet from a donor.
 #[derive(Debug)]
 pub struct Packet<'a> {
@@ -63,6 +88,12 @@ pub struct Packet<'a> {
 
 /// A donor's connection to a recipient, in COM_CLONE.
 pub trait DonorLink {
+    /// Ends the connection as soon as `silence` says that the recipient has been silent for too
+    /// long. Another thread asks, again and again. Without this method nothing ends the connection.
+    fn watch(&mut self, silence: Silence) {
+        drop(silence);
+    }
+
     /// Waits for the next command; its payload replaces the content of `payload`.
     fn receive(&mut self, payload: &mut Vec<u8>) -> Result<u8>;
 

@@ -16,9 +16,11 @@
 
 mod answer;
 mod apply;
+mod auxiliary;
 mod block;
 mod dialogue;
 mod engine_side;
+mod heartbeat;
 mod interrupted;
 mod master;
 mod placement;

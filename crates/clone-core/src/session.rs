@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clone_protocol::HandoverKey;
 
+use crate::bell::Bell;
 use crate::engine::{Cancel, ServerEngine};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
@@ -39,6 +40,12 @@ pub trait Clock {
     /// Blocks the calling thread.
     fn sleep(&self, duration: Duration) {
         thread::sleep(duration);
+    }
+
+    /// Blocks the calling thread until `bell` is rung, at most for `limit`. Returns whether the
+    /// bell was rung.
+    fn wait_for(&self, bell: &Bell, limit: Duration) -> bool {
+        bell.wait(limit)
     }
 }
 
@@ -220,6 +227,9 @@ pub trait RecipientSession: Session {
     /// [`Error::Interrupted`] after KILL.
     fn connect(&self, donor: &Self::Donor, kind: LinkKind, compressed: bool) -> Result<Self::Link>;
 
+    /// The donor as users name it, for example `host:port`.
+    fn name_of(&self, donor: &Self::Donor) -> String;
+
     /// Opens a socket where a donor on this machine can hand over open files. None if that fails.
     fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {
         Some(Box::new(clone_io::FileTaker::listen().ok()?))
@@ -337,6 +347,8 @@ pub struct OutsideFile {
 pub enum WorkerKind {
     /// `thread/clone/client-task`.
     Client,
+    /// The same. Sends heartbeats, and moves no data.
+    Heartbeat,
     /// `thread/clone/local-task`.
     Local,
 }

@@ -2,6 +2,8 @@
 
 //! The plugin's variables, and what differs by the server's release.
 
+use std::time::Duration;
+
 use clone_protocol::Version;
 
 /// Facts that depend on a server's MySQL release. They are the same at donor and recipient, because
@@ -63,6 +65,8 @@ pub struct Settings {
     pub keep_data: KeepData,
     /// `clone_keep_failed_directory`.
     pub keep_failed_directory: bool,
+    /// `clone_peer_timeout`, seconds, 0 without limit. See [`Settings::patience`].
+    pub peer_timeout: u32,
     /// `clone_compression_level`: 0 is LZ4; 1 and above are Zstandard's level. Used between plugins
     /// of this project.
     pub compression_level: u8,
@@ -84,7 +88,18 @@ impl Default for Settings {
             file_handover: true,
             keep_data: KeepData::Auto,
             keep_failed_directory: false,
+            peer_timeout: 60,
             compression_level: 1,
         }
+    }
+}
+
+impl Settings {
+    /// How long a peer may be silent; none without limit. At least 3 seconds, because a heartbeat
+    /// is sent each second.
+    pub fn patience(&self) -> Option<Duration> {
+        const LEAST: u32 = 3;
+        let seconds = self.peer_timeout.max(LEAST);
+        (self.peer_timeout != 0).then(|| Duration::from_secs(seconds.into()))
     }
 }

@@ -4,12 +4,17 @@
 //! `clone_server.cc:parse_command_buffer`).
 
 use crate::EngineLocator;
+use crate::Heartbeat;
 use crate::ProtocolError;
 use crate::wire::Reader;
 use crate::wire::put_counted_le;
 
 /// The recipient's request not to take the donor's backup lock, sent in the time-out's top bit.
 const NO_BACKUP_LOCK: u32 = 1 << 31;
+
+/// The recipient sends [`Command::Heartbeat`], said in a bit of its version. A donor that does not
+/// know the bit reads a version above its own, and answers with its own.
+const SENDS_HEARTBEATS: u32 = 1 << 16;
 
 /// A command. On the wire its [`CommandCode`] stands before the payload, where an ordinary MySQL
 /// command has its own code, so the server hands the two over apart.
@@ -27,6 +32,9 @@ pub enum Command<'a> {
     Ack(Ack<'a>),
     /// Leave clone mode.
     Exit,
+    /// The recipient lives. Not of the stock plugin: only for a donor that has named a connection
+    /// ([`HEARTBEAT_CONFIG`](crate::HEARTBEAT_CONFIG)).
+    Heartbeat(Heartbeat),
 }
 
 impl<'a> Command<'a> {
@@ -45,6 +53,7 @@ impl<'a> Command<'a> {
             CommandCode::Execute => Self::Execute,
             CommandCode::Ack => Self::Ack(Ack::parse(payload)?),
             CommandCode::Exit => Self::Exit,
+            CommandCode::Heartbeat => Self::Heartbeat(Heartbeat::parse(payload)?),
         })
     }
 
@@ -57,6 +66,7 @@ impl<'a> Command<'a> {
             Self::Execute => CommandCode::Execute,
             Self::Ack(_) => CommandCode::Ack,
             Self::Exit => CommandCode::Exit,
+            Self::Heartbeat(_) => CommandCode::Heartbeat,
         }
     }
 
@@ -66,6 +76,7 @@ impl<'a> Command<'a> {
         match self {
             Self::Init(init) | Self::Attach(init) | Self::Reinit(init) => init.encode(out),
             Self::Ack(ack) => ack.encode(out),
+            Self::Heartbeat(heartbeat) => heartbeat.encode(out),
             Self::Execute | Self::Exit => {}
         }
     }
@@ -87,6 +98,8 @@ pub enum CommandCode {
     Ack = 5,
     /// COM_EXIT.
     Exit = 6,
+    /// Not of the stock plugin, which has its codes close together: far from them.
+    Heartbeat = 32,
 }
 
 impl TryFrom<u8> for CommandCode {
@@ -100,6 +113,7 @@ impl TryFrom<u8> for CommandCode {
             4 => Self::Execute,
             5 => Self::Ack,
             6 => Self::Exit,
+            32 => Self::Heartbeat,
             _ => return Err(ProtocolError::new("Wrong Clone RPC: Invalid request")),
         })
     }
@@ -115,6 +129,8 @@ pub struct Init {
     pub ddl_timeout: u32,
     /// The recipient's `clone_block_ddl`: the donor is to take its backup lock.
     pub block_ddl: bool,
+    /// The recipient sends heartbeats, and takes the name of this connection before the answer.
+    pub sends_heartbeats: bool,
     /// One locator for each engine. InnoDB sends a version locator with INIT, the donor's with
     /// ATTACH and a restart locator with REINIT.
     pub locators: Vec<EngineLocator>,
@@ -131,7 +147,8 @@ impl Init {
         let version = reader.u32_le()?;
         let timeout = reader.u32_le()?;
         Some(Self {
-            version,
+            version: version & !SENDS_HEARTBEATS,
+            sends_heartbeats: version & SENDS_HEARTBEATS != 0,
             ddl_timeout: timeout & !NO_BACKUP_LOCK,
             block_ddl: timeout & NO_BACKUP_LOCK == 0,
             locators: EngineLocator::parse_all(reader)?,
@@ -140,7 +157,8 @@ impl Init {
 
     fn encode(&self, out: &mut Vec<u8>) {
         let flag = if self.block_ddl { 0 } else { NO_BACKUP_LOCK };
-        out.extend_from_slice(&self.version.to_le_bytes());
+        let beats = if self.sends_heartbeats { SENDS_HEARTBEATS } else { 0 };
+        out.extend_from_slice(&(self.version & !SENDS_HEARTBEATS | beats).to_le_bytes());
         out.extend_from_slice(&(self.ddl_timeout & !NO_BACKUP_LOCK | flag).to_le_bytes());
         for locator in &self.locators {
             locator.encode(out);

@@ -35,6 +35,9 @@ pub use extension::HandoverKey;
 pub use extension::MAX_BLOCK;
 pub use extension::Offer;
 pub use extension::Packing;
+pub use heartbeat::Beat;
+pub use heartbeat::HEARTBEAT_CONFIG;
+pub use heartbeat::Heartbeat;
 pub use locator::EngineLocator;
 pub use locator::MAX_ENGINES;
 pub use locator::MAX_LOCATOR_LEN;
@@ -47,6 +50,7 @@ mod error;
 mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod heartbeat;
 pub mod innodb;
 mod locator;
 mod response;

@@ -5,6 +5,7 @@
 
 use std::str;
 
+use crate::Beat;
 use crate::Block;
 use crate::BlockForm;
 use crate::EngineLocator;
@@ -73,6 +74,8 @@ pub enum Response<'a> {
     },
     /// A collation that must be known here.
     Collation(&'a str),
+    /// What the donor's connections do: the answer to a heartbeat. Not of the stock plugin.
+    Heartbeat(Vec<Beat<'a>>),
     /// The end of the answer to any command that went well.
     Complete,
     /// The end of the answer to a command that failed. The donor stays in clone mode.
@@ -113,6 +116,7 @@ impl<'a> Response<'a> {
                 Self::ConfigV4 { name: text(&mut reader)?, value: text(&mut reader)? }
             }
             ResponseCode::Collation => Self::Collation(text(&mut reader)?),
+            ResponseCode::Heartbeat => Self::Heartbeat(Beat::parse_all(reader)?),
             ResponseCode::Complete => Self::Complete,
             ResponseCode::Error => {
                 let number = reader.i32_le().ok_or_else(|| {
@@ -155,6 +159,7 @@ impl<'a> Response<'a> {
             Self::ConfigV3 { .. } => ResponseCode::ConfigV3,
             Self::ConfigV4 { .. } => ResponseCode::ConfigV4,
             Self::Collation(_) => ResponseCode::Collation,
+            Self::Heartbeat(_) => ResponseCode::Heartbeat,
             Self::Complete => ResponseCode::Complete,
             Self::Error { .. } => ResponseCode::Error,
         }
@@ -195,6 +200,7 @@ impl<'a> Response<'a> {
                 put_counted_le(out, name.as_bytes());
                 put_counted_le(out, value.as_bytes());
             }
+            Self::Heartbeat(beats) => beats.iter().for_each(|beat| beat.encode(out)),
             Self::Complete => {}
             Self::Error { number, message } => {
                 out.extend_from_slice(&number.to_le_bytes());
@@ -228,6 +234,8 @@ pub enum ResponseCode {
     ConfigV4 = 9,
     /// Not of the stock plugin, which has its codes close together: far from them.
     Block = 32,
+    /// Likewise.
+    Heartbeat = 33,
     /// COM_RES_COMPLETE.
     Complete = 99,
     /// COM_RES_ERROR.
@@ -249,6 +257,7 @@ impl TryFrom<u8> for ResponseCode {
             8 => Self::ConfigV3,
             9 => Self::ConfigV4,
             32 => Self::Block,
+            33 => Self::Heartbeat,
             99 => Self::Complete,
             100 => Self::Error,
             _ => return Err(ProtocolError::new("Wrong Clone RPC response")),

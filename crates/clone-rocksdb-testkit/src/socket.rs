@@ -237,6 +237,8 @@ impl Serving<'_> {
                 let error = ack.error.unsigned_abs();
                 self.engine.ack(&Alive, &ack.locator.bytes, error, ack.descriptor)?;
             }
+            // Asked for by nobody here.
+            Command::Heartbeat(_) => {}
             Command::Exit => return Ok(false),
         }
         Ok(true)
@@ -389,6 +391,7 @@ fn begin(wire: &mut Wire, locator: &[u8], mode: Mode) -> Result<Vec<u8>> {
         version: Version::V1.number(),
         ddl_timeout: 0,
         block_ddl: false,
+        sends_heartbeats: false,
         locators: vec![wire_locator(locator)],
     };
     wire.send_command(&match mode {

@@ -118,6 +118,11 @@ impl Proxy {
         self.network.lock().cut(target, how);
     }
 
+    /// Makes connections silent now ([`Action::Silence`]).
+    pub fn silence(&self, target: Target) {
+        self.network.lock().silence(None, target);
+    }
+
     /// Refuses connections from now on, or lets them pass again.
     pub fn refuse(&self, refuse: bool) -> Result<()> {
         self.set_refusal(refuse.then_some(None))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clone_classic::{ConnectOptions, Connection};
 use clone_core::error::{Error, NetworkError, Result};
-use clone_core::link::{Link, Packet};
+use clone_core::link::{Link, Packet, Patience};
 use clone_protocol::CommandCode;
 
 use super::session::PullSession;
@@ -52,10 +52,9 @@ impl Link<PullSession> for PullLink {
         sent.map_err(|error| self.fail(write_error(&error)))
     }
 
-    fn receive(&mut self, _: &PullSession, _: bool, timeout_seconds: u32) -> Result<Packet<'_>> {
+    fn receive(&mut self, _: &PullSession, _: bool, patience: &Patience) -> Result<Packet<'_>> {
         self.check()?;
-        let timeout = Duration::from_secs(timeout_seconds.into()).max(READ_TIMEOUT);
-        match self.connection.receive(timeout) {
+        match self.connection.receive(patience.limit.max(READ_TIMEOUT)) {
             Ok(received) => Ok(Packet { data: received.data, network_len: received.network_len }),
             Err(error) => {
                 let error = read_error(&error);

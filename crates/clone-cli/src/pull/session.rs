@@ -200,6 +200,10 @@ impl RecipientSession for PullSession {
     type Link = PullLink;
     type Donor = ConnectOptions;
 
+    fn name_of(&self, donor: &ConnectOptions) -> String {
+        donor.address.to_string()
+    }
+
     fn connect(&self, donor: &ConnectOptions, _: LinkKind, compressed: bool) -> Result<PullLink> {
         if compressed {
             log::warn!(

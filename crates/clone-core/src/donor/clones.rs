@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use clone_protocol::innodb::Locator;
 
+use super::peer::Peers;
 use crate::consistency_point::ConsistencyPoint;
 
 /// A clone of which this server is the donor. It can outlive a connection.
@@ -22,11 +23,13 @@ pub(crate) struct DonorClone<E> {
 pub struct DonorClones<E> {
     /// The key is InnoDB's clone id.
     running: Mutex<BTreeMap<u64, Weak<DonorClone<E>>>>,
+    /// The recipients of the connections.
+    pub(crate) peers: Peers,
 }
 
 impl<E> Default for DonorClones<E> {
     fn default() -> Self {
-        Self { running: Mutex::default() }
+        Self { running: Mutex::default(), peers: Peers::default() }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) enum HandedOver {
     /// The recipient refused the block, because it has failed or is about to fail. The donor goes
     /// on. It learns of the failure as after any other block.
     Refused,
-    /// KILL.
+    /// KILL, or the recipient is silent.
     Stopped,
 }
 

@@ -7,11 +7,13 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use clone_io::Packer;
+use clone_protocol::innodb::{Descriptor, SnapshotState, State};
 use clone_protocol::{Block, BlockForm, Offer};
 
 use super::clones::DonorClone;
 use super::framer::Framer;
 use super::handover::{HandedOver, Handover};
+use super::peer::Peer;
 use super::way::{BlockFacts, Terms, Unpacked, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
 use crate::engine::{BlockOutput, Engine, ServerEngine, View};
@@ -19,7 +21,7 @@ use crate::error::{Error, NetworkError, Result};
 use crate::file_channel::FileGiver;
 use crate::link::{DonorLink, TransferError};
 use crate::log_target::SERVER;
-use crate::session::{Clock, DonorSession};
+use crate::session::{Clock, DonorSession, Host};
 use crate::tasks::SourceTask;
 
 /// How often the recipient hears from a donor that has nothing to send. The recipient gives up
@@ -90,6 +92,7 @@ pub(super) struct Sender<'a, S: DonorSession> {
     /// Present for tasks of InnoDB.
     pub(super) clone: Option<&'a DonorClone<S::Engine>>,
     pub(super) is_master: bool,
+    pub(super) peer: &'a Peer,
     /// Present from the end of PAGE COPY to the beginning of REDO COPY, if other engines follow
     /// InnoDB.
     pub(super) commit_block: Option<S::CommitBlock>,
@@ -254,9 +257,14 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     }
 
     fn wait_for_recipient(&mut self, file: BorrowedFd<'_>, end: u64) -> Result<HandedOver> {
-        let session = self.session;
-        match self.output.files.wait(file, end, &mut || session.is_killed()) {
-            Ok(HandedOver::Stopped) => Err(Error::Interrupted),
+        let (session, peer) = (self.session, self.peer);
+        let host = session.host();
+        let is_silent = || peer.silence(host.now(), host.settings().patience(), false).is_some();
+        let mut is_over = || session.is_killed() || is_silent();
+        match self.output.files.wait(file, end, &mut is_over) {
+            Ok(HandedOver::Stopped) if session.is_killed() => Err(Error::Interrupted),
+            // The connection is closed, too.
+            Ok(HandedOver::Stopped) => Err(NetworkError::WriteTimeout.into()),
             Ok(other) => Ok(other),
             Err(error) => {
                 log::warn!(target: SERVER, "The recipient did not copy a block: {error}");
@@ -270,6 +278,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     fn reach_consistency_point(&mut self) -> Result<()> {
         let Some(point) = self.point() else { return Ok(()) };
         let session = self.session;
+        self.peer.set_activity("waits for running statements, to block commits for one point");
         let mut last_sent = session.host().now();
         let reached = point.reach(session, &mut || self.keep_alive(&mut last_sent))?;
         // None if a task of the clone has failed. InnoDB then reports how the clone ends.
@@ -297,6 +306,29 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     }
 }
 
+/// What InnoDB does or waits for after it has sent this descriptor; none if it says nothing of
+/// that.
+fn activity(descriptor: &[u8]) -> Option<&'static str> {
+    let Ok(Descriptor::State(State { state, start, ack: false, .. })) =
+        Descriptor::parse(descriptor)
+    else {
+        return None;
+    };
+    Some(match (state, start) {
+        (SnapshotState::FileCopy, true) => "is in FILE COPY",
+        (SnapshotState::FileCopy, false) => "has ended FILE COPY and goes over to PAGE COPY",
+        (SnapshotState::PageCopy, true) => "is in PAGE COPY",
+        (SnapshotState::PageCopy, false) => {
+            "has ended PAGE COPY and waits for commits, for example for one that waits for a \
+             semi-synchronous replica"
+        }
+        (SnapshotState::RedoCopy, true) => "is in REDO COPY",
+        (SnapshotState::RedoCopy, false) => "has ended REDO COPY",
+        (SnapshotState::Init | SnapshotState::None, _) => "begins FILE COPY",
+        (SnapshotState::Done, _) => "has sent everything",
+    })
+}
+
 impl<S: DonorSession> BlockOutput for Sender<'_, S> {
     fn file(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         self.check_killed()?;
@@ -311,6 +343,9 @@ impl<S: DonorSession> BlockOutput for Sender<'_, S> {
         }
         if data.is_empty() {
             self.send_descriptor(view)?;
+            if let Some(activity) = activity(view.descriptor) {
+                self.peer.set_activity(activity);
+            }
             if event == Some(PointEvent::PageCopyEnds) {
                 self.reach_consistency_point()?;
             }

@@ -4,29 +4,46 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{
-    Ack, Block, BlockForm, Command, CommandCode, EngineLocator, Offer, Response, Version,
+    Ack, Block, BlockForm, Command, CommandCode, EngineLocator, HEARTBEAT_CONFIG, Init, Offer,
+    Response, Version,
 };
 use zeroize::Zeroize;
 
 use super::answer::{donor_error, locators_expected, unexpected};
+use super::auxiliary::{Auxiliary, Taken};
+use super::heartbeat::{Heart, Line};
 use super::shared::Shared;
 use crate::error::{Error, NetworkError, Result, number};
-use crate::link::{Link, LinkKind, Packet};
+use crate::link::{Link, LinkKind, Lives, Packet, Patience};
 use crate::log_target::{CLIENT, log_step};
 use crate::parameters::Parameters;
-use crate::session::RecipientSession;
+use crate::session::{Clock, Host, RecipientSession};
 use crate::tasks::EngineClone;
+
+/// How long the donor may take for INIT, in addition to the wait for locks. The donor opens
+/// tablespaces and looks through all tables.
+const INIT_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long the donor may take for EXIT on the data connection, if it has not answered EXIT on the
+/// other one: most likely it has gone.
+const LAST_EXIT: Duration = Duration::from_secs(3);
 
 /// The connections of one task.
 pub(super) struct Dialogue<'s, S: RecipientSession> {
     session: &'s S,
     shared: Arc<Shared<S>>,
     data: Option<S::Link>,
-    /// The master's connection for acknowledgements.
-    auxiliary: Option<S::Link>,
+    line: Arc<Line>,
+    /// Says whether the donor of [`Self::line`] lives.
+    lives: Option<Lives>,
+    /// The master's connection for acknowledgements and heartbeats.
+    auxiliary: Arc<Auxiliary<S::Link>>,
+    /// The donor has not answered EXIT on the auxiliary connection.
+    is_auxiliary_lost: bool,
     payload: Vec<u8>,
     /// The current descriptor. It is a copy, because the next packet overwrites the packet of the
     /// descriptor.
@@ -36,6 +53,8 @@ pub(super) struct Dialogue<'s, S: RecipientSession> {
 /// What a packet of the donor says; descriptor and parameters have been copied out of it.
 pub(super) enum Event {
     Parameter,
+    /// The donor answers heartbeats, and has numbered this connection.
+    Numbered,
     Locators(Version, Vec<EngineLocator>),
     /// The [descriptor](Dialogue::take_descriptor) is for this engine.
     Descriptor {
@@ -65,7 +84,10 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
             session,
             shared,
             data: None,
-            auxiliary: None,
+            line: Arc::default(),
+            lives: None,
+            auxiliary: Arc::default(),
+            is_auxiliary_lost: false,
             payload: Vec::new(),
             descriptor: Vec::new(),
         }
@@ -75,6 +97,8 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     pub(super) fn connect(&mut self, kind: LinkKind) -> Result<()> {
         let compressed = self.shared.is_compressed();
         let data = self.session.connect(&self.shared.donor, kind, compressed);
+        self.line = Arc::default();
+        self.lives = Some(self.line.lives(&self.shared, self.session.host()));
         let outcome = data.map(|link| self.data = Some(link));
         log_step(self.session, CLIENT, "Task Connect", &outcome);
         outcome
@@ -84,9 +108,49 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     pub(super) fn connect_auxiliary(&mut self) -> Result<()> {
         let compressed = self.shared.is_compressed();
         let link = self.session.connect(&self.shared.donor, LinkKind::Auxiliary, compressed);
-        let outcome = link.map(|link| self.auxiliary = Some(link));
+        let outcome = link.map(|link| self.auxiliary.put(link));
         log_step(self.session, CLIENT, "Source ACK Connect", &outcome);
         outcome
+    }
+
+    /// Starts the thread that sends heartbeats, if this server sends any. In a restart the
+    /// donor has said before whether it knows heartbeats.
+    pub(super) fn start_heart(&self, is_restart: bool) -> Option<Heart<S>> {
+        if is_restart && !self.shared.heartbeats.is_agreed() {
+            return None;
+        }
+        let (line, auxiliary) = (Arc::clone(&self.line), Arc::clone(&self.auxiliary));
+        Heart::start(self.session, &self.shared, line, auxiliary)
+    }
+
+    /// How long to wait for the donor's answer to `command` on the data connection.
+    fn patience(&self, command: &Command<'_>) -> Patience {
+        let host = self.session.host();
+        let init = match command {
+            Command::Init(init) => Some(init_limit(init)),
+            _ => None,
+        };
+        let Some(limit) = host.settings().patience() else {
+            let limit = init.unwrap_or_default();
+            return Patience { limit, allows_as_server: true, lives: None };
+        };
+        let heartbeats = &self.shared.heartbeats;
+        let is_numbered = self.line.is_numbered();
+        match init {
+            // No heartbeats are sent any more.
+            _ if is_numbered && matches!(command, Command::Exit) => {
+                let limit = if self.is_auxiliary_lost { limit.min(LAST_EXIT) } else { limit };
+                Patience { limit, allows_as_server: false, lives: None }
+            }
+            _ if is_numbered => {
+                Patience { limit, allows_as_server: false, lives: self.lives.clone() }
+            }
+            Some(_) if heartbeats.is_sending() => {
+                Patience { limit, allows_as_server: false, lives: self.lives.clone() }
+            }
+            Some(init) => Patience { limit: limit.max(init), allows_as_server: true, lives: None },
+            None => Patience { limit, allows_as_server: !heartbeats.is_agreed(), lives: None },
+        }
     }
 
     /// Whether the donor is on this machine.
@@ -100,6 +164,10 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         if let Some(offer) = offer {
             offer.encode(&mut self.payload);
         }
+        if let Command::Init(init) = command {
+            let now = self.session.host().now();
+            self.line.asks(now, now + init_limit(init));
+        }
         let link = self.data.as_mut().ok_or(NetworkError::Write)?;
         let sent = link.send(self.session, true, command.code(), &self.payload);
         // The offer may contain a secret.
@@ -107,15 +175,24 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         sent
     }
 
-    /// Receives one packet of the answer. `timeout` is in seconds, 0 for `net_read_timeout`.
-    pub(super) fn receive(&mut self, timeout: u32, takes: Takes<'_>) -> Result<Event> {
+    /// Receives one packet of the answer to `command`.
+    pub(super) fn receive(&mut self, command: &Command<'_>, takes: Takes<'_>) -> Result<Event> {
+        let patience = self.patience(command);
         let link = self.data.as_mut().ok_or(NetworkError::Read)?;
-        let packet = link.receive(self.session, true, timeout)?;
+        let packet = link.receive(self.session, true, &patience)?;
+        self.line.count();
         // Data packets that come through `receive_data` are counted with their data, in
         // `Traffic::pace`.
         self.shared.traffic.meter.add(0, packet.network_len);
         let event = match (Response::parse(packet.data)?, takes) {
             (Response::Complete, _) => return Ok(Event::Complete),
+            (Response::ConfigV3 { name: HEARTBEAT_CONFIG, value }, _)
+                if self.shared.heartbeats.is_sending() =>
+            {
+                let number = value.parse().ok().filter(|number| *number != 0);
+                self.line.set_number(&self.shared.heartbeats, number.ok_or_else(unexpected)?);
+                Event::Numbered
+            }
             (Response::Error { number, message }, _) => Event::Error(donor_error(number, message)),
             (Response::Block(Block { form: BlockForm::File, len: 0, .. }), _) => Event::FileTrial,
             (Response::Data(_) | Response::Block(_), _) => Event::Data,
@@ -155,8 +232,16 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
 
     /// Receives the data packet that follows a descriptor.
     pub(super) fn receive_data(&mut self) -> Result<Packet<'_>> {
+        let patience = self.patience(&Command::Execute);
         let link = self.data.as_mut().ok_or(NetworkError::Read)?;
-        link.receive(self.session, true, 0)
+        let packet = link.receive(self.session, true, &patience)?;
+        self.line.count();
+        Ok(packet)
+    }
+
+    /// How long the donor was silent, if the data connection ended for that.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        self.data.as_ref()?.silence()
     }
 
     /// Acknowledges the end of a state with the engine's descriptor.
@@ -187,11 +272,20 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     }
 
     fn send_auxiliary(&mut self, command: &Command<'_>) -> Result<()> {
+        let auxiliary = Arc::clone(&self.auxiliary);
+        let mut link = auxiliary.take(&**self.session.host()).ok_or(NetworkError::Write)?;
+        self.exchange(&mut link, command)
+    }
+
+    fn exchange(&mut self, link: &mut S::Link, command: &Command<'_>) -> Result<()> {
         let session = self.session;
-        let link = self.auxiliary.as_mut().ok_or(NetworkError::Write)?;
         command.encode_payload(&mut self.payload);
         link.send(session, false, command.code(), &self.payload)?;
-        let packet = link.receive(session, false, 0)?;
+        let limit = session.host().settings().patience();
+        let allows_as_server = limit.is_none() || !self.shared.heartbeats.is_agreed();
+        let limit = limit.unwrap_or_default();
+        let packet =
+            link.receive(session, false, &Patience { limit, allows_as_server, lives: None })?;
         self.shared.traffic.meter.add(0, packet.network_len);
         match Response::parse(packet.data)? {
             Response::Complete => Ok(()),
@@ -203,20 +297,27 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     /// Ends the auxiliary connection. If the clone was interrupted, the donor is asked to kill the
     /// data connection.
     pub(super) fn disconnect_auxiliary(&mut self, outcome: &Result<()>) {
-        let left = self.send_auxiliary(&Command::Exit);
+        // A donor that was silent on the data connection is not waited for once more.
+        let left = match self.silence() {
+            Some(_) => Err(NetworkError::ReadTimeout.into()),
+            None => self.send_auxiliary(&Command::Exit),
+        };
         log_step(self.session, CLIENT, "Source ACK COM_EXIT", &left);
+        self.is_auxiliary_lost = left.is_err();
         let interrupted =
             matches!(outcome, Err(error) if error.number() == number::ER_QUERY_INTERRUPTED);
         let mut abort = left.is_err();
+        let auxiliary = self.auxiliary.take(&**self.session.host());
+        let mut auxiliary = auxiliary.and_then(Taken::end);
         if !abort
             && interrupted
-            && let (Some(auxiliary), Some(data)) = (&mut self.auxiliary, &mut self.data)
+            && let (Some(auxiliary), Some(data)) = (&mut auxiliary, &mut self.data)
         {
             let killed = auxiliary.kill(data);
             abort = killed.is_err();
             log_step(self.session, CLIENT, "Source Interrupt", &killed);
         }
-        if let Some(auxiliary) = self.auxiliary.take() {
+        if let Some(auxiliary) = auxiliary {
             auxiliary.disconnect(None, abort, false);
             log::info!(target: CLIENT, "Source ACK Disconnect : abort: {abort}");
         }
@@ -225,11 +326,17 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     /// Closes the data connection. `abort`: the dialogue is broken. `clear_error`: forget errors of
     /// the session.
     pub(super) fn disconnect_data(&mut self, step: &str, abort: bool, clear_error: bool) {
+        self.line.end(&self.shared.heartbeats);
         if let Some(data) = self.data.take() {
             data.disconnect(Some(self.session), abort, clear_error);
             log::info!(target: CLIENT, "{step} abort: {abort}");
         }
     }
+}
+
+/// How long a donor that lives may take for the answer to INIT.
+fn init_limit(init: &Init) -> Duration {
+    Duration::from_secs(init.ddl_timeout.into()) + INIT_LIMIT
 }
 
 /// The name of a command in the log.
@@ -241,6 +348,7 @@ pub(super) fn name(code: CommandCode) -> &'static str {
         CommandCode::Execute => "Command COM_EXECUTE",
         CommandCode::Ack => "Command COM_ACK",
         CommandCode::Exit => "Command COM_EXIT",
+        CommandCode::Heartbeat => "Heartbeat",
     }
 }
 

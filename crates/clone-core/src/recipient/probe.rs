@@ -23,15 +23,12 @@ use super::shared::Shared;
 use crate::engine::ServerEngine;
 use crate::error::{Error, Result};
 use crate::facts::{Facts, LIMIT_TIME, PRIVILEGES, Question};
-use crate::link::{Link, LinkKind};
+use crate::link::{Link, LinkKind, Patience};
 use crate::log_target::{CLIENT, log_step};
-use crate::session::RecipientSession;
+use crate::session::{Host, RecipientSession};
 
 /// The most packets in an answer to EXIT.
 const MAX_ANSWERS: usize = 32;
-
-/// Seconds that the donor may take to answer: 12 statements of 5 seconds.
-const ANSWER_TIMEOUT_SECONDS: u32 = 60;
 
 /// From this number on, an error is one of the connection (`include/errmsg.h:CR_MIN_ERROR`).
 const FIRST_OF_CONNECTION: i32 = 2000;
@@ -73,6 +70,19 @@ pub(super) fn meet_donor<S: RecipientSession>(session: &S, shared: &Shared<S>) -
     Ok(())
 }
 
+/// Whether the donor answers a new connection, be it with an error.
+pub(super) fn answers<S: RecipientSession>(session: &S, shared: &Shared<S>) -> bool {
+    match meet(session, shared, false) {
+        Ok(_) | Err(Error::Donor { .. } | Error::Protocol(_)) => true,
+        // "Connect failed: 1040 : Too many connections": from 2000 on it is the client that speaks.
+        Err(Error::Connect(text)) => {
+            let number = text.split([':', ' ']).find_map(|word| word.parse::<u32>().ok());
+            number.is_some_and(|number| !(2000..3000).contains(&number))
+        }
+        Err(_) => false,
+    }
+}
+
 fn meet<S: RecipientSession>(session: &S, shared: &Shared<S>, asks: bool) -> Result<Answer> {
     let connected = session.connect(&shared.donor, LinkKind::Auxiliary, false);
     if connected.is_err() {
@@ -101,9 +111,11 @@ fn ask<S: RecipientSession>(session: &S, link: &mut S::Link, offer: Offer) -> Re
     offer.encode(&mut payload);
     let facts = if offer.asks { Facts::asked(link.has_tls()) } else { Facts::default() };
     let mut answer = Answer { understands_offers: false, facts };
+    let limit = session.host().settings().patience().unwrap_or_default();
+    let patience = Patience { limit, allows_as_server: true, lives: None };
     link.send(session, false, CommandCode::Exit, &payload)?;
     for _ in 0..MAX_ANSWERS {
-        let packet = link.receive(session, false, ANSWER_TIMEOUT_SECONDS)?;
+        let packet = link.receive(session, false, &patience)?;
         match Response::parse(packet.data)? {
             Response::ConfigV3 { name, value } => {
                 answer.understands_offers |= name == EXTENSION_CONFIG && value == EXTENSION_VALUE;

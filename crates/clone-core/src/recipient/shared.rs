@@ -9,6 +9,7 @@ use clone_io::FileWriter;
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{Offer, Packing, Version};
 
+use super::heartbeat::Heartbeats;
 use super::placement::Placement;
 use super::target::Target;
 use crate::error::{Error, number};
@@ -30,6 +31,7 @@ pub(super) struct Shared<S: RecipientSession> {
     /// Checks InnoDB's descriptors. Set when the donor has been accepted.
     pub(super) stream: OnceLock<StreamCheck>,
     pub(super) traffic: Traffic,
+    pub(super) heartbeats: Heartbeats,
     /// Whether the donor may hand files over. False once the first file could not be shared.
     pub(super) takes_files: AtomicBool,
     /// The first error of a task that is none of the network. Through the engines only its number
@@ -66,6 +68,7 @@ impl<S: RecipientSession> Shared<S> {
             clones: Mutex::new(Vec::new()),
             stream: OnceLock::new(),
             traffic: Traffic::new(),
+            heartbeats: Heartbeats::default(),
             takes_files: AtomicBool::new(settings.file_handover),
             first_error: OnceLock::new(),
             donor_knows: AtomicBool::new(false),

@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clone_protocol::innodb::TaskRole;
-use clone_protocol::{Command, CommandCode, Init, Offer};
+use clone_protocol::{Command, CommandCode, Init, Offer, Version};
 
 use super::answer::{locators_expected, unexpected};
 use super::apply::Applier;
 use super::block::BlockReceiver;
 use super::dialogue::{self, Dialogue, Event, Takes, ends_connection};
 use super::engine_side::EngineSide;
+use super::heartbeat::{self, Heart};
 use super::interrupted::Interrupted;
 use super::master::Master;
 use super::probe::meet_donor;
@@ -34,10 +35,6 @@ const MAX_RESTARTS: u32 = 100;
 /// Least time between two attempts to connect again.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Seconds that the donor may take for INIT, in addition to the wait for locks. The donor opens
-/// tablespaces and looks through all tables.
-const INIT_TIMEOUT_SECONDS: u32 = 300;
-
 /// How long a task that failed waits for the donor to end its stream.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -56,6 +53,8 @@ pub(super) struct Task<'s, S: RecipientSession> {
     /// The master has this; a worker does not.
     master: Option<Master<S>>,
     dialogue: Dialogue<'s, S>,
+    /// Sends heartbeats while the master has its connections.
+    heart: Option<Heart<S>>,
     engine_side: EngineSide,
     receiver: BlockReceiver,
 }
@@ -114,6 +113,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             session,
             master,
             dialogue: Dialogue::new(session, Arc::clone(&shared)),
+            heart: None,
             shared,
             engine_side: EngineSide::default(),
             receiver: BlockReceiver::default(),
@@ -180,7 +180,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             }
             let begins_again = self.is_master()
                 && matches!(&outcome, Err(error) if self.shared.begins_again_after(error));
-            let clear_error = was_killed || again || begins_again;
+            // Which donor was silent, and for how long, is more than the network's error says.
+            let silence = self.dialogue.silence().filter(|_| self.is_master());
+            let silence = silence.filter(|_| !was_killed && !again && !begins_again);
+            let clear_error = was_killed || again || begins_again || silence.is_some();
             if let Err(error) = &outcome
                 && !clear_error
             {
@@ -188,6 +191,12 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 self.session.raise(error);
             }
             self.disconnect(&outcome, clear_error);
+            if let Some(silence) = silence {
+                let donor = self.session.name_of(&self.shared.donor);
+                let error = heartbeat::silent(&donor, silence);
+                self.session.raise(&error);
+                outcome = Err(error);
+            }
             if let Err(error) = &outcome {
                 self.engine_side.fail(self.session, &self.shared, error);
             }
@@ -241,6 +250,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             let left = self.command(CommandCode::Exit);
             self.log_outcome("Source Task COM_EXIT", &left);
             self.dialogue.disconnect_data("Source Task Disconnect:", left.is_err(), false);
+        } else {
+            self.heart = self.dialogue.start_heart(self.engine_side.is_active());
         }
         outcome
     }
@@ -257,14 +268,27 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             let Err(error) = self.connect() else { return Ok(()) };
             attempts += 1;
             log::info!(target: CLIENT, "Source re-connect failed: count: {attempts}");
-            if patience.is_zero() || host.now().saturating_sub(started) > patience {
-                return Err(error);
+            let passed = host.now().saturating_sub(started);
+            if patience.is_zero() || passed > patience {
+                return Err(self.unreachable(error, passed, attempts));
             }
             // After KILL the user sees first what the clone was waiting for, as with the stock
             // plugin.
             let raise = |_: &Error| self.session.raise(&error);
             sleep_until(self.session, attempted + RECONNECT_INTERVAL).inspect_err(raise)?;
         }
+    }
+
+    /// The error of a clone that has lost its donor, and could not connect again.
+    fn unreachable(&self, error: Error, passed: Duration, attempts: u32) -> Error {
+        let Error::Connect(text) = error else { return error };
+        let donor = self.session.name_of(&self.shared.donor);
+        let seconds = passed.as_secs();
+        Error::Connect(format!(
+            "{text} (the clone lost the donor {donor}, and tried {attempts} times in {seconds} seconds \
+             to connect again. Look whether the donor runs, at its host, and at firewalls and proxies \
+             on the way)"
+        ))
     }
 
     /// Returns true if a failure of the network is really KILL: KILL may close the connection
@@ -290,6 +314,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
         if self.is_master() {
             self.dialogue.disconnect_auxiliary(outcome);
+            self.heart = None;
             self.shared.donor_knows.store(true, Ordering::Relaxed);
         }
         let mut abort = matches!(outcome, Err(error) if ends_connection(error));
@@ -381,28 +406,33 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         Ok(match code {
             CommandCode::Init => {
                 self.engine_side.begin_version(session, shared)?;
-                Command::Init(self.init_payload())
+                Command::Init(self.init_payload(code))
             }
             CommandCode::Reinit => {
                 self.engine_side.restart(session, shared)?;
-                Command::Reinit(self.init_payload())
+                Command::Reinit(self.init_payload(code))
             }
-            CommandCode::Attach => Command::Attach(self.init_payload()),
+            CommandCode::Attach => Command::Attach(self.init_payload(code)),
             CommandCode::Execute => {
                 let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
                 self.engine_side.begin_stream(shared, role);
                 Command::Execute
             }
-            CommandCode::Ack | CommandCode::Exit => Command::Exit,
+            CommandCode::Ack | CommandCode::Exit | CommandCode::Heartbeat => Command::Exit,
         })
     }
 
-    fn init_payload(&self) -> Init {
+    fn init_payload(&self, code: CommandCode) -> Init {
+        let heartbeats = &self.shared.heartbeats;
+        // Releases that speak less have not been seen with the bit in the version.
+        let may_ask =
+            code == CommandCode::Init && self.session.host().release().protocol >= Version::V3;
         let settings = self.session.host().settings();
         Init {
             version: self.shared.version().number(),
             ddl_timeout: settings.ddl_timeout,
             block_ddl: settings.block_ddl,
+            sends_heartbeats: heartbeats.is_sending() && (may_ask || heartbeats.is_agreed()),
             locators: self.shared.clones().iter().map(EngineClone::to_wire).collect(),
         }
     }
@@ -459,10 +489,6 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let session = self.session;
         let offer = matches!(command, Command::Execute).then(|| self.offer());
         self.dialogue.send(command, offer)?;
-        let timeout = match command {
-            Command::Init(init) => init.ddl_timeout.saturating_add(INIT_TIMEOUT_SECONDS),
-            _ => 0,
-        };
         let mut clones = None;
         let mut failure: Option<(Error, Duration)> = None;
         loop {
@@ -471,7 +497,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 (None, Command::Init(_), Some(master)) => Takes::Parameters(&mut master.parameters),
                 _ => Takes::Stream,
             };
-            let received = self.dialogue.receive(timeout, takes);
+            let received = self.dialogue.receive(command, takes);
             if let Some((first, since)) = &failure {
                 match received {
                     // The stream has ended, or the connection broke meanwhile. The reason of the
@@ -505,6 +531,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                     return Err(error);
                 }
                 Ok(Event::Parameter) => Ok(()),
+                Ok(Event::Numbered) => {
+                    self.heart.iter().for_each(Heart::beat);
+                    Ok(())
+                }
                 Ok(Event::Locators(version, locators)) => {
                     self.shared.set_version(version);
                     EngineSide::resolve(&self.shared, locators).map(|found| clones = Some(found))
@@ -538,8 +568,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         self.dialogue.give_back(descriptor);
         if let Err(error) = &outcome {
             self.session.raise(error);
-            // After KILL the donor is told when this task disconnects.
+            // After KILL the donor is told when this task disconnects. A silent donor is not waited
+            // for once more.
             let tells = self.is_master() && !self.session.is_killed();
+            let tells = tells && self.dialogue.silence().is_none();
             if tells && error.number() != number::ER_CLONE_DONOR {
                 self.dialogue.report_local_error(error);
             }
@@ -553,7 +585,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         locator_index: usize,
         descriptor: &[u8],
     ) -> Result<()> {
-        let Self { session, shared, master, dialogue, engine_side, receiver } = self;
+        let Self { session, shared, master, dialogue, engine_side, receiver, .. } = self;
         let (clone, expected) = engine_side.check(shared, db_type, locator_index, descriptor)?;
         let placed = match clone.is_innodb() {
             true => EngineSide::place(*session, shared, descriptor)?,

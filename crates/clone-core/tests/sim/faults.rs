@@ -93,6 +93,8 @@ pub(crate) enum Action {
     CutAll,
     /// From now on nothing passes, and nobody notices.
     Dark,
+    /// The same for all connections that there are.
+    DarkAll,
     /// Other packets are sent, or none.
     Replace(Vec<Vec<u8>>),
     /// KILL for the user of the recipient.

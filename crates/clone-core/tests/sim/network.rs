@@ -70,6 +70,32 @@ struct Connection {
     donor_session: Option<Arc<Handle>>,
 }
 
+/// How long an end waits.
+#[derive(Clone, Copy)]
+enum Wait<'a> {
+    /// A recipient: until the donor has been silent for so long, and does not live.
+    Silence { limit: Duration, lives: Option<&'a dyn Fn() -> bool> },
+    /// A donor: as long as the limit, and until the recipient is said to be silent.
+    Watched { limit: Duration, silence: Option<&'a dyn Fn() -> Option<Duration>> },
+}
+
+impl Wait<'_> {
+    /// When to look again; none if the wait is over.
+    fn next_look(&self, started: Duration, now: Duration) -> Option<Duration> {
+        const LOOK: Duration = Duration::from_secs(1);
+        let look = ((now - started) / 20).clamp(LOOK, 60 * LOOK);
+        match *self {
+            Wait::Silence { limit, .. } if now < started + limit => Some(started + limit),
+            Wait::Silence { lives, .. } => lives.is_some_and(|lives| lives()).then_some(now + LOOK),
+            Wait::Watched { limit, silence } => {
+                let is_over =
+                    now >= started + limit || silence.is_some_and(|silence| silence().is_some());
+                (!is_over).then(|| (started + limit).min(now + look))
+            }
+        }
+    }
+}
+
 #[derive(Default)]
 struct Pipe {
     packets: VecDeque<(Duration, Vec<u8>)>,
@@ -130,6 +156,10 @@ impl Network {
                 hosts.iter().for_each(|(_, host)| host.kill_users());
             }
             Action::CutAll => self.cut_all(),
+            Action::DarkAll => {
+                self.trace(|| "interference: nothing passes any more".to_owned());
+                self.wires().connections.iter_mut().for_each(|one| one.is_dark = true);
+            }
             Action::KillDonor => self.kill_at_donor(Role::Master),
             Action::KillAcknowledger => self.kill_at_donor(Role::Auxiliary),
             action => {
@@ -225,7 +255,7 @@ impl Network {
     ///
     /// # Errors
     /// The number of MySQL's network error.
-    fn send(&self, at: usize, to: End, packet: &[u8], patience: Duration) -> Result<(), u32> {
+    fn send(&self, at: usize, to: End, packet: &[u8], wait: Wait<'_>) -> Result<(), u32> {
         self.sim.pause();
         let role = self.wires().connections[at].role;
         self.trace(|| describe(at, role, to, packet));
@@ -234,19 +264,20 @@ impl Network {
             Action::Dark => self.with(at, |connection| connection.is_dark = true),
             Action::Replace(packets) => {
                 for packet in packets {
-                    self.push(at, to, &packet, patience)?;
+                    self.push(at, to, &packet, wait)?;
                 }
                 return Ok(());
             }
             _ => {}
         }
-        self.push(at, to, packet, patience)
+        self.push(at, to, packet, wait)
     }
 
-    fn push(&self, at: usize, to: End, packet: &[u8], patience: Duration) -> Result<(), u32> {
-        let deadline = self.sim.now() + patience;
+    fn push(&self, at: usize, to: End, packet: &[u8], wait: Wait<'_>) -> Result<(), u32> {
+        let started = self.sim.now();
         loop {
             let now = self.sim.now();
+            let deadline = wait.next_look(started, now).ok_or(number::ER_NET_WRITE_INTERRUPTED)?;
             let key = {
                 let mut wires = self.wires();
                 let delay = wires.rng.duration(self.shape.latency);
@@ -274,9 +305,6 @@ impl Network {
                 self.notify(at);
                 return Ok(());
             };
-            if now >= deadline {
-                return Err(number::ER_NET_WRITE_INTERRUPTED);
-            }
             self.sim.wait(key, Some(deadline));
         }
     }
@@ -289,11 +317,11 @@ impl Network {
         &self,
         at: usize,
         end: End,
-        patience: Duration,
+        wait: Wait<'_>,
         active: Option<&Handle>,
     ) -> Result<Vec<u8>, u32> {
         self.sim.pause();
-        let deadline = self.sim.now() + patience;
+        let started = self.sim.now();
         loop {
             if active.is_some_and(Handle::is_killed) {
                 return Err(number::ER_QUERY_INTERRUPTED);
@@ -319,9 +347,7 @@ impl Network {
                     arrives => (key, arrives),
                 }
             };
-            if now >= deadline {
-                return Err(number::ER_NET_READ_INTERRUPTED);
-            }
+            let deadline = wait.next_look(started, now).ok_or(number::ER_NET_READ_INTERRUPTED)?;
             self.sim.wait(key, Some(arrives.map_or(deadline, |arrives| arrives.min(deadline))));
         }
     }

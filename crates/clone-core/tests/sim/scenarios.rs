@@ -12,6 +12,7 @@ mod keep;
 mod local;
 mod random;
 mod resume;
+mod silence;
 mod versions;
 
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use clone_core::bell::Bell;
 use clone_core::board::StatusBoard;
 use clone_core::checks::Finding;
 use clone_core::donor::DonorClones;
@@ -237,6 +238,19 @@ impl Clock for SimHost {
     fn sleep(&self, duration: Duration) {
         self.sim.sleep(duration);
     }
+
+    /// Looks 50 times: the bell is outside of the simulation.
+    fn wait_for(&self, bell: &Bell, limit: Duration) -> bool {
+        let deadline = self.sim.now() + limit;
+        loop {
+            let left = deadline.saturating_sub(self.sim.now());
+            let is_rung = bell.take();
+            if is_rung || left.is_zero() {
+                return is_rung;
+            }
+            self.sim.sleep(left.min(limit / 50));
+        }
+    }
 }
 
 impl Host for SimHost {
@@ -257,11 +271,12 @@ impl Host for SimHost {
 
     fn spawn(
         self: &Arc<Self>,
-        _: WorkerKind,
+        kind: WorkerKind,
         work: Work<SimSession>,
     ) -> io::Result<JoinHandle<()>> {
         self.sim.pause();
-        if let Action::Fail(_) = self.network.ask(&Event::Spawn) {
+        let is_heart = kind == WorkerKind::Heartbeat;
+        if !is_heart && matches!(self.network.ask(&Event::Spawn), Action::Fail(_)) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let host = Arc::clone(self);

@@ -231,6 +231,10 @@ impl RecipientSession for SimSession {
     type Link = SimLink;
     type Donor = Donor;
 
+    fn name_of(&self, donor: &Donor) -> String {
+        format!("{}:{}", donor.host, donor.port)
+    }
+
     fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {
         self.host.network.listen_for_files()
     }

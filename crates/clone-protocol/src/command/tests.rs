@@ -21,6 +21,7 @@ fn init(locator: Vec<u8>) -> Init {
         version: 0x0103,
         ddl_timeout: 300,
         block_ddl: false,
+        sends_heartbeats: false,
         locators: vec![EngineLocator { db_type: INNODB, bytes: locator }],
     }
 }
@@ -57,6 +58,14 @@ fn the_lock_flag_is_apart_from_the_timeout() {
     let too_long = Init { ddl_timeout: u32::MAX, ..locked };
     let bytes = payload(&Command::Init(too_long));
     assert_eq!(bytes[4..8], [0xff, 0xff, 0xff, 0x7f]);
+}
+
+#[test]
+fn heartbeats_are_announced_in_a_bit_of_the_version() {
+    let beats = Init { sends_heartbeats: true, ..init(Vec::new()) };
+    let bytes = payload(&Command::Init(beats.clone()));
+    assert_eq!(bytes[..4], [3, 1, 1, 0]);
+    assert_eq!(Command::parse(1, &bytes), Ok(Command::Init(beats)));
 }
 
 #[test]
@@ -176,12 +185,14 @@ fn a_locator_may_be_long_but_not_endless() {
 proptest! {
     #[test]
     fn init_round_trip(
-        version: u32,
+        version in any::<u32>().prop_map(|version| version & !SENDS_HEARTBEATS),
         ddl_timeout in 0_u32..1 << 31,
         block_ddl: bool,
+        sends_heartbeats: bool,
         locators in prop::collection::vec(engine_locator(), 0..=MAX_ENGINES),
     ) {
-        let command = Command::Init(Init { version, ddl_timeout, block_ddl, locators });
+        let command =
+            Command::Init(Init { version, ddl_timeout, block_ddl, sends_heartbeats, locators });
         let encoded = payload(&command);
         prop_assert_eq!(Command::parse(1, &encoded), Ok(command));
     }

@@ -71,6 +71,7 @@ fn commands() {
         version: 0x0103,
         ddl_timeout: 300,
         block_ddl: true,
+        sends_heartbeats: true,
         locators: vec![locator(9), locator(0)],
     };
     let ack = crate::Ack { error: 5, locator: locator(9), descriptor: &[1, 2, 3] };

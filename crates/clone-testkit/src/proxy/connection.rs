@@ -110,6 +110,7 @@ impl Connection {
             // An error of a socket is the end of the connection to both sides.
             match self.turn() {
                 Ok(Some(how)) => break how,
+                Ok(None) if self.network.lock().is_silent(self.id) => {}
                 Ok(None) if self.is_over() => break How::Close,
                 Ok(None) => {}
                 Err(_) => break How::Close,
@@ -139,6 +140,9 @@ impl Connection {
         if let Some(how) = self.network.lock().order(self.id) {
             return Ok(Some(how));
         }
+        if self.network.lock().is_silent(self.id) {
+            return self.wait_for_orders().map(|()| None);
+        }
         self.let_go();
         for from in [Side::Recipient, Side::Donor] {
             if let Some(how) = self.forward(from) {
@@ -158,6 +162,16 @@ impl Connection {
         let done =
             |from: &End, to: &End| from.is_at_end && from.input.is_empty() && to.output.is_empty();
         done(&self.recipient, &self.donor) || done(&self.donor, &self.recipient)
+    }
+
+    /// Waits until there is something to do, and neither reads nor writes.
+    fn wait_for_orders(&self) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let _ = (&self.wake).read(&mut [0; 16]);
+        Ok(())
     }
 
     /// Waits for something to read, write or do, and reads.
@@ -275,8 +289,9 @@ impl Connection {
         match event {
             Event::Command(Command::Init(init) | Command::Attach(init) | Command::Reinit(init)) => {
                 let limit = network.version_limit.map_or(u32::MAX, Version::number);
-                let version = init.version.min(limit).to_le_bytes();
-                packet.splice(VERSION_AT..VERSION_AT + version.len(), version);
+                // What is above the version stays as it is.
+                let [low, high, ..] = init.version.min(limit).to_le_bytes();
+                packet.splice(VERSION_AT..VERSION_AT + 2, [low, high]);
             }
             Event::Parameter(_) if network.locators_first => {
                 self.parameters.append(&mut packet);

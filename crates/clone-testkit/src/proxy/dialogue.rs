@@ -4,7 +4,7 @@
 //! commands, and COM_CLONE between its OK and its EXIT.
 
 use clone_protocol::innodb::{Data, Descriptor, SnapshotState, State};
-use clone_protocol::{Command, CommandCode, Response, Version};
+use clone_protocol::{Command, CommandCode, HEARTBEAT_CONFIG, Response, Version};
 
 use super::wire::{Framing, HEADER_LEN};
 
@@ -184,6 +184,10 @@ impl Dialogue {
                 }
                 None => Event::Other,
             },
+            // Only between plugins of this project, and not of the clone.
+            Response::ConfigV3 { name: HEARTBEAT_CONFIG, .. } | Response::Heartbeat(_) => {
+                Event::Other
+            }
             // The donor stays in COM_CLONE.
             Response::Data(_) | Response::Block(_) | Response::Error { .. } => Event::Other,
             _ => Event::Parameter(code),

@@ -41,6 +41,7 @@ impl Network {
             live: BTreeMap::new(),
             next_id: 0,
             holding: None,
+            is_silent: false,
         };
         Self { donor_port, state: Mutex::new(state) }
     }
@@ -75,6 +76,8 @@ pub(super) struct State {
     next_id: u64,
     /// The connection whose packet is held; nothing is forwarded meanwhile.
     holding: Option<u64>,
+    /// New connections are silent.
+    is_silent: bool,
 }
 
 /// A connection that exists.
@@ -83,6 +86,8 @@ struct Live {
     role: Option<Role>,
     /// Has sent INIT or REINIT.
     has_begun: bool,
+    /// Nothing passes, and neither side learns that the other has ended.
+    is_silent: bool,
     /// To be cut.
     order: Option<How>,
     /// A byte makes the connection look for orders.
@@ -106,7 +111,8 @@ impl State {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let live = Live { role: None, has_begun: false, order: None, waker };
+        let is_silent = self.is_silent;
+        let live = Live { role: None, has_begun: false, is_silent, order: None, waker };
         self.live.insert(id, live);
         Ok(id)
     }
@@ -162,9 +168,27 @@ impl State {
 
     pub(super) fn release(&mut self) {
         self.holding = None;
+        self.is_silent = false;
         for live in self.live.values_mut() {
+            live.is_silent = false;
             wake(&mut live.waker);
         }
+    }
+
+    /// Whether nothing passes on this connection.
+    pub(super) fn is_silent(&self, id: u64) -> bool {
+        self.live.get(&id).is_some_and(|live| live.is_silent)
+    }
+
+    /// From now on nothing passes on connections of this kind.
+    pub(super) fn silence(&mut self, at: Option<u64>, target: Target) {
+        for id in self.hit(at, target) {
+            if let Some(live) = self.live.get_mut(&id) {
+                live.is_silent = true;
+                wake(&mut live.waker);
+            }
+        }
+        self.is_silent |= target == Target::All;
     }
 
     /// How this connection is to be cut, if it is.
@@ -282,6 +306,11 @@ impl State {
                     return acknowledged_state(ack.descriptor).map(Point::Ack);
                 }
             }
+            // No step of the script: one comes each second.
+            Command::Heartbeat(_) => {
+                self.set_role(id, Role::Auxiliary);
+                return None;
+            }
             Command::Execute | Command::Exit => {}
         }
         Some(Point::Command(command.code()))
@@ -331,17 +360,28 @@ impl State {
                 self.holding = Some(id);
                 Verdict::Hold(None)
             }
+            Action::Silence(target) => {
+                self.silence(Some(id), target);
+                if self.is_silent(id) { Verdict::Hold(None) } else { Verdict::Pass }
+            }
             Action::Delay(time) => Verdict::Hold(Some(Instant::now() + time)),
         }
     }
 
-    fn cut_from(&mut self, at: Option<u64>, target: Target, how: How) {
-        let mut hit: Vec<_> =
-            self.live.iter().filter(|(_, live)| live.is_of(target)).map(|(&id, _)| id).collect();
-        if target == Target::Worker {
-            let one = at.filter(|id| hit.contains(id)).or(hit.first().copied());
-            hit = one.into_iter().collect();
+    /// The connections of this kind; of workers one, if possible the one `at` hand.
+    fn hit(&self, at: Option<u64>, target: Target) -> Vec<u64> {
+        let hit = self.live.iter().filter(|(_, live)| live.is_of(target)).map(|(&id, _)| id);
+        let hit: Vec<_> = hit.collect();
+        match target {
+            Target::Worker => {
+                at.filter(|id| hit.contains(id)).or(hit.first().copied()).into_iter().collect()
+            }
+            _ => hit,
         }
+    }
+
+    fn cut_from(&mut self, at: Option<u64>, target: Target, how: How) {
+        let hit = self.hit(at, target);
         if target == Target::All && !hit.is_empty() {
             self.note(|| Line::Cut);
         }
@@ -374,7 +414,9 @@ impl Live {
 
 fn is_possible(live: &BTreeMap<u64, Live>, action: Action) -> bool {
     match action {
-        Action::Cut(target, _) => live.values().any(|live| live.is_of(target)),
+        Action::Cut(target, _) | Action::Silence(target) => {
+            live.values().any(|live| live.is_of(target))
+        }
         Action::Hold | Action::Delay(_) => true,
     }
 }

@@ -41,6 +41,10 @@ pub enum Action {
     /// Nothing passes on any connection until [`Proxy::release`](super::Proxy::release), or until
     /// the connection at hand ends.
     Hold,
+    /// Nothing passes on connections of this kind until [`Proxy::release`](super::Proxy::release),
+    /// the packet at hand included if it belongs to one of them. They stay open: neither side
+    /// learns that the other has ended. With [`Target::All`] new connections are silent, too.
+    Silence(Target),
     /// The packet waits so long, and what comes behind it on its connection.
     Delay(Duration),
 }

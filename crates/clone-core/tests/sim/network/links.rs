@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use clone_core::donor;
 use clone_core::error::{Error, Result, number};
-use clone_core::link::{Donor, DonorLink, Link, LinkKind, Packet};
+use clone_core::link::{Donor, DonorLink, Link, LinkKind, Packet, Patience, Silence};
 use clone_protocol::{CommandCode, Response};
 
-use super::{HEADER, Network};
+use super::{HEADER, Network, Wait};
 use crate::sim::faults::{Action, End, Event, Role};
 use crate::sim::session::{INTERRUPTED, SimSession};
 
@@ -56,6 +56,7 @@ pub(crate) struct SimLink {
     packet: Vec<u8>,
     /// The first network error; it is returned again and again, but raised once.
     broken: Option<u32>,
+    silence: Option<Duration>,
 }
 
 impl SimLink {
@@ -78,8 +79,13 @@ impl SimLink {
         let thread = network.sim.spawn(format!("{} of connection {at}", host.name), move || {
             let session = SimSession::worker(&host);
             donor_network.with(at, |one| one.donor_session = Some(Arc::clone(&session.handle)));
-            let mut link =
-                SimDonorLink { network: &donor_network, session: &session, at, broken: None };
+            let mut link = SimDonorLink {
+                network: &donor_network,
+                session: &session,
+                at,
+                broken: None,
+                silence: None,
+            };
             let served = donor::serve(&session, &session.host.donor_clones, &mut link);
             donor_network.with(at, |one| match served {
                 Ok(()) => one.has_left = true,
@@ -87,7 +93,13 @@ impl SimLink {
             });
         });
         network.wires().donors.push(thread);
-        Ok(Self { network: Arc::clone(network), at, packet: Vec::new(), broken: None })
+        Ok(Self {
+            network: Arc::clone(network),
+            at,
+            packet: Vec::new(),
+            broken: None,
+            silence: None,
+        })
     }
 
     /// The session's error after `failed`, which is raised here.
@@ -123,7 +135,8 @@ impl Link<SimSession> for SimLink {
             _ => {}
         }
         let packet = [&[code as u8], payload].concat();
-        let sent = self.network.send(self.at, End::Donor, &packet, WRITE_TIMEOUT);
+        let wait = Wait::Silence { limit: WRITE_TIMEOUT, lives: None };
+        let sent = self.network.send(self.at, End::Donor, &packet, wait);
         sent.map_err(|failed| self.fail(session, failed))
     }
 
@@ -131,20 +144,32 @@ impl Link<SimSession> for SimLink {
         &mut self,
         session: &SimSession,
         is_data: bool,
-        timeout_seconds: u32,
+        patience: &Patience,
     ) -> Result<Packet<'_>> {
         if let Some(broken) = self.broken {
             return Err(Error::Raised(broken));
         }
-        let patience = READ_TIMEOUT.max(Duration::from_secs(timeout_seconds.into()));
+        let limit = match patience.allows_as_server {
+            true => READ_TIMEOUT.max(patience.limit),
+            false => patience.limit,
+        };
         let active = is_data.then_some(&*session.handle);
-        let received = self.network.receive(self.at, End::Recipient, patience, active);
+        let lives = patience.lives.as_deref().map(|lives| lives as &dyn Fn() -> bool);
+        let wait = Wait::Silence { limit, lives };
+        let received = self.network.receive(self.at, End::Recipient, wait, active);
+        if let Err(number::ER_NET_READ_INTERRUPTED) = received {
+            self.silence = Some(limit);
+        }
         self.packet = received.map_err(|failed| self.fail(session, failed))?;
         if self.packet.is_empty() {
             return Err(self.fail(session, number::ER_NET_PACKETS_OUT_OF_ORDER));
         }
         let network_len = self.packet.len() as u64 + HEADER;
         Ok(Packet { data: &mut self.packet, network_len })
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        self.silence
     }
 
     fn is_within_host(&self) -> bool {
@@ -189,9 +214,16 @@ struct SimDonorLink<'a> {
     session: &'a SimSession,
     at: usize,
     broken: Option<u32>,
+    silence: Option<Silence>,
 }
 
 impl SimDonorLink<'_> {
+    /// As long as `limit`, and as the recipient is heard of.
+    fn wait(&self, limit: Duration) -> Wait<'_> {
+        let silence = self.silence.as_deref().map(|silence| silence as &dyn Fn() -> _);
+        Wait::Watched { limit, silence }
+    }
+
     fn fail(&mut self, failed: u32) -> Error {
         self.broken = Some(failed);
         self.session.raise_text(failed, "network")
@@ -199,11 +231,15 @@ impl SimDonorLink<'_> {
 }
 
 impl DonorLink for SimDonorLink<'_> {
+    fn watch(&mut self, silence: Silence) {
+        self.silence = Some(silence);
+    }
+
     fn receive(&mut self, payload: &mut Vec<u8>) -> Result<u8> {
         if let Some(broken) = self.broken {
             return Err(Error::Raised(broken));
         }
-        let received = self.network.receive(self.at, End::Donor, IDLE_TIMEOUT, None);
+        let received = self.network.receive(self.at, End::Donor, self.wait(IDLE_TIMEOUT), None);
         let packet = received.map_err(|failed| {
             let is_idle = failed == number::ER_NET_READ_INTERRUPTED;
             self.fail(if is_idle { IDLE } else { failed })
@@ -223,7 +259,7 @@ impl DonorLink for SimDonorLink<'_> {
         if secure && !self.network.with(self.at, |one| one.has_tls) {
             return Err(self.session.raise_text(3872, "Clone needs SSL connection"));
         }
-        let sent = self.network.send(self.at, End::Recipient, packet, WRITE_TIMEOUT);
+        let sent = self.network.send(self.at, End::Recipient, packet, self.wait(WRITE_TIMEOUT));
         sent.map_err(|failed| self.fail(failed))
     }
 
@@ -244,7 +280,7 @@ impl DonorLink for SimDonorLink<'_> {
         let mut packet = Vec::new();
         let number = i32::try_from(number).unwrap();
         Response::Error { number, message: text.as_bytes() }.encode(&mut packet);
-        let sent = self.network.send(self.at, End::Recipient, &packet, WRITE_TIMEOUT);
+        let sent = self.network.send(self.at, End::Recipient, &packet, self.wait(WRITE_TIMEOUT));
         sent.map_err(|failed| {
             self.network.with(self.at, |one| one.closed_by_donor = true);
             self.fail(failed)

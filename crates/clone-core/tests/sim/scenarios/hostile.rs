@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clone_core::link::{Link, LinkKind};
+use clone_core::link::{Link, LinkKind, Patience};
 use clone_core::session::RecipientSession;
 use clone_protocol::innodb::{DB_TYPE, Descriptor, Locator, SnapshotState, State};
 use clone_protocol::{
@@ -55,7 +55,9 @@ impl Client {
 
     fn receive(&mut self, patience: u32) -> Vec<u8> {
         let link = self.link.as_mut().unwrap();
-        link.receive(&self.session, true, patience).unwrap().data.to_vec()
+        let limit = Duration::from_secs(patience.into());
+        let patience = Patience { limit, allows_as_server: true, lives: None };
+        link.receive(&self.session, true, &patience).unwrap().data.to_vec()
     }
 
     /// Reads up to the end of a state, and acknowledges it over the other connection.
@@ -108,7 +110,13 @@ impl Drop for Client {
 }
 
 fn init(locators: Vec<EngineLocator>) -> Init {
-    Init { version: Version::LATEST.number(), ddl_timeout: 10, block_ddl: true, locators }
+    Init {
+        version: Version::LATEST.number(),
+        ddl_timeout: 10,
+        block_ddl: true,
+        sends_heartbeats: false,
+        locators,
+    }
 }
 
 fn version_locator() -> EngineLocator {

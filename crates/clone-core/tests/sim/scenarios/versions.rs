@@ -91,7 +91,9 @@ fn servers_of_all_versions() {
                 world.interfere(move |event| {
                     if let Event::Packet(wire) = event {
                         if wire.command() == Some(CommandCode::Init) {
-                            assert_eq!(wire.packet[1..5], recipient.number().to_le_bytes());
+                            assert_eq!(wire.packet[1..3], recipient.number().to_le_bytes()[..2]);
+                            let sends_heartbeats = recipient >= Version::V3;
+                            assert_eq!(wire.packet[3..5], [u8::from(sends_heartbeats), 0]);
                         }
                         if let Some(Response::Locators { version, .. }) = wire.response() {
                             assert_eq!(version, recipient.min(donor));
