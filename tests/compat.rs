@@ -194,9 +194,10 @@ impl Shown {
                  FROM performance_schema.variables_info \
                  JOIN performance_schema.global_variables USING (VARIABLE_NAME) \
                  WHERE VARIABLE_NAME LIKE 'clone%' AND VARIABLE_NAME NOT IN \
-                 ('clone_compression_level', 'clone_dry_run', 'clone_exclude_plugins_list', \
-                 'clone_file_handover', 'clone_keep_data', 'clone_keep_failed_directory', \
-                 'clone_peer_timeout', 'clone_strict_checks') ORDER BY 1",
+                 ('clone_compression', 'clone_compression_max_cpu', 'clone_dry_run', \
+                 'clone_exclude_plugins_list', 'clone_file_handover', 'clone_keep_data', \
+                 'clone_keep_failed_directory', 'clone_peer_timeout', 'clone_strict_checks') \
+                 ORDER BY 1",
             )?,
             columns: session.rows(
                 "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME \

@@ -64,11 +64,9 @@ fn files_do_not_cross_the_connection() {
         let donor = donor(volume)?;
         let mut recipient = recipient(volume, &donor)?;
         for (tls, compressed) in
-            [(Tls::Disabled, "OFF"), (Tls::Required, "OFF"), (Tls::Disabled, "ON")]
+            [(Tls::Disabled, "OFF"), (Tls::Required, "AUTO"), (Tls::Disabled, "ZSTD1")]
         {
-            recipient
-                .session()?
-                .run(format!("SET GLOBAL clone_enable_compression = {compressed}"))?;
+            recipient.session()?.run(format!("SET GLOBAL clone_compression = {compressed}"))?;
             let directory = recipient.scratch("clone");
             let statement = Statement::instance(&donor).into_directory(&directory).tls(tls);
             let report = clone::run(&mut recipient, &statement)?;

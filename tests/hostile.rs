@@ -607,8 +607,8 @@ fn no_state_begins_before_the_end_of_the_last_one() {
 fn a_damaged_block_is_logged_and_sent_again() {
     check(|| {
         let mut peers = Peers::start()?;
-        for compression in ["OFF", "ON"] {
-            let set = format!("SET GLOBAL clone_enable_compression = {compression}");
+        for compression in ["OFF", "ZSTD1"] {
+            let set = format!("SET GLOBAL clone_compression = {compression}");
             peers.recipient.session()?.run(set)?;
             let logged = warnings(&peers.recipient)?.len();
             let (running, directory, replaced) =

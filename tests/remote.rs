@@ -242,7 +242,7 @@ fn certificates() {
 fn compression_saves_network() {
     check(|| {
         let donor = fixture::donor()?;
-        let builder = distant("recipient")?.option("--clone-enable-compression=ON");
+        let builder = distant("recipient")?.option("--clone-compression=ZSTD1");
         let mut recipient = fixture::recipient_from(builder, &donor)?;
         let (report, clone) = clone_and_boot(&mut recipient, &donor)?;
         let (data, network) = (report.data(), report.network());

@@ -12,14 +12,22 @@ type Documented =
     (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
 
 /// What the stock plugin does not have.
-const OURS: [Documented; 6] = [
+const OURS: [Documented; 7] = [
     (
-        "compression_level",
+        "compression",
+        "String",
+        "AUTO",
+        "",
+        "",
+        "How a donor with this plugin compresses what it sends to this recipient: AUTO as it measures what is fastest, OFF not at all, LZ4, or Zstandard at a level from 1 to 19",
+    ),
+    (
+        "compression_max_cpu",
         "Integer",
-        "1",
+        "50",
         "0",
-        "19",
-        "How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level",
+        "100",
+        "Percent of this machine's processors that compression may use at the donor, for all clones together; 0 for no compression",
     ),
     (
         "exclude_plugins_list",

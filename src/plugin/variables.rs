@@ -17,6 +17,7 @@ use clone_core::donor_list::{DonorList, FormatError};
 use clone_core::error::Error;
 use clone_core::excluded_plugins::ExcludedPlugins;
 use clone_core::settings::{KeepData, Settings};
+use clone_protocol::Packing;
 
 use super::writable::Writable;
 use crate::guard::guard;
@@ -99,8 +100,10 @@ sysvars! {
     delay_after_data_drop: Number = Number { default: 0, min: 0, max: 60 * 60, step: 1 },
         c"Time in seconds to wait after removing data.", in Settings;
     // Ours, from here. What stock peers compress is zlib's business.
-    compression_level: Number = Number { default: 1, min: 0, max: 19, step: 1 },
-        c"How clone_enable_compression compresses between plugins that can: 0 LZ4, 1 to 19 Zstandard at this level", in Settings;
+    compression: Choice = Choice { names: &COMPRESSION, default: 0 },
+        c"How a donor with this plugin compresses what it sends to this recipient: AUTO as it measures what is fastest, OFF not at all, LZ4, or Zstandard at a level from 1 to 19", in Settings;
+    compression_max_cpu: Number = Number { default: 50, min: 0, max: 100, step: 1 },
+        c"Percent of this machine's processors that compression may use at the donor, for all clones together; 0 for no compression", in Settings;
     keep_data: Choice = Choice { names: &KEEP_DATA, default: 0 },
         c"What becomes of this server's data when a clone replaces it: AUTO keeps the data until the clone is complete if the disk has room for both, ON keeps the data or refuses the clone, OFF drops the data before the clone is copied", in Settings;
     keep_failed_directory: Boolean = Boolean { default: false },
@@ -128,6 +131,40 @@ static KEEP_DATA: Writable<abi::TYPELIB> = Writable::new(abi::TYPELIB {
 
 static KEEP_DATA_NAMES: Names<4> =
     Names([c"AUTO".as_ptr(), c"ON".as_ptr(), c"OFF".as_ptr(), null()]);
+
+/// The values of `clone_compression`, in the order of [`Packing::of`](Setting::of).
+static COMPRESSION: Writable<abi::TYPELIB> = Writable::new(abi::TYPELIB {
+    count: COMPRESSION_NAMES.0.len() - 1,
+    name: c"".as_ptr(),
+    type_names: COMPRESSION_NAMES.0.as_ptr().cast_mut(),
+    type_lengths: null_mut(),
+});
+
+static COMPRESSION_NAMES: Names<23> = Names([
+    c"AUTO".as_ptr(),
+    c"OFF".as_ptr(),
+    c"LZ4".as_ptr(),
+    c"ZSTD1".as_ptr(),
+    c"ZSTD2".as_ptr(),
+    c"ZSTD3".as_ptr(),
+    c"ZSTD4".as_ptr(),
+    c"ZSTD5".as_ptr(),
+    c"ZSTD6".as_ptr(),
+    c"ZSTD7".as_ptr(),
+    c"ZSTD8".as_ptr(),
+    c"ZSTD9".as_ptr(),
+    c"ZSTD10".as_ptr(),
+    c"ZSTD11".as_ptr(),
+    c"ZSTD12".as_ptr(),
+    c"ZSTD13".as_ptr(),
+    c"ZSTD14".as_ptr(),
+    c"ZSTD15".as_ptr(),
+    c"ZSTD16".as_ptr(),
+    c"ZSTD17".as_ptr(),
+    c"ZSTD18".as_ptr(),
+    c"ZSTD19".as_ptr(),
+    null(),
+]);
 
 /// Literals, and NULL behind the last.
 struct Names<const N: usize>([*const c_char; N]);
@@ -406,6 +443,17 @@ impl Setting<AtomicU64> for KeepData {
     }
 }
 
+impl Setting<AtomicU64> for Packing {
+    fn of(value: &AtomicU64) -> Self {
+        match value.load(Ordering::Relaxed) {
+            0 => Packing::Auto,
+            1 => Packing::None,
+            2 => Packing::Lz4,
+            level => Packing::Zstd(u8::try_from(level - 2).unwrap_or(1)),
+        }
+    }
+}
+
 impl Setting<AtomicBool> for bool {
     fn of(value: &AtomicBool) -> Self {
         value.load(Ordering::Relaxed)
@@ -520,6 +568,7 @@ mod tests {
         let settings = settings();
         assert_eq!((settings.buffer_size, settings.max_concurrency), (4 * MIB, 16));
         assert_eq!((settings.block_ddl, settings.autotune_concurrency), (false, true));
-        assert_eq!(settings.compression_level, 1);
+        assert_eq!(settings.compression, Packing::Auto);
+        assert_eq!(settings.compression_max_cpu, 50);
     }
 }

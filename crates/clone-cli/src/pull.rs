@@ -33,6 +33,7 @@ use clone_core::error::{Error, number};
 use clone_core::recipient::{self, Interrupted};
 use clone_core::settings::Settings;
 use clone_innodb::destination::{EncryptedFiles, Options, OutsideFiles, RedoNames};
+use clone_protocol::Packing;
 
 use crate::connection;
 use crate::failure::{Failure, Kind, Result};
@@ -74,11 +75,10 @@ pub(crate) struct Arguments {
     /// The most MiB a second from the network. 0: no limit.
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     max_rate: u32,
-    /// Asks a donor with this project's plugin to compress what it sends: 0 is LZ4, 1 and above
-    /// are Zstandard's level.
-    #[arg(long, value_name = "LEVEL", num_args = 0..=1, default_missing_value = "1",
-          value_parser = clap::value_parser!(u8).range(0..=22))]
-    compress: Option<u8>,
+    /// How a donor with this project's plugin compresses what it sends: auto (it measures what is
+    /// fastest), off, lz4, or zstd1 to zstd22.
+    #[arg(long, value_name = "HOW", default_value_t = Packing::Auto)]
+    compress: Packing,
     /// Stops DDL at the donor during the clone. Donors before 8.0.27 do that in any case.
     #[arg(long)]
     block_ddl: bool,
@@ -356,8 +356,9 @@ fn settings(arguments: &Arguments) -> Settings {
         ddl_timeout: arguments.ddl_timeout,
         max_concurrency: arguments.threads,
         max_network_bandwidth: arguments.max_rate,
-        enable_compression: arguments.compress.is_some(),
-        compression_level: arguments.compress.unwrap_or(1),
+        // Asked for by name, compression is worth the question to the donor.
+        enable_compression: matches!(arguments.compress, Packing::Lz4 | Packing::Zstd(_)),
+        compression: arguments.compress,
         // What is left decides whether it stays; see `failed`.
         keep_failed_directory: true,
         // Each read has a limit instead (`link::READ_TIMEOUT`), and no heartbeats are sent.

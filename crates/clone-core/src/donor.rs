@@ -6,12 +6,16 @@
 //! workers (ATTACH, EXECUTE, EXIT), and its auxiliary connection (ACK, EXIT). The donor recognises
 //! the kind by the commands.
 
+mod allowance;
 mod clones;
 mod framer;
 mod handover;
+mod packers;
+mod packing;
 mod parameters;
 mod peer;
 mod sender;
+mod steering;
 mod way;
 
 use std::sync::Arc;
@@ -32,6 +36,7 @@ use crate::read_only;
 use crate::session::{Clock, DonorSession, Host};
 use crate::tasks::SourceTasks;
 use clones::DonorClone;
+use packing::ClonePacking;
 use peer::{Cloning, CountingLink, Peer};
 use sender::{Output, Sender};
 
@@ -320,7 +325,10 @@ impl<S: DonorSession> Serving<'_, S> {
         // The recipient may not keep this server's writers waiting for longer than this server
         // does.
         let timeout = ddl_timeout.min(self.session.host().settings().ddl_timeout);
-        let clone = Arc::new(DonorClone { point: ConsistencyPoint::of(&clones, timeout) });
+        let clone = Arc::new(DonorClone {
+            point: ConsistencyPoint::of(&clones, timeout),
+            packing: ClonePacking::default(),
+        });
         let innodb = clones.iter().find(|one| one.is_innodb())?;
         self.clones.add(&innodb.locator, &clone);
         Some(clone)
@@ -356,6 +364,10 @@ impl<S: DonorSession> Serving<'_, S> {
         let giver = key.and_then(|key| self.session.connect_files(key));
         self.output.agree(offer, giver, packs, self.link.is_plain())?;
         let clone = self.clone.as_deref();
+        // A recipient without InnoDB has no clone here.
+        let own = ClonePacking::default();
+        let packing = clone.map_or(&own, |clone| &clone.packing);
+        let _at_work = self.output.begin(packing);
         let point = clone.filter(|_| self.is_master).and_then(|clone| clone.point.as_ref());
         if let Some(point) = point {
             point.resume()?;
@@ -369,6 +381,8 @@ impl<S: DonorSession> Serving<'_, S> {
                 is_master: self.is_master,
                 peer: &self.peer,
                 commit_block: None,
+                packing,
+                allowance: &self.clones.allowance,
                 output: &mut self.output,
             };
             task.copy(self.session, 0, &mut sender)?;

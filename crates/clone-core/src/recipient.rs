@@ -16,6 +16,7 @@
 
 mod answer;
 mod apply;
+mod arrived;
 mod auxiliary;
 mod block;
 mod dialogue;
@@ -120,6 +121,11 @@ pub fn resume_instance<S: RecipientSession>(
 /// One clone from INIT to its end.
 fn attempt<S: RecipientSession>(session: &S, shared: &Arc<Shared<S>>) -> Result<()> {
     let outcome = Task::master(session, Arc::clone(shared)).run();
+    let arrived = shared.arrived();
+    if arrived.has_saved() {
+        log::info!(target: CLIENT, "Compression {}: {arrived}", shared.offer.packing);
+    }
+    drop(arrived);
     if let (Err(_), Some(directory)) = (&outcome, shared.target.directory()) {
         let stays = session.host().settings().keep_failed_directory;
         if shared.target.is_staging() || !stays {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clone_io::MachineTime;
 use clone_protocol::HandoverKey;
 
 use crate::bell::Bell;
@@ -46,6 +47,16 @@ pub trait Clock {
     /// bell was rung.
     fn wait_for(&self, bell: &Bell, limit: Duration) -> bool {
         bell.wait(limit)
+    }
+
+    /// The processor time that the calling thread has used.
+    fn thread_time(&self) -> Duration {
+        clone_io::thread_time()
+    }
+
+    /// The time of this machine's processors; none if that is not known.
+    fn machine_time(&self) -> Option<MachineTime> {
+        MachineTime::now().ok()
     }
 }
 

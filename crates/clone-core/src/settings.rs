@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use clone_protocol::Version;
+use clone_protocol::{Packing, Version};
 
 /// Facts that depend on a server's MySQL release. They are the same at donor and recipient, because
 /// only releases clone from each other that have the same facts.
@@ -57,7 +57,7 @@ pub struct Settings {
     pub autotune_concurrency: bool,
     /// `clone_delay_after_data_drop`, seconds.
     pub delay_after_data_drop: u32,
-    /// `clone_enable_compression`.
+    /// `clone_enable_compression`: the compression of the classic protocol with a stock donor.
     pub enable_compression: bool,
     /// `clone_file_handover`.
     pub file_handover: bool,
@@ -67,9 +67,10 @@ pub struct Settings {
     pub keep_failed_directory: bool,
     /// `clone_peer_timeout`, seconds, 0 without limit. See [`Settings::patience`].
     pub peer_timeout: u32,
-    /// `clone_compression_level`: 0 is LZ4; 1 and above are Zstandard's level. Used between plugins
-    /// of this project.
-    pub compression_level: u8,
+    /// `clone_compression`: how a donor of this project packs blocks.
+    pub compression: Packing,
+    /// `clone_compression_max_cpu`: percent of this machine's processors that a donor packs with.
+    pub compression_max_cpu: u8,
 }
 
 /// The variables as a server has them if nobody sets them.
@@ -89,7 +90,8 @@ impl Default for Settings {
             keep_data: KeepData::Auto,
             keep_failed_directory: false,
             peer_timeout: 60,
-            compression_level: 1,
+            compression: Packing::Auto,
+            compression_max_cpu: 50,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 
 use clone_protocol::{BlockForm, Packing};
 use zeroize::Zeroize;
+use zstd::zstd_safe::ResetDirective;
 
 use crate::sparse::{self, Sparse};
 
@@ -39,14 +40,55 @@ const FAST_FRAME: usize = 128 * 1024;
 const SAMPLE: usize = 16 * 1024;
 
 /// How a task packs.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Method {
     Sparse,
     Lz4,
-    Zstd {
-        compressor: zstd::bulk::Compressor<'static>,
-        /// Bytes of a block that become one frame.
-        frame: usize,
-    },
+    Zstd { level: u8 },
+}
+
+impl Method {
+    /// [`Packing::Auto`] begins as [`Packing::None`]: somebody else [chooses](Packer::switch).
+    fn of(packing: Packing) -> Self {
+        match packing {
+            Packing::None | Packing::Auto => Method::Sparse,
+            Packing::Lz4 => Method::Lz4,
+            Packing::Zstd(level) => Method::Zstd { level },
+        }
+    }
+}
+
+/// Zstandard, at the level that was used last.
+struct Zstd {
+    compressor: zstd::bulk::Compressor<'static>,
+    level: u8,
+}
+
+impl Zstd {
+    fn new(level: u8) -> io::Result<Self> {
+        Ok(Self { compressor: zstd::bulk::Compressor::new(level.into())?, level })
+    }
+
+    fn set_level(&mut self, level: u8) -> io::Result<()> {
+        if self.level != level {
+            // A block that did not fit has left a frame that is not finished.
+            let reset = self.compressor.context_mut().reset(ResetDirective::SessionOnly);
+            reset.map_err(|_| io::Error::other("a compressor cannot be used again"))?;
+            self.compressor.set_compression_level(level.into())?;
+            self.level = level;
+        }
+        Ok(())
+    }
+
+    /// Fills the beginning of `place`, and gives its length; none if `block` does not fit.
+    fn compress(&mut self, block: &[u8], place: &mut [u8]) -> Option<usize> {
+        let frame = if self.level == 1 { FAST_FRAME } else { usize::MAX };
+        let mut len = 0;
+        for part in block.chunks(frame) {
+            len += self.compressor.compress_to_buffer(part, &mut place[len..]).ok()?;
+        }
+        Some(len)
+    }
 }
 
 /// After this many blocks in a row that did not shrink, most blocks are skipped.
@@ -63,6 +105,8 @@ const PROBE: u32 = 8;
 /// nothing.
 pub struct Packer {
     method: Method,
+    /// Present as soon as Zstandard is used.
+    zstd: Option<Zstd>,
     worth: Worth,
     packed: Vec<u8>,
     /// Blocks since the last one that shrank.
@@ -75,17 +119,42 @@ impl Packer {
     /// # Errors
     /// No memory for the compressor.
     pub fn new(packing: Packing) -> io::Result<Self> {
-        let zstd = |level: u8, frame| -> io::Result<Method> {
-            let compressor = zstd::bulk::Compressor::new(i32::from(level))?;
-            Ok(Method::Zstd { compressor, frame })
+        let method = Method::of(packing);
+        let worth = match method {
+            Method::Sparse => Worth::SPARSE,
+            Method::Lz4 | Method::Zstd { level: 1 } => Worth::FAST,
+            Method::Zstd { .. } => Worth::SMALL,
         };
-        let (method, worth) = match packing {
-            Packing::None => (Method::Sparse, Worth::SPARSE),
-            Packing::Lz4 => (Method::Lz4, Worth::FAST),
-            Packing::Zstd(1) => (zstd(1, FAST_FRAME)?, Worth::FAST),
-            Packing::Zstd(level) => (zstd(level, usize::MAX)?, Worth::SMALL),
-        };
-        Ok(Self { method, worth, packed: Vec::new(), misses: 0 })
+        let mut packer = Self { method, zstd: None, worth, packed: Vec::new(), misses: 0 };
+        packer.prepare()?;
+        Ok(packer)
+    }
+
+    /// Packs with `packing` from now on. The caller has measured that this pays for blocks that
+    /// shrink by a sixteenth.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new)'s. The packer cannot be used any more.
+    pub fn switch(&mut self, packing: Packing) -> io::Result<()> {
+        self.worth = Worth::SMALL;
+        self.method = Method::of(packing);
+        self.prepare()
+    }
+
+    /// The next block is tried, whatever became of recent ones.
+    pub fn retry(&mut self) {
+        self.misses = self.misses.min(1);
+    }
+
+    fn prepare(&mut self) -> io::Result<()> {
+        let Method::Zstd { level } = self.method else { return Ok(()) };
+        match &mut self.zstd {
+            Some(zstd) => zstd.set_level(level),
+            none => {
+                *none = Some(Zstd::new(level)?);
+                Ok(())
+            }
+        }
     }
 
     /// The form that this packer makes.
@@ -143,16 +212,10 @@ impl Packer {
             self.packed.resize(needed, 0);
         }
         let place = &mut self.packed[headroom..headroom + room];
-        let len = match &mut self.method {
+        let len = match self.method {
             Method::Sparse => sparse::pack(block, place, limit)?,
             Method::Lz4 => lz4_flex::block::compress_into(block, place).ok()?,
-            Method::Zstd { compressor, frame } => {
-                let mut len = 0;
-                for part in block.chunks(*frame) {
-                    len += compressor.compress_to_buffer(part, &mut place[len..]).ok()?;
-                }
-                len
-            }
+            Method::Zstd { .. } => self.zstd.as_mut()?.compress(block, place)?,
         };
         (len < limit).then_some(len)
     }
@@ -215,8 +278,14 @@ impl Unpacker {
 mod tests {
     use super::*;
 
+    /// Without a level, a packer that leaves out zeros; level 0 is LZ4.
     fn packer(level: Option<u8>) -> Packer {
-        Packer::new(Packing::of_level(level)).unwrap()
+        let packing = match level {
+            None => Packing::None,
+            Some(0) => Packing::Lz4,
+            Some(level) => Packing::Zstd(level),
+        };
+        Packer::new(packing).unwrap()
     }
 
     fn text(len: usize) -> Vec<u8> {
@@ -310,6 +379,38 @@ mod tests {
             let mut packer = packer(Some(level));
             assert_eq!(packer.pack(&pages, 0, 0).is_some(), is_packed, "level {level}");
         }
+    }
+
+    #[test]
+    fn a_packer_changes_its_method() {
+        let (text, noise) = (text(1 << 20), noise(1 << 20));
+        let mut packer = Packer::new(Packing::Auto).unwrap();
+        let mut unpacker = Unpacker::new();
+        let mut unpacked = vec![0; text.len()];
+        assert!(packer.pack(&text, 0, 0).is_none(), "no zeros");
+        let mut lens = Vec::new();
+        for packing in [Packing::Zstd(1), Packing::Lz4, Packing::Zstd(6), Packing::Zstd(1)] {
+            packer.switch(packing).unwrap();
+            let form = packer.form();
+            let packed = packer.pack(&text, 6, 4).unwrap();
+            lens.push(packed.len());
+            unpacker.unpack(form, &packed[6..packed.len() - 4], &mut unpacked).unwrap();
+            assert!(unpacked == text, "{packing}");
+        }
+        assert_eq!(lens[0], lens[3]);
+        assert!(lens[2] < lens[0] && lens[0] < lens[1], "{lens:?}");
+        // Misses stay, and a retry does what it says.
+        (0..=MAX_MISSES).for_each(|_| assert!(packer.pack(&noise, 0, 0).is_none()));
+        packer.switch(Packing::Lz4).unwrap();
+        assert!(packer.should_skip());
+        packer.retry();
+        assert!(!packer.should_skip());
+        assert!(packer.pack(&text, 0, 0).is_some());
+        // A frame that did not fit does not stop a change of the level.
+        packer.switch(Packing::Zstd(1)).unwrap();
+        assert!(packer.pack(&noise, 0, 0).is_none());
+        packer.switch(Packing::Zstd(6)).unwrap();
+        assert_eq!(packer.pack(&text, 6, 4).unwrap().len(), lens[2]);
     }
 
     #[test]

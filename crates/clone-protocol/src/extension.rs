@@ -8,6 +8,7 @@
 //! nothing gets nothing new. So a stock peer never sees an extension.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::wire::Reader;
 use crate::{ProtocolError, ResponseCode};
@@ -20,6 +21,12 @@ const MAGIC: &[u8; 8] = b"clone-rs";
 /// Format 1 had a maximum block length in place of the accepted forms, and a checksum over the
 /// unpacked bytes.
 const FORMAT: u8 = 2;
+
+/// In the last byte of an offer: the donor chooses how it packs.
+const CHOOSES: u8 = 1;
+
+/// In the last byte of an offer: the donor is asked to tell of itself.
+const ASKS: u8 = 2;
 
 /// The CONFIG_V3 with which a donor answers an offer behind EXIT. Its value is the format of
 /// [`Offer`] that the donor understands.
@@ -34,7 +41,7 @@ pub const EXTENSION_VALUE: &str = "2";
 /// before memory is asked for.
 pub const MAX_BLOCK: u32 = 16 << 20;
 
-/// What a recipient accepts and asks for, 46 or 47 bytes behind the code of EXECUTE or EXIT:
+/// What a recipient accepts and asks for, 47 bytes behind the code of EXECUTE or EXIT:
 ///
 /// | Offset | Type | |
 /// |---|---|---|
@@ -43,9 +50,10 @@ pub const MAX_BLOCK: u32 = 16 << 20;
 /// | 9 | `u8` | packing. 0: none; 1: LZ4; 2 and above: Zstandard at this level less 1 |
 /// | 10 | `u32` | the accepted forms of a block, one bit for each [`BlockForm`] ([`Forms`]) |
 /// | 14 | 32 bytes | the socket for handed-over files ([`HandoverKey`]); zeros: none |
-/// | 46 | `u8` | behind EXIT only, else absent. 1: the donor is asked to tell of itself |
+/// | 46 | `u8` | bits. 1: the donor chooses how it packs ([`Packing::Auto`]), and byte 9 is 0. 2: behind EXIT, the donor is asked to tell of itself |
 ///
-/// A reader ignores bytes behind the last field: a later release may use them.
+/// A reader ignores bytes behind the last field: a later release may use them. Without the byte at
+/// 46 the offer is one of an earlier build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// How the donor should pack blocks.
@@ -111,7 +119,7 @@ impl fmt::Debug for HandoverKey {
 }
 
 /// How a donor packs blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Packing {
     /// Not at all.
     #[default]
@@ -120,28 +128,51 @@ pub enum Packing {
     Lz4,
     /// Zstandard at this level, 1 to 22.
     Zstd(u8),
+    /// The donor chooses among the others, and chooses again while it sends.
+    Auto,
 }
 
 /// The highest level of Zstandard.
-const MAX_LEVEL: u8 = 22;
+pub const MAX_LEVEL: u8 = 22;
 
-impl Packing {
-    /// The packing of a `clone_compression_level`: 0 is LZ4, 1 and above are Zstandard's level.
-    /// Without a level blocks are not packed.
-    pub fn of_level(level: Option<u8>) -> Self {
-        match level {
-            None => Packing::None,
-            Some(0) => Packing::Lz4,
-            Some(level) => Packing::Zstd(level),
+/// As users write it.
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Packing::None => f.write_str("OFF"),
+            Packing::Lz4 => f.write_str("LZ4"),
+            Packing::Zstd(level) => write!(f, "ZSTD{level}"),
+            Packing::Auto => f.write_str("AUTO"),
         }
     }
+}
 
-    /// The level that [`of_level`](Self::of_level) takes.
-    pub fn level(self) -> Option<u8> {
-        match self {
-            Packing::None => None,
-            Packing::Lz4 => Some(0),
-            Packing::Zstd(level) => Some(level),
+/// The text of a [`Packing`] is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackingError;
+
+impl fmt::Display for PackingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "compression is AUTO, OFF, LZ4, or ZSTD1 to ZSTD{MAX_LEVEL}")
+    }
+}
+
+impl std::error::Error for PackingError {}
+
+/// In any case of letters.
+impl FromStr for Packing {
+    type Err = PackingError;
+
+    fn from_str(text: &str) -> Result<Self, PackingError> {
+        match text.to_ascii_uppercase().as_str() {
+            "AUTO" => Ok(Packing::Auto),
+            "OFF" => Ok(Packing::None),
+            "LZ4" => Ok(Packing::Lz4),
+            text => {
+                let level = text.strip_prefix("ZSTD").and_then(|level| level.parse().ok());
+                let level = level.filter(|level| (1..=MAX_LEVEL).contains(level));
+                level.map(Packing::Zstd).ok_or(PackingError)
+            }
         }
     }
 }
@@ -161,24 +192,26 @@ impl Offer {
         };
         let accepts = Forms::from_bits(reader.u32_le()?);
         let handover = HandoverKey::new(reader.array()?);
-        let asks = reader.u8() == Some(1);
-        Some(Self { packing, accepts, handover, asks })
+        let bits = reader.u8().unwrap_or(0);
+        let packing = if bits & CHOOSES != 0 { Packing::Auto } else { packing };
+        Some(Self { packing, accepts, handover, asks: bits & ASKS != 0 })
     }
 
     /// Appends the offer to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC);
         let packing = match self.packing {
-            Packing::None => 0,
+            // A donor of an earlier build that is asked for AUTO packs nothing.
+            Packing::None | Packing::Auto => 0,
             Packing::Lz4 => 1,
             Packing::Zstd(level) => level.clamp(1, MAX_LEVEL) + 1,
         };
         out.extend_from_slice(&[FORMAT, packing]);
         out.extend_from_slice(&self.accepts.bits().to_le_bytes());
         out.extend_from_slice(&self.handover.map_or([0; 32], HandoverKey::bytes));
-        if self.asks {
-            out.push(1);
-        }
+        let chooses = if self.packing == Packing::Auto { CHOOSES } else { 0 };
+        let asks = if self.asks { ASKS } else { 0 };
+        out.push(chooses | asks);
     }
 }
 
@@ -307,18 +340,26 @@ mod tests {
 
     #[test]
     fn offers_byte_by_byte() {
-        for (packing, last) in
-            [(Packing::None, 0), (Packing::Lz4, 1), (Packing::Zstd(1), 2), (Packing::Zstd(22), 23)]
-        {
+        for (packing, ninth, last) in [
+            (Packing::None, 0, 0),
+            (Packing::Lz4, 1, 0),
+            (Packing::Zstd(1), 2, 0),
+            (Packing::Zstd(22), 23, 0),
+            (Packing::Auto, 0, 1),
+        ] {
             for handover in [None, HandoverKey::new(*b"0123456789abcdef0123456789ABCDEF")] {
                 let offer = Offer { packing, accepts: Forms::default(), handover, asks: false };
                 let mut bytes = Vec::new();
                 offer.encode(&mut bytes);
                 let key = handover.map_or([0; 32], HandoverKey::bytes);
                 let forms = [0b1_1111, 0, 0, 0];
-                assert_eq!(bytes, [b"clone-rs".as_slice(), &[2, last], &forms, &key].concat());
+                let all = [b"clone-rs".as_slice(), &[2, ninth], &forms, &key, &[last]].concat();
+                assert_eq!(bytes, all);
                 assert_eq!(Offer::parse(&bytes), Some(offer));
-                assert_eq!(Offer::parse(&bytes[..bytes.len() - 1]), None);
+                let earlier = Offer::parse(&bytes[..46]).unwrap();
+                let is_auto = packing == Packing::Auto;
+                assert_eq!(earlier.packing, if is_auto { Packing::None } else { packing });
+                assert_eq!(Offer::parse(&bytes[..45]), None);
                 bytes.push(7);
                 assert_eq!(Offer::parse(&bytes), Some(offer), "a later release says more");
             }
@@ -338,15 +379,15 @@ mod tests {
     }
 
     #[test]
-    fn each_level_names_one_packing() {
-        for (level, packing) in [
-            (None, Packing::None),
-            (Some(0), Packing::Lz4),
-            (Some(1), Packing::Zstd(1)),
-            (Some(22), Packing::Zstd(22)),
-        ] {
-            assert_eq!(Packing::of_level(level), packing);
-            assert_eq!(packing.level(), level);
+    fn a_packing_is_read_as_it_is_written() {
+        let levels = (1..=MAX_LEVEL).map(Packing::Zstd);
+        for packing in [Packing::Auto, Packing::None, Packing::Lz4].into_iter().chain(levels) {
+            let text = packing.to_string();
+            assert_eq!(text.parse(), Ok(packing));
+            assert_eq!(text.to_lowercase().parse(), Ok(packing));
+        }
+        for wrong in ["", "ON", "ZSTD", "ZSTD0", "ZSTD23", "ZSTD-1", "ZSTD256", "LZ40", "1"] {
+            assert_eq!(wrong.parse::<Packing>(), Err(PackingError), "{wrong}");
         }
     }
 

@@ -66,11 +66,15 @@ impl Host {
         self.address
     }
 
-    /// Lets no more than `mbit` million bits per second leave this host.
+    /// Lets no more than `mbit` million bits per second leave this host. 0: no limit.
     ///
     /// # Errors
     /// No `tc`, or no token bucket filter in the kernel.
     pub fn limit(&self, mbit: u32) -> Result<()> {
+        if mbit == 0 {
+            // `tc` knows no "delete if there is one".
+            return self.run(&["tc", "qdisc", "replace", "dev", DEVICE, "root", "pfifo"]);
+        }
         let rate = format!("{mbit}mbit");
         // A burst is what the rate makes in a hundredth of a second, and at least some packets.
         let burst = (mbit * 1250).max(64 << 10).to_string();

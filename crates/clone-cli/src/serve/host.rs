@@ -76,9 +76,14 @@ impl Host for ColdHost {
     type Session = ColdSession;
     type Thread = JoinHandle<()>;
 
-    /// A donor reads two of them: whether open files may be handed over, and how long DDL may wait.
+    /// A donor reads three of them: whether open files may be handed over, how long DDL may wait,
+    /// and how much processor time compression may use.
     fn settings(&self) -> Settings {
         Settings { block_ddl: true, ..Settings::default() }
+    }
+
+    fn processors(&self) -> u32 {
+        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
     }
 
     /// A directory has no clone plugin: each version of the protocol can be spoken.

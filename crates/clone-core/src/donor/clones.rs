@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use clone_protocol::innodb::Locator;
 
+use super::allowance::Allowance;
+use super::packing::ClonePacking;
 use super::peer::Peers;
 use crate::consistency_point::ConsistencyPoint;
 
@@ -15,6 +17,8 @@ use crate::consistency_point::ConsistencyPoint;
 pub(crate) struct DonorClone<E> {
     /// Present if other engines follow InnoDB.
     pub(crate) point: Option<ConsistencyPoint<E>>,
+    /// How the blocks of all tasks are packed.
+    pub(crate) packing: ClonePacking,
 }
 
 /// All clones of which a server is the donor. An acknowledgement comes in another session than the
@@ -25,11 +29,13 @@ pub struct DonorClones<E> {
     running: Mutex<BTreeMap<u64, Weak<DonorClone<E>>>>,
     /// The recipients of the connections.
     pub(crate) peers: Peers,
+    /// The processor time in which blocks are packed.
+    pub(super) allowance: Allowance,
 }
 
 impl<E> Default for DonorClones<E> {
     fn default() -> Self {
-        Self { running: Mutex::default(), peers: Peers::default() }
+        Self { running: Mutex::default(), peers: Peers::default(), allowance: Allowance::default() }
     }
 }
 
@@ -58,7 +64,7 @@ mod tests {
     use super::*;
 
     fn clone() -> DonorClone<()> {
-        DonorClone { point: None }
+        DonorClone { point: None, packing: ClonePacking::default() }
     }
 
     fn locator(clone_id: u64) -> Vec<u8> {

@@ -15,28 +15,9 @@ pub(super) struct Framer {
     descriptor: Vec<u8>,
     /// Data is read here, with room for the bytes before and behind it in the packet.
     data: AlignedBuffer,
-    /// Present if the recipient takes packed blocks.
-    packer: Option<Packer>,
 }
 
 impl Framer {
-    /// Packs blocks with `packer` from now on.
-    pub(super) fn set_packer(&mut self, packer: Option<Packer>) {
-        self.packer = packer;
-    }
-
-    /// Whether the next block should not be packed, because recent ones did not shrink.
-    pub(super) fn should_skip(&self) -> bool {
-        self.packer.as_ref().is_some_and(Packer::should_skip)
-    }
-
-    /// Counts a block that was sent without an attempt to pack it.
-    pub(super) fn skip(&mut self) {
-        if let Some(packer) = &mut self.packer {
-            packer.skip();
-        }
-    }
-
     /// Builds the packet of a descriptor.
     pub(super) fn describe(&mut self, db_type: u8, locator_index: u8, descriptor: &[u8]) {
         Response::DataDescriptor { db_type, locator_index, descriptor }
@@ -63,24 +44,24 @@ impl Framer {
     }
 
     /// Returns the packet of the descriptor and the packet of the data. The data are the first
-    /// `len` bytes of [`place`](Self::place). With `pack` they are packed if they shrink. Otherwise
-    /// `unpacked` decides.
+    /// `len` bytes of [`place`](Self::place). With a packer they are packed if they shrink.
+    /// Otherwise `unpacked` decides.
     ///
     /// # Errors
     /// As [`place`](Self::place)'s.
-    pub(super) fn finish(
-        &mut self,
+    pub(super) fn finish<'a>(
+        &'a mut self,
         len: usize,
-        pack: bool,
+        packer: Option<&'a mut Packer>,
         unpacked: Unpacked,
-    ) -> Result<(&mut [u8], &mut [u8])> {
-        let Self { descriptor, data, packer } = self;
+    ) -> Result<(&'a mut [u8], &'a mut [u8])> {
+        let Self { descriptor, data } = self;
         let packet = packet(data, len)?;
         // Longer data does not fit into a BLOCK packet, so it leaves as DATA.
         let block_len = u32::try_from(len).ok().filter(|len| *len <= MAX_BLOCK);
         let Some(block_len) = block_len else { return Ok((descriptor, as_data(packet, len))) };
         let bytes = &packet[BLOCK_HEAD..BLOCK_HEAD + len];
-        if let Some(packer) = packer.as_mut().filter(|_| pack) {
+        if let Some(packer) = packer {
             let form = packer.form();
             if let Some(packed) = packer.pack(bytes, BLOCK_HEAD, BLOCK_TAIL) {
                 Block::frame(packed, form, block_len, checksum);
@@ -118,9 +99,10 @@ mod tests {
 
     fn framed(bytes: &[u8], pack: bool, unpacked: Unpacked) -> Vec<u8> {
         let mut framer = Framer::default();
-        framer.set_packer(Some(Packer::new(Packing::Zstd(1)).unwrap()));
+        let mut packer = Packer::new(Packing::Zstd(1)).unwrap();
         framer.place(bytes.len()).unwrap().copy_from_slice(bytes);
-        framer.finish(bytes.len(), pack, unpacked).unwrap().1.to_vec()
+        let packer = pack.then_some(&mut packer);
+        framer.finish(bytes.len(), packer, unpacked).unwrap().1.to_vec()
     }
 
     #[test]

@@ -6,14 +6,17 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use clone_io::Packer;
 use clone_protocol::innodb::{Descriptor, SnapshotState, State};
-use clone_protocol::{Block, BlockForm, Offer};
+use clone_protocol::{Block, BlockForm, Offer, Packing};
 
+use super::allowance::Allowance;
 use super::clones::DonorClone;
 use super::framer::Framer;
 use super::handover::{HandedOver, Handover};
+use super::packers::{Choice, Packers};
+use super::packing::{AtWork, ClonePacking};
 use super::peer::Peer;
+use super::steering::Measured;
 use super::way::{BlockFacts, Terms, Unpacked, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
 use crate::engine::{BlockOutput, Engine, ServerEngine, View};
@@ -31,13 +34,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// What a connection sends from, and what the donor agreed with the recipient.
 pub(super) struct Output {
     framer: Framer,
+    packers: Packers,
     files: Handover,
     terms: Terms,
 }
 
 impl Default for Output {
     fn default() -> Self {
-        Self { framer: Framer::default(), files: Handover::Closed, terms: Terms::default() }
+        Self {
+            framer: Framer::default(),
+            packers: Packers::default(),
+            files: Handover::Closed,
+            terms: Terms::default(),
+        }
     }
 }
 
@@ -58,23 +67,20 @@ impl Output {
         is_plain: bool,
     ) -> Result<()> {
         let accepts = |form| offer.is_some_and(|offer| offer.accepts.contains(form));
-        let packer = match offer.filter(|_| packs) {
-            Some(offer) => Some(
-                Packer::new(offer.packing)
-                    .map_err(|error| Error::Internal(format!("Clone compression: {error}")))?,
-            ),
-            None => None,
-        };
-        let packer = packer.filter(|packer| accepts(packer.form()));
+        self.packers = Packers::new(offer.filter(|_| packs))?;
         self.files = Handover::to(giver.filter(|_| accepts(BlockForm::File)));
         self.terms = Terms {
             shares: self.files.is_open(),
-            packs: packer.is_some(),
+            packs: self.packers.is_some(),
             takes_raw: accepts(BlockForm::Raw),
             is_plain,
         };
-        self.framer.set_packer(packer);
         Ok(())
+    }
+
+    /// Begins to send as a task of a clone that packs in this way.
+    pub(super) fn begin<'a>(&mut self, packing: &'a ClonePacking) -> AtWork<'a> {
+        self.packers.begin(packing)
     }
 
     /// No more files are handed over.
@@ -82,6 +88,15 @@ impl Output {
         self.files.close();
         self.terms.shares = false;
     }
+}
+
+/// Two clocks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    /// Time since any fixed moment.
+    clock: Duration,
+    /// Processor time of this thread.
+    thread: Duration,
 }
 
 /// Sends what an engine copies.
@@ -96,6 +111,8 @@ pub(super) struct Sender<'a, S: DonorSession> {
     /// Present from the end of PAGE COPY to the beginning of REDO COPY, if other engines follow
     /// InnoDB.
     pub(super) commit_block: Option<S::CommitBlock>,
+    pub(super) packing: &'a ClonePacking,
+    pub(super) allowance: &'a Allowance,
     pub(super) output: &'a mut Output,
 }
 
@@ -126,39 +143,90 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         sent
     }
 
-    /// Sends the descriptor and its data, the first `len` bytes of [`place`](Framer::place).
+    /// How to pack the next block.
+    fn choose(&mut self) -> Result<Choice> {
+        let host = self.session.host();
+        let may_pack = self.allowance.may_pack(host.now(), self.allowance.processors(&**host));
+        self.output.packers.choose(self.packing, may_pack)
+    }
+
+    /// Time by the clock, and processor time of this thread.
+    fn times(&self) -> Times {
+        let host = self.session.host();
+        Times { clock: host.now(), thread: host.thread_time() }
+    }
+
+    /// Tells what a block took that was packed with `packing`: from `begin` to `packed` it was
+    /// packed, and sent from then on.
+    fn note(&mut self, packing: Packing, raw: usize, sent: usize, begin: Times, packed: Times) {
+        let end = self.times();
+        let since = |later: Times, earlier: Times| Times {
+            clock: later.clock.saturating_sub(earlier.clock),
+            thread: later.thread.saturating_sub(earlier.thread),
+        };
+        let (pack, send) = (since(packed, begin), since(end, packed));
+        let is_packed = packing != Packing::None;
+        let pack = if is_packed { pack } else { Times::default() };
+        let previous = self.output.packers.previous.replace(end.clock);
+        let one = Measured {
+            packing,
+            raw: raw as u64,
+            sent: sent as u64,
+            pack: pack.clock,
+            pack_cpu: pack.thread,
+            blocked: send.clock.saturating_sub(send.thread),
+            elapsed: end.clock.saturating_sub(previous.unwrap_or(begin.clock)),
+        };
+        let processors = self.allowance.processors(&**self.session.host());
+        if is_packed {
+            self.allowance.spend(end.clock, processors, pack.thread);
+        }
+        self.packing.sent(end.clock, &one, processors);
+    }
+
+    /// Sends the descriptor and its data, the first `len` bytes of [`place`](Framer::place). With
+    /// `pack`, the data is packed with this packing if it shrinks.
     fn send_packet(
         &mut self,
         view: &View<'_>,
         len: usize,
+        packing: Packing,
         pack: bool,
         unpacked: Unpacked,
     ) -> Result<()> {
         if view.is_secure {
             self.send_descriptor(view)?;
-            let (_, packet) = self.output.framer.finish(len, pack, unpacked)?;
-            return self.link.send(false, packet);
+        } else {
+            self.describe(view);
         }
-        self.describe(view);
-        let (descriptor, packet) = self.output.framer.finish(len, pack, unpacked)?;
-        self.link.send_both(descriptor, packet)
+        let begin = self.times();
+        let Output { framer, packers, .. } = &mut *self.output;
+        let packer = packers.packer(packing).filter(|_| pack);
+        let (descriptor, packet) = framer.finish(len, packer, unpacked)?;
+        let sent = packet.len();
+        let host = self.session.host();
+        let packed = Times { clock: host.now(), thread: host.thread_time() };
+        match view.is_secure {
+            true => self.link.send(false, packet)?,
+            false => self.link.send_both(descriptor, packet)?,
+        }
+        self.note(packing, len, sent, begin, packed);
+        Ok(())
     }
 
     /// Sends the block of `len` bytes at the file's current offset.
     fn send_block(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         let end = clone_io::end_of_block(file, u64::from(len));
         let terms = self.output.terms;
-        let facts = BlockFacts {
-            is_secure: view.is_secure,
-            may_share: terms.shares
-                && end.is_some()
-                && self.output.files.may_share(file)
-                && clone_io::is_read_only(file),
-            should_skip: self.output.framer.should_skip(),
-        };
-        let way = terms.way(facts);
-        if facts.should_skip && way != Way::Share {
-            self.output.framer.skip();
+        let may_share = terms.shares
+            && end.is_some()
+            && self.output.files.may_share(file)
+            && clone_io::is_read_only(file);
+        let choice = if may_share { Choice::default() } else { self.choose()? };
+        let Choice { packing, should_skip } = choice;
+        let way = terms.way(BlockFacts { is_secure: view.is_secure, may_share, should_skip });
+        if should_skip && way != Way::Share {
+            self.output.packers.skip(packing);
         }
         match (way, end) {
             (Way::Share, Some(end)) => {
@@ -168,38 +236,33 @@ impl<'a, S: DonorSession> Sender<'a, S> {
                 self.output.stop_sharing();
                 self.send_block(view, file, len)
             }
-            (Way::Stream { checksum }, Some(_)) => match self.stream(view, file, len, checksum)? {
-                true => Ok(()),
-                false => {
-                    let unpacked = terms.unpacked();
-                    self.send_through_memory(view, file, len as usize, false, unpacked)
+            (Way::Stream { checksum }, Some(_)) => {
+                match self.stream(view, file, len, packing, checksum)? {
+                    true => Ok(()),
+                    false => self.send_through_memory(view, file, len, packing, way),
                 }
-            },
-            (Way::Packet { pack, unpacked }, _) => {
-                self.send_through_memory(view, file, len as usize, pack, unpacked)
             }
-            // The file ends before the block does: reading it gives the error.
-            (Way::Share | Way::Stream { .. }, None) => {
-                let unpacked = terms.unpacked();
-                self.send_through_memory(view, file, len as usize, false, unpacked)
-            }
+            // If the file ends before the block does, reading it gives the error.
+            _ => self.send_through_memory(view, file, len, packing, way),
         }
     }
 
-    /// Reads the block into memory, and sends it from there.
+    /// Reads the block into memory, and sends it from there. Only [`Way::Packet`] packs it.
     fn send_through_memory(
         &mut self,
         view: &View<'_>,
         file: BorrowedFd<'_>,
-        len: usize,
-        pack: bool,
-        unpacked: Unpacked,
+        len: u32,
+        packing: Packing,
+        way: Way,
     ) -> Result<()> {
+        let len = len as usize;
         // Read the data before the descriptor is sent. If the file cannot be read, the recipient
         // must not wait for data.
         clone_io::read_exact(file, self.output.framer.place(len)?)
             .map_err(|error| Error::file(false, view.source_name, &error))?;
-        self.send_packet(view, len, pack, unpacked)
+        let pack = matches!(way, Way::Packet { pack: true, .. });
+        self.send_packet(view, len, packing, pack, self.output.terms.unpacked())
     }
 
     /// Sends the block from the file to the socket. Returns false if this file or this connection
@@ -209,14 +272,21 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         view: &View<'_>,
         file: BorrowedFd<'_>,
         len: u32,
+        packing: Packing,
         checksum: bool,
     ) -> Result<bool> {
         self.describe(view);
+        let begin = self.times();
         let descriptor = self.output.framer.descriptor();
-        self.link.send_file(descriptor, file, len, checksum).map_err(|error| match error {
+        let sent = self.link.send_file(descriptor, file, len, checksum);
+        let is_sent = sent.map_err(|error| match error {
             TransferError::Link(error) => error,
             TransferError::File(error) => Error::file(false, view.source_name, &error),
-        })
+        })?;
+        if is_sent {
+            self.note(packing, len as usize, len as usize, begin, begin);
+        }
+        Ok(is_sent)
     }
 
     /// Hands the file over for one block that ends at `end`. Returns false if the recipient has
@@ -352,7 +422,7 @@ impl<S: DonorSession> BlockOutput for Sender<'_, S> {
             return Ok(());
         }
         self.output.framer.place(data.len())?.copy_from_slice(data);
-        let terms = self.output.terms;
-        self.send_packet(view, data.len(), terms.packs, terms.unpacked())
+        let Choice { packing, should_skip } = self.choose()?;
+        self.send_packet(view, data.len(), packing, !should_skip, self.output.terms.unpacked())
     }
 }

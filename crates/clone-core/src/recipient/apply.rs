@@ -68,6 +68,7 @@ impl<S: RecipientSession> Applier<'_, '_, S> {
         let packet = self.dialogue.receive_data()?;
         let received = self.receiver.receive(packet, self.expected, &self.shared.takes_files)?;
         let (len, network_len) = (received.len, received.network_len);
+        self.shared.arrived().add(received.form, len, network_len);
         self.receiver.write(received, view, file, &self.shared.files)?;
         self.shared.traffic.pace(self.session, len, network_len)
     }
@@ -98,6 +99,7 @@ impl<S: RecipientSession> BlockInput for Applier<'_, '_, S> {
             .and_then(|packet| receiver.receive(packet, *expected, &shared.takes_files));
         let outcome = received.and_then(|received| {
             let (len, network_len) = (received.len, received.network_len);
+            shared.arrived().add(received.form, len, network_len);
             let bytes = receiver.bytes(received, view)?;
             shared.traffic.pace(*session, len, network_len)?;
             Ok(bytes)

@@ -65,6 +65,8 @@ const PIECE: usize = 1 << 20;
 /// The data of a descriptor, checked.
 pub(super) struct Received<'l> {
     place: Place<'l>,
+    /// The form in which the data came; none for DATA.
+    pub(super) form: Option<BlockForm>,
     /// Bytes of data.
     pub(super) len: u64,
     /// Bytes that crossed the network for the data.
@@ -159,7 +161,7 @@ impl BlockReceiver {
                 self.unpack(form, bytes, len, expected.holds_key())?
             }
         };
-        Ok(Received { place, len: len as u64, network_len, expected })
+        Ok(Received { place, form, len: len as u64, network_len, expected })
     }
 
     /// The file that the donor has handed over for the block at hand.

@@ -2,9 +2,9 @@
 
 //! Asks the donor before the clone's first connection. Three cases need an answer:
 //!
-//! * `clone_enable_compression` means the classic protocol's compression with a stock donor, and
-//!   packed blocks with a donor of this project. Both at once would be a waste. The classic
-//!   protocol's compression must be chosen when a connection is opened.
+//! * `clone_enable_compression` means the classic protocol's compression with a stock donor. A
+//!   donor of this project packs blocks instead (`clone_compression`). The classic protocol's
+//!   compression must be chosen when a connection is opened.
 //! * A stock donor that is asked for an engine of its server calls the engine's clone functions
 //!   without a check that they exist. Asked for MyRocks, Percona Server 8.0.27 crashes.
 //! * A clone over the server's own data checks [facts](crate::facts) of the donor first.
@@ -14,9 +14,7 @@
 //! [`EXTENSION_CONFIG`] first, and a CONFIG_V3 for each fact. After COMPLETE the connection takes
 //! SQL statements. With them a stock donor is asked for the facts.
 
-use clone_protocol::{
-    CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Offer, Packing, Response, innodb,
-};
+use clone_protocol::{CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Offer, Response, innodb};
 
 use super::answer::{donor_error, unexpected};
 use super::shared::Shared;
@@ -53,7 +51,7 @@ pub(super) fn meet_donor<S: RecipientSession>(session: &S, shared: &Shared<S>) -
         .filter(|engine| engine.db_type() != innodb::DB_TYPE)
         .map(ServerEngine::name)
         .collect();
-    let wants_compression = shared.offer.packing != Packing::None;
+    let wants_compression = session.host().settings().enable_compression;
     let asks = shared.target.own_directory().is_none() || session.is_dry_run();
     let mut is_stock = false;
     if wants_compression || !others.is_empty() || asks {

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use clone_io::FileWriter;
 use clone_protocol::innodb::StreamCheck;
-use clone_protocol::{Offer, Packing, Version};
+use clone_protocol::{Offer, Version};
 
+use super::arrived::Arrived;
 use super::heartbeat::Heartbeats;
 use super::placement::Placement;
 use super::target::Target;
@@ -42,6 +43,8 @@ pub(super) struct Shared<S: RecipientSession> {
     pub(super) files: FileWriter,
     /// The offer to a donor of this project.
     pub(super) offer: Offer,
+    /// What came in each form.
+    arrived: Mutex<Arrived>,
     /// Whether connections use the compression of the classic protocol. The master sets this before
     /// the first connection.
     pub(super) compressed: OnceLock<bool>,
@@ -74,6 +77,7 @@ impl<S: RecipientSession> Shared<S> {
             donor_knows: AtomicBool::new(false),
             files: FileWriter::default(),
             offer: offer(&settings),
+            arrived: Mutex::default(),
             compressed: OnceLock::new(),
             facts: OnceLock::new(),
             placement: Mutex::default(),
@@ -93,6 +97,11 @@ impl<S: RecipientSession> Shared<S> {
     /// that was noted too early.
     pub(super) fn placement(&self) -> MutexGuard<'_, Placement> {
         self.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What came in each form. A panic of another task leaves the counts as they are.
+    pub(super) fn arrived(&self) -> MutexGuard<'_, Arrived> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the clone begins again and drops the server's data first, after this error. The
@@ -128,6 +137,5 @@ impl<S: RecipientSession> Shared<S> {
 
 /// The offer of a recipient with these settings.
 fn offer(settings: &Settings) -> Offer {
-    let level = settings.enable_compression.then_some(settings.compression_level);
-    Offer { packing: Packing::of_level(level), ..Offer::default() }
+    Offer { packing: settings.compression, ..Offer::default() }
 }

@@ -41,6 +41,8 @@ pub(crate) struct NetworkShape {
     pub(crate) latency: Duration,
     /// Bytes that may be under way on a connection; one packet always may.
     pub(crate) window: usize,
+    /// Bytes per second of all connections together; 0: no limit.
+    pub(crate) rate: u64,
     /// Both servers are on one machine.
     pub(crate) is_within_host: bool,
     /// Files of one server can share the blocks of the other's.
@@ -53,6 +55,8 @@ struct Wires {
     connections: Vec<Connection>,
     donors: Vec<JoinHandle<()>>,
     data_sent: u64,
+    /// When the link has sent all that it was given.
+    link_is_free: Duration,
 }
 
 struct Connection {
@@ -114,6 +118,7 @@ impl Network {
             connections: Vec::new(),
             donors: Vec::new(),
             data_sent: 0,
+            link_is_free: Duration::ZERO,
         };
         Arc::new(Self {
             sim: Arc::clone(sim),
@@ -281,14 +286,20 @@ impl Network {
             let key = {
                 let mut wires = self.wires();
                 let delay = wires.rng.duration(self.shape.latency);
-                let Wires { connections, data_sent, .. } = &mut *wires;
+                let Wires { connections, data_sent, link_is_free, .. } = &mut *wires;
                 let connection = &mut connections[at];
                 if connection.is_broken_for(to) {
                     return Err(number::ER_NET_ERROR_ON_WRITE);
                 }
                 let pipe = connection.pipe(to);
                 if pipe.bytes == 0 || pipe.bytes + packet.len() <= self.shape.window {
-                    pipe.last_arrival = pipe.last_arrival.max(now + delay);
+                    if let Some(nanos) =
+                        (packet.len() as u64 * 1_000_000_000).checked_div(self.shape.rate)
+                    {
+                        *link_is_free = now.max(*link_is_free) + Duration::from_nanos(nanos);
+                    }
+                    let sent = now.max(*link_is_free);
+                    pipe.last_arrival = pipe.last_arrival.max(sent + delay);
                     pipe.bytes += packet.len();
                     pipe.packets.push_back((pipe.last_arrival, packet.to_vec()));
                     *data_sent += match Response::parse(packet) {

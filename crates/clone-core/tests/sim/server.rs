@@ -16,6 +16,7 @@ use clone_core::donor::DonorClones;
 use clone_core::facts::Question;
 use clone_core::session::{Clock, Host, Observer, PluginName, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
+use clone_io::MachineTime;
 
 use super::commits::Commits;
 use super::engine::Innodb;
@@ -250,6 +251,15 @@ impl Clock for SimHost {
             }
             self.sim.sleep(left.min(limit / 50));
         }
+    }
+
+    /// Work takes no time here. So a thread waits all the time.
+    fn thread_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn machine_time(&self) -> Option<MachineTime> {
+        None
     }
 }
 

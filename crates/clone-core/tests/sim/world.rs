@@ -79,6 +79,7 @@ impl Setup {
             network: NetworkShape {
                 latency: Duration::from_millis(2),
                 window: 64 << 10,
+                rate: 0,
                 is_within_host: false,
                 shares_files: false,
             },

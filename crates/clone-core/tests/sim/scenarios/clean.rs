@@ -2,16 +2,18 @@
 
 //! Clones that nothing disturbs.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clone_core::progress::Stage;
 use clone_core::settings::KeepData;
+use clone_protocol::Packing;
 
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, Event, Step};
 use crate::sim::network::NetworkShape;
+use crate::sim::server::SimHost;
 use crate::sim::world::{Setup, Target};
 
 /// So much that it takes a while.
@@ -233,4 +235,51 @@ fn a_seed_repeats_every_step() {
         assert!(first.len() > 100);
         assert_eq!(first, trace(), "seed {seed}");
     }
+}
+
+/// Over a slow link AUTO is faster than no packing, and nearly as fast as a fixed packing. Over a
+/// fast link with a recipient that takes its time nothing is lost.
+#[test]
+fn packing_that_decides_for_itself() {
+    let took = |compression, network: NetworkShape, max_cpu| {
+        let mut setup = Setup::new(7).threads(2);
+        setup.network = network;
+        setup.content = ContentShape {
+            files: 4,
+            pages: 1000,
+            pages_in_block: 8,
+            is_text: true,
+            ..setup.content
+        };
+        setup.settings.compression = compression;
+        let took = Arc::new(Mutex::new(Duration::ZERO));
+        let result = Arc::clone(&took);
+        setup.run(move |world| {
+            world.donor.set(|settings| settings.compression_max_cpu = max_cpu);
+            let outcome = world.clone_remote(Target::Directory("clone"));
+            *result.lock().unwrap() = outcome.assert_ok().took;
+            let has_line = |host: &SimHost| {
+                host.log_lines().iter().any(|line| line.starts_with("Compression AUTO: "))
+            };
+            // With an unlimited link, AUTO may have looked at a few blocks.
+            if network.rate != 0 {
+                let is_auto = compression == Packing::Auto && max_cpu != 0;
+                assert_eq!(has_line(&world.donor), is_auto, "{compression} {max_cpu}");
+            }
+        });
+        let took = took.lock().unwrap().as_secs_f64();
+        println!("{compression} {network:?} {max_cpu}: {took:.2} s");
+        took
+    };
+    let quick = Setup::new(0).network;
+    let slow = NetworkShape { rate: 50_000, window: 20_000, ..quick };
+    let [off, auto, fixed] = [Packing::None, Packing::Auto, Packing::Zstd(1)]
+        .map(|compression| took(compression, slow, 50));
+    assert!(auto < 0.8 * off, "AUTO {auto}, OFF {off}");
+    assert!(auto < 1.3 * fixed, "AUTO {auto}, ZSTD1 {fixed}");
+    let forbidden = took(Packing::Auto, slow, 0);
+    assert!((forbidden / off - 1.0).abs() < 0.02, "no processor time {forbidden}, OFF {off}");
+    let [off, auto] =
+        [Packing::None, Packing::Auto].map(|compression| took(compression, quick, 50));
+    assert!(auto < 1.03 * off, "AUTO {auto}, OFF {off}");
 }

@@ -3,6 +3,8 @@
 //! Donor and recipient on one machine: the donor hands its files over where their blocks can be
 //! shared.
 
+use clone_protocol::Packing;
+
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, Event};
 use crate::sim::world::{Setup, Target};
@@ -20,9 +22,9 @@ fn setup(seed: u64, shares_files: bool) -> Setup {
 #[test]
 fn files_are_handed_over() {
     for seed in 0..20 {
-        for compressed in [false, true] {
+        for compression in [Packing::Auto, Packing::None, Packing::Zstd(1)] {
             let mut setup = setup(seed, true);
-            setup.settings.enable_compression = compressed;
+            setup.settings.compression = compression;
             setup.run(|world| {
                 world.clone_remote(Target::Directory("clone")).assert_ok();
                 // Each of the three tasks has a trial first.

@@ -9,8 +9,8 @@ use clone_core::link::{Link, LinkKind, Patience};
 use clone_core::session::RecipientSession;
 use clone_protocol::innodb::{DB_TYPE, Descriptor, Locator, SnapshotState, State};
 use clone_protocol::{
-    Ack, BLOCK_HEAD, BLOCK_TAIL, Command, CommandCode, EngineLocator, Init, Response, ResponseCode,
-    Version,
+    Ack, BLOCK_HEAD, BLOCK_TAIL, Command, CommandCode, EngineLocator, Init, Packing, Response,
+    ResponseCode, Version,
 };
 
 use crate::sim::faults::{Action, End, Event, Role, Step, Wire};
@@ -298,7 +298,8 @@ fn wrong_answers() {
     fn replace(code: ResponseCode, by: fn(&Wire<'_>) -> Vec<Vec<u8>>) {
         for threads in [1, 3] {
             let mut setup = Setup::new(code as u64).threads(threads);
-            setup.settings.enable_compression = code == ResponseCode::Block;
+            let is_packed = code == ResponseCode::Block;
+            setup.settings.compression = if is_packed { Packing::Zstd(1) } else { Packing::None };
             setup.run(move |world| {
                 let mut left = 1;
                 world.interfere(move |event| match event {

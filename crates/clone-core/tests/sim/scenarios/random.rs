@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clone_core::session::Host;
 use clone_core::settings::KeepData;
+use clone_protocol::Packing;
 
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, End, Event, FollowerStep, Role, Step};
@@ -104,10 +105,12 @@ fn random_setup(seed: u64, rng: &mut Rng) -> Setup {
     let mut setup = Setup::new(seed).threads(u32::try_from(rng.between(1, 8)).unwrap());
     setup.settings.autotune_concurrency = rng.chance(30);
     setup.settings.block_ddl = rng.chance(40);
-    setup.settings.enable_compression = rng.chance(30);
+    let packings = [Packing::Auto, Packing::None, Packing::Lz4, Packing::Zstd(1)];
+    setup.settings.compression = packings[rng.below(4)];
     setup.network = NetworkShape {
         latency: Duration::from_millis([0, 1, 50, 400][rng.below(4)]),
         window: [1, 9_000, 100_000][rng.below(3)],
+        rate: 0,
         is_within_host: rng.chance(30),
         shares_files: rng.chance(50),
     };
@@ -121,6 +124,7 @@ fn random_setup(seed: u64, rng: &mut Rng) -> Setup {
         redo: rng.below(12_000),
         redo_files: rng.between(1, 4),
         is_encrypted: rng.chance(20),
+        is_text: false,
     };
     setup
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use clone_protocol::innodb::{Descriptor, SnapshotState};
-use clone_protocol::{BLOCK_HEAD, BlockForm, CommandCode, Response};
+use clone_protocol::{BLOCK_HEAD, BlockForm, CommandCode, Packing, Response};
 
 use super::Tally;
 use crate::sim::engine::ContentShape;
@@ -27,6 +27,7 @@ fn large(seed: u64) -> Setup {
         redo: 300 << 10,
         redo_files: 2,
         is_encrypted: false,
+        is_text: false,
     };
     setup
 }
@@ -99,7 +100,7 @@ fn damaged_blocks_are_sent_again() {
         [(0, false, true), (1, true, true), (2, false, false), (3, true, false)]
     {
         let mut setup = large(seed).threads(2);
-        setup.settings.enable_compression = is_packed;
+        setup.settings.compression = if is_packed { Packing::Zstd(1) } else { Packing::None };
         setup.run(move |world| {
             let mut damaged = 0;
             world.interfere(move |event| match event {

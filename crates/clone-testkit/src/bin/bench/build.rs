@@ -13,6 +13,8 @@ use clone_testkit::{Mysqld, Plugin};
 pub(crate) enum Build {
     /// The plugin that came with the server.
     Stock,
+    /// The same, with the classic protocol's compression.
+    StockCompressed,
     /// This repository's.
     Ours,
     /// The library that `--other` names, for instance ours of an earlier commit.
@@ -27,6 +29,7 @@ impl Build {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Build::Stock => "stock",
+            Build::StockCompressed => "stock compressed",
             Build::Ours => "ours",
             Build::Other => "other",
         }
@@ -35,7 +38,7 @@ impl Build {
     /// The name to give to `INSTALL PLUGIN clone SONAME`.
     pub(crate) fn file_name(self) -> &'static str {
         match self {
-            Build::Stock => Plugin::Stock.file_name().unwrap_or_default(),
+            Build::Stock | Build::StockCompressed => Plugin::Stock.file_name().unwrap_or_default(),
             Build::Ours => Plugin::Ours.file_name().unwrap_or_default(),
             Build::Other => OTHER_FILE,
         }

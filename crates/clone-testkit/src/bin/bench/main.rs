@@ -62,6 +62,10 @@ fn main() -> Result<()> {
             println!("{:30} left out: no such file system here", scenario.name);
             continue;
         };
+        if scenario.link.is_some() && stage.hosts.is_none() {
+            println!("{:30} left out: no two hosts here", scenario.name);
+            continue;
+        }
         let begin = Instant::now();
         let line = stage.run(scenario, &options)?;
         println!("{line}  (all rounds: {:.0?})", begin.elapsed());
@@ -80,8 +84,8 @@ struct Stage {
     place: Place,
     donor: Mysqld,
     recipient: Mysqld,
-    /// The recipient's host, if the servers are at hosts of their own, as on two machines.
-    host: Option<Host>,
+    /// The hosts of donor and recipient, if they are at hosts of their own, as on two machines.
+    hosts: Option<[Host; 2]>,
     _volume: Option<Volume>,
 }
 
@@ -129,17 +133,21 @@ impl Stage {
             place: scenario.place,
             donor,
             recipient,
-            host: host(1).cloned(),
+            hosts,
             _volume: volume,
         }))
     }
 
     /// Clones with each build in turn. The first round warms up, unless it is the only one.
     fn run(&mut self, scenario: &Scenario, options: &Options) -> Result<Line> {
-        let mut line = Line::new(scenario, &options.builds());
+        if let Some(mbit) = scenario.link {
+            let hosts = self.hosts.as_ref().context("a link needs two hosts")?;
+            hosts.iter().try_for_each(|host| host.limit(mbit))?;
+        }
+        let mut line = Line::new(scenario, &options.builds(scenario));
         let warm_up = usize::from(options.rounds > 1);
         for round in 0..options.rounds + warm_up {
-            let mut turns = options.builds();
+            let mut turns = options.builds(scenario);
             let first = round % turns.len();
             turns.rotate_left(first);
             for build in turns {
@@ -176,9 +184,9 @@ impl Stage {
         self.configure(target, build, scenario)?;
         let is_remote = matches!(scenario.way, Way::Remote { .. });
         let donor = is_remote.then_some(&self.donor);
-        let writers = match scenario.rate {
-            0 => None,
-            _ => {
+        let writers = match scenario.writers {
+            false => None,
+            true => {
                 let load = Load { threads: 2, pause: Duration::ZERO, ..Load::default() };
                 let writers = Writers::start(&self.donor, load)?;
                 writers.await_transactions(100)?;
@@ -192,7 +200,8 @@ impl Stage {
         let before = writers.as_ref().map(measure::transactions);
         let sample = match (scenario.way, build) {
             (Way::Pull, Build::Ours | Build::Other) => {
-                measure::pull(&options.tool, self.host.as_ref(), &self.donor, &directory)
+                let host = self.hosts.as_ref().map(|[_, host]| host);
+                measure::pull(&options.tool, host, &self.donor, &directory)
             }
             _ => measure::clone(target, donor, &statement, writers.as_ref()),
         };
@@ -223,17 +232,25 @@ impl Stage {
         if let Way::Remote { .. } | Way::Pull = scenario.way {
             clone::allow_donor(target, &self.donor)?;
         }
-        let compressed = matches!(scenario.way, Way::Remote { compressed: true, .. });
+        let asks = matches!(scenario.way, Way::Remote { compressed: true, .. });
+        let compressed = asks || build == Build::StockCompressed;
         let mut settings = vec![
             format!("SET GLOBAL clone_enable_compression = {compressed}"),
             format!("SET GLOBAL clone_max_data_bandwidth = {}", scenario.rate),
         ];
+        if build == Build::Ours {
+            let compression = if asks { "ZSTD1" } else { "AUTO" };
+            settings.push(format!("SET GLOBAL clone_compression = {compression}"));
+        }
         if scenario.rate != 0 {
             // With more threads, stock exceeds the rate.
             settings.push("SET GLOBAL clone_autotune_concurrency = OFF".into());
             settings.push("SET GLOBAL clone_max_concurrency = 1".into());
         }
-        if self.host.is_none() && self.place != Place::Reflink && build != Build::Stock {
+        if self.hosts.is_none()
+            && self.place != Place::Reflink
+            && matches!(build, Build::Ours | Build::Other)
+        {
             // All data crosses the connection, as between two machines.
             settings.push("SET GLOBAL clone_file_handover = OFF".into());
         }

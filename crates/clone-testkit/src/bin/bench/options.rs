@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// A directory for performance.md and performance.svg; neither is written without it.
     #[arg(long, env = "BENCH_OUT")]
     pub(crate) out: Option<PathBuf>,
+    /// A file for all samples as JSON.
+    #[arg(long, env = "BENCH_JSON")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 impl Options {
@@ -63,10 +66,12 @@ impl Options {
         Ok(SCENARIOS.iter().filter(wanted).copied().collect())
     }
 
-    /// The builds to compare.
-    pub(crate) fn builds(&self) -> Vec<Build> {
+    /// The builds to compare in a line.
+    pub(crate) fn builds(&self, scenario: &Scenario) -> Vec<Build> {
+        let compressed = scenario.link.map(|_| Build::StockCompressed);
         let other = self.other.as_ref().map(|_| Build::Other);
-        [Build::Stock, Build::Ours].into_iter().chain(other).collect()
+        let builds = [Some(Build::Stock), compressed, Some(Build::Ours), other];
+        builds.into_iter().flatten().collect()
     }
 }
 

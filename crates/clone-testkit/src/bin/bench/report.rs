@@ -8,6 +8,7 @@ use std::path::Path;
 
 use clone_testkit::anyhow::{Context, Result};
 use clone_testkit::server::Server;
+use serde_json::{Value, json};
 
 use crate::build::Build;
 use crate::measure::Sample;
@@ -22,7 +23,7 @@ pub(crate) struct Line {
 }
 
 /// Median, smallest and largest of some values.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Spread {
     median: f64,
     min: f64,
@@ -70,9 +71,9 @@ impl Line {
         Spread::of(samples, value)
     }
 
-    /// Each build's spread in the order ours, stock, other.
+    /// Each build's spread in the order ours, stock, stock compressed, other.
     fn spreads(&self, value: fn(&Sample) -> f64) -> impl Iterator<Item = Spread> {
-        [Build::Ours, Build::Stock, Build::Other]
+        [Build::Ours, Build::Stock, Build::StockCompressed, Build::Other]
             .into_iter()
             .filter_map(move |build| self.spread(build, value))
     }
@@ -116,7 +117,7 @@ impl fmt::Display for Line {
             self.medians(0, |sample| sample.data),
             self.medians(0, |sample| sample.rss),
         )?;
-        if self.scenario.rate != 0 {
+        if self.scenario.writers {
             let transactions = self.cell(|sample| sample.transactions);
             let left = self.medians(2, Sample::left);
             write!(f, "  transactions/s {transactions}, of those before {left}")?;
@@ -138,7 +139,13 @@ pub(crate) fn write(directory: &Path, lines: &[Line], options: &Options) -> Resu
     let (_, after) = rest.split_once(END).context("performance.md has no end of the table")?;
     let table = table(lines, options)?;
     fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))?;
-    fs::write(directory.join("performance.svg"), picture(lines, &options.builds()))?;
+    let has_other = options.other.is_some();
+    let builds = [Build::Stock, Build::Ours, Build::Other];
+    let builds = &builds[..if has_other { 3 } else { 2 }];
+    fs::write(directory.join("performance.svg"), picture(lines, builds))?;
+    if let Some(path) = &options.json {
+        fs::write(path, format!("{:#}\n", json(lines)))?;
+    }
     println!("wrote {}", path.display());
     Ok(())
 }
@@ -162,7 +169,9 @@ fn table(lines: &[Line], options: &Options) -> Result<String> {
         options.mib,
         options.tables,
     );
-    for line in lines {
+    let (links, others): (Vec<&Line>, _) =
+        lines.iter().partition(|line| line.scenario.link.is_some());
+    for line in others {
         writeln!(
             text,
             "| {} | {} | {} | {} | {} |",
@@ -173,7 +182,7 @@ fn table(lines: &[Line], options: &Options) -> Result<String> {
             line.medians(0, |sample| sample.rss),
         )?;
     }
-    for line in lines.iter().filter(|line| line.scenario.rate != 0) {
+    for line in lines.iter().filter(|line| line.scenario.writers) {
         writeln!(
             text,
             "\n{}: {} transactions per second, which is {} of what it was in the seconds before.",
@@ -182,7 +191,42 @@ fn table(lines: &[Line], options: &Options) -> Result<String> {
             line.medians(2, Sample::left),
         )?;
     }
+    if !links.is_empty() {
+        text += "\n| | ours / better of stock | wall, s: ours | stock | stock compressed | CPU of both servers, s | \
+                 network, MiB |\n|---|---|---|---|---|---|---|\n";
+    }
+    for line in links {
+        let wall = |build| line.spread(build, |sample| sample.wall).unwrap_or_default();
+        let [stock, compressed, ours] =
+            [Build::Stock, Build::StockCompressed, Build::Ours].map(wall);
+        let best = if compressed.median < stock.median { compressed } else { stock };
+        writeln!(
+            text,
+            "| {} | **{:.2}** | {ours} | {stock} | {compressed} | {} | {} |",
+            line.scenario.name.trim_start_matches("link "),
+            ours.median / best.median,
+            line.medians(1, |sample| sample.cpu),
+            line.medians(0, |sample| sample.network),
+        )?;
+    }
     Ok(text)
+}
+
+/// All samples, for programs.
+fn json(lines: &[Line]) -> Value {
+    let of = |sample: &Sample| {
+        json!({
+            "wall": sample.wall, "cpu": sample.cpu, "rss_mib": sample.rss, "data_mib": sample.data,
+            "network_mib": sample.network, "transactions": sample.transactions, "before": sample.before,
+        })
+    };
+    let line = |line: &Line| {
+        let builds = line.samples.iter().map(|(build, samples)| {
+            (build.name().to_owned(), samples.iter().map(of).collect::<Value>())
+        });
+        json!({ "line": line.scenario.name, "builds": builds.collect::<serde_json::Map<_, _>>() })
+    };
+    lines.iter().map(line).collect()
 }
 
 /// What is drawn: whose figures ours are divided by, of what, and the colour.

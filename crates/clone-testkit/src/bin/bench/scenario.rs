@@ -14,8 +14,13 @@ pub(crate) struct Scenario {
     pub(crate) data: Data,
     pub(crate) place: Place,
     pub(crate) way: Way,
-    /// MiB/s for all builds while clients write to the donor; 0 for none.
+    /// MiB/s for all builds; 0 for no limit.
     pub(crate) rate: u32,
+    /// Clients write to the donor meanwhile.
+    pub(crate) writers: bool,
+    /// The link between the hosts in Mbit/s, 0 for none; only for lines that compare with both
+    /// settings of stock.
+    pub(crate) link: Option<u32>,
 }
 
 /// Where both servers have their data.
@@ -48,15 +53,24 @@ const TLS: Way = Way::Remote { tls: Tls::Required, compressed: false };
 const COMPRESSED: Way = Way::Remote { tls: Tls::Disabled, compressed: true };
 
 const fn scenario(name: &'static str, data: Data, place: Place, way: Way) -> Scenario {
-    Scenario { name, data, place, way, rate: 0 }
+    Scenario { name, data, place, way, rate: 0, writers: false, link: None }
+}
+
+/// Ours with its defaults, and stock with and without compression.
+const fn link(name: &'static str, data: Data, mbit: u32) -> Scenario {
+    Scenario { link: Some(mbit), ..scenario(name, data, Place::Tmpfs, PLAIN) }
 }
 
 /// All lines. Those of one donor stand together.
-pub(crate) const SCENARIOS: [Scenario; 12] = [
+pub(crate) const SCENARIOS: [Scenario; 43] = [
     scenario("remote plain on tmpfs", Data::Text, Place::Tmpfs, PLAIN),
     scenario("remote TLS on tmpfs", Data::Text, Place::Tmpfs, TLS),
     scenario("remote compressed text", Data::Text, Place::Tmpfs, COMPRESSED),
-    Scenario { rate: 100, ..scenario("OLTP at 100 MiB/s", Data::Text, Place::Tmpfs, PLAIN) },
+    Scenario {
+        rate: 100,
+        writers: true,
+        ..scenario("OLTP at 100 MiB/s", Data::Text, Place::Tmpfs, PLAIN)
+    },
     scenario("pull on tmpfs", Data::Text, Place::Tmpfs, Way::Pull),
     scenario("remote compressed random", Data::Random, Place::Tmpfs, COMPRESSED),
     scenario("remote small tables", Data::Small, Place::Tmpfs, PLAIN),
@@ -65,4 +79,35 @@ pub(crate) const SCENARIOS: [Scenario; 12] = [
     scenario("local on disk", Data::Text, Place::Disk, Way::Local),
     scenario("local with reflinks (XFS)", Data::Text, Place::Reflink, Way::Local),
     scenario("hand-over with reflinks (XFS)", Data::Text, Place::Reflink, PLAIN),
+    link("link 100 Mbit/s: sysbench", Data::Sysbench, 100),
+    link("link 200 Mbit/s: sysbench", Data::Sysbench, 200),
+    link("link 1 Gbit/s: sysbench", Data::Sysbench, 1000),
+    link("link 2.5 Gbit/s: sysbench", Data::Sysbench, 2500),
+    link("link 10 Gbit/s: sysbench", Data::Sysbench, 10000),
+    link("link no limit: sysbench", Data::Sysbench, 0),
+    link("link 100 Mbit/s: text", Data::Words, 100),
+    link("link 200 Mbit/s: text", Data::Words, 200),
+    link("link 1 Gbit/s: text", Data::Words, 1000),
+    link("link 2.5 Gbit/s: text", Data::Words, 2500),
+    link("link 10 Gbit/s: text", Data::Words, 10000),
+    link("link no limit: text", Data::Words, 0),
+    link("link 100 Mbit/s: random", Data::Random, 100),
+    link("link 200 Mbit/s: random", Data::Random, 200),
+    link("link 1 Gbit/s: random", Data::Random, 1000),
+    link("link 2.5 Gbit/s: random", Data::Random, 2500),
+    link("link 10 Gbit/s: random", Data::Random, 10000),
+    link("link no limit: random", Data::Random, 0),
+    link("link 100 Mbit/s: compressed pages", Data::Packed, 100),
+    link("link 200 Mbit/s: compressed pages", Data::Packed, 200),
+    link("link 1 Gbit/s: compressed pages", Data::Packed, 1000),
+    link("link 2.5 Gbit/s: compressed pages", Data::Packed, 2500),
+    link("link 10 Gbit/s: compressed pages", Data::Packed, 10000),
+    link("link no limit: compressed pages", Data::Packed, 0),
+    link("link 100 Mbit/s: small tables", Data::Small, 100),
+    link("link 200 Mbit/s: small tables", Data::Small, 200),
+    link("link 1 Gbit/s: small tables", Data::Small, 1000),
+    link("link 2.5 Gbit/s: small tables", Data::Small, 2500),
+    link("link 10 Gbit/s: small tables", Data::Small, 10000),
+    link("link no limit: small tables", Data::Small, 0),
+    Scenario { writers: true, ..link("link 1 Gbit/s: sysbench with OLTP", Data::Sysbench, 1000) },
 ];

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The packers of one connection, and which of them a block gets.
+
+use std::time::Duration;
+
+use clone_io::Packer;
+use clone_protocol::{BlockForm, Forms, Offer, Packing};
+
+use super::packing::{AtWork, ClonePacking, form};
+use crate::error::{Error, Result};
+
+/// The packers of a connection.
+#[derive(Default)]
+pub(super) struct Packers {
+    /// What the recipient has asked for.
+    wanted: Packing,
+    accepts: Forms,
+    /// Leaves out zeros.
+    sparse: Option<Packer>,
+    /// LZ4 and Zstandard.
+    packer: Option<Packer>,
+    /// What `packer` packs with now.
+    at: Packing,
+    /// When the previous block was sent; none before the first.
+    pub(super) previous: Option<Duration>,
+}
+
+/// How one block is packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) packing: Packing,
+    /// Whether the packer should skip the block, because recent ones did not shrink, or because
+    /// there is no packer for the block.
+    pub(super) should_skip: bool,
+}
+
+fn failed(error: &std::io::Error) -> Error {
+    Error::Internal(format!("Clone compression: {error}"))
+}
+
+impl Packers {
+    /// The packers for what the recipient offers; none without an offer.
+    ///
+    /// # Errors
+    /// No memory for a compressor.
+    pub(super) fn new(offer: Option<Offer>) -> Result<Self> {
+        let Some(Offer { packing: wanted, accepts, .. }) = offer else {
+            return Ok(Self::default());
+        };
+        let packer = |packing| Packer::new(packing).map_err(|error| failed(&error));
+        let is_plain = matches!(wanted, Packing::None | Packing::Auto);
+        let sparse = match is_plain && accepts.contains(BlockForm::Sparse) {
+            true => Some(packer(Packing::None)?),
+            false => None,
+        };
+        let is_accepted = match wanted {
+            Packing::None => false,
+            Packing::Auto => true,
+            fixed => accepts.contains(form(fixed)),
+        };
+        let packer = if is_accepted { Some(packer(wanted)?) } else { None };
+        Ok(Self { wanted, accepts, sparse, packer, at: wanted, previous: None })
+    }
+
+    /// Whether any block can be packed.
+    pub(super) fn is_some(&self) -> bool {
+        self.sparse.is_some() || self.packer.is_some()
+    }
+
+    /// Begins to send. The result ends that when it is dropped.
+    pub(super) fn begin<'a>(&mut self, packing: &'a ClonePacking) -> AtWork<'a> {
+        self.previous = None;
+        packing.begin(self.wanted, self.accepts)
+    }
+
+    /// How to pack the next block. Without `may_pack` only zeros are left out.
+    ///
+    /// # Errors
+    /// No memory for a compressor.
+    pub(super) fn choose(&mut self, packing: &ClonePacking, may_pack: bool) -> Result<Choice> {
+        let (packing, is_probe) = packing.choose();
+        let packing = if may_pack { packing } else { Packing::None };
+        if packing != Packing::None
+            && let Some(packer) = &mut self.packer
+        {
+            if self.at != packing {
+                packer.switch(packing).map_err(|error| failed(&error))?;
+                self.at = packing;
+            }
+            if is_probe {
+                packer.retry();
+            }
+        }
+        let packer = self.packer(packing);
+        Ok(Choice { packing, should_skip: packer.is_none_or(|packer| packer.should_skip()) })
+    }
+
+    /// The packer for this packing.
+    pub(super) fn packer(&mut self, packing: Packing) -> Option<&mut Packer> {
+        match packing {
+            Packing::None | Packing::Auto => self.sparse.as_mut(),
+            Packing::Lz4 | Packing::Zstd(_) => self.packer.as_mut(),
+        }
+    }
+
+    /// Counts a block that is sent without an attempt to pack it.
+    pub(super) fn skip(&mut self, packing: Packing) {
+        if let Some(packer) = self.packer(packing) {
+            packer.skip();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn offer(packing: Packing, accepts: Forms) -> Option<Offer> {
+        Some(Offer { packing, accepts, ..Offer::default() })
+    }
+
+    fn choice(offer: Option<Offer>, may_pack: bool) -> (bool, Choice) {
+        let clone = ClonePacking::default();
+        let mut packers = Packers::new(offer).unwrap();
+        let _task = packers.begin(&clone);
+        (packers.is_some(), packers.choose(&clone, may_pack).unwrap())
+    }
+
+    #[test]
+    fn a_block_gets_the_packer_that_the_recipient_wants() {
+        let all = Forms::default();
+        let chosen = |packing, should_skip| Choice { packing, should_skip };
+        let (none, zstd) = (Packing::None, Packing::Zstd(3));
+        for (offer, may_pack, expected) in [
+            (None, true, (false, chosen(none, true))),
+            (offer(none, all), true, (true, chosen(none, false))),
+            (offer(none, Forms::from_bits(0b1111)), true, (false, chosen(none, true))),
+            (offer(zstd, all), true, (true, chosen(zstd, false))),
+            // The processors are for others now.
+            (offer(zstd, all), false, (true, chosen(none, true))),
+            (offer(zstd, Forms::from_bits(0b1_0011)), true, (false, chosen(zstd, true))),
+            (offer(Packing::Auto, all), true, (true, chosen(none, false))),
+            (offer(Packing::Auto, all), false, (true, chosen(none, false))),
+        ] {
+            assert_eq!(choice(offer, may_pack), expected, "{offer:?} {may_pack}");
+        }
+    }
+}

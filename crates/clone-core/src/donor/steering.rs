@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Chooses how the blocks of a clone are packed, while they are sent ([`Packing::Auto`]).
+//!
+//! All tasks of a clone share one [`Steering`]. It is told what each block took, and knows nothing
+//! else: no clock, no socket, no processor. Four figures decide:
+//!
+//! * how fast the link is: the bytes that leave in a second while the tasks wait for the network,
+//! * what each packing makes of a block, and how long it takes for that,
+//! * what the tasks do besides, for example read,
+//! * the processor time that packing may take.
+//!
+//! From these figures a model says how long a byte takes with each packing. A packing that should
+//! be faster is tried on one block (a probe), then on all blocks (a trial). A trial that does not
+//! make the clone faster is taken back: then something else than the link is slow, for example the
+//! recipient's disk. Probes and trials may cost a hundredth of the clone's time.
+
+use std::time::Duration;
+
+use clone_protocol::Packing;
+
+/// The packings, from the one that takes the least processor time on.
+const LADDER: [Packing; 5] =
+    [Packing::None, Packing::Lz4, Packing::Zstd(1), Packing::Zstd(3), Packing::Zstd(6)];
+
+/// A packing must be better than a cheaper one by this factor, or it is not worth its work. A trial
+/// must show half of what was expected.
+const GAIN: f64 = 0.93;
+
+/// A cheaper packing may be slower by this much.
+const SAME: f64 = 1.02;
+
+/// A trial that is slower than this is over at once.
+const BAD: f64 = 1.3;
+
+/// The part of their time that tasks must wait for the network, so that the network is what limits
+/// the clone.
+const LIMITED: f64 = 0.1;
+
+/// The part of the clone's time that probes and trials may cost.
+const SPENDING: f64 = 0.01;
+
+/// A window has this many blocks at least, and one for each task.
+const WINDOW_BLOCKS: f64 = 8.0;
+
+/// A window lasts this long at least, in seconds.
+const WINDOW_SECONDS: f64 = 0.05;
+
+/// In seconds. A task that did nothing else for so long has waited for another task or for a
+/// message, so its window says nothing.
+const PAUSE: f64 = 0.5;
+
+/// Bytes that each task sends before a trial counts: what the buffers between donor and recipient
+/// hold.
+const SETTLE: f64 = 8e6;
+
+/// Two windows in a row whose times differ by less than this factor are steady. At the beginning
+/// the buffers fill, and the link seems to be fast.
+const STEADY: f64 = 1.25;
+
+/// After so many windows that are not steady, a trial begins anyway.
+const MAX_UNSTEADY: u32 = 4;
+
+/// After so many seconds the data may be different, so a packing is probed again.
+const FRESH: f64 = 1.0;
+
+/// Seconds between a trial without success and the next one. Doubles each time.
+const BACKOFF: f64 = 5.0;
+
+/// The most seconds between two such trials.
+const MAX_BACKOFF: f64 = 120.0;
+
+/// Processors that packing may use for each task without being asked why. Data that does not shrink
+/// costs less than that, so the packing stays for the data that comes next.
+const TRIFLE: f64 = 0.02;
+
+/// Figures follow the blocks as if they were the mean of so many bytes.
+const MEMORY: f64 = 8e6;
+
+/// A ratio that changes by this factor in one window means that the data is different.
+const OTHER_DATA: f64 = 1.25;
+
+/// What one block took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    /// What [`Steering::choose`] said.
+    pub(super) packing: Packing,
+    /// Bytes of data.
+    pub(super) raw: u64,
+    /// Bytes that were sent for them.
+    pub(super) sent: u64,
+    /// Time to pack, by the clock.
+    pub(super) pack: Duration,
+    /// Processor time to pack.
+    pub(super) pack_cpu: Duration,
+    /// Time in which the network took nothing.
+    pub(super) blocked: Duration,
+    /// All time since the end of the task's previous block, with the times above.
+    pub(super) elapsed: Duration,
+}
+
+/// What is known of one packing.
+#[derive(Clone, Copy, Debug)]
+struct Figures {
+    /// Bytes sent for each byte of data.
+    ratio: f64,
+    /// Seconds to pack a byte, by the clock.
+    pace: f64,
+    /// Processor seconds to pack a byte.
+    cpu: f64,
+}
+
+/// One packing.
+#[derive(Clone, Copy, Debug)]
+struct Rung {
+    packing: Packing,
+    figures: Figures,
+    /// When the figures were measured.
+    at: Option<f64>,
+    /// No trial before that.
+    not_before: f64,
+    backoff: f64,
+}
+
+impl Figures {
+    /// The best that may be hoped for before anything was measured. A packing that would not help
+    /// even then is not probed.
+    fn hoped(packing: Packing) -> Self {
+        let (ratio, speed) = match packing {
+            Packing::None | Packing::Auto => return Self { ratio: 1.0, pace: 0.0, cpu: 0.0 },
+            Packing::Lz4 => (0.3, 1e9),
+            Packing::Zstd(..2) => (0.2, 700e6),
+            Packing::Zstd(..5) => (0.15, 350e6),
+            Packing::Zstd(_) => (0.12, 120e6),
+        };
+        Self { ratio, pace: 1.0 / speed, cpu: 1.0 / speed }
+    }
+}
+
+impl Rung {
+    fn new(packing: Packing) -> Self {
+        let figures = Figures::hoped(packing);
+        Self { packing, figures, at: None, not_before: 0.0, backoff: BACKOFF }
+    }
+
+    fn note(&mut self, now: f64, one: &Measured) {
+        let raw = one.raw as f64;
+        let weight = if self.at.is_some() { (raw / MEMORY).min(1.0) } else { 1.0 };
+        let mix = |old: f64, new: f64| old + (new - old) * weight;
+        self.figures = Figures {
+            ratio: mix(self.figures.ratio, one.sent as f64 / raw),
+            pace: mix(self.figures.pace, one.pack.as_secs_f64() / raw),
+            cpu: mix(self.figures.cpu, one.pack_cpu.as_secs_f64() / raw),
+        };
+        self.at = Some(now);
+    }
+
+    fn is_fresh(&self, now: f64) -> bool {
+        self.at.is_some_and(|at| now - at < FRESH)
+    }
+}
+
+/// Blocks that are evaluated together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    begin: f64,
+    blocks: f64,
+    raw: f64,
+    sent: f64,
+    /// Of the blocks with the current packing.
+    current_raw: f64,
+    current_sent: f64,
+    /// Of all tasks, seconds.
+    pack: f64,
+    blocked: f64,
+    elapsed: f64,
+}
+
+/// What the last window showed.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    /// Seconds for a byte of data, of all tasks together.
+    time: f64,
+    /// The network is what limits the clone.
+    is_limited: bool,
+    /// Tasks at work.
+    tasks: f64,
+    /// Seconds for a byte that a task neither packs nor waits for the network.
+    own: f64,
+    /// Seconds for a byte that a task waits for the network.
+    blocked: f64,
+    /// Bytes of a block.
+    block: f64,
+}
+
+/// A packing is in use to see whether it is better.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    from: usize,
+    /// Seconds for a byte before.
+    before: f64,
+    /// The most seconds for a byte with which the trial has succeeded.
+    success: f64,
+    /// Bytes to send until the buffers hold nothing of the previous packing.
+    unsettled: f64,
+    /// The trial of `from` has failed, and it is tested whether the packing before is really
+    /// better: perhaps the link has changed meanwhile.
+    is_return: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Steering {
+    rungs: Vec<Rung>,
+    current: usize,
+    /// The packing to probe next.
+    probe: Option<usize>,
+    trial: Option<Trial>,
+    window: Window,
+    shown: Option<Shown>,
+    /// The packing with which the tasks waited for the network in the last such window.
+    limited: Option<usize>,
+    /// More bytes leave than `link` says, and no task waits for the network.
+    is_faster: bool,
+    /// Windows since the last steady one.
+    unsteady: u32,
+    /// Bytes per second, or as many as have been sent.
+    link: Option<f64>,
+    /// Task-seconds so far.
+    worked: f64,
+    /// Task-seconds that probes and trials have cost.
+    spent: f64,
+    /// Processors that packing may use.
+    cores: f64,
+}
+
+impl Steering {
+    /// A choice among those packings that `accepts`; [`Packing::None`] always is one.
+    pub(super) fn new(accepts: impl Fn(Packing) -> bool) -> Self {
+        let is_there = |packing: &Packing| *packing == Packing::None || accepts(*packing);
+        Self {
+            rungs: LADDER.into_iter().filter(is_there).map(Rung::new).collect(),
+            current: 0,
+            probe: None,
+            trial: None,
+            window: Window::default(),
+            shown: None,
+            limited: None,
+            is_faster: false,
+            unsteady: 0,
+            link: None,
+            worked: 0.0,
+            spent: 0.0,
+            cores: 0.0,
+        }
+    }
+
+    /// How to pack the next block, and whether that is a probe.
+    pub(super) fn choose(&mut self) -> (Packing, bool) {
+        match self.probe.take() {
+            Some(probe) => (self.rungs[probe].packing, true),
+            None => (self.rungs[self.current].packing, false),
+        }
+    }
+
+    /// Takes what a block took. So many tasks are at work, and packing may use so many processors.
+    pub(super) fn sent(&mut self, now: Duration, one: &Measured, tasks: u32, cores: f64) {
+        let now = now.as_secs_f64();
+        let tasks = f64::from(tasks.max(1));
+        self.cores = cores;
+        let rung = self.rungs.iter().position(|rung| rung.packing == one.packing);
+        let Some(rung) = rung.filter(|_| one.raw != 0) else { return };
+        let is_probe = rung != self.current;
+        self.rungs[rung].note(now, one);
+        if is_probe && let Some(shown) = self.shown {
+            let free = shown.blocked * one.raw as f64;
+            self.spent += (one.pack.as_secs_f64() - free).max(0.0);
+        }
+        let took = one.elapsed.as_secs_f64();
+        if took - one.blocked.as_secs_f64() > PAUSE {
+            self.window = Window { begin: now, ..Window::default() };
+            return;
+        }
+        let window = &mut self.window;
+        if window.blocks == 0.0 && window.begin == 0.0 {
+            window.begin = (now - took).max(0.0);
+        }
+        window.blocks += 1.0;
+        window.raw += one.raw as f64;
+        window.sent += one.sent as f64;
+        window.pack += one.pack.as_secs_f64();
+        window.blocked += one.blocked.as_secs_f64();
+        window.elapsed += took;
+        if !is_probe {
+            window.current_raw += one.raw as f64;
+            window.current_sent += one.sent as f64;
+        }
+        let wall = now - window.begin;
+        if wall >= WINDOW_SECONDS && window.blocks >= WINDOW_BLOCKS.max(tasks) {
+            self.close_window(now, wall, tasks);
+        } else if is_probe && self.trial.is_none() {
+            self.decide(now);
+        }
+    }
+
+    fn close_window(&mut self, now: f64, wall: f64, tasks: f64) {
+        let window = self.window;
+        self.window = Window { begin: now, ..Window::default() };
+        self.worked += window.elapsed;
+        let mut shown = Shown {
+            time: wall / window.raw,
+            is_limited: window.blocked > LIMITED * window.elapsed,
+            tasks,
+            own: (window.elapsed - window.pack - window.blocked).max(0.0) / window.raw,
+            blocked: window.blocked / window.raw,
+            block: window.raw / window.blocks,
+        };
+        let speed = window.sent / wall;
+        // The same packing kept the network busy before, or more leaves than ever: the link is
+        // faster than it was.
+        let is_more = self.link.is_some_and(|link| speed > STEADY * link);
+        let was_limited = self.limited == Some(self.current);
+        self.is_faster = !shown.is_limited && (was_limited || is_more || self.is_faster);
+        self.link = match self.link {
+            Some(link) if shown.is_limited => Some(f64::midpoint(link, speed)),
+            Some(link) => Some(link.max(speed)),
+            None => shown.is_limited.then_some(speed),
+        };
+        if shown.is_limited {
+            self.limited = Some(self.current);
+        }
+        let known = self.rungs[self.current].figures.ratio;
+        let ratio = window.current_sent / window.current_raw;
+        if ratio > known * OTHER_DATA || ratio * OTHER_DATA < known {
+            for rung in &mut self.rungs {
+                rung.at = None;
+            }
+        }
+        let change = self.shown.map_or(f64::MAX, |last| shown.time / last.time);
+        let is_steady = (1.0 / STEADY..STEADY).contains(&change);
+        self.unsteady = if is_steady { 0 } else { self.unsteady + 1 };
+        if let Some(last) = self.shown.filter(|_| is_steady) {
+            shown.time = f64::midpoint(shown.time, last.time);
+        }
+        self.shown = Some(shown);
+        match self.trial {
+            Some(trial) => self.judge(now, trial, &window, &shown),
+            None => self.decide(now),
+        }
+    }
+
+    /// Whether a trial goes on, has shown what it should, or is taken back.
+    fn judge(&mut self, now: f64, mut trial: Trial, window: &Window, shown: &Shown) {
+        let lost = (shown.time - trial.before) * window.raw * shown.tasks;
+        self.spent += lost.max(0.0);
+        let is_settled = trial.unsettled <= 0.0;
+        trial.unsettled -= window.sent / shown.tasks;
+        // After a return, the buffers hold blocks that hold more data than the new ones: these
+        // seem to be slow at first.
+        let is_bad = shown.time > BAD * trial.before && shown.is_limited && !trial.is_return;
+        if !is_settled && !is_bad {
+            self.trial = Some(trial);
+            return;
+        }
+        self.trial = None;
+        let is_better = shown.time <= trial.success;
+        let tried = self.current;
+        match (is_better, trial.is_return) {
+            (true, false) => self.rungs[tried].backoff = BACKOFF,
+            (true, true) => self.refuse(now, trial.from),
+            (false, false) => {
+                let success = shown.time * trial.before / trial.success;
+                self.start(trial.from, shown.time, success, true);
+                return;
+            }
+            (false, true) => {
+                self.current = trial.from;
+                self.rungs[trial.from].backoff = BACKOFF;
+            }
+        }
+        self.decide(now);
+    }
+
+    /// Uses the packing from now on, as a trial.
+    fn start(&mut self, rung: usize, before: f64, success: f64, is_return: bool) {
+        let from = self.current;
+        self.trial = Some(Trial { from, before, success, unsettled: SETTLE, is_return });
+        self.current = rung;
+    }
+
+    /// The packing does not make the clone faster: no trial of it for some time.
+    fn refuse(&mut self, now: f64, refused: usize) {
+        // If a dearer packing does not help, those above it do not help either.
+        let last = if refused > self.current { self.rungs.len() } else { refused + 1 };
+        let backoff = self.rungs[refused].backoff;
+        for rung in &mut self.rungs[refused..last] {
+            rung.not_before = now + backoff;
+            rung.backoff = (2.0 * backoff).min(MAX_BACKOFF);
+        }
+    }
+
+    /// Seconds for a byte with these figures, of all tasks together.
+    fn predicted(&self, figures: &Figures, shown: &Shown) -> f64 {
+        let work = (shown.own + figures.pace) / shown.tasks;
+        let network = self.link.map_or(0.0, |link| figures.ratio / link);
+        let processors = if figures.cpu > 0.0 { figures.cpu / self.cores } else { 0.0 };
+        work.max(network).max(processors)
+    }
+
+    /// Looks for a better packing, and begins a probe or a trial of it.
+    fn decide(&mut self, now: f64) {
+        let Some(shown) = self.shown.filter(|_| self.probe.is_none()) else { return };
+        if self.cores <= 0.0 {
+            self.current = 0;
+            return;
+        }
+        let budget = (SPENDING * self.worked - self.spent).max(0.0);
+        let mut best = 0;
+        for (index, rung) in self.rungs.iter().enumerate() {
+            let is_current = index == self.current;
+            if !is_current && index != 0 {
+                if rung.not_before > now {
+                    continue;
+                }
+                if !rung.is_fresh(now) {
+                    let hoped = Figures::hoped(rung.packing);
+                    let limit = GAIN * self.predicted(&self.rungs[best].figures, &shown);
+                    let known = if rung.at.is_some() { rung.figures } else { hoped };
+                    let cost = (known.pace - shown.blocked).max(0.0) * shown.block;
+                    if self.predicted(&hoped, &shown) < limit && cost <= budget {
+                        self.probe = Some(index);
+                        return;
+                    }
+                }
+                if rung.at.is_none() {
+                    continue;
+                }
+            }
+            let time = self.predicted(&rung.figures, &shown);
+            if time < GAIN * self.predicted(&self.rungs[best].figures, &shown) {
+                best = index;
+            }
+        }
+        let current = &self.rungs[self.current].figures;
+        let time = self.predicted(current, &shown);
+        let is_trifle = current.cpu / time < TRIFLE * shown.tasks;
+        if best < self.current
+            && is_trifle
+            && self.predicted(&self.rungs[best].figures, &shown) > GAIN * time
+        {
+            best = self.current;
+        }
+        if self.tries_without_packing(now, &shown, best, budget) {
+            best = 0;
+        }
+        if best != self.current && (self.unsteady == 0 || self.unsteady >= MAX_UNSTEADY) {
+            let gain = self.predicted(&self.rungs[best].figures, &shown) / time;
+            let success = if best > self.current { f64::midpoint(1.0, gain) } else { SAME };
+            self.start(best, shown.time, success * shown.time, false);
+        }
+    }
+
+    /// While packing takes all of the time, nobody knows how fast the link is. So blocks are sent
+    /// unpacked for a moment, if the link seems to be faster than it was, and else as often as the
+    /// budget allows.
+    fn tries_without_packing(&self, now: f64, shown: &Shown, best: usize, budget: f64) -> bool {
+        let plain = &self.rungs[0];
+        if self.current == 0 || shown.is_limited || plain.not_before > now {
+            return false;
+        }
+        let loss = self.predicted(&plain.figures, shown) - shown.time;
+        let bytes = SETTLE * shown.tasks + WINDOW_BLOCKS * shown.block;
+        self.is_faster || (best == self.current && loss * bytes * shown.tasks <= budget)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests;

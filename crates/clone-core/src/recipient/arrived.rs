@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What arrived of a clone's data in each form of a block.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use clone_protocol::BlockForm;
+
+use crate::meter::mib;
+
+/// Bytes of data, and the bytes on the network for them, for each form; none is DATA.
+#[derive(Debug, Default)]
+pub(super) struct Arrived(BTreeMap<Option<u8>, (u64, u64)>);
+
+impl Arrived {
+    /// Adds a block of `data` bytes that came as `network` bytes.
+    pub(super) fn add(&mut self, form: Option<BlockForm>, data: u64, network: u64) {
+        let total = self.0.entry(form.map(|form| form as u8)).or_default();
+        total.0 += data;
+        total.1 += network;
+    }
+
+    /// Some data came in fewer bytes than it has.
+    pub(super) fn has_saved(&self) -> bool {
+        self.0.values().any(|(data, network)| data > network)
+    }
+}
+
+/// `812 MiB of data came as 330 MiB; Zstandard: 800 MiB as 320 MiB, ...`
+impl fmt::Display for Arrived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |of: fn(&(u64, u64)) -> u64| mib(self.0.values().map(of).sum());
+        write!(f, "{} MiB of data came as {} MiB", sum(|one| one.0), sum(|one| one.1))?;
+        for (form, (data, network)) in &self.0 {
+            let form = BlockForm::ALL.into_iter().find(|one| Some(*one as u8) == *form);
+            let name = match form {
+                None | Some(BlockForm::Raw) => "not compressed",
+                Some(BlockForm::Lz4) => "LZ4",
+                Some(BlockForm::Zstd) => "Zstandard",
+                Some(BlockForm::File) => "open files",
+                Some(BlockForm::Sparse) => "without zeros",
+            };
+            write!(f, "; {name}: {} MiB as {} MiB", mib(*data), mib(*network))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrived_reads_like_this() {
+        const MIB: u64 = 1 << 20;
+        let mut arrived = Arrived::default();
+        arrived.add(None, MIB, MIB + 30);
+        assert!(!arrived.has_saved());
+        arrived.add(Some(BlockForm::Zstd), 10 * MIB, 4 * MIB);
+        arrived.add(Some(BlockForm::Sparse), 5 * MIB, 2 * MIB);
+        assert!(arrived.has_saved());
+        assert_eq!(
+            arrived.to_string(),
+            "16 MiB of data came as 7 MiB; not compressed: 1 MiB as 1 MiB; Zstandard: 10 MiB as 4 \
+             MiB; without zeros: 5 MiB as 2 MiB"
+        );
+    }
+}
