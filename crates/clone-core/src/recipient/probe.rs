@@ -17,6 +17,7 @@
 use clone_protocol::{CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Offer, Response, innodb};
 
 use super::answer::{donor_error, unexpected};
+use super::heartbeat;
 use super::shared::Shared;
 use crate::engine::ServerEngine;
 use crate::error::{Error, Result};
@@ -96,8 +97,12 @@ fn meet<S: RecipientSession>(session: &S, shared: &Shared<S>, asks: bool) -> Res
     {
         is_lost = !ask_by_sql(session, &mut link, &mut answer.facts);
     }
+    let silence = link.silence().filter(|_| answer.is_err());
     // After an error the donor is gone or out of step, so the connection is closed at once.
-    link.disconnect(None, is_lost, false);
+    link.disconnect(silence.map(|_| session), is_lost, silence.is_some());
+    if let Some(silence) = silence {
+        answer = Err(heartbeat::silent(&session.name_of(&shared.donor), silence));
+    }
     if session.is_killed() {
         return Err(Error::Interrupted);
     }
@@ -109,8 +114,10 @@ fn ask<S: RecipientSession>(session: &S, link: &mut S::Link, offer: Offer) -> Re
     offer.encode(&mut payload);
     let facts = if offer.asks { Facts::asked(link.has_tls()) } else { Facts::default() };
     let mut answer = Answer { understands_offers: false, facts };
-    let limit = session.host().settings().patience().unwrap_or_default();
-    let patience = Patience { limit, allows_as_server: true, lives: None };
+    let limit = session.host().settings().patience();
+    // A donor that is asked for facts runs statements before it answers.
+    let allows_as_server = limit.is_none() || offer.asks;
+    let patience = Patience { limit: limit.unwrap_or_default(), allows_as_server, lives: None };
     link.send(session, false, CommandCode::Exit, &payload)?;
     for _ in 0..MAX_ANSWERS {
         let packet = link.receive(session, false, &patience)?;

@@ -73,7 +73,7 @@ fn an_error_may_have_no_message_but_not_no_number() {
 #[test]
 fn no_packet_and_no_other_code() {
     assert_eq!(Response::parse(&[]).unwrap_err().text(), "Wrong Clone RPC response");
-    for code in (0..=u8::MAX).filter(|code| !matches!(code, 1..=9 | 32 | 99 | 100)) {
+    for code in (0..=u8::MAX).filter(|code| !matches!(code, 1..=9 | 32 | 33 | 99 | 100)) {
         let error = Response::parse(&[code, 0, 0, 0, 0]).unwrap_err();
         assert_eq!(error.text(), "Wrong Clone RPC response");
     }
