@@ -68,6 +68,7 @@ impl Default for Load {
 /// Running writers. They stop when this is dropped.
 #[derive(Debug)]
 pub struct Writers {
+    has_ddl: bool,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
@@ -104,7 +105,8 @@ impl Writers {
             transactions: AtomicU64::new(0),
             statements: AtomicU64::new(0),
         });
-        let mut writers = Self { shared: Arc::clone(&shared), threads: Vec::new() };
+        let mut writers =
+            Self { has_ddl: load.ddl, shared: Arc::clone(&shared), threads: Vec::new() };
         for seed in 0..load.threads {
             let (session, shared) = (server.session()?, Arc::clone(&shared));
             let write = move || write_rows(session, u64::from(seed), load.pause, &shared);
@@ -115,6 +117,11 @@ impl Writers {
             writers.threads.push(thread::spawn(move || change_tables(session, &shared)));
         }
         Ok(writers)
+    }
+
+    /// Whether there is DDL among the statements.
+    pub fn has_ddl(&self) -> bool {
+        self.has_ddl
     }
 
     /// What has been done so far.
