@@ -27,6 +27,7 @@ mod master;
 mod placement;
 mod probe;
 mod shared;
+mod sign_of_life;
 mod target;
 mod task;
 

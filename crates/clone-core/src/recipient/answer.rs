@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The errors of a donor's answers.
+//! The errors of a donor's answers, and of answers that do not come.
+
+use std::time::Duration;
 
 use crate::error::Error;
 
@@ -28,4 +30,14 @@ pub(super) fn unexpected() -> Error {
 /// The donor's locators are missing, or do not name this server's engines.
 pub(super) fn locators_expected() -> Error {
     Error::Protocol("Wrong Clone RPC response length for COM_RES_LOCS".to_owned())
+}
+
+/// The error of a clone whose donor has been silent for so long.
+pub(super) fn silent(donor: &str, silence: Duration) -> Error {
+    Error::Connect(format!(
+        "Connect failed: 1159 : The donor {donor} has been silent for {} seconds \
+         (clone_peer_timeout). Look whether its server is stopped or overloaded, at its host, and \
+         at firewalls and proxies on the way",
+        silence.as_secs()
+    ))
 }

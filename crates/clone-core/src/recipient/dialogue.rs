@@ -15,8 +15,9 @@ use zeroize::Zeroize;
 
 use super::answer::{donor_error, locators_expected, unexpected};
 use super::auxiliary::{Auxiliary, Taken};
-use super::heartbeat::{Heart, Line};
+use super::heartbeat::Heart;
 use super::shared::Shared;
+use super::sign_of_life::Line;
 use crate::error::{Error, NetworkError, Result, number};
 use crate::link::{Link, LinkKind, Lives, Packet, Patience};
 use crate::log_target::{CLIENT, log_step};
@@ -98,7 +99,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         let compressed = self.shared.is_compressed();
         let data = self.session.connect(&self.shared.donor, kind, compressed);
         self.line = Arc::default();
-        self.lives = Some(self.line.lives(&self.shared, self.session.host()));
+        self.lives = Some(self.line.lives(&self.shared.heartbeats, self.session.host()));
         let outcome = data.map(|link| self.data = Some(link));
         log_step(self.session, CLIENT, "Task Connect", &outcome);
         outcome

@@ -16,8 +16,7 @@
 
 use clone_protocol::{CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Offer, Response, innodb};
 
-use super::answer::{donor_error, unexpected};
-use super::heartbeat;
+use super::answer::{donor_error, silent, unexpected};
 use super::shared::Shared;
 use crate::engine::ServerEngine;
 use crate::error::{Error, Result};
@@ -101,7 +100,7 @@ fn meet<S: RecipientSession>(session: &S, shared: &Shared<S>, asks: bool) -> Res
     // After an error the donor is gone or out of step, so the connection is closed at once.
     link.disconnect(silence.map(|_| session), is_lost, silence.is_some());
     if let Some(silence) = silence {
-        answer = Err(heartbeat::silent(&session.name_of(&shared.donor), silence));
+        answer = Err(silent(&session.name_of(&shared.donor), silence));
     }
     if session.is_killed() {
         return Err(Error::Interrupted);

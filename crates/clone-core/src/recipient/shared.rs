@@ -10,8 +10,8 @@ use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{Offer, Version};
 
 use super::arrived::Arrived;
-use super::heartbeat::Heartbeats;
 use super::placement::Placement;
+use super::sign_of_life::Heartbeats;
 use super::target::Target;
 use crate::error::{Error, number};
 use crate::facts::Facts;
@@ -32,7 +32,7 @@ pub(super) struct Shared<S: RecipientSession> {
     /// Checks InnoDB's descriptors. Set when the donor has been accepted.
     pub(super) stream: OnceLock<StreamCheck>,
     pub(super) traffic: Traffic,
-    pub(super) heartbeats: Heartbeats,
+    pub(super) heartbeats: Arc<Heartbeats>,
     /// Whether the donor may hand files over. False once the first file could not be shared.
     pub(super) takes_files: AtomicBool,
     /// The first error of a task that is none of the network. Through the engines only its number
@@ -71,7 +71,7 @@ impl<S: RecipientSession> Shared<S> {
             clones: Mutex::new(Vec::new()),
             stream: OnceLock::new(),
             traffic: Traffic::new(),
-            heartbeats: Heartbeats::default(),
+            heartbeats: Arc::default(),
             takes_files: AtomicBool::new(settings.file_handover),
             first_error: OnceLock::new(),
             donor_knows: AtomicBool::new(false),

@@ -9,12 +9,12 @@ use std::time::Duration;
 use clone_protocol::innodb::TaskRole;
 use clone_protocol::{Command, CommandCode, Init, Offer, Version};
 
-use super::answer::{locators_expected, unexpected};
+use super::answer::{locators_expected, silent, unexpected};
 use super::apply::Applier;
 use super::block::BlockReceiver;
 use super::dialogue::{self, Dialogue, Event, Takes, ends_connection};
 use super::engine_side::EngineSide;
-use super::heartbeat::{self, Heart};
+use super::heartbeat::Heart;
 use super::interrupted::Interrupted;
 use super::master::Master;
 use super::probe::meet_donor;
@@ -193,7 +193,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             self.disconnect(&outcome, clear_error);
             if let Some(silence) = silence {
                 let donor = self.session.name_of(&self.shared.donor);
-                let error = heartbeat::silent(&donor, silence);
+                let error = silent(&donor, silence);
                 self.session.raise(&error);
                 outcome = Err(error);
             }
