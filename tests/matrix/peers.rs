@@ -22,8 +22,8 @@ use crate::cell::{Cell, End, Fault, Form, Moment};
 
 /// How long a server may wait for one that is silent (`clone_peer_timeout`).
 const PEER_TIMEOUT: Duration = Duration::from_secs(4);
-/// How much longer a server may take.
-const REACTION: Duration = Duration::from_secs(5);
+/// How much longer a server may take: it connects once more.
+const REACTION: Duration = Duration::from_secs(8);
 /// No wait is longer.
 const SOON: Duration = Duration::from_secs(60);
 /// 32 MiB.
@@ -74,7 +74,12 @@ impl Peers {
             self.await_end(cell, running)?;
             self.fault_at_start(cell)?;
         } else {
-            self.reach(cell, &running)?;
+            if let Err(error) = self.reach(cell, &running) {
+                let is_over = running.is_finished();
+                let outcome =
+                    if is_over { format!("{:?}", running.finish()) } else { String::new() };
+                return Err(error.context(outcome));
+            }
             self.inflict(cell, &running)?;
             self.await_end(cell, running)?;
         }
@@ -316,6 +321,7 @@ fn server(name: &str, disk: &SmallDisk) -> Result<Builder> {
         .below(disk.path())
         .option(DISTANT)
         .option("--clone-donor-timeout-after-network-failure=0")
+        .option("--connect-timeout=2")
         .option(format!("--loose-clone-peer-timeout={}", PEER_TIMEOUT.as_secs())))
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clone_protocol::{Block, BlockForm, Command, Response, ResponseCode, Version};
+use clone_protocol::{Block, BlockForm, Command, Response, ResponseCode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{
     set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size,
@@ -288,10 +288,11 @@ impl Connection {
         }
         match event {
             Event::Command(Command::Init(init) | Command::Attach(init) | Command::Reinit(init)) => {
-                let limit = network.version_limit.map_or(u32::MAX, Version::number);
-                // What is above the version stays as it is.
-                let [low, high, ..] = init.version.min(limit).to_le_bytes();
-                packet.splice(VERSION_AT..VERSION_AT + 2, [low, high]);
+                if let Some(limit) = network.version_limit {
+                    // Not what is above the version: a peer of that version sends nothing there.
+                    let version = init.version.min(limit.number()).to_le_bytes();
+                    packet.splice(VERSION_AT..VERSION_AT + version.len(), version);
+                }
             }
             Event::Parameter(_) if network.locators_first => {
                 self.parameters.append(&mut packet);
