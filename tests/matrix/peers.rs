@@ -22,6 +22,8 @@ use crate::cell::{Cell, End, Fault, Form, Moment};
 
 /// How long a server may wait for one that is silent (`clone_peer_timeout`).
 const PEER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a connection to the donor may be without a command.
+const FIRST_COMMAND: Duration = Duration::from_secs(60);
 /// How much longer a server may take: it connects once more.
 const REACTION: Duration = Duration::from_secs(8);
 /// No wait is longer.
@@ -224,7 +226,10 @@ impl Peers {
     /// next.
     fn await_end(&mut self, cell: Cell, running: Running) -> Result<()> {
         if (cell.fault, cell.end) == (Fault::Silence, End::Recipient) {
-            clone::await_donor_idle(&self.donor, PEER_TIMEOUT + REACTION)?;
+            // Before the clone has begun, the donor cannot know what the connection is for.
+            let has_begun = cell.moment > Moment::Begin;
+            let limit = if has_begun { PEER_TIMEOUT } else { FIRST_COMMAND };
+            clone::await_donor_idle(&self.donor, limit + REACTION)?;
             self.recipient.thaw()?;
         }
         let began = Instant::now();

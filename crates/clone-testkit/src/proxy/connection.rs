@@ -144,14 +144,19 @@ impl Connection {
             return self.wait_for_orders().map(|()| None);
         }
         self.let_go();
+        let mut was_full = false;
         for from in [Side::Recipient, Side::Donor] {
             if let Some(how) = self.forward(from) {
                 return Ok(Some(how));
             }
+            was_full |= self.opposite(from).output.len() >= BACKLOG;
         }
         self.recipient.write()?;
         self.donor.write()?;
-        if !self.is_over() {
+        // What has been read may be forwarded now, and no more may come.
+        let has_room =
+            was_full && [&self.recipient, &self.donor].iter().all(|end| end.output.len() < BACKLOG);
+        if !self.is_over() && !has_room {
             self.wait()?;
         }
         Ok(None)
