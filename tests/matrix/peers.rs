@@ -239,6 +239,10 @@ impl Peers {
             ensure!(took < PEER_TIMEOUT + REACTION, "the recipient waited {took:?}");
         }
         let outcome = running.finish();
+        if cell.fault == Fault::FullDisk {
+            // A server that ends writes its binary log, and waits for space.
+            self.server(cell.end).1.relieve()?;
+        }
         let has_succeeded = match &outcome {
             Ok(()) => true,
             // Without an error of the server, the server has ended.
