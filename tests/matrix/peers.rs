@@ -250,10 +250,14 @@ impl Peers {
                 error.downcast_ref::<SqlError>().is_none_or(|error| error.number == NO_SUPERVISOR)
             }
         };
-        if has_succeeded && cell.form.is_in_place() && self.recipient.is_running()? {
+        let is_inflicted = !cell.moment.is_start();
+        let is_killed = (cell.fault, cell.end) == (Fault::Kill, End::Recipient) && is_inflicted;
+        let restarts = has_succeeded && cell.form.is_in_place() && !is_killed;
+        if restarts {
             self.recipient.await_exit()?;
         }
-        if cell.fault == Fault::Terminate && self.server(cell.end).0.is_running()? {
+        let is_terminated = cell.fault == Fault::Terminate && is_inflicted;
+        if is_terminated && !(restarts && cell.end == End::Recipient) {
             self.server(cell.end).0.await_exit()?;
         }
         if let Err(error) = outcome {
@@ -310,7 +314,7 @@ impl Peers {
         if cell.form.is_in_place() {
             return fixture::assert_clones(&self.recipient, &self.donor);
         }
-        if !ends_recipient(cell) {
+        if !self.directory().join("#clone/#status_in_progress").exists() {
             // The clone may have succeeded.
             fixture::remove_rest(&self.directory())?;
         }
