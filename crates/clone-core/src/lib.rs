@@ -44,6 +44,7 @@ pub mod progress;
 pub mod read_only;
 pub mod recipient;
 pub mod recovery;
+mod saved;
 pub mod session;
 pub mod settings;
 mod sink;

@@ -2,7 +2,6 @@
 
 //! How the blocks of one clone are packed: the choice that its tasks share, and what it has saved.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,7 @@ use clone_protocol::{BlockForm, Forms, Packing};
 
 use super::steering::{Measured, Steering};
 use crate::log_target::SERVER;
-use crate::meter::mib;
+use crate::saved::Saved;
 
 /// What the tasks of one clone share about packing. When the last task has ended, the log gets a
 /// line about it.
@@ -95,35 +94,27 @@ pub(super) fn form(packing: Packing) -> BlockForm {
 
 /// What was sent with each packing.
 #[derive(Debug, Default)]
-pub(crate) struct Totals(BTreeMap<Packing, (u64, u64)>);
+pub(crate) struct Totals(Saved<Packing>);
 
 impl Totals {
     /// Adds `raw` bytes of data that were sent as `sent` bytes.
     pub(crate) fn add(&mut self, packing: Packing, raw: u64, sent: u64) {
-        let total = self.0.entry(packing).or_default();
-        total.0 += raw;
-        total.1 += sent;
+        self.0.add(packing, raw, sent);
     }
 
     /// There was data, and some of it was packed.
     pub(crate) fn is_worth_a_line(&self) -> bool {
-        self.0.values().any(|(raw, sent)| raw > sent)
+        self.0.has_saved()
     }
 }
 
-/// `812 MiB of data as 330 MiB; ZSTD1: 800 MiB as 320 MiB, ...`
+/// See [`Saved::write`].
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sum = |of: fn(&(u64, u64)) -> u64| mib(self.0.values().map(of).sum());
-        write!(f, "{} MiB of data sent as {} MiB", sum(|one| one.0), sum(|one| one.1))?;
-        for (packing, (raw, sent)) in &self.0 {
-            let name = match packing {
-                Packing::None => "not compressed".to_owned(),
-                other => other.to_string(),
-            };
-            write!(f, "; {name}: {} MiB as {} MiB", mib(*raw), mib(*sent))?;
-        }
-        Ok(())
+        self.0.write(f, "sent", |packing| match packing {
+            Packing::None => "not compressed".to_owned(),
+            other => other.to_string(),
+        })
     }
 }
 

@@ -2,37 +2,32 @@
 
 //! What arrived of a clone's data in each form of a block.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use clone_protocol::BlockForm;
 
-use crate::meter::mib;
+use crate::saved::Saved;
 
-/// Bytes of data, and the bytes on the network for them, for each form; none is DATA.
+/// The way is the form of a block; none is DATA.
 #[derive(Debug, Default)]
-pub(super) struct Arrived(BTreeMap<Option<u8>, (u64, u64)>);
+pub(super) struct Arrived(Saved<Option<u8>>);
 
 impl Arrived {
     /// Adds a block of `data` bytes that came as `network` bytes.
     pub(super) fn add(&mut self, form: Option<BlockForm>, data: u64, network: u64) {
-        let total = self.0.entry(form.map(|form| form as u8)).or_default();
-        total.0 += data;
-        total.1 += network;
+        self.0.add(form.map(|form| form as u8), data, network);
     }
 
     /// Some data came in fewer bytes than it has.
     pub(super) fn has_saved(&self) -> bool {
-        self.0.values().any(|(data, network)| data > network)
+        self.0.has_saved()
     }
 }
 
-/// `812 MiB of data came as 330 MiB; Zstandard: 800 MiB as 320 MiB, ...`
+/// See [`Saved::write`].
 impl fmt::Display for Arrived {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sum = |of: fn(&(u64, u64)) -> u64| mib(self.0.values().map(of).sum());
-        write!(f, "{} MiB of data came as {} MiB", sum(|one| one.0), sum(|one| one.1))?;
-        for (form, (data, network)) in &self.0 {
+        self.0.write(f, "came", |form| {
             let form = BlockForm::ALL.into_iter().find(|one| Some(*one as u8) == *form);
             let name = match form {
                 None | Some(BlockForm::Raw) => "not compressed",
@@ -41,9 +36,8 @@ impl fmt::Display for Arrived {
                 Some(BlockForm::File) => "open files",
                 Some(BlockForm::Sparse) => "without zeros",
             };
-            write!(f, "; {name}: {} MiB as {} MiB", mib(*data), mib(*network))?;
-        }
-        Ok(())
+            name.to_owned()
+        })
     }
 }
 
