@@ -4,9 +4,10 @@
 //!
 //! The statement's thread is the master. It opens two connections to the donor, one for data and
 //! one, the auxiliary, for acknowledgements; worker threads open one each. Every thread runs a
-//! `task`: the `dialogue` sends commands and receives packets, the `engine_side` gives each
-//! descriptor to its storage engine, which calls back (`apply`) for the data, and the data goes to
-//! its file (`block`). Only the master has workers, the donor's parameters and the lock (`master`).
+//! `task`: the `donor_side` has its connections, whose `dialogue` sends commands and receives
+//! packets; the `engine_side` gives each descriptor to its storage engine, which calls back
+//! (`apply`) for the data, and the data goes to its file (`block`). Only the master has workers,
+//! the donor's parameters and the lock (`master`).
 //!
 //! A clone over the server's own data waits in a staging directory (`target`, `placement`) until it
 //! is complete. Only then it takes the place of the data.
@@ -19,7 +20,9 @@ mod apply;
 mod arrived;
 mod auxiliary;
 mod block;
+mod delay;
 mod dialogue;
+mod donor_side;
 mod engine_side;
 mod heartbeat;
 mod interrupted;

@@ -4,7 +4,17 @@
 
 use std::time::Duration;
 
-use crate::error::Error;
+use clone_protocol::Command;
+
+use super::shared::Shared;
+use crate::engine::ServerEngine;
+use crate::error::{Error, number};
+use crate::session::RecipientSession;
+
+/// Why a donor is interrupted although nobody has killed this clone here. InnoDB's archivers end
+/// for good if they cannot write a file.
+const INTERRUPTED_DONOR: &str = "by KILL at the donor; or the donor's disk was full during a \
+                                 clone: then the donor must be restarted before it can be cloned";
 
 /// What the donor reported.
 pub(super) fn donor_error(number: i32, message: &[u8]) -> Error {
@@ -13,6 +23,40 @@ pub(super) fn donor_error(number: i32, message: &[u8]) -> Error {
         message.push_str(OTHER_SERVER_HINT);
     }
     Error::Donor { number, message }
+}
+
+/// Adds to a donor's error what the donor does not say. If a stock donor cannot clone an
+/// engine, it only says that INIT is wrong. If InnoDB at the donor cannot clone any more, it
+/// only says that it was interrupted.
+pub(super) fn explained<S: RecipientSession>(
+    session: &S,
+    shared: &Shared<S>,
+    command: &Command<'_>,
+    error: Error,
+) -> Error {
+    match error {
+        Error::Donor { number: code, message }
+            if matches!(command, Command::Execute)
+                && u32::try_from(code) == Ok(number::ER_QUERY_INTERRUPTED)
+                && !session.is_killed() =>
+        {
+            Error::Donor { number: code, message: format!("{message} ({INTERRUPTED_DONOR})") }
+        }
+        Error::Donor { number: code, message }
+            if matches!(command, Command::Init(init) if init.locators.len() > 1)
+                && u32::try_from(code) == Ok(number::ER_CLONE_PROTOCOL) =>
+        {
+            let clones = shared.clones();
+            let others = clones.iter().filter(|one| !one.is_innodb());
+            let names: Vec<_> = others.map(|one| one.engine.name()).collect();
+            let names = names.join(", ");
+            let message = format!(
+                "{message} (to be cloned with {names}, the donor needs this clone plugin and the engine)"
+            );
+            Error::Donor { number: code, message }
+        }
+        other => other,
+    }
 }
 
 /// What InnoDB says of an acknowledgement that has reached another server than the data's

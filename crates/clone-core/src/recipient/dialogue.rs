@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use clone_protocol::innodb::StreamCheck;
 use clone_protocol::{
-    Ack, Block, BlockForm, Command, CommandCode, EngineLocator, HEARTBEAT_CONFIG, Init, Offer,
-    Response, Version,
+    Ack, Block, BlockForm, Command, EngineLocator, HEARTBEAT_CONFIG, Init, Offer, Response, Version,
 };
 use zeroize::Zeroize;
 
@@ -338,19 +337,6 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
 /// How long a donor that lives may take for the answer to INIT.
 fn init_limit(init: &Init) -> Duration {
     Duration::from_secs(init.ddl_timeout.into()) + INIT_LIMIT
-}
-
-/// The name of a command in the log.
-pub(super) fn name(code: CommandCode) -> &'static str {
-    match code {
-        CommandCode::Init => "Command COM_INIT",
-        CommandCode::Reinit => "Command COM_REINIT",
-        CommandCode::Attach => "Command COM_ATTACH",
-        CommandCode::Execute => "Command COM_EXECUTE",
-        CommandCode::Ack => "Command COM_ACK",
-        CommandCode::Exit => "Command COM_EXIT",
-        CommandCode::Heartbeat => "Heartbeat",
-    }
 }
 
 /// Whether the connection can no longer be used for COM_EXIT.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::Shared;
+use crate::error::{Error, Result};
 use crate::parameters::Parameters;
-use crate::session::{Host, RecipientSession, Work, WorkerKind};
+use crate::session::{Clock, Host, RecipientSession, StagedClone, Work, WorkerKind};
 use crate::workers::Workers;
 
 /// The master's part of a clone.
@@ -69,10 +70,22 @@ impl<S: RecipientSession> Master<S> {
     }
 
     /// The server's data is about to be replaced, and must not change any more.
-    pub(super) fn begin_replacing(&mut self, session: &S) -> crate::error::Result<()> {
+    pub(super) fn begin_replacing(&mut self, session: &S) -> Result<()> {
         session.own_data()?.begin_replacing()?;
         self.is_replacing = true;
         Ok(())
+    }
+
+    /// Puts a clone that is complete in the place of the server's data, which cannot change any
+    /// more.
+    pub(super) fn replace_data(&mut self, session: &S, staged: &StagedClone) -> Result<()> {
+        self.begin_replacing(session)?;
+        if session.is_killed() {
+            return Err(Error::Interrupted);
+        }
+        let host = session.host();
+        host.observer().drop_data(host.unix_micros());
+        session.own_data()?.replace_data(staged)
     }
 
     /// The server's data may change again after a clone that failed. After success it stays as it

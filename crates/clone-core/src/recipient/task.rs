@@ -4,47 +4,29 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use clone_protocol::innodb::TaskRole;
-use clone_protocol::{Command, CommandCode, Init, Offer, Version};
+use clone_protocol::{Command, Init, Offer, Version};
 
-use super::answer::{locators_expected, silent, unexpected};
+use super::answer::{explained, locators_expected, silent, unexpected};
 use super::apply::Applier;
 use super::block::BlockReceiver;
-use super::dialogue::{self, Dialogue, Event, Takes, ends_connection};
+use super::delay::wait_after_data_drop;
+use super::dialogue::{Event, Takes, ends_connection};
+use super::donor_side::DonorSide;
 use super::engine_side::EngineSide;
-use super::heartbeat::Heart;
 use super::interrupted::Interrupted;
 use super::master::Master;
-use super::probe::meet_donor;
 use super::shared::Shared;
 use super::target::Target;
-use crate::engine::ServerEngine;
-use crate::error::{Error, NetworkError, Result, number};
-use crate::link::LinkKind;
-use crate::log_target::{CLIENT, log_step};
-use crate::session::{Clock, Host, RecipientSession, StagedClone};
+use crate::error::{Error, Result, number};
+use crate::log_target::CLIENT;
+use crate::session::{Host, RecipientSession};
 use crate::tasks::EngineClone;
-use crate::traffic::sleep_until;
 
 /// The most connections of a clone's master, the first included. When this many have broken, the
 /// clone fails. Attempts that do not connect are not counted here.
 const MAX_RESTARTS: u32 = 100;
-
-/// Least time between two attempts to connect again.
-const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How long a task that failed waits for the donor to end its stream.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why a donor is interrupted although nobody has killed this clone here. InnoDB's archivers end
-/// for good if they cannot write a file.
-const INTERRUPTED_DONOR: &str = "by KILL at the donor; or the donor's disk was full during a \
-                                 clone: then the donor must be restarted before it can be cloned";
-
-/// How often a worker that has failed looks whether the master has told the donor.
-const MASTER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One thread of a recipient.
 pub(super) struct Task<'s, S: RecipientSession> {
@@ -52,9 +34,7 @@ pub(super) struct Task<'s, S: RecipientSession> {
     shared: Arc<Shared<S>>,
     /// The master has this; a worker does not.
     master: Option<Master<S>>,
-    dialogue: Dialogue<'s, S>,
-    /// Sends heartbeats while the master has its connections.
-    heart: Option<Heart<S>>,
+    donor_side: DonorSide<'s, S>,
     engine_side: EngineSide,
     receiver: BlockReceiver,
 }
@@ -69,21 +49,6 @@ fn is_own_reason(error: &Error) -> bool {
             | number::ER_ERROR_ON_WRITE
             | number::ER_OUTOFMEMORY
     )
-}
-
-/// Puts a clone that is complete in the place of the server's data, which cannot change any more.
-fn replace_data<S: RecipientSession>(
-    session: &S,
-    master: &mut Master<S>,
-    staged: &StagedClone,
-) -> Result<()> {
-    master.begin_replacing(session)?;
-    if session.is_killed() {
-        return Err(Error::Interrupted);
-    }
-    let host = session.host();
-    host.observer().drop_data(host.unix_micros());
-    session.own_data()?.replace_data(staged)
 }
 
 /// The locators of the donor, as clones of this server's engines.
@@ -111,9 +76,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     fn new(session: &'s S, shared: Arc<Shared<S>>, master: Option<Master<S>>) -> Self {
         Self {
             session,
+            donor_side: DonorSide::new(session, Arc::clone(&shared), master.is_some()),
             master,
-            dialogue: Dialogue::new(session, Arc::clone(&shared)),
-            heart: None,
             shared,
             engine_side: EngineSide::default(),
             receiver: BlockReceiver::default(),
@@ -156,15 +120,15 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let mut restarts = 0;
         loop {
             restarts += 1;
-            if self.is_master() {
-                self.shared.donor_knows.store(false, Ordering::Relaxed);
-            }
-            outcome = if is_restart { self.reconnect() } else { self.connect() };
+            outcome = match &self.master {
+                Some(master) if is_restart => self.donor_side.reconnect(master.reconnect_timeout()),
+                _ => self.donor_side.connect(false),
+            };
             if outcome.is_err() {
                 break;
             }
             outcome = self.clone_over_connection(is_restart);
-            let was_killed = self.was_killed(&outcome);
+            let was_killed = self.donor_side.was_killed(&outcome);
             if was_killed {
                 outcome = Err(Error::Interrupted);
             }
@@ -174,14 +138,14 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 && matches!(&outcome, Err(error) if error.is_network())
                 && restarts < MAX_RESTARTS;
             if again {
-                self.log_outcome("Source Network issue", &outcome);
+                self.donor_side.log_step("Source Network issue", &outcome);
             } else if is_restart {
-                self.log_outcome("Source break restart loop", &outcome);
+                self.donor_side.log_step("Source break restart loop", &outcome);
             }
             let begins_again = self.is_master()
                 && matches!(&outcome, Err(error) if self.shared.begins_again_after(error));
             // Which donor was silent, and for how long, is more than the network's error says.
-            let silence = self.dialogue.silence().filter(|_| self.is_master());
+            let silence = self.donor_side.dialogue.silence().filter(|_| self.is_master());
             let silence = silence.filter(|_| !was_killed && !again && !begins_again);
             let clear_error = was_killed || again || begins_again || silence.is_some();
             if let Err(error) = &outcome
@@ -213,143 +177,33 @@ impl<'s, S: RecipientSession> Task<'s, S> {
 
     /// INIT, REINIT or ATTACH, then EXECUTE.
     fn clone_over_connection(&mut self, is_restart: bool) -> Result<()> {
-        let command = match (self.is_master(), is_restart) {
-            (true, false) => CommandCode::Init,
-            (true, true) => CommandCode::Reinit,
-            (false, _) => CommandCode::Attach,
+        let (step, outcome) = match (self.is_master(), is_restart) {
+            (true, false) => ("Command COM_INIT", self.init()),
+            (true, true) => ("Command COM_REINIT", self.reinit()),
+            (false, _) => ("Command COM_ATTACH", self.attach()),
         };
-        let mut outcome = self.command(command);
-        if outcome.is_ok() && command == CommandCode::Init {
-            outcome = self.delay_after_data_drop();
-        }
-        self.log_outcome(dialogue::name(command), &outcome);
+        self.donor_side.log_step(step, &outcome);
         outcome?;
         if let Some(master) = &mut self.master {
             master.spawn_initial_workers(self.session, &self.shared);
         }
-        let outcome = self.command(CommandCode::Execute);
-        self.log_outcome(dialogue::name(CommandCode::Execute), &outcome);
+        let outcome = self.execute();
+        self.donor_side.log_step("Command COM_EXECUTE", &outcome);
         outcome
     }
 
-    /// Opens the data connection and, for the master, the auxiliary one.
-    fn connect(&mut self) -> Result<()> {
-        if self.is_master() {
-            meet_donor(self.session, &self.shared)?;
-        }
-        // The engines drop the data of the server once, on the first connection.
-        let drops_data =
-            self.is_master() && self.shared.target.drops_data() && !self.engine_side.is_active();
-        let kind = if drops_data { LinkKind::DataOfReplacement } else { LinkKind::Data };
-        self.dialogue.connect(kind)?;
-        if !self.is_master() {
-            return Ok(());
-        }
-        let outcome = self.dialogue.connect_auxiliary();
-        if outcome.is_err() {
-            let left = self.command(CommandCode::Exit);
-            self.log_outcome("Source Task COM_EXIT", &left);
-            self.dialogue.disconnect_data("Source Task Disconnect:", left.is_err(), false);
-        } else {
-            self.heart = self.dialogue.start_heart(self.engine_side.is_active());
-        }
-        outcome
-    }
-
-    /// Connects again, trying until the donor's time-out is over; a donor with time-out 0 gets one
-    /// attempt.
-    fn reconnect(&mut self) -> Result<()> {
-        let host = self.session.host().clone();
-        let started = host.now();
-        let patience = self.master.as_ref().map_or(Duration::ZERO, Master::reconnect_timeout);
-        let mut attempts = 0;
-        loop {
-            let attempted = host.now();
-            let Err(error) = self.connect() else { return Ok(()) };
-            attempts += 1;
-            log::info!(target: CLIENT, "Source re-connect failed: count: {attempts}");
-            let passed = host.now().saturating_sub(started);
-            if patience.is_zero() || passed > patience {
-                return Err(self.unreachable(error, passed, attempts));
-            }
-            // After KILL the user sees first what the clone was waiting for, as with the stock
-            // plugin.
-            let raise = |_: &Error| self.session.raise(&error);
-            sleep_until(self.session, attempted + RECONNECT_INTERVAL).inspect_err(raise)?;
-        }
-    }
-
-    /// The error of a clone that has lost its donor, and could not connect again.
-    fn unreachable(&self, error: Error, passed: Duration, attempts: u32) -> Error {
-        let Error::Connect(text) = error else { return error };
-        let donor = self.session.name_of(&self.shared.donor);
-        let seconds = passed.as_secs();
-        Error::Connect(format!(
-            "{text} (the clone lost the donor {donor}, and tried {attempts} times in {seconds} seconds \
-             to connect again. Look whether the donor runs, at its host, and at firewalls and proxies \
-             on the way)"
-        ))
-    }
-
-    /// Returns true if a failure of the network is really KILL: KILL may close the connection
-    /// shortly before it marks the session.
-    ///
-    /// The donor must be told the difference: after a network failure the donor keeps the clone for
-    /// this recipient.
-    fn was_killed(&self, outcome: &Result<()>) -> bool {
-        const MOMENT: Duration = Duration::from_millis(100);
-        if !self.is_master() || !matches!(outcome, Err(error) if error.is_network()) {
-            return false;
-        }
-        sleep_until(self.session, self.session.host().now() + MOMENT).is_err()
-    }
-
-    /// Sends EXIT on both connections and closes them. With `clear_error`, the errors of the
+    /// Sends EXIT on the task's connections and closes them. With `clear_error`, the errors of the
     /// network are cleared from the session.
     fn disconnect(&mut self, outcome: &Result<()>, clear_error: bool) {
         // The donor may wait for the copy of a block that this task has not read about yet.
         self.receiver.close_files();
-        if let Err(error) = outcome {
-            self.tell_donor(error);
+        if let Err(error) = outcome
+            && self.engine_side.is_active()
+        {
+            self.donor_side.tell(error);
         }
-        if self.is_master() {
-            self.dialogue.disconnect_auxiliary(outcome);
-            self.heart = None;
-            self.shared.donor_knows.store(true, Ordering::Relaxed);
-        }
-        let mut abort = matches!(outcome, Err(error) if ends_connection(error));
-        if abort {
-            self.log_outcome("Task skip COM_EXIT", outcome);
-        } else {
-            let left = self.command(CommandCode::Exit);
-            abort = left.is_err();
-            self.log_outcome("Task COM_EXIT", &left);
-        }
-        self.dialogue.disconnect_data("Task Disconnect :", abort, outcome.is_ok() || clear_error);
-    }
-
-    /// Tells the donor of an error for which no connection can help, before the data connection
-    /// ends. A donor that sees the end of the connection first takes it for a network failure, and
-    /// keeps the clone until this recipient comes back.
-    fn tell_donor(&mut self, error: &Error) {
-        let concerns_donor = self.engine_side.is_active()
-            && !error.is_network()
-            && error.number() != number::ER_CLONE_DONOR;
-        if !concerns_donor || self.shared.donor_knows.load(Ordering::Relaxed) {
-            return;
-        }
-        if self.is_master() {
-            self.dialogue.report_local_error(error);
-        } else if ends_connection(error) {
-            // The master tells, on its other connection.
-            let host = self.session.host();
-            let end = host.now() + DRAIN_TIMEOUT;
-            while !self.shared.donor_knows.load(Ordering::Relaxed) && host.now() < end {
-                // KILL reaches the master, too.
-                if sleep_until(self.session, host.now() + MASTER_INTERVAL).is_err() {
-                    return;
-                }
-            }
+        if let Err(error) = self.donor_side.disconnect(outcome, clear_error) {
+            self.engine_side.fail(self.session, &self.shared, &error);
         }
     }
 
@@ -372,7 +226,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let Some(master) = &mut self.master else { return outcome };
         if let (Ok(()), Target::Staging(directory)) = (&outcome, &self.shared.target) {
             let staged = self.shared.placement().staged(directory);
-            outcome = replace_data(self.session, master, &staged);
+            outcome = master.replace_data(self.session, &staged);
         }
         if let Err(error) = &outcome {
             master.end_replacing(self.session);
@@ -386,47 +240,45 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         outcome
     }
 
-    /// Runs one command over the data connection, until the donor's COMPLETE.
-    fn command(&mut self, code: CommandCode) -> Result<()> {
-        let command = self.prepare(code)?;
-        let clones = self.transfer(&command)?;
-        match (code, clones) {
-            (CommandCode::Init, Some(clones)) => self.begin_clone(clones),
-            (CommandCode::Attach, Some(clones)) => {
-                self.engine_side.join(self.session, &self.shared, clones)
-            }
-            (CommandCode::Init | CommandCode::Attach, None) => Err(locators_expected()),
-            _ => Ok(()),
+    /// Begins the clone at the donor, then here.
+    fn init(&mut self) -> Result<()> {
+        self.engine_side.begin_version(self.session, &self.shared)?;
+        let clones = self.transfer(&Command::Init(self.init_payload(true)), None)?;
+        self.begin_clone(clones.ok_or_else(locators_expected)?)?;
+        match self.shared.target.drops_data() {
+            true => wait_after_data_drop(self.session),
+            false => Ok(()),
         }
     }
 
-    /// Builds the command. The engines give their locators for it.
-    fn prepare(&mut self, code: CommandCode) -> Result<Command<'static>> {
-        let (session, shared) = (self.session, &self.shared);
-        Ok(match code {
-            CommandCode::Init => {
-                self.engine_side.begin_version(session, shared)?;
-                Command::Init(self.init_payload(code))
-            }
-            CommandCode::Reinit => {
-                self.engine_side.restart(session, shared)?;
-                Command::Reinit(self.init_payload(code))
-            }
-            CommandCode::Attach => Command::Attach(self.init_payload(code)),
-            CommandCode::Execute => {
-                let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
-                self.engine_side.begin_stream(shared, role);
-                Command::Execute
-            }
-            CommandCode::Ack | CommandCode::Exit | CommandCode::Heartbeat => Command::Exit,
-        })
+    /// Says to the donor after a network failure where the clone goes on.
+    fn reinit(&mut self) -> Result<()> {
+        self.engine_side.restart(self.session, &self.shared)?;
+        self.transfer(&Command::Reinit(self.init_payload(false)), None)?;
+        Ok(())
     }
 
-    fn init_payload(&self, code: CommandCode) -> Init {
+    /// Joins the clone that the master has begun.
+    fn attach(&mut self) -> Result<()> {
+        let clones = self.transfer(&Command::Attach(self.init_payload(false)), None)?;
+        self.engine_side.join(self.session, &self.shared, clones.ok_or_else(locators_expected)?)
+    }
+
+    /// Takes the donor's stream.
+    fn execute(&mut self) -> Result<()> {
+        let role = if self.is_master() { TaskRole::Master } else { TaskRole::Worker };
+        self.engine_side.begin_stream(&self.shared, role);
+        let offer = self.offer();
+        self.transfer(&Command::Execute, Some(offer))?;
+        Ok(())
+    }
+
+    /// What INIT, REINIT and ATTACH tell the donor. In INIT this server asks whether the donor
+    /// knows heartbeats.
+    fn init_payload(&self, is_init: bool) -> Init {
         let heartbeats = &self.shared.heartbeats;
         // Releases that speak less have not been seen with the bit in the version.
-        let may_ask =
-            code == CommandCode::Init && self.session.host().release().protocol >= Version::V3;
+        let may_ask = is_init && self.session.host().release().protocol >= Version::V3;
         let settings = self.session.host().settings();
         Init {
             version: self.shared.version().number(),
@@ -473,7 +325,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     /// The offer behind EXECUTE.
     fn offer(&mut self) -> Offer {
         let takes_files = self.shared.takes_files.load(Ordering::Relaxed);
-        let handover = match takes_files && self.dialogue.is_within_host() {
+        let handover = match takes_files && self.donor_side.dialogue.is_within_host() {
             true => self.receiver.take_files(self.session.listen_for_files()),
             false => None,
         };
@@ -482,98 +334,77 @@ impl<'s, S: RecipientSession> Task<'s, S> {
 
     /// Sends the command and handles the donor's answer, until its last packet. Returns the
     /// locators, if the answer had some.
-    ///
-    /// A task that fails reads on until the donor ends the stream. The master tells the donor of
-    /// the failure. Only after the end of the stream the connection can be used for COM_EXIT.
-    fn transfer(&mut self, command: &Command<'_>) -> Result<Option<Clones<S>>> {
+    fn transfer(
+        &mut self,
+        command: &Command<'_>,
+        offer: Option<Offer>,
+    ) -> Result<Option<Clones<S>>> {
         let session = self.session;
-        let offer = matches!(command, Command::Execute).then(|| self.offer());
-        self.dialogue.send(command, offer)?;
+        self.donor_side.dialogue.send(command, offer)?;
         let mut clones = None;
-        let mut failure: Option<(Error, Duration)> = None;
         loop {
-            let takes = match (&failure, command, &mut self.master) {
-                (Some(_), ..) => Takes::Nothing,
-                (None, Command::Init(_), Some(master)) => Takes::Parameters(&mut master.parameters),
+            let takes = match (command, &mut self.master) {
+                (Command::Init(_), Some(master)) => Takes::Parameters(&mut master.parameters),
                 _ => Takes::Stream,
             };
-            let received = self.dialogue.receive(command, takes);
-            if let Some((first, since)) = &failure {
-                match received {
-                    // The stream has ended, or the connection broke meanwhile. The reason of the
-                    // failure is `first`.
-                    Ok(Event::Complete) | Err(_) => return Err(first.clone()),
-                    // If a worker heard the donor's error first, only its number came through the
-                    // engine. The text is here.
-                    Ok(Event::Error(error)) => {
-                        session.raise(&error);
-                        return Err(first.clone());
-                    }
-                    Ok(_) if session.host().now().saturating_sub(*since) > DRAIN_TIMEOUT => {
-                        log::warn!(
-                            target: CLIENT,
-                            "No error from remote in 30 sec after local issue: error: {}: {first}",
-                            first.number()
-                        );
-                        return Err(NetworkError::PacketsOutOfOrder.into());
-                    }
-                    Ok(_) => continue,
-                }
-            }
-            let outcome = match received {
+            let event = match self.donor_side.dialogue.receive(command, takes) {
                 Ok(Event::Complete) => return Ok(clones),
                 Ok(Event::Error(error)) => {
                     self.engine_side.fail(session, &self.shared, &error);
-                    return Err(self.explained(command, error));
+                    return Err(explained(session, &self.shared, command, error));
                 }
                 Err(error) => {
                     self.engine_side.fail(session, &self.shared, &error);
                     return Err(error);
                 }
-                Ok(Event::Parameter) => Ok(()),
-                Ok(Event::Numbered) => {
-                    self.heart.iter().for_each(Heart::beat);
-                    Ok(())
-                }
-                Ok(Event::Locators(version, locators)) => {
-                    self.shared.set_version(version);
-                    EngineSide::resolve(&self.shared, locators).map(|found| clones = Some(found))
-                }
-                Ok(Event::Descriptor { db_type, locator_index }) => {
-                    self.apply(db_type, locator_index)
-                }
-                Ok(Event::FileTrial) => {
-                    self.receiver.try_sharing(self.shared.target.path(), &self.shared.takes_files)
-                }
-                Ok(Event::Data) => Err(unexpected()),
+                Ok(event) => event,
             };
-            if let Err(error) = outcome {
+            if let Err(error) = self.handle(event, &mut clones) {
                 session.raise(&error);
                 self.engine_side.fail(session, &self.shared, &error);
                 if ends_connection(&error) {
                     return Err(error);
                 }
-                self.log_outcome("Wait for remote after local issue", &Err(error.clone()));
                 // The donor must not wait for blocks that nobody copies.
                 self.receiver.close_files();
-                failure = Some((error, session.host().now()));
+                return Err(self.donor_side.drain(command, error));
             }
         }
     }
 
+    /// Handles one packet that is not the last one.
+    fn handle(&mut self, event: Event, clones: &mut Option<Clones<S>>) -> Result<()> {
+        match event {
+            Event::Parameter => {}
+            Event::Numbered => self.donor_side.is_numbered(),
+            Event::Locators(version, locators) => {
+                self.shared.set_version(version);
+                *clones = Some(EngineSide::resolve(&self.shared, locators)?);
+            }
+            Event::Descriptor { db_type, locator_index } => self.apply(db_type, locator_index)?,
+            Event::FileTrial => {
+                let directory = self.shared.target.path();
+                self.receiver.try_sharing(directory, &self.shared.takes_files)?;
+            }
+            Event::Data | Event::Complete | Event::Error(_) => return Err(unexpected()),
+        }
+        Ok(())
+    }
+
     /// Gives the current descriptor to its engine.
     fn apply(&mut self, db_type: u8, locator_index: usize) -> Result<()> {
-        let descriptor = self.dialogue.take_descriptor();
+        let descriptor = self.donor_side.dialogue.take_descriptor();
         let outcome = self.apply_descriptor(db_type, locator_index, &descriptor);
-        self.dialogue.give_back(descriptor);
+        let dialogue = &mut self.donor_side.dialogue;
+        dialogue.give_back(descriptor);
         if let Err(error) = &outcome {
             self.session.raise(error);
             // After KILL the donor is told when this task disconnects. A silent donor is not waited
             // for once more.
-            let tells = self.is_master() && !self.session.is_killed();
-            let tells = tells && self.dialogue.silence().is_none();
+            let tells = self.master.is_some() && !self.session.is_killed();
+            let tells = tells && dialogue.silence().is_none();
             if tells && error.number() != number::ER_CLONE_DONOR {
-                self.dialogue.report_local_error(error);
+                dialogue.report_local_error(error);
             }
         }
         outcome
@@ -585,7 +416,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         locator_index: usize,
         descriptor: &[u8],
     ) -> Result<()> {
-        let Self { session, shared, master, dialogue, engine_side, receiver, .. } = self;
+        let Self { session, shared, master, donor_side, engine_side, receiver } = self;
         let (clone, expected) = engine_side.check(shared, db_type, locator_index, descriptor)?;
         let placed = match clone.is_innodb() {
             true => EngineSide::place(*session, shared, descriptor)?,
@@ -595,7 +426,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let mut applier = Applier {
             session: *session,
             shared,
-            dialogue,
+            dialogue: &mut donor_side.dialogue,
             receiver,
             master: master.as_mut(),
             locator_index,
@@ -604,68 +435,5 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         };
         let applied = engine_side.apply(*session, &clone, locator_index, descriptor, &mut applier);
         applier.finish(applied)
-    }
-
-    /// Adds to a donor's error what the donor does not say. If a stock donor cannot clone an
-    /// engine, it only says that INIT is wrong. If InnoDB at the donor cannot clone any more, it
-    /// only says that it was interrupted.
-    fn explained(&self, command: &Command<'_>, error: Error) -> Error {
-        match error {
-            Error::Donor { number: code, message }
-                if matches!(command, Command::Execute)
-                    && u32::try_from(code) == Ok(number::ER_QUERY_INTERRUPTED)
-                    && !self.session.is_killed() =>
-            {
-                Error::Donor { number: code, message: format!("{message} ({INTERRUPTED_DONOR})") }
-            }
-            Error::Donor { number: code, message }
-                if matches!(command, Command::Init(init) if init.locators.len() > 1)
-                    && u32::try_from(code) == Ok(number::ER_CLONE_PROTOCOL) =>
-            {
-                let clones = self.shared.clones();
-                let others = clones.iter().filter(|one| !one.is_innodb());
-                let names: Vec<_> = others.map(|one| one.engine.name()).collect();
-                let names = names.join(", ");
-                let message = format!(
-                    "{message} (to be cloned with {names}, the donor needs this clone plugin and the engine)"
-                );
-                Error::Donor { number: code, message }
-            }
-            other => other,
-        }
-    }
-
-    /// Waits for `clone_delay_after_data_drop`, so that file systems that free space late can free
-    /// it.
-    fn delay_after_data_drop(&self) -> Result<()> {
-        let host = self.session.host();
-        let seconds = u64::from(host.settings().delay_after_data_drop);
-        if !self.shared.target.drops_data() || seconds == 0 {
-            return Ok(());
-        }
-        log::info!(target: CLIENT, "Begin Delay after data drop");
-        let (minutes, rest) = (seconds / 60, seconds % 60);
-        log::info!(
-            target: CLIENT,
-            "Wait time remaining is {minutes} minutes and {rest} seconds."
-        );
-        let end = host.now() + Duration::from_secs(seconds);
-        let mut next_line = host.now() + Duration::from_secs(60);
-        let mut outcome = Ok(());
-        while outcome.is_ok() && host.now() < end {
-            outcome = sleep_until(self.session, next_line.min(end));
-            let left = end.saturating_sub(host.now());
-            if outcome.is_ok() && !left.is_zero() {
-                next_line += Duration::from_secs(60);
-                let minutes = left.as_secs() / 60;
-                log::info!(target: CLIENT, "Wait time remaining is {minutes} minutes.");
-            }
-        }
-        log::info!(target: CLIENT, "End Delay after data drop");
-        outcome
-    }
-
-    fn log_outcome(&self, step: &str, outcome: &Result<()>) {
-        log_step(self.session, CLIENT, step, outcome);
     }
 }
