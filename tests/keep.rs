@@ -152,33 +152,43 @@ fn the_donor_is_silent() {
 }
 
 /// A load balancer gives the connections to different servers. The donor that answers the question
-/// before the clone is compared with the one that begins the clone. InnoDB finds out in the middle
-/// of the copy if only the connection for acknowledgements reaches another server.
+/// before the clone is compared with the one that begins the clone, and a heartbeat tells whether
+/// the acknowledgements reach it. Without heartbeats InnoDB finds out in the middle of the copy.
 #[test]
 fn a_connection_reaches_another_server() {
     check(|| {
         let (one, other) = (donor()?, donor()?);
-        let ports = [one.port(), other.port()];
-        let early = ("have reached different servers", vec![ports[0], ports[1]]);
-        let late = ("refers non-existing clone", vec![ports[0], ports[0], ports[1]]);
-        for (text, turns) in [early, late] {
-            let is_early = turns.len() == 2;
+        let [first, second] = [one.port(), other.port()];
+        // The question before the clone, data, acknowledgements.
+        let data = [first, second, second];
+        let acknowledgements = [first, first, second];
+        for (turns, heartbeats, keep) in [
+            (data, "60", "OFF"),
+            (acknowledgements, "60", "OFF"),
+            (acknowledgements, "0", "OFF"),
+            (acknowledgements, "0", "AUTO"),
+        ] {
+            let is_early = heartbeats != "0";
+            let balancer = Balancer::start(turns.to_vec())?;
+            let mut recipient = recipient(&one, keep)?;
+            let set = format!("SET GLOBAL clone_peer_timeout = {heartbeats}");
+            recipient.session()?.run(set)?;
+            clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port))?;
+            let own = OwnData::of(&recipient)?;
+            let account = clone::donor_account();
+            let statement = Statement::instance_at("127.0.0.1", balancer.port, account);
+            let error = recipient.session()?.error(statement.to_string())?;
+            let expected = match is_early {
+                true => (3869, "have reached different servers"),
+                false => (3862, "refers non-existing clone"),
+            };
+            assert_eq!(error.number, expected.0, "{error}");
+            assert!(error.message.contains(expected.1), "{error}");
+            assert!(is_early || error.message.contains("load balancer"), "{error}");
             // What is found early costs nothing, even without kept data.
-            for keep in if is_early { &["OFF"][..] } else { &["OFF", "AUTO"] } {
-                let balancer = Balancer::start(turns.clone())?;
-                let mut recipient = recipient(&one, keep)?;
-                clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port))?;
-                let own = OwnData::of(&recipient)?;
-                let account = clone::donor_account();
-                let statement = Statement::instance_at("127.0.0.1", balancer.port, account);
-                let error = recipient.session()?.error(statement.to_string())?;
-                assert_eq!(error.number, if is_early { 3869 } else { 3862 }, "{error}");
-                assert!(error.message.contains(text), "{error}");
-                assert!(is_early || error.message.contains("load balancer"), "{error}");
-                assert_cost(if is_early { "AUTO" } else { keep }, &own, &mut recipient)?;
-                for donor in [&one, &other] {
-                    clone::await_donor_idle(donor, Duration::from_secs(60))?;
-                }
+            assert_cost(if is_early { "AUTO" } else { keep }, &own, &mut recipient)?;
+            for donor in [&one, &other] {
+                clone::await_donor_idle(donor, Duration::from_secs(60))?;
             }
         }
         Ok(())

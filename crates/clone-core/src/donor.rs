@@ -393,7 +393,8 @@ impl<S: DonorSession> Serving<'_, S> {
     /// The connection gets a number, which heartbeats name. The recipient learns it before
     /// anything else.
     fn number_connection(&mut self) -> Result<()> {
-        let number = self.clones.peers.number(&self.peer, self.session.host().now());
+        let host = self.session.host();
+        let number = self.clones.peers.number(&self.peer, host.now(), host.unix_micros());
         let value = number.to_string();
         let answer = Response::ConfigV3 { name: HEARTBEAT_CONFIG, value: &value };
         let sent = send(self.link, &mut self.packet, &answer);

@@ -7,6 +7,7 @@ use super::report::Findings;
 use super::server::ServerChecks;
 use crate::error::{Error, Result, number};
 use crate::excluded_plugins::ExcludedPlugins;
+use crate::facts::Question;
 use crate::log_target::CLIENT;
 use crate::parameters::{Parameters, ServerRelease};
 use crate::session::Variables;
@@ -25,7 +26,39 @@ pub(super) fn check<S: ServerChecks>(
     collations(findings, &donor.collations);
     settings(findings, &donor.variables)?;
     version(findings, donor)?;
+    same_donor(findings, donor);
     packet_limit(findings)
+}
+
+/// The donor that answered the question before the clone, the one that begins the clone, and the
+/// one that gets the acknowledgements.
+fn same_donor<S: ServerChecks>(findings: &mut Findings<'_, S>, donor: &Parameters) {
+    let check = Check::SameDonor;
+    let (first, second) = (donor.facts.text(Question::ServerUuid), donor.server_uuid());
+    let difference = match (first, second, donor.is_acknowledged) {
+        (Some(first), Some(second), _) if first != second => {
+            Some(format!("with the server_uuid {first} and {second}"))
+        }
+        (.., Some(false)) => {
+            let other = second.map_or_else(String::new, |uuid| format!(" {uuid}"));
+            Some(format!("the one for acknowledgements not the donor{other}"))
+        }
+        _ => None,
+    };
+    match difference {
+        Some(difference) => findings.refuse(
+            check,
+            &Error::SystemConfig(format!(
+                "the connections of the clone have reached different servers, {difference}"
+            )),
+            "Give the address of one donor, not of a load balancer",
+        ),
+        None if donor.facts.is_asked() && (first.is_none() || second.is_none()) => {
+            findings.skip(check, "the donor did not say this", "");
+        }
+        None => {}
+    }
+    findings.done(check);
 }
 
 fn plugins<S: ServerChecks>(findings: &mut Findings<'_, S>, donor: &Parameters) -> Result<()> {

@@ -15,6 +15,8 @@ pub enum Check {
     Settings,
     /// The versions go together.
     Version,
+    /// All connections reach one donor.
+    SameDonor,
     /// A block of data fits into a packet.
     PacketLimit,
     /// The connection has TLS if the donor's data are encrypted.
@@ -37,8 +39,6 @@ pub enum Check {
     Accounts,
     /// `lower_case_table_names` is equal.
     LowerCaseTableNames,
-    /// All connections reach one donor.
-    SameDonor,
     /// The disk has room for the clone beside the data of this server.
     DiskSpace,
     /// Somebody starts this server again after the clone.
@@ -52,6 +52,7 @@ impl Check {
         Self::Collations,
         Self::Settings,
         Self::Version,
+        Self::SameDonor,
         Self::PacketLimit,
         Self::Tls,
         Self::Keyring,
@@ -63,7 +64,6 @@ impl Check {
         Self::ForceRecovery,
         Self::Accounts,
         Self::LowerCaseTableNames,
-        Self::SameDonor,
         Self::DiskSpace,
         Self::Supervisor,
     ];
@@ -75,6 +75,7 @@ impl Check {
             Self::Collations => "collations",
             Self::Settings => "settings",
             Self::Version => "version",
+            Self::SameDonor => "same_donor",
             Self::PacketLimit => "max_allowed_packet",
             Self::Tls => "tls",
             Self::Keyring => "keyring",
@@ -86,7 +87,6 @@ impl Check {
             Self::ForceRecovery => "innodb_force_recovery",
             Self::Accounts => "accounts",
             Self::LowerCaseTableNames => "lower_case_table_names",
-            Self::SameDonor => "same_donor",
             Self::DiskSpace => "disk_space",
             Self::Supervisor => "supervisor",
         }

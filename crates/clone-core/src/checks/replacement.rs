@@ -19,7 +19,6 @@ pub(super) fn check<S: ServerChecks>(
     force_recovery(findings)?;
     accounts(findings, &donor.facts);
     lower_case_table_names(findings, &donor.facts);
-    same_donor(findings, donor);
     disk_space(findings, &donor.facts);
     supervisor(findings);
     Ok(())
@@ -87,24 +86,6 @@ fn lower_case_table_names<S: ServerChecks>(findings: &mut Findings<'_, S>, facts
             format!("{NAME} is {value} at the donor and {} here", own.unwrap_or_default()),
             "Initialise this server with the donor's value",
         );
-    }
-    findings.done(check);
-}
-
-/// The donor that answered first, and the one that begins the clone.
-fn same_donor<S: ServerChecks>(findings: &mut Findings<'_, S>, donor: &Parameters) {
-    let check = Check::SameDonor;
-    match (donor.facts.text(Question::ServerUuid), donor.server_uuid()) {
-        (Some(first), Some(second)) if first != second => findings.refuse(
-            check,
-            &Error::SystemConfig(format!(
-                "the connections of the clone have reached different servers, with the server_uuid \
-                 {first} and {second}"
-            )),
-            "Give the address of one donor, not of a load balancer",
-        ),
-        (Some(_), Some(_)) => {}
-        _ => findings.skip(check, SILENT, ""),
     }
     findings.done(check);
 }

@@ -164,7 +164,7 @@ fn nothing_is_in_the_way() {
 type Case = (Check, Outcome, u32, fn(&mut Server, &mut Parameters));
 
 /// Each check, once for each way in which it fails.
-const MATRIX: [Case; 23] = {
+const MATRIX: [Case; 24] = {
     use Outcome::{Refused, Warning};
     use Question as Q;
     [
@@ -228,6 +228,7 @@ const MATRIX: [Case; 23] = {
             tell(donor, Q::LowerCaseTableNames, &[("1", 1)]);
         }),
         (Check::SameDonor, Refused, 3869, |_, donor| tell(donor, Q::ServerUuid, &[("x", 1)])),
+        (Check::SameDonor, Refused, 3869, |_, donor| donor.is_acknowledged = Some(false)),
         (Check::SameDonor, Outcome::NotChecked, 0, |_, donor| donor.other_variables.clear()),
         (Check::DiskSpace, Warning, 3869, |_, donor| tell(donor, Q::Size, &[("bytes", 9 << 20)])),
         (Check::Supervisor, Warning, 3707, |server, _| server.has_supervisor = false),
@@ -292,6 +293,7 @@ fn what_cannot_be_checked_does_not_refuse() {
     donor.facts = Facts::asked(None);
     assert_eq!(check(&server, &donor, true), Ok(()));
     let skipped = [
+        Check::SameDonor,
         Check::Tls,
         Check::Keyring,
         Check::OtherTables,
@@ -300,7 +302,6 @@ fn what_cannot_be_checked_does_not_refuse() {
         Check::Events,
         Check::Accounts,
         Check::LowerCaseTableNames,
-        Check::SameDonor,
         Check::DiskSpace,
     ];
     assert_eq!(found(&server), skipped.map(|check| (check, Outcome::NotChecked, 0)));
@@ -322,5 +323,5 @@ fn a_directory_needs_the_checks_of_stock_only() {
     donor.facts = Facts::default();
     assert_eq!(check(&server, &donor, false), Ok(()));
     let checks: Vec<_> = server.shown.borrow().iter().map(|finding| finding.check).collect();
-    assert_eq!(checks, Check::ALL[..5]);
+    assert_eq!(checks, Check::ALL[..6]);
 }

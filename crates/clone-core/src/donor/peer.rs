@@ -110,11 +110,13 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Gives the connection a number. Its recipient sends heartbeats.
-    pub(crate) fn number(&self, peer: &Arc<Peer>, now: Duration) -> u64 {
-        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Gives the connection a number. Its recipient sends heartbeats. The number is the time in
+    /// `unix_micros` if no connection has it yet, so that another server does not know it.
+    pub(crate) fn number(&self, peer: &Arc<Peer>, now: Duration, unix_micros: u64) -> u64 {
         peer.beats(now);
         let mut numbered = self.numbered();
+        let number = self.last.load(Ordering::Relaxed).saturating_add(1).max(unix_micros);
+        self.last.store(number, Ordering::Relaxed);
         numbered.retain(|_, peer| peer.strong_count() != 0);
         numbered.insert(number, Arc::downgrade(peer));
         number
@@ -234,7 +236,7 @@ mod tests {
         assert_eq!(peer.silence(at(120), Some(T), true), None);
         assert_eq!(peer.silence(at(121), Some(T), true), Some(Duration::from_secs(60)));
         assert_eq!(peer.silence(at(10_000), Some(T), false), None, "a stock recipient");
-        peers.number(&peer, at(100));
+        peers.number(&peer, at(100), 5);
         peer.commands(at(101));
         assert_eq!(peer.silence(at(120), Some(T), true), None);
         assert_eq!(peer.silence(at(121), Some(T), false), Some(T));
@@ -245,7 +247,8 @@ mod tests {
     fn a_heartbeat_is_for_the_connections_that_it_names() {
         let peers = Peers::default();
         let [aux, one, other] = [0; 3].map(|_| Arc::new(Peer::new(at(0))));
-        let numbers = (peers.number(&one, at(0)), peers.number(&other, at(0)));
+        let numbers = (peers.number(&one, at(0), 5), peers.number(&other, at(0), 5));
+        assert_eq!(numbers, (5, 6));
         one.packets.store(7, Ordering::Relaxed);
         one.set_activity("copies");
         let answer = peers.beat(&aux, &[numbers.0, 99], at(10));

@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 
 use super::answer::{donor_error, locators_expected, unexpected};
 use super::auxiliary::{Auxiliary, Taken};
-use super::heartbeat::Heart;
+use super::heartbeat::{Heart, reaches_donor};
 use super::shared::Shared;
 use super::sign_of_life::Line;
 use crate::error::{Error, NetworkError, Result, number};
@@ -44,6 +44,8 @@ pub(super) struct Dialogue<'s, S: RecipientSession> {
     auxiliary: Arc<Auxiliary<S::Link>>,
     /// The donor has not answered EXIT on the auxiliary connection.
     is_auxiliary_lost: bool,
+    /// The donor has not got an acknowledgement or an error that was sent to it.
+    is_donor_unaware: bool,
     payload: Vec<u8>,
     /// The current descriptor. It is a copy, because the next packet overwrites the packet of the
     /// descriptor.
@@ -88,6 +90,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
             lives: None,
             auxiliary: Arc::default(),
             is_auxiliary_lost: false,
+            is_donor_unaware: false,
             payload: Vec::new(),
             descriptor: Vec::new(),
         }
@@ -109,6 +112,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         let compressed = self.shared.is_compressed();
         let link = self.session.connect(&self.shared.donor, LinkKind::Auxiliary, compressed);
         let outcome = link.map(|link| self.auxiliary.put(link));
+        self.is_donor_unaware = false;
         log_step(self.session, CLIENT, "Source ACK Connect", &outcome);
         outcome
     }
@@ -121,6 +125,12 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         }
         let (line, auxiliary) = (Arc::clone(&self.line), Arc::clone(&self.auxiliary));
         Heart::start(self.session, &self.shared, line, auxiliary)
+    }
+
+    /// Whether the auxiliary connection has reached the donor of the data connection. None if that
+    /// is not known.
+    pub(super) fn is_acknowledged(&self) -> Result<Option<bool>> {
+        reaches_donor(self.session, &self.shared.heartbeats, &self.line)
     }
 
     /// How long to wait for the donor's answer to `command` on the data connection.
@@ -239,6 +249,11 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         Ok(packet)
     }
 
+    /// Whether the donor has not got an acknowledgement or an error, so that it goes on waiting.
+    pub(super) fn is_donor_unaware(&self) -> bool {
+        self.is_donor_unaware
+    }
+
     /// How long the donor was silent, if the data connection ended for that.
     pub(super) fn silence(&self) -> Option<Duration> {
         self.data.as_ref()?.silence()
@@ -247,7 +262,9 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     /// Acknowledges the end of a state with the engine's descriptor.
     pub(super) fn acknowledge(&mut self, locator_index: usize, descriptor: &[u8]) -> Result<()> {
         let locator = self.wire_locator(locator_index)?;
-        self.send_auxiliary(&Command::Ack(Ack { error: 0, locator, descriptor }))
+        let sent = self.send_auxiliary(&Command::Ack(Ack { error: 0, locator, descriptor }));
+        self.is_donor_unaware |= sent.is_err();
+        sent
     }
 
     /// Tells the donor that this recipient failed: the donor stops all tasks, and ends the stream
@@ -260,6 +277,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
             let Ok(locator) = self.wire_locator(index) else { continue };
             let told = self.send_auxiliary(&Command::Ack(Ack { error, locator, descriptor: &[] }));
             if let Err(error) = told {
+                self.is_donor_unaware = true;
                 log::info!(target: CLIENT, "Source ACK of local issue failed: {error}");
             }
         }

@@ -144,11 +144,15 @@ impl<'s, S: RecipientSession> DonorSide<'s, S> {
     }
 
     /// Reads on after the task has failed, until the donor ends the stream: only then the
-    /// connection can be used for EXIT. The master has told the donor of the failure, or will.
-    /// Returns the error of the task.
+    /// connection can be used for EXIT. The master has told the donor of the failure, or will. If
+    /// the donor could not be told, it would not end its stream, and nobody waits for that.
+    /// Returns the error of the task, or one that ends the connection.
     pub(super) fn drain(&mut self, command: &Command<'_>, first: Error) -> Error {
         self.log_step("Wait for remote after local issue", &Err(first.clone()));
         let end = self.session.host().now() + DRAIN_TIMEOUT;
+        if self.dialogue.is_donor_unaware() {
+            return NetworkError::PacketsOutOfOrder.into();
+        }
         loop {
             match self.dialogue.receive(command, Takes::Nothing) {
                 // If the connection broke meanwhile, the reason of the failure is `first` still.

@@ -14,19 +14,23 @@ use std::time::Duration;
 
 use clone_protocol::{Command, Heartbeat, Response};
 
-use super::answer::{donor_error, unexpected};
+use super::answer::{donor_error, silent, unexpected};
 use super::auxiliary::Auxiliary;
 use super::probe;
 use super::shared::Shared;
-use super::sign_of_life::Line;
+use super::sign_of_life::{Heartbeats, Line};
 use crate::bell::Bell;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::link::{Link, Patience};
 use crate::log_target::CLIENT;
 use crate::session::{Clock, Host, RecipientSession, Thread, WorkerKind};
+use crate::traffic::sleep_until;
 
 /// How often a heartbeat is sent.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the master looks whether the first heartbeat is answered.
+const POLL: Duration = Duration::from_millis(2);
 
 /// The thread that sends heartbeats, while a master has its connections.
 pub(super) struct Heart<S: RecipientSession> {
@@ -58,6 +62,7 @@ impl<S: RecipientSession> Heart<S> {
                 }
                 if let Err(error) = beat(session, &own, &line, &auxiliary, limit) {
                     log::info!(target: CLIENT, "Heartbeat failed: {}: {error}", error.number());
+                    own.heartbeats.failed(error);
                     return;
                 }
             }
@@ -114,21 +119,64 @@ fn beat<S: RecipientSession>(
     Ok(())
 }
 
-/// Sends a heartbeat, and takes the answer.
+/// Whether the auxiliary connection has reached the donor of the data connection `line`. A load
+/// balancer may have given it to another server, which does not know the number of `line`, or knows
+/// no heartbeats at all. None if the donor of `line` knows none, or the connection is broken.
+///
+/// # Errors
+/// The server at the other end is silent.
+pub(super) fn reaches_donor<S: RecipientSession>(
+    session: &S,
+    heartbeats: &Heartbeats,
+    line: &Line,
+) -> Result<Option<bool>> {
+    let host = session.host();
+    let Some(limit) = host.settings().patience().filter(|_| line.is_numbered()) else {
+        return Ok(None);
+    };
+    // The thread has sent the first heartbeat as soon as `line` had its number.
+    let end = host.now() + 2 * limit;
+    while host.now() < end {
+        match heartbeats.first_answer() {
+            None => sleep_until(session, host.now() + POLL)?,
+            Some(Ok(())) => return Ok(Some(line.is_known(heartbeats))),
+            Some(Err(Error::Donor { .. })) => return Ok(Some(false)),
+            Some(Err(error)) if error.is_network() => break,
+            Some(Err(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Sends a heartbeat, and takes the answer. If none comes, the error says how long the donor was
+/// silent.
 fn send<S: RecipientSession>(
     session: &S,
     shared: &Shared<S>,
     link: &mut S::Link,
     limit: Duration,
 ) -> Result<()> {
-    let command = Command::Heartbeat(Heartbeat { connections: shared.heartbeats.in_use() });
+    let outcome = exchange(session, &shared.heartbeats, link, limit);
+    match link.silence().filter(|_| outcome.is_err()) {
+        Some(silence) => Err(silent(&session.name_of(&shared.donor), silence)),
+        None => outcome,
+    }
+}
+
+fn exchange<S: RecipientSession>(
+    session: &S,
+    heartbeats: &Heartbeats,
+    link: &mut S::Link,
+    limit: Duration,
+) -> Result<()> {
+    let command = Command::Heartbeat(Heartbeat { connections: heartbeats.in_use() });
     let mut payload = Vec::new();
     command.encode_payload(&mut payload);
     link.send(session, false, command.code(), &payload)?;
     let patience = Patience { limit, allows_as_server: false, lives: None };
     let packet = link.receive(session, false, &patience)?;
     match Response::parse(packet.data)? {
-        Response::Heartbeat(beats) => shared.heartbeats.answered(session.host().now(), &beats),
+        Response::Heartbeat(beats) => heartbeats.answered(session.host().now(), &beats),
         Response::Error { number, message } => return Err(donor_error(number, message)),
         _ => return Err(unexpected()),
     }

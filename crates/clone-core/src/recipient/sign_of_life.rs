@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clone_protocol::Beat;
 
+use crate::error::{Error, Result};
 use crate::link::Lives;
 use crate::log_target::CLIENT;
 use crate::session::Host;
@@ -33,6 +34,8 @@ struct State {
     beats: BTreeMap<u64, (u64, String)>,
     /// When the donor last answered a new connection.
     connected: Option<Duration>,
+    /// What came of the first heartbeat.
+    first_answer: Option<Result<()>>,
 }
 
 impl Heartbeats {
@@ -66,7 +69,18 @@ impl Heartbeats {
         let beat = |one: &Beat<'_>| (one.connection, (one.packets, one.activity.to_owned()));
         let mut state = self.state();
         state.heard = now;
+        state.first_answer.get_or_insert(Ok(()));
         state.beats = beats.iter().map(beat).collect();
+    }
+
+    /// No more heartbeats are sent after this error.
+    pub(super) fn failed(&self, error: Error) {
+        self.state().first_answer.get_or_insert(Err(error));
+    }
+
+    /// What came of the first heartbeat. None if it is not answered.
+    pub(super) fn first_answer(&self) -> Option<Result<()>> {
+        self.state().first_answer.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -96,6 +110,11 @@ impl Line {
 
     pub(super) fn is_numbered(&self) -> bool {
         self.number.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the last answer to a heartbeat came from the donor of this connection.
+    pub(super) fn is_known(&self, heartbeats: &Heartbeats) -> bool {
+        heartbeats.state().beats.contains_key(&self.number.load(Ordering::Relaxed))
     }
 
     /// INIT is sent. A donor that lives may take until `until` for its answer.
@@ -203,6 +222,7 @@ mod tests {
         assert_eq!(line.activity(&heartbeats, at(1), T), None, "no heartbeat was answered");
         line.count();
         heartbeats.answered(at(1), &[beat(1)]);
+        assert!(line.is_known(&heartbeats));
         assert_eq!(line.activity(&heartbeats, at(20), T).as_deref(), Some("waits"));
         assert_eq!(line.activity(&heartbeats, at(21), T), None, "the last answer is too old");
         heartbeats.answered(at(21), &[beat(2)]);
@@ -210,6 +230,7 @@ mod tests {
         line.count();
         assert!(line.activity(&heartbeats, at(21), T).is_some());
         heartbeats.answered(at(21), &[]);
+        assert!(!line.is_known(&heartbeats));
         assert_eq!(line.activity(&heartbeats, at(21), T), None, "the donor has no such connection");
         line.end(&heartbeats);
         assert!(heartbeats.state().in_use.is_empty());

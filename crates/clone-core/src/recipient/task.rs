@@ -296,6 +296,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let Some(master) = &mut self.master else { return Err(unexpected()) };
         master.parameters.version = self.shared.version();
         master.parameters.facts = self.shared.facts.get().cloned().unwrap_or_default();
+        master.parameters.is_acknowledged = self.donor_side.dialogue.is_acknowledged()?;
         let replaces_data = self.shared.target.own_directory().is_none();
         session.accept(&master.parameters, replaces_data)?;
         match &self.shared.target {
@@ -397,15 +398,14 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let outcome = self.apply_descriptor(db_type, locator_index, &descriptor);
         let dialogue = &mut self.donor_side.dialogue;
         dialogue.give_back(descriptor);
-        if let Err(error) = &outcome {
-            self.session.raise(error);
-            // After KILL the donor is told when this task disconnects. A silent donor is not waited
-            // for once more.
-            let tells = self.master.is_some() && !self.session.is_killed();
-            let tells = tells && dialogue.silence().is_none();
-            if tells && error.number() != number::ER_CLONE_DONOR {
-                dialogue.report_local_error(error);
-            }
+        let Err(error) = &outcome else { return Ok(()) };
+        self.session.raise(error);
+        // After KILL the donor is told when this task disconnects. A silent donor is not waited for
+        // once more.
+        let tells = self.master.is_some() && !self.session.is_killed();
+        let tells = tells && dialogue.silence().is_none();
+        if tells && error.number() != number::ER_CLONE_DONOR {
+            dialogue.report_local_error(error);
         }
         outcome
     }
