@@ -42,19 +42,33 @@ fn is_answered<S: ServerChecks>(
     is_answered
 }
 
-fn other_tables<S: ServerChecks>(findings: &mut Findings<'_, S>, facts: &Facts) {
-    let check = Check::OtherTables;
-    if is_answered(findings, check, facts, Question::OtherTables) {
-        if facts.count(Question::OtherTables) != Some(0) {
-            let error = Error::SystemConfig(format!(
-                "tables of the donor will be empty, because their engine is not cloned: {}",
-                facts.examples(Question::OtherTables)
-            ));
-            let remedy = "Convert them to InnoDB, or copy their rows after the clone (mysqldump)";
+/// Warns if the donor has something that `question` asks for. `hurts` says what it does.
+fn warn_if_any<S: ServerChecks>(
+    findings: &mut Findings<'_, S>,
+    check: Check,
+    facts: &Facts,
+    question: Question,
+    hurts: &str,
+    remedy: &'static str,
+) {
+    if is_answered(findings, check, facts, question) {
+        if facts.count(question) != Some(0) {
+            let error = Error::SystemConfig(format!("{hurts}: {}", facts.examples(question)));
             findings.warn(check, &error, remedy);
         }
         findings.done(check);
     }
+}
+
+fn other_tables<S: ServerChecks>(findings: &mut Findings<'_, S>, facts: &Facts) {
+    warn_if_any(
+        findings,
+        Check::OtherTables,
+        facts,
+        Question::OtherTables,
+        "tables of the donor will be empty, because their engine is not cloned",
+        "Convert them to InnoDB, or copy their rows after the clone (mysqldump)",
+    );
 }
 
 /// The full-text parsers that MySQL has as plugins.
@@ -70,18 +84,13 @@ fn fulltext_parsers<S: ServerChecks>(findings: &mut Findings<'_, S>, donor: &Par
     if missing.is_empty() {
         return findings.done(check);
     }
-    if is_answered(findings, check, facts, Question::FulltextTables) {
-        if facts.count(Question::FulltextTables) != Some(0) {
-            let error = Error::SystemConfig(format!(
-                "full-text parsers of the donor are not active here ({}), and tables with full-text \
-                 indexes that use them cannot be opened. Tables with full-text indexes: {}",
-                missing.join(", "),
-                facts.examples(Question::FulltextTables)
-            ));
-            findings.warn(check, &error, "Activate these parsers in this server");
-        }
-        findings.done(check);
-    }
+    let hurts = format!(
+        "full-text parsers of the donor are not active here ({}), and tables with full-text \
+         indexes that use them cannot be opened. Tables with full-text indexes",
+        missing.join(", ")
+    );
+    let remedy = "Activate these parsers in this server";
+    warn_if_any(findings, check, facts, Question::FulltextTables, &hurts, remedy);
 }
 
 fn components<S: ServerChecks>(findings: &mut Findings<'_, S>, facts: &Facts) {
@@ -133,15 +142,12 @@ fn events<S: ServerChecks>(findings: &mut Findings<'_, S>, facts: &Facts) {
     if scheduler.is_some_and(|values| values.first().is_some_and(|value| value != "ON")) {
         return findings.done(check);
     }
-    if is_answered(findings, check, facts, Question::Events) {
-        if facts.count(Question::Events) != Some(0) {
-            let error = Error::SystemConfig(format!(
-                "events of the donor will start here after the clone: {}",
-                facts.examples(Question::Events)
-            ));
-            let remedy = "Set event_scheduler=OFF in the option file for the first start";
-            findings.warn(check, &error, remedy);
-        }
-        findings.done(check);
-    }
+    warn_if_any(
+        findings,
+        check,
+        facts,
+        Question::Events,
+        "events of the donor will start here after the clone",
+        "Set event_scheduler=OFF in the option file for the first start",
+    );
 }

@@ -211,6 +211,16 @@ fn kill_needs_no_answer() {
     }
 }
 
+/// DDL at the donor, for so long.
+fn hold_ddl(world: &World, time: Duration) -> JoinHandle<()> {
+    world.donor.set_ddl(true);
+    let (donor, sim) = (Arc::clone(&world.donor), Arc::clone(&world.sim));
+    world.sim.spawn("ddl".to_owned(), move || {
+        sim.sleep(time);
+        donor.set_ddl(false);
+    })
+}
+
 /// Counts the connections that break: none may.
 fn watch_for_restarts(world: &World) -> Tally {
     let restarts = Tally::default();
@@ -235,12 +245,7 @@ fn a_donor_that_waits_is_waited_for() {
         setup.run(move |world| {
             prepare(world);
             let restarts = watch_for_restarts(world);
-            world.donor.set_ddl(true);
-            let (donor, sim) = (Arc::clone(&world.donor), Arc::clone(&world.sim));
-            let ddl = world.sim.spawn("ddl".to_owned(), move || {
-                sim.sleep(4 * LIMIT);
-                donor.set_ddl(false);
-            });
+            let ddl = hold_ddl(world, 4 * LIMIT);
             let outcome = world.clone_remote(Target::Directory("clone"));
             outcome.assert_ok();
             assert!(outcome.took >= 4 * LIMIT);
@@ -361,12 +366,7 @@ fn a_stock_donor_that_waits_in_init() {
                 Event::Packet(wire) => without_heartbeats(wire),
                 _ => Action::Pass,
             });
-            world.donor.set_ddl(true);
-            let (donor, sim) = (Arc::clone(&world.donor), Arc::clone(&world.sim));
-            let ddl = world.sim.spawn("ddl".to_owned(), move || {
-                sim.sleep(5 * LIMIT);
-                donor.set_ddl(false);
-            });
+            let ddl = hold_ddl(world, 5 * LIMIT);
             let outcome = world.clone_remote(Target::Directory("clone"));
             outcome.assert_ok();
             assert!(outcome.took >= 5 * LIMIT);
