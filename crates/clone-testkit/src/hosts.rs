@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process;
 
@@ -82,6 +84,16 @@ impl Host {
             "tc", "qdisc", "replace", "dev", DEVICE, "root", "tbf", "rate", &rate, "burst", &burst,
             "latency", "100ms",
         ])
+    }
+
+    /// Moves this thread to this host: its new sockets are there.
+    ///
+    /// # Errors
+    /// The host is gone, or this process may not.
+    pub fn enter(&self) -> Result<()> {
+        let namespace = fs::File::open(self.namespace.path())?;
+        let kind = Some(LinkNameSpaceType::Network);
+        Ok(move_into_link_name_space(namespace.as_fd(), kind)?)
     }
 
     /// The command, run at this host.

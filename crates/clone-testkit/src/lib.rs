@@ -13,7 +13,7 @@
 //! * [`verify`]: what two servers hold, compared. [`replica`]: the proof that a clone is exactly
 //!   the donor at the replication position it reports.
 //! * [`faults`]: a disk that is too small, DDL that gets stuck. [`proxy`]: a network that breaks.
-//! * [`hosts`]: two machines, as far as the network goes.
+//! * [`hosts`]: two machines, as far as the network goes. [`relay`]: a long way between them.
 //! * [`keyring`]: servers that can encrypt.
 //! * [`volume`]: a file system whose files can share blocks.
 //! * [`program`]: `mysql-clone serve` as it runs.
@@ -44,6 +44,7 @@ pub mod own_data;
 pub mod plugin;
 pub mod program;
 pub mod proxy;
+pub mod relay;
 pub mod replica;
 pub mod server;
 pub mod sql;

@@ -16,6 +16,7 @@ mod scenario;
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use clap::Parser;
 use clone_testkit::anyhow::{Context, Result};
 use clone_testkit::clone::{self, Statement, Tls};
 use clone_testkit::hosts::{self, Host};
+use clone_testkit::relay::Relay;
 use clone_testkit::server::Server;
 use clone_testkit::volume::Volume;
 use clone_testkit::writer::{Load, Writers};
@@ -84,6 +86,8 @@ struct Stage {
     place: Place,
     donor: Mysqld,
     recipient: Mysqld,
+    /// Where the recipient reaches the donor.
+    address: SocketAddr,
     /// The hosts of donor and recipient, if they are at hosts of their own, as on two machines.
     hosts: Option<[Host; 2]>,
     _volume: Option<Volume>,
@@ -131,6 +135,7 @@ impl Stage {
         Ok(Some(Self {
             data: scenario.data,
             place: scenario.place,
+            address: SocketAddr::new(donor.address().into(), donor.port()),
             donor,
             recipient,
             hosts,
@@ -143,6 +148,7 @@ impl Stage {
         if let Some(mbit) = scenario.link {
             let hosts = self.hosts.as_ref().context("a link needs two hosts")?;
             hosts.iter().try_for_each(|host| host.limit(mbit))?;
+            self.address = far_away(&self.donor, &hosts[0], mbit, scenario.round_trip)?;
         }
         let mut line = Line::new(scenario, &options.builds(scenario));
         let warm_up = usize::from(options.rounds > 1);
@@ -174,12 +180,8 @@ impl Stage {
         let directory = target.scratch("clone");
         let statement = match scenario.way {
             Way::Local => Statement::local(&directory),
-            Way::Remote { tls, .. } => {
-                Statement::instance(&self.donor).into_directory(&directory).tls(tls)
-            }
-            Way::Pull => {
-                Statement::instance(&self.donor).into_directory(&directory).tls(Tls::Disabled)
-            }
+            Way::Remote { tls, .. } => self.remote(&directory, tls),
+            Way::Pull => self.remote(&directory, Tls::Disabled),
         };
         self.configure(target, build, scenario)?;
         let is_remote = matches!(scenario.way, Way::Remote { .. });
@@ -213,6 +215,12 @@ impl Stage {
         sample
     }
 
+    fn remote(&self, directory: &Path, tls: Tls) -> Statement {
+        let (host, port) = (self.address.ip().to_string(), self.address.port());
+        let statement = Statement::instance_at(&host, port, clone::donor_account());
+        statement.into_directory(directory).tls(tls)
+    }
+
     /// Unloads whichever plugin is there, and loads this one.
     fn load_plugin(&self, server: &Mysqld, build: Build) -> Result<()> {
         let mut session = server.session()?;
@@ -230,7 +238,7 @@ impl Stage {
 
     fn configure(&self, target: &Mysqld, build: Build, scenario: &Scenario) -> Result<()> {
         if let Way::Remote { .. } | Way::Pull = scenario.way {
-            clone::allow_donor(target, &self.donor)?;
+            clone::allow_address(target, &self.address.to_string())?;
         }
         let asks = matches!(scenario.way, Way::Remote { compressed: true, .. });
         let compressed = asks || build == Build::StockCompressed;
@@ -263,6 +271,16 @@ fn two_hosts() -> Option<[Host; 2]> {
     hosts::pair()
         .inspect_err(|error| log::warn!("both servers are at one host, by loopback: {error:#}"))
         .ok()
+}
+
+/// Where the donor is reached with this round trip, in milliseconds, over a link of `mbit`.
+fn far_away(donor: &Mysqld, host: &Host, mbit: u32, round_trip: u32) -> Result<SocketAddr> {
+    if round_trip == 0 {
+        return Ok(SocketAddr::new(donor.address().into(), donor.port()));
+    }
+    let capacity = mbit as usize * 125 * round_trip as usize;
+    let round_trip = Duration::from_millis(round_trip.into());
+    Ok(Relay::start(host, donor.port(), round_trip, capacity)?.address())
 }
 
 /// Uses as much memory as the clone will, and frees it. A virtual machine may have given free

@@ -21,6 +21,8 @@ pub(crate) struct Scenario {
     /// The link between the hosts in Mbit/s, 0 for none; only for lines that compare with both
     /// settings of stock.
     pub(crate) link: Option<u32>,
+    /// The round trip between the hosts, milliseconds.
+    pub(crate) round_trip: u32,
 }
 
 /// Where both servers have their data.
@@ -53,7 +55,7 @@ const TLS: Way = Way::Remote { tls: Tls::Required, compressed: false };
 const COMPRESSED: Way = Way::Remote { tls: Tls::Disabled, compressed: true };
 
 const fn scenario(name: &'static str, data: Data, place: Place, way: Way) -> Scenario {
-    Scenario { name, data, place, way, rate: 0, writers: false, link: None }
+    Scenario { name, data, place, way, rate: 0, writers: false, link: None, round_trip: 0 }
 }
 
 /// Ours with its defaults, and stock with and without compression.
@@ -61,8 +63,13 @@ const fn link(name: &'static str, data: Data, mbit: u32) -> Scenario {
     Scenario { link: Some(mbit), ..scenario(name, data, Place::Tmpfs, PLAIN) }
 }
 
+/// The same at a distance.
+const fn far(name: &'static str, data: Data, mbit: u32, round_trip: u32) -> Scenario {
+    Scenario { round_trip, ..link(name, data, mbit) }
+}
+
 /// All lines. Those of one donor stand together.
-pub(crate) const SCENARIOS: [Scenario; 43] = [
+pub(crate) const SCENARIOS: [Scenario; 47] = [
     scenario("remote plain on tmpfs", Data::Text, Place::Tmpfs, PLAIN),
     scenario("remote TLS on tmpfs", Data::Text, Place::Tmpfs, TLS),
     scenario("remote compressed text", Data::Text, Place::Tmpfs, COMPRESSED),
@@ -85,6 +92,8 @@ pub(crate) const SCENARIOS: [Scenario; 43] = [
     link("link 2.5 Gbit/s: sysbench", Data::Sysbench, 2500),
     link("link 10 Gbit/s: sysbench", Data::Sysbench, 10000),
     link("link no limit: sysbench", Data::Sysbench, 0),
+    far("link 1 Gbit/s and 20 ms: sysbench", Data::Sysbench, 1000, 20),
+    far("link 1 Gbit/s and 150 ms: sysbench", Data::Sysbench, 1000, 150),
     link("link 100 Mbit/s: text", Data::Words, 100),
     link("link 200 Mbit/s: text", Data::Words, 200),
     link("link 1 Gbit/s: text", Data::Words, 1000),
@@ -97,6 +106,8 @@ pub(crate) const SCENARIOS: [Scenario; 43] = [
     link("link 2.5 Gbit/s: random", Data::Random, 2500),
     link("link 10 Gbit/s: random", Data::Random, 10000),
     link("link no limit: random", Data::Random, 0),
+    far("link 1 Gbit/s and 20 ms: random", Data::Random, 1000, 20),
+    far("link 1 Gbit/s and 150 ms: random", Data::Random, 1000, 150),
     link("link 100 Mbit/s: compressed pages", Data::Packed, 100),
     link("link 200 Mbit/s: compressed pages", Data::Packed, 200),
     link("link 1 Gbit/s: compressed pages", Data::Packed, 1000),
