@@ -303,3 +303,63 @@ fn a_recipient_that_dies() {
         fixture::assert_clones(&recipient, &donor)
     });
 }
+
+/// Near the limit of open files, the data is sent: the clone needs no more files than without
+/// hand-over, at either end. When there is room again, files are handed over again.
+#[test]
+fn files_run_short() {
+    on_volume(|volume| {
+        let donor = donor(volume)?;
+        fill(&donor)?;
+        let builder = server(volume, "recipient")?
+            .option("--clone-autotune-concurrency=OFF")
+            .option("--clone-max-concurrency=16");
+        let recipient = fixture::recipient_from(builder, &donor)?;
+        let directory = recipient.scratch("clone");
+        let statement = Statement::instance(&donor).into_directory(&directory);
+        recipient.session()?.run("SET GLOBAL clone_file_handover = OFF")?;
+        let peaks = most_open_files(&donor, &recipient, &statement)?;
+        recipient.session()?.run("SET GLOBAL clone_file_handover = ON")?;
+        for (short, peak) in [(&recipient, peaks.1), (&donor, peaks.0)] {
+            fs::remove_dir_all(&directory)?;
+            short.limit_open_files(peak + 8)?;
+            Running::start(&recipient, &statement)?.finish()?;
+            let copy = clone::progress(&mut recipient.session()?)?;
+            assert!(clone::file_copy(&copy).network > 16 << 20, "{copy:?}");
+            short.limit_open_files(4096)?;
+        }
+        fs::remove_dir_all(&directory)?;
+        Running::start(&recipient, &statement)?.finish()?;
+        assert_handed_over(&clone::progress(&mut recipient.session()?)?);
+        Ok(())
+    });
+}
+
+/// Tables for 16 threads.
+fn fill(donor: &Mysqld) -> Result<()> {
+    let mut session = donor.session()?;
+    session.run("CREATE DATABASE big")?;
+    for table in 0..16 {
+        session.run_all([
+            &*format!("CREATE TABLE big.t{table} (a LONGBLOB)"),
+            &format!("INSERT INTO big.t{table} VALUES (REPEAT(RANDOM_BYTES(1024), 4096))"),
+        ])?;
+    }
+    fixture::flush(donor)
+}
+
+/// The most files that donor and recipient have open during a clone.
+fn most_open_files(
+    donor: &Mysqld,
+    recipient: &Mysqld,
+    statement: &Statement,
+) -> Result<(u64, u64)> {
+    let running = Running::start(recipient, statement)?;
+    let mut peaks = (0, 0);
+    while !running.is_finished() {
+        peaks.0 = donor.usage()?.descriptors.max(peaks.0);
+        peaks.1 = recipient.usage()?.descriptors.max(peaks.1);
+    }
+    running.finish()?;
+    Ok(peaks)
+}

@@ -361,7 +361,13 @@ impl<S: DonorSession> Serving<'_, S> {
         let hands_over = self.session.host().settings().file_handover;
         let packs = parameters::allows_packing(self.session);
         let key = offer.and_then(|offer| offer.handover).filter(|_| hands_over);
-        let giver = key.and_then(|key| self.session.connect_files(key));
+        let giver = key.and_then(|key| {
+            let giver = self.session.connect_files(key);
+            if let (Err(error), true) = (&giver, self.is_master) {
+                log::info!(target: SERVER, "No files are handed over, they are sent: {error}");
+            }
+            giver.ok()
+        });
         self.output.agree(offer, giver, packs, self.link.is_plain())?;
         let clone = self.clone.as_deref();
         // A recipient without InnoDB has no clone here.

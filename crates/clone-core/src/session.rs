@@ -215,11 +215,13 @@ pub trait DonorSession: ServerSession + Variables {
     fn engine(&self, db_type: u8) -> Option<Self::Engine>;
 
     /// Connects to the socket where a recipient on this machine takes open files. `key` names the
-    /// socket. None if the connection fails, for example because the recipient is in another
-    /// container.
-    fn connect_files(&self, key: HandoverKey) -> Option<Box<dyn FileGiver>> {
-        let giver = clone_io::FileGiver::connect(key.bytes()).ok()?;
-        Some(Box::new(giver))
+    /// socket.
+    ///
+    /// # Errors
+    /// The operating system's, for example because the recipient is in another container, or
+    /// because this server may open few more files.
+    fn connect_files(&self, key: HandoverKey) -> io::Result<Box<dyn FileGiver>> {
+        Ok(Box::new(clone_io::FileGiver::connect(key.bytes())?))
     }
 }
 
@@ -241,9 +243,12 @@ pub trait RecipientSession: Session {
     /// The donor as users name it, for example `host:port`.
     fn name_of(&self, donor: &Self::Donor) -> String;
 
-    /// Opens a socket where a donor on this machine can hand over open files. None if that fails.
-    fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {
-        Some(Box::new(clone_io::FileTaker::listen().ok()?))
+    /// Opens a socket where a donor on this machine can hand over open files.
+    ///
+    /// # Errors
+    /// The operating system's, for example because this server may open few more files.
+    fn listen_for_files(&self) -> io::Result<Box<dyn FileTaker>> {
+        Ok(Box::new(clone_io::FileTaker::listen()?))
     }
 
     /// Accepts or refuses a donor by the parameters that it sent. The clone has changed nothing

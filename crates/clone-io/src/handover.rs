@@ -35,6 +35,14 @@
 //! namespace: the taker could send it back. A process that has received our namespace from an
 //! honest taker could send it to another giver. For that it needs the secrets of both clones. Only
 //! the donor of one clone and the recipient of the other know both.
+//!
+//! # Open files
+//!
+//! A taker has two descriptors open from its first file on (the connection and the file at hand),
+//! and one before (the listener). A giver has one. For a moment each needs two more at most. So that
+//! hand-over takes no descriptor that the server needs, an end begins only if
+//! [`FREE_DESCRIPTORS`] are free. A descriptor that cannot be had later ends the hand-over, and the
+//! data is sent.
 
 use std::cell::Cell;
 use std::fmt;
@@ -48,11 +56,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+    SocketType,
 };
 use zeroize::Zeroizing;
 
+use crate::descriptors;
 use peer::{is_our_mount_namespace, is_same_user, mount_namespace};
 
 mod peer;
@@ -82,12 +92,23 @@ const GREETING: Duration = Duration::from_millis(100);
 /// The longest wait before `is_over` is asked again.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// Descriptors that must be free in a process, or no files are handed over. A clone has 128 threads
+/// at most, which take 128 descriptors more when hand-over has begun, so 128 are left in any case.
+pub const FREE_DESCRIPTORS: u64 = 256;
+
 /// The end that gets files.
 pub struct FileTaker {
     key: Zeroizing<[u8; 2 * HALF]>,
-    listener: OwnedFd,
-    /// Set when the giver has connected and knows the secret.
-    giver: Option<Arc<OwnedFd>>,
+    giver: Giver,
+}
+
+/// The taker's socket.
+#[derive(Debug)]
+enum Giver {
+    /// Listens for the giver.
+    Awaited(OwnedFd),
+    /// The giver has connected and knows the secret. There is no listener any more.
+    Connected(Arc<OwnedFd>),
 }
 
 /// A file that was handed over. If it is dropped before its block [is copied](Self::is_copied), the
@@ -117,7 +138,8 @@ impl FileTaker {
     /// Listens under a new name.
     ///
     /// # Errors
-    /// The operating system's, and that of [`check_handover`].
+    /// The operating system's, that of [`check_handover`], and EMFILE if fewer than
+    /// [`FREE_DESCRIPTORS`] are free.
     pub fn listen() -> io::Result<Self> {
         check_handover()?;
         let mut key = Zeroizing::new([0; 2 * HALF]);
@@ -125,9 +147,11 @@ impl FileTaker {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let listener = socket()?;
+        // Counted behind the socket, so that threads that begin together see each other's.
+        leave_enough()?;
         rustix::net::bind(&listener, &address(&key)?)?;
         rustix::net::listen(&listener, BACKLOG)?;
-        Ok(Self { key, listener, giver: None })
+        Ok(Self { key, giver: Giver::Awaited(listener) })
     }
 
     /// The key. Only the giver may learn it.
@@ -145,11 +169,12 @@ impl FileTaker {
     pub fn take(&mut self, limit: Duration) -> io::Result<TakenFile> {
         let deadline = Instant::now() + limit;
         let giver = match &self.giver {
-            Some(giver) => giver,
-            None => {
-                let giver = self.accept(deadline)?;
+            Giver::Connected(giver) => Arc::clone(giver),
+            Giver::Awaited(listener) => {
+                let giver = Arc::new(self.accept(listener, deadline)?);
                 send_descriptor(giver.as_fd(), NAMESPACE, mount_namespace()?.as_fd())?;
-                self.giver.insert(Arc::new(giver))
+                self.giver = Giver::Connected(Arc::clone(&giver));
+                giver
             }
         };
         let message = loop {
@@ -168,15 +193,15 @@ impl FileTaker {
         if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        Ok(TakenFile { file, giver: Some(Arc::clone(giver)) })
+        Ok(TakenFile { file, giver: Some(giver) })
     }
 
     /// Accepts the first connection of a process of our own user that knows the secret. Closes the
     /// others.
-    fn accept(&self, deadline: Instant) -> io::Result<OwnedFd> {
+    fn accept(&self, listener: &OwnedFd, deadline: Instant) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         loop {
-            match rustix::net::accept_with(&self.listener, flags) {
+            match rustix::net::accept_with(listener, flags) {
                 Ok(giver)
                     if is_same_user(giver.as_fd()) && self.is_greeted_by(&giver, deadline) =>
                 {
@@ -188,7 +213,7 @@ impl FileTaker {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(Errno::AGAIN) => wait(self.listener.as_fd(), deadline)?,
+                Err(Errno::AGAIN) => wait(listener.as_fd(), deadline)?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -261,12 +286,14 @@ impl FileGiver {
     /// Connects to the taker of this key. Fails if the taker is gone, or on another machine.
     ///
     /// # Errors
-    /// The operating system's, and that of [`check_handover`]; [`io::ErrorKind::PermissionDenied`]
-    /// if a process of another user listens.
+    /// The operating system's, that of [`check_handover`], and EMFILE if fewer than
+    /// [`FREE_DESCRIPTORS`] are free; [`io::ErrorKind::PermissionDenied`] if a process of another
+    /// user listens.
     pub fn connect(key: [u8; 2 * HALF]) -> io::Result<Self> {
         check_handover()?;
         let key = Zeroizing::new(key);
         let taker = socket()?;
+        leave_enough()?;
         rustix::net::connect(&taker, &address(&key)?)?;
         if !is_same_user(taker.as_fd()) {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -341,6 +368,8 @@ impl FileGiver {
             match receive(self.taker.as_fd()) {
                 Ok(Some((byte, descriptor))) => return Ok(Answer::Byte(byte, descriptor)),
                 Ok(None) | Err(Errno::CONNRESET) => return Ok(Answer::End),
+                // The taker's proof cannot be had.
+                Err(Errno::MFILE) => return Ok(Answer::End),
                 Err(Errno::AGAIN) if is_over() => return Ok(Answer::Stopped),
                 Err(Errno::AGAIN) => {
                     let now = Instant::now();
@@ -395,8 +424,16 @@ fn send_descriptor(socket: BorrowedFd<'_>, byte: u8, descriptor: BorrowedFd<'_>)
     }
 }
 
+/// Fails if the server has few descriptors left.
+fn leave_enough() -> io::Result<()> {
+    if descriptors::free()? < FREE_DESCRIPTORS { Err(Errno::MFILE.into()) } else { Ok(()) }
+}
+
 /// Receives the next byte and the descriptor beside it, if there is one. None if the other end is
 /// gone. Does not wait.
+///
+/// # Errors
+/// The operating system's; EMFILE if there is a descriptor, and this process may not have another.
 fn receive(socket: BorrowedFd<'_>) -> Result<Option<(u8, Option<OwnedFd>)>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -409,6 +446,9 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Option<(u8, Option<OwnedFd>)>, Errn
         _ => None,
     });
     let descriptor = descriptors.next().and_then(|mut descriptors| descriptors.next());
+    if descriptor.is_none() && message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE);
+    }
     Ok((message.bytes != 0).then_some((byte[0], descriptor)))
 }
 
@@ -576,7 +616,8 @@ mod tests {
         for (byte, proof) in proofs {
             let taker = FileTaker::listen().unwrap();
             let giver = FileGiver::connect(taker.key()).unwrap();
-            let impostor = taker.accept(Instant::now() + LIMIT).unwrap();
+            let Giver::Awaited(listener) = &taker.giver else { unreachable!() };
+            let impostor = taker.accept(listener, Instant::now() + LIMIT).unwrap();
             match proof {
                 Some(proof) => send_descriptor(impostor.as_fd(), byte, proof).unwrap(),
                 None => {

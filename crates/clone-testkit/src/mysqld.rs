@@ -122,9 +122,14 @@ impl Mysqld {
         Ok(self.child()?.id())
     }
 
-    /// Memory and threads of the server process.
+    /// Memory, threads and open files of the server process.
     pub fn usage(&self) -> Result<Usage> {
         Usage::of(self.child()?.id())
+    }
+
+    /// Sets how many files the server may have open from now on, until it is started again.
+    pub fn limit_open_files(&self, limit: u64) -> Result<()> {
+        process::limit_open_files(self.child()?, limit)
     }
 
     /// What the server wrote to its error log since it was last started.

@@ -12,7 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit,
+    set_parent_process_death_signal,
+};
 
 type Order = (Command, Sender<io::Result<Child>>);
 
@@ -75,6 +78,15 @@ pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
         .with_context(|| format!("send {signal:?} to process {}", child.id()))
 }
 
+/// Sets how many files a child that has not been waited for may have open.
+pub(crate) fn limit_open_files(child: &Child, limit: u64) -> Result<()> {
+    // Its maximum is our own, unless it has changed that.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limits = Rlimit { current: Some(limit), maximum };
+    let before = prlimit(Some(Pid::from_child(child)), Resource::Nofile, limits);
+    before.map(drop).with_context(|| format!("limit the open files of process {}", child.id()))
+}
+
 /// What a process takes of the machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Usage {
@@ -84,6 +96,8 @@ pub struct Usage {
     pub peak_rss_kib: u64,
     /// Number of threads.
     pub threads: u64,
+    /// Number of open file descriptors.
+    pub descriptors: u64,
 }
 
 impl Usage {
@@ -91,10 +105,12 @@ impl Usage {
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        Self::parse(&status).with_context(|| format!("VmRSS, VmHWM or Threads missing in {path}"))
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64;
+        Self::parse(&status, descriptors)
+            .with_context(|| format!("VmRSS, VmHWM or Threads missing in {path}"))
     }
 
-    fn parse(status: &str) -> Option<Self> {
+    fn parse(status: &str, descriptors: u64) -> Option<Self> {
         let field = |name: &str| -> Option<u64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse().ok()
@@ -103,6 +119,7 @@ impl Usage {
             rss_kib: field("VmRSS:")?,
             peak_rss_kib: field("VmHWM:")?,
             threads: field("Threads:")?,
+            descriptors,
         })
     }
 }
@@ -115,9 +132,9 @@ mod tests {
     #[test]
     fn usage_is_parsed() {
         let status = "Name:\tmysqld\nVmHWM:\t  654321 kB\nVmRSS:\t  123456 kB\nThreads:\t41\n";
-        let usage = Usage { rss_kib: 123_456, peak_rss_kib: 654_321, threads: 41 };
-        assert_eq!(Usage::parse(status), Some(usage));
-        assert_eq!(Usage::parse("Name:\tmysqld\n"), None);
+        let usage = Usage { rss_kib: 123_456, peak_rss_kib: 654_321, threads: 41, descriptors: 7 };
+        assert_eq!(Usage::parse(status, 7), Some(usage));
+        assert_eq!(Usage::parse("Name:\tmysqld\n", 7), None);
         assert!(Usage::of(std::process::id()).unwrap().rss_kib > 0);
     }
 

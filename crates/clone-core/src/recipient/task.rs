@@ -2,6 +2,7 @@
 
 //! One thread of a recipient, from its first connection to its end.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -325,12 +326,16 @@ impl<'s, S: RecipientSession> Task<'s, S> {
 
     /// The offer behind EXECUTE.
     fn offer(&mut self) -> Offer {
-        let takes_files = self.shared.takes_files.load(Ordering::Relaxed);
-        let handover = match takes_files && self.donor_side.dialogue.is_within_host() {
-            true => self.receiver.take_files(self.session.listen_for_files()),
-            false => None,
-        };
-        Offer { handover, ..self.shared.offer }
+        let takes_files = &self.shared.takes_files;
+        let may_take = takes_files.load(Ordering::Relaxed) && self.donor_side.dialogue.is_within_host();
+        let files = may_take.then(|| self.session.listen_for_files()).and_then(|files| {
+            let failed = |error: &io::Error| {
+                takes_files.store(false, Ordering::Relaxed);
+                log::info!(target: CLIENT, "The donor sends its files: {error}");
+            };
+            files.inspect_err(failed).ok()
+        });
+        Offer { handover: self.receiver.take_files(files), ..self.shared.offer }
     }
 
     /// Sends the command and handles the donor's answer, until its last packet. Returns the

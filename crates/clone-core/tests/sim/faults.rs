@@ -16,8 +16,14 @@ pub(crate) enum Event<'a> {
     Connect,
     /// A server starts a worker.
     Spawn,
+    /// A recipient listens for files.
+    Listen,
+    /// A donor connects to where files are taken.
+    ConnectFiles,
     /// A donor hands a file over.
     HandOver,
+    /// A recipient takes a file.
+    TakeFile,
     /// An InnoDB is about to do something.
     Engine(Step),
     /// The same of an engine that follows it.

@@ -66,7 +66,8 @@ impl Channels {
 
 impl Network {
     /// A recipient takes files.
-    pub(crate) fn listen_for_files(self: &Arc<Self>) -> Option<Box<dyn FileTaker>> {
+    pub(crate) fn listen_for_files(self: &Arc<Self>) -> io::Result<Box<dyn FileTaker>> {
+        self.need_descriptor(&Event::Listen)?;
         let mut open = self.files.open.lock().unwrap();
         let mut key = [0; 32];
         key[..8].copy_from_slice(&(open.len() as u64 + 1).to_be_bytes());
@@ -76,13 +77,26 @@ impl Network {
             state: Mutex::default(),
         });
         open.insert(key, Arc::clone(&channel));
-        Some(Box::new(Taker { network: Arc::clone(self), key, channel }))
+        Ok(Box::new(Taker { network: Arc::clone(self), key, channel }))
+    }
+
+    /// Fails with EMFILE if the test says so.
+    fn need_descriptor(&self, event: &Event<'_>) -> io::Result<()> {
+        match self.ask(event) {
+            Action::Fail(_) => Err(io::Error::from_raw_os_error(24)),
+            _ => Ok(()),
+        }
     }
 
     /// A donor connects to a recipient that takes files.
-    pub(crate) fn connect_files(self: &Arc<Self>, key: HandoverKey) -> Option<Box<dyn FileGiver>> {
-        let channel = self.files.open.lock().unwrap().get(&key.bytes()).cloned()?;
-        Some(Box::new(Giver { network: Arc::clone(self), channel }))
+    pub(crate) fn connect_files(
+        self: &Arc<Self>,
+        key: HandoverKey,
+    ) -> io::Result<Box<dyn FileGiver>> {
+        self.need_descriptor(&Event::ConnectFiles)?;
+        let channel = self.files.open.lock().unwrap().get(&key.bytes()).cloned();
+        let channel = channel.ok_or(io::ErrorKind::ConnectionRefused)?;
+        Ok(Box::new(Giver { network: Arc::clone(self), channel }))
     }
 }
 
@@ -105,6 +119,7 @@ impl FileTaker for Taker {
         let deadline = self.channel.sim.now() + limit;
         loop {
             if let Some(file) = self.channel.state().files.pop_front() {
+                self.network.need_descriptor(&Event::TakeFile)?;
                 let network = Arc::clone(&self.network);
                 let channel = Some(Arc::clone(&self.channel));
                 return Ok(Box::new(Handed { file, network, channel }));

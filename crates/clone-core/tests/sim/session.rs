@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -222,7 +223,7 @@ impl DonorSession for SimSession {
         self.engines().into_iter().find(|engine| engine.db_type() == db_type)
     }
 
-    fn connect_files(&self, key: HandoverKey) -> Option<Box<dyn FileGiver>> {
+    fn connect_files(&self, key: HandoverKey) -> io::Result<Box<dyn FileGiver>> {
         self.host.network.connect_files(key)
     }
 }
@@ -235,7 +236,7 @@ impl RecipientSession for SimSession {
         format!("{}:{}", donor.host, donor.port)
     }
 
-    fn listen_for_files(&self) -> Option<Box<dyn FileTaker>> {
+    fn listen_for_files(&self) -> io::Result<Box<dyn FileTaker>> {
         self.host.network.listen_for_files()
     }
 
