@@ -359,6 +359,7 @@ fn most_open_files(
     while !running.is_finished() {
         peaks.0 = donor.usage()?.descriptors.max(peaks.0);
         peaks.1 = recipient.usage()?.descriptors.max(peaks.1);
+        sleep(Duration::from_millis(2));
     }
     running.finish()?;
     Ok(peaks)

@@ -369,6 +369,28 @@ fn a_disk_without_room_for_both() {
     });
 }
 
+/// This server may open so few more files that it cannot connect. With some more, InnoDB would end
+/// it.
+#[test]
+fn files_run_short() {
+    check(|| {
+        let donor = donor()?;
+        let mut recipient = recipient(&donor, "AUTO")?;
+        let own = OwnData::of(&recipient)?;
+        for free in 0..3 {
+            let session = recipient.session()?;
+            recipient.limit_open_files(recipient.usage()?.descriptors + free)?;
+            let error = Running::start_in(session, &Statement::instance(&donor)).failure()?;
+            recipient.limit_open_files(4096)?;
+            assert_eq!(error.number, 3862, "{error}");
+            assert!(error.message.contains("2004 : Can't create TCP/IP socket (24)"), "{error}");
+        }
+        assert_kept(&own, &mut recipient)?;
+        clone::allow_donor(&recipient, &donor)?;
+        fixture::assert_clones(&recipient, &donor)
+    });
+}
+
 /// A server that is killed at any moment of a clone, of the swap and of the start that follows, has
 /// its old data or the donor's. `KEEP_KILLS` is the number of kills, `KEEP_SEED` the seed.
 #[test]

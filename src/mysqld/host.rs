@@ -146,6 +146,10 @@ impl Host for MysqldHost {
             WorkerKind::Heartbeat => (c"clone_heartbeat", self.keys.client_task),
             WorkerKind::Local => (c"clone_local", self.keys.local_task),
         };
+        // A worker opens some, and the clone can do without it.
+        if matches!(kind, WorkerKind::Client | WorkerKind::Local) {
+            check_open_files()?;
+        }
         let host = Arc::clone(self);
         // SAFETY: a statement's thread waits for its workers before its session ends.
         let statement = Thd::with_current(|thd| unsafe { thd.kill_flag() });
@@ -156,6 +160,14 @@ impl Host for MysqldHost {
             // or misses the task's part.
             let _ = guard::caught(|| work(&own));
         })
+    }
+}
+
+/// Fails if few files may be opened. Without `/proc` nobody knows, and nothing fails.
+fn check_open_files() -> io::Result<()> {
+    match clone_io::check_free_descriptors() {
+        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => Err(error),
+        _ => Ok(()),
     }
 }
 

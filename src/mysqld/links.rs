@@ -97,8 +97,7 @@ impl RecipientLink {
             end_with_dead_host(socket, session.host().settings().patience());
             Ok(watch)
         });
-        let failed = |error: io::Error| Error::Connect(format!("Connect failed: {error}"));
-        let watch = watch.transpose().map_err(failed)?;
+        let watch = watch.transpose().map_err(|error| not_watched(&error))?;
         let read_timeout = seconds(session, "net_read_timeout", 30);
         Ok(Self { watch, reading, connection, read_timeout, reader: None, broken: None })
     }
@@ -355,10 +354,19 @@ fn lock<T>(wait: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
     wait.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A connection that cannot be watched, in the words of MySQL's client for a socket that cannot be
+/// had (`CR_IPSOCK_ERROR`).
+fn not_watched(error: &io::Error) -> Error {
+    Error::Connect(match error.raw_os_error() {
+        Some(errno) => format!("Connect failed: 2004 : Can't create TCP/IP socket ({errno})"),
+        None => format!("Connect failed: {error}"),
+    })
+}
+
 /// A dead host is noticed whatever the peer's plugin is. Other sockets have no other host.
 fn end_with_dead_host(socket: BorrowedFd<'_>, patience: Option<Duration>) {
-    if let (Some(patience), Ok(socket)) = (patience, socket.try_clone_to_owned()) {
-        let _ = tcp::end_with_dead_host(&TcpStream::from(socket), patience);
+    if let Some(patience) = patience {
+        let _ = tcp::end_with_dead_host(socket, patience);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::io;
 use std::mem::size_of;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -41,7 +41,7 @@ pub(super) fn bytes_received(socket: &TcpStream) -> Option<u64> {
 ///
 /// # Errors
 /// The socket is not a TCP socket.
-pub(super) fn end_with_dead_host(socket: &TcpStream, limit: Duration) -> io::Result<()> {
+pub(super) fn end_with_dead_host(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
     const LEAST: Duration = Duration::from_secs(1);
     sockopt::set_tcp_keepidle(socket, (limit / 3).max(LEAST))?;
     sockopt::set_tcp_keepintvl(socket, (limit / 6).max(LEAST))?;
@@ -55,7 +55,7 @@ pub(super) fn end_with_dead_host(socket: &TcpStream, limit: Duration) -> io::Res
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -70,7 +70,7 @@ mod tests {
         other.read_exact(&mut [0; 1000]).expect("as many");
         assert_eq!(bytes_received(&other), Some(1000));
         assert_eq!(bytes_received(&one), Some(0));
-        end_with_dead_host(&one, Duration::from_secs(7)).expect("a TCP socket");
+        end_with_dead_host(one.as_fd(), Duration::from_secs(7)).expect("a TCP socket");
         assert_eq!(sockopt::tcp_user_timeout(&one).expect("a TCP socket"), 7000);
     }
 
@@ -79,6 +79,6 @@ mod tests {
         let (one, _other) = UnixStream::pair().expect("a pair");
         let one = TcpStream::from(OwnedFd::from(one));
         assert_eq!(bytes_received(&one), None);
-        assert!(end_with_dead_host(&one, Duration::from_secs(7)).is_err());
+        assert!(end_with_dead_host(one.as_fd(), Duration::from_secs(7)).is_err());
     }
 }

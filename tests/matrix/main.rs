@@ -7,9 +7,12 @@
 //! The whole matrix takes more than half an hour, so `make test` runs some cells of it.
 //! `MATRIX_CELLS` is their number (`all` for all), or a part of their names, as in `Swap: Kill`.
 //! `MATRIX_SEED` chooses them, and the moments within a stage.
+//!
+//! The soak draws cells by chance, against servers that stay up: see `soak.rs`.
 
 use std::collections::BTreeMap;
 use std::env;
+use std::time::Duration;
 
 use clone_testkit::anyhow::Context;
 use clone_testkit::fastrand::Rng;
@@ -20,15 +23,15 @@ use peers::Peers;
 
 mod cell;
 mod peers;
+mod soak;
 
 /// How many cells `make test` runs.
 const CELLS: usize = 12;
 
 #[test]
 fn a_fault_costs_nothing() {
-    let variable = |name: &str| env::var(name).ok();
-    let seed = variable("MATRIX_SEED").and_then(|text| text.parse().ok()).unwrap_or(1);
-    let cells = variable("MATRIX_CELLS");
+    let seed = number("MATRIX_SEED").unwrap_or(1);
+    let cells = env::var("MATRIX_CELLS").ok();
     let (count, name) = match cells.as_deref() {
         None => (CELLS, ""),
         Some("all") => (usize::MAX, ""),
@@ -37,7 +40,7 @@ fn a_fault_costs_nothing() {
     check(|| {
         let mut random = Rng::with_seed(seed);
         let cells = some(count, name, &mut random);
-        let Some(mut peers) = Peers::start(random)? else {
+        let Some(mut peers) = Peers::start(random, 1)? else {
             skip!("not allowed to mount a tmpfs");
         };
         let mut outcomes = BTreeMap::new();
@@ -49,6 +52,20 @@ fn a_fault_costs_nothing() {
         println!("{} cells: {outcomes:#?}", cells.len());
         Ok(())
     });
+}
+
+/// `SOAK_MINUTES` is how long, `SOAK_SEED` chooses the cells.
+#[test]
+#[ignore = "takes 20 minutes, or SOAK_MINUTES"]
+fn memory_descriptors_and_threads_stay_flat() {
+    let minutes = number("SOAK_MINUTES").unwrap_or(20);
+    let seed = number("SOAK_SEED").unwrap_or(1);
+    check(|| soak::run(Duration::from_secs(60 * minutes), seed));
+}
+
+/// A number from the environment.
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok()?.parse().ok()
 }
 
 /// So many cells with `name` in their names, in an order by chance, but so that all forms, faults

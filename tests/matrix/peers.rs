@@ -47,13 +47,15 @@ pub(crate) struct Peers {
     donors_disk: SmallDisk,
     recipients_disk: SmallDisk,
     random: Rng,
+    /// Somebody writes to the donor all the time.
+    pub(crate) is_under_load: bool,
 }
 
 impl Peers {
-    /// `None` where a disk cannot be limited.
-    pub(crate) fn start(random: Rng) -> Result<Option<Self>> {
+    /// `None` where a disk cannot be limited. Each disk has room for so many servers.
+    pub(crate) fn start(random: Rng, servers: u64) -> Result<Option<Self>> {
         let (Some(donors_disk), Some(recipients_disk)) =
-            (SmallDisk::mount(DISK)?, SmallDisk::mount(DISK)?)
+            (SmallDisk::mount(servers * DISK)?, SmallDisk::mount(servers * DISK)?)
         else {
             return Ok(None);
         };
@@ -63,7 +65,34 @@ impl Peers {
         clone::make_donor(&donor)?;
         let proxy = Proxy::to(donor.port())?;
         let recipient = recipient(&donor, &proxy, &recipients_disk)?;
-        Ok(Some(Self { donor, recipient, proxy, donors_disk, recipients_disk, random }))
+        let is_under_load = false;
+        Ok(Some(Self {
+            donor,
+            recipient,
+            proxy,
+            donors_disk,
+            recipients_disk,
+            random,
+            is_under_load,
+        }))
+    }
+
+    pub(crate) fn donor(&self) -> &Mysqld {
+        &self.donor
+    }
+
+    pub(crate) fn recipient(&self) -> &Mysqld {
+        &self.recipient
+    }
+
+    /// One more recipient, for [`exchange`](Self::exchange).
+    pub(crate) fn another_recipient(&self) -> Result<Mysqld> {
+        recipient(&self.donor, &self.proxy, &self.recipients_disk)
+    }
+
+    /// `other` is the recipient now, and the recipient before is `other`.
+    pub(crate) fn exchange(&mut self, other: &mut Mysqld) {
+        std::mem::swap(&mut self.recipient, other);
     }
 
     /// One clone with one fault. Returns whose data the recipient has then.
@@ -90,6 +119,9 @@ impl Peers {
         let whose = Whose::of(&self.recipient)?;
         match whose {
             Whose::Recipients => own.assert_kept(&self.recipient)?,
+            Whose::Donors if self.is_under_load => {
+                own_data::assert_cloned_meanwhile(&self.recipient, &self.donor)?;
+            }
             Whose::Donors => own_data::assert_cloned(&self.recipient, &self.donor)?,
             Whose::Nobodys => ensure!(cell.form == Form::Drop, "the data is lost"),
         }
@@ -147,9 +179,7 @@ impl Peers {
             Whose::Recipients => {}
             Whose::Donors => OwnData::make(&self.recipient)?,
             // Not quite nothing: accounts and undo tablespaces are left.
-            Whose::Nobodys => {
-                self.recipient = recipient(&self.donor, &self.proxy, &self.recipients_disk)?;
-            }
+            Whose::Nobodys => self.recipient = self.another_recipient()?,
         }
         let keep = if cell.form == Form::Drop { "OFF" } else { "ON" };
         self.recipient.session()?.run(format!("SET GLOBAL clone_keep_data = {keep}"))?;

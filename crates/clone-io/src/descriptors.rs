@@ -6,17 +6,30 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+
+/// Descriptors that must be free before a clone takes some that it can do without: for a worker, or
+/// for hand-over. InnoDB may end mysqld if it cannot open a file.
+pub const FREE_DESCRIPTORS: u64 = 256;
 
 /// The descriptors of this process. The process itself may see them in any mount namespace.
 const OPEN: &str = "/proc/self/fd";
+
+/// Checks that [`FREE_DESCRIPTORS`] are free.
+///
+/// # Errors
+/// EMFILE if there are fewer; the operating system's, for example if `/proc` is not mounted.
+pub fn check_free_descriptors() -> io::Result<()> {
+    if free()? < FREE_DESCRIPTORS { Err(Errno::MFILE.into()) } else { Ok(()) }
+}
 
 /// Descriptors that this process may still open: `RLIMIT_NOFILE`, which mysqld raises to
 /// `open_files_limit`, less those that are open.
 ///
 /// # Errors
 /// The operating system's, for example if `/proc` is not mounted.
-pub(crate) fn free() -> io::Result<u64> {
+fn free() -> io::Result<u64> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     Ok(limit.saturating_sub(open()?))
 }

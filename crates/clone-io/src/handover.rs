@@ -41,8 +41,9 @@
 //! A taker has two descriptors open from its first file on (the connection and the file at hand),
 //! and one before (the listener). A giver has one. For a moment each needs two more at most. So that
 //! hand-over takes no descriptor that the server needs, an end begins only if
-//! [`FREE_DESCRIPTORS`] are free. A descriptor that cannot be had later ends the hand-over, and the
-//! data is sent.
+//! [`FREE_DESCRIPTORS`](crate::FREE_DESCRIPTORS) are free. A clone has 128 threads at most, which
+//! take 128 descriptors more when all have begun, so 128 are left. A descriptor that cannot be had
+//! later ends the hand-over, and the data is sent.
 
 use std::cell::Cell;
 use std::fmt;
@@ -62,7 +63,7 @@ use rustix::net::{
 };
 use zeroize::Zeroizing;
 
-use crate::descriptors;
+use crate::descriptors::check_free_descriptors;
 use peer::{is_our_mount_namespace, is_same_user, mount_namespace};
 
 mod peer;
@@ -91,10 +92,6 @@ const GREETING: Duration = Duration::from_millis(100);
 
 /// The longest wait before `is_over` is asked again.
 const SLICE: Duration = Duration::from_millis(100);
-
-/// Descriptors that must be free in a process, or no files are handed over. A clone has 128 threads
-/// at most, which take 128 descriptors more when hand-over has begun, so 128 are left in any case.
-pub const FREE_DESCRIPTORS: u64 = 256;
 
 /// The end that gets files.
 pub struct FileTaker {
@@ -139,7 +136,7 @@ impl FileTaker {
     ///
     /// # Errors
     /// The operating system's, that of [`check_handover`], and EMFILE if fewer than
-    /// [`FREE_DESCRIPTORS`] are free.
+    /// [`FREE_DESCRIPTORS`](crate::FREE_DESCRIPTORS) are free.
     pub fn listen() -> io::Result<Self> {
         check_handover()?;
         let mut key = Zeroizing::new([0; 2 * HALF]);
@@ -148,7 +145,7 @@ impl FileTaker {
         }
         let listener = socket()?;
         // Counted behind the socket, so that threads that begin together see each other's.
-        leave_enough()?;
+        check_free_descriptors()?;
         rustix::net::bind(&listener, &address(&key)?)?;
         rustix::net::listen(&listener, BACKLOG)?;
         Ok(Self { key, giver: Giver::Awaited(listener) })
@@ -287,13 +284,13 @@ impl FileGiver {
     ///
     /// # Errors
     /// The operating system's, that of [`check_handover`], and EMFILE if fewer than
-    /// [`FREE_DESCRIPTORS`] are free; [`io::ErrorKind::PermissionDenied`] if a process of another
+    /// [`FREE_DESCRIPTORS`](crate::FREE_DESCRIPTORS) are free; [`io::ErrorKind::PermissionDenied`] if a process of another
     /// user listens.
     pub fn connect(key: [u8; 2 * HALF]) -> io::Result<Self> {
         check_handover()?;
         let key = Zeroizing::new(key);
         let taker = socket()?;
-        leave_enough()?;
+        check_free_descriptors()?;
         rustix::net::connect(&taker, &address(&key)?)?;
         if !is_same_user(taker.as_fd()) {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -422,11 +419,6 @@ fn send_descriptor(socket: BorrowedFd<'_>, byte: u8, descriptor: BorrowedFd<'_>)
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Fails if the server has few descriptors left.
-fn leave_enough() -> io::Result<()> {
-    if descriptors::free()? < FREE_DESCRIPTORS { Err(Errno::MFILE.into()) } else { Ok(()) }
 }
 
 /// Receives the next byte and the descriptor beside it, if there is one. None if the other end is

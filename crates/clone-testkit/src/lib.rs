@@ -62,6 +62,7 @@ pub use anyhow;
 pub use fastrand;
 pub use mysqld::{Mysqld, check};
 pub use plugin::Plugin;
+pub use process::Usage;
 pub use sql::{Session, SqlError};
 pub use wait::{cancel, until};
 

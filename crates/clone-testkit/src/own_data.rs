@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 
 use crate::mysqld::Mysqld;
-use crate::verify;
+use crate::{verify, writer};
 
 /// What only the donor has.
 const OF_DONOR: [&str; 4] = [
@@ -97,7 +97,7 @@ impl OwnData {
             session.one(count("mine.general"))?,
         ];
         let users = session.one("SELECT COUNT(*) FROM mysql.user WHERE User = 'mine_user'")?;
-        let gtids = session.one("SELECT @@GLOBAL.gtid_executed")?;
+        let gtids = gtids(server)?;
         let logs: Vec<(String, u64, String)> = session.rows("SHOW BINARY LOGS")?;
         for (log, ..) in &logs {
             session.run(format!("SHOW BINLOG EVENTS IN '{log}' LIMIT 1"))?;
@@ -117,16 +117,39 @@ impl OwnData {
 /// Fails unless the server has the donor's data and nothing else, as after a clone by the stock
 /// plugin.
 pub fn assert_cloned(server: &Mysqld, donor: &Mysqld) -> Result<()> {
+    let (cloned, donors) = (cloned_gtids(server)?, gtids(donor)?);
+    ensure!(cloned == donors, "GTIDs {cloned}, the donor has {donors}");
+    assert_usable(server)
+}
+
+/// As [`assert_cloned`], for a donor on which [writers](crate::writer) go on: the server has one
+/// committed state of it.
+pub fn assert_cloned_meanwhile(server: &Mysqld, donor: &Mysqld) -> Result<()> {
+    let (cloned, donors) = (cloned_gtids(server)?, gtids(donor)?);
+    let mut session = server.session()?;
+    let is_part: bool = session.one(format!("SELECT GTID_SUBSET('{cloned}', '{donors}')"))?;
+    ensure!(is_part && !cloned.is_empty(), "GTIDs {cloned}, the donor has {donors}");
+    writer::check_invariants(&mut session)?;
+    assert_usable(server)
+}
+
+fn gtids(server: &Mysqld) -> Result<String> {
+    server.session()?.one("SELECT @@GLOBAL.gtid_executed")
+}
+
+/// The GTIDs of a server that has the donor's data, and new binary logs.
+fn cloned_gtids(server: &Mysqld) -> Result<String> {
     let whose = Whose::of(server)?;
     ensure!(whose == Whose::Donors, "the data is {whose:?}");
-    let mut session = server.session()?;
-    let logs: Vec<(String, u64, String)> = session.rows("SHOW BINARY LOGS")?;
+    let logs: Vec<(String, u64, String)> = server.session()?.rows("SHOW BINARY LOGS")?;
     ensure!(logs.first().is_some_and(|(log, ..)| log == "binlog.000001"), "{logs:?}");
-    let gtids = |server: &Mysqld| server.session()?.one::<String>("SELECT @@GLOBAL.gtid_executed");
-    let (cloned, donors) = (gtids(server)?, gtids(donor)?);
-    ensure!(cloned == donors, "GTIDs {cloned}, the donor has {donors}");
+    gtids(server)
+}
+
+/// Fails unless the tables are sound, and nothing is left or in the way.
+fn assert_usable(server: &Mysqld) -> Result<()> {
     // No directory is in the way.
-    session.run_all([
+    server.session()?.run_all([
         "CREATE DATABASE mine",
         "DROP DATABASE mine",
         "CREATE TABLE theirs_empty.t (id INT) ENGINE = MyISAM",

@@ -57,21 +57,22 @@ fn the_variable_forbids_it() {
 /// Wherever the hand-over stops, the rest is sent.
 #[test]
 fn a_hand_over_that_fails_is_no_error() {
+    type Stop = fn(&Event<'_>) -> bool;
     // Whether there is one such event for each block, or for each connection.
-    let stops: [(fn(&Event<'_>) -> bool, bool); 4] = [
+    let stops: [(Stop, bool); 4] = [
         (|event| matches!(event, Event::Listen), false),
         (|event| matches!(event, Event::ConnectFiles), false),
         (|event| matches!(event, Event::HandOver), true),
         (|event| matches!(event, Event::TakeFile), true),
     ];
-    for ((stops, is_of_block), at) in
+    for ((stop, is_of_block), at) in
         stops.into_iter().flat_map(|stop| (0..20).map(move |at| (stop, at)))
     {
         setup(at, true).run(move |world| {
             let mut seen = 0;
             world.interfere(move |event| {
-                seen += u64::from(stops(event));
-                if stops(event) && seen > at { Action::Fail(0) } else { Action::Pass }
+                seen += u64::from(stop(event));
+                if stop(event) && seen > at { Action::Fail(0) } else { Action::Pass }
             });
             world.clone_remote(Target::Directory("clone")).assert_ok();
             let copied = u64::from(world.network.files.copied());
