@@ -4,12 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::net::{TcpListener, TcpStream};
-use std::thread::{self, sleep};
+use std::env;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
-use std::{env, io};
 
 use clone_testkit::anyhow::{Result, ensure};
+use clone_testkit::balancer::Balancer;
 use clone_testkit::clone::{self, Running, Statement};
 use clone_testkit::faults::SmallDisk;
 use clone_testkit::fixture::{self, DISTANT};
@@ -169,14 +169,14 @@ fn a_connection_reaches_another_server() {
             (acknowledgements, "0", "AUTO"),
         ] {
             let is_early = heartbeats != "0";
-            let balancer = Balancer::start(turns.to_vec())?;
+            let balancer = Balancer::in_turn(turns.to_vec())?;
             let mut recipient = recipient(&one, keep)?;
             let set = format!("SET GLOBAL clone_peer_timeout = {heartbeats}");
             recipient.session()?.run(set)?;
-            clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port))?;
+            clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port()))?;
             let own = OwnData::of(&recipient)?;
             let account = clone::donor_account();
-            let statement = Statement::instance_at("127.0.0.1", balancer.port, account);
+            let statement = Statement::instance_at("127.0.0.1", balancer.port(), account);
             let error = recipient.session()?.error(statement.to_string())?;
             let expected = match is_early {
                 true => (3869, "have reached different servers"),
@@ -193,35 +193,6 @@ fn a_connection_reaches_another_server() {
         }
         Ok(())
     });
-}
-
-/// Forwards connections to servers in turn.
-struct Balancer {
-    port: u16,
-}
-
-impl Balancer {
-    fn start(ports: Vec<u16>) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
-        thread::spawn(move || {
-            for (client, port) in listener.incoming().zip(ports.into_iter().cycle()) {
-                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", port)))
-                else {
-                    continue;
-                };
-                for (mut from, mut to) in
-                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
-                {
-                    thread::spawn(move || {
-                        let _ = io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(std::net::Shutdown::Both);
-                    });
-                }
-            }
-        });
-        Ok(Self { port })
-    }
 }
 
 /// Two undo tablespaces of the donor have one file name.

@@ -6,10 +6,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clone_testkit::anyhow::{Result, ensure};
+use clone_testkit::balancer::Balancer;
 use clone_testkit::clone::{self, Running, Statement, Tls};
 use clone_testkit::fixture::{self, DISTANT};
 use clone_testkit::proxy::{Action, CommandCode, Point, Proxy, SnapshotState, Target};
@@ -294,6 +299,48 @@ fn a_worker_whose_connection_is_silent() {
     });
 }
 
+/// A donor that greets a worker says nothing more. The clone goes on without the worker, and does
+/// not wait for it longer than `clone_peer_timeout` at its end.
+#[test]
+fn a_worker_that_gets_no_answer() {
+    check(|| {
+        let (donor, recipient) = impatient_pair(Plugin::Ours, Plugin::Ours)?;
+        let silent = TcpListener::bind("127.0.0.1:0")?;
+        // Data, acknowledgements, the worker.
+        let address = silent.local_addr()?;
+        let turns = vec![donor.port(), donor.port(), address.port()];
+        let balancer = Balancer::in_turn(turns)?;
+        let mut server = TcpStream::connect((donor.address(), donor.port()))?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&is_over);
+        let peer = std::thread::spawn(move || -> Result<()> {
+            let mut greeting = [0; 1024];
+            let len = server.read(&mut greeting)?;
+            let mut workers = Vec::new();
+            for worker in silent.incoming() {
+                if flag.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut worker = worker?;
+                worker.write_all(&greeting[..len])?;
+                workers.push(worker);
+            }
+            Ok(())
+        });
+        clone::allow_address(&recipient, &format!("127.0.0.1:{}", balancer.port()))?;
+        let account = clone::donor_account();
+        let statement = Statement::instance_at("127.0.0.1", balancer.port(), account)
+            .into_directory(&recipient.scratch("worker"));
+        Running::start(&recipient, &statement)?.finish()?;
+        let log = recipient.log()?;
+        ensure!(log.contains("2013 : No answer within 3 seconds (clone_peer_timeout)"), "{log}");
+        // The recipient ends when the connection does.
+        is_over.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(address)?);
+        peer.join().unwrap()
+    });
+}
+
 /// How long a peer waits below: much longer than `clone_peer_timeout`.
 const WAIT: Duration = Duration::from_secs(9);
 
@@ -371,6 +418,51 @@ fn a_stock_peer_that_falls_silent() {
         }
         Ok(())
     });
+}
+
+/// A stock recipient sends no heartbeats. Our donor is free when it may not be without a command any
+/// longer, or when a write has taken too long. The recipient itself may wait without end.
+#[test]
+#[ignore = "waits for the time-outs of mysqld"]
+fn a_stock_recipient_that_falls_silent() {
+    check(|| {
+        let is_meant = |phase: &str| matches!(phase, "INIT" | "FILE COPY");
+        let (donor, recipient) = impatient_pair(Plugin::Ours, Plugin::Stock)?;
+        for phase in PHASES.into_iter().filter(|(name, _)| is_meant(name)) {
+            let took = donor_is_free(&donor, &recipient, phase)?;
+            ensure!(took < FIRST_COMMAND + FREE, "{}: {took:?}", phase.0);
+        }
+        Ok(())
+    });
+}
+
+/// How long the donor takes to be free when the network falls silent in this phase.
+fn donor_is_free(
+    donor: &Mysqld,
+    recipient: &Mysqld,
+    (name, point): (&str, Option<Point>),
+) -> Result<Duration> {
+    let proxy = Proxy::to(donor.port())?;
+    clone::allow_address(recipient, &format!("127.0.0.1:{}", proxy.port()))?;
+    if let Some(point) = point {
+        proxy.at(point, Action::Silence(Target::All));
+    }
+    let directory = recipient.scratch("ours");
+    let statement = Statement::instance_at("127.0.0.1", proxy.port(), clone::donor_account())
+        .into_directory(&directory)
+        .tls(Tls::Disabled);
+    let running = Running::start(recipient, &statement)?;
+    clone_testkit::until("the silence", Duration::from_secs(60), || {
+        Ok(proxy.pending().is_empty().then_some(()))
+    })?;
+    let since = Instant::now();
+    clone::await_donor_idle(donor, 2 * FIRST_COMMAND)?;
+    let took = since.elapsed();
+    println!("| stock recipient, {name} | {took:.1?} |");
+    drop(proxy);
+    running.failure()?;
+    fixture::remove_rest(&directory)?;
+    Ok(took)
 }
 
 /// How long the recipient takes to be free when the network falls silent in this phase.

@@ -258,7 +258,7 @@ impl RecipientSession for MysqldSession {
             LinkKind::Data | LinkKind::Auxiliary => {
                 let (connector, key) = (&self.host.connector, self.host.keys.client_task);
                 let is_killed = || self.is_killed() || self.is_statement_killed();
-                let allowed = links::seconds(self, "connect_timeout", 10);
+                let allowed = links::seconds(self, "connect_timeout", 1);
                 let limit = self.host.settings().patience().map(|limit| limit.max(allowed));
                 connector.connect(donor, key, limit, is_killed)?
             }

@@ -13,6 +13,7 @@
 //! * [`verify`]: what two servers hold, compared. [`replica`]: the proof that a clone is exactly
 //!   the donor at the replication position it reports.
 //! * [`faults`]: a disk that is too small, DDL that gets stuck. [`proxy`]: a network that breaks.
+//!   [`balancer`]: one address of several servers.
 //! * [`hosts`]: two machines, as far as the network goes. [`relay`]: a long way between them.
 //! * [`keyring`]: servers that can encrypt.
 //! * [`volume`]: a file system whose files can share blocks.
@@ -33,6 +34,7 @@
 //!   `~/.cache/mysql-clone/testkit`.
 //! * `TMPDIR`: where the instances live, each with some hundred MiB. Its path must be short.
 
+pub mod balancer;
 pub mod clone;
 pub mod dataset;
 pub mod faults;
