@@ -195,10 +195,21 @@ impl<'s, S: ServerSession> Task<'s, S> {
                 workers.finish_stage(session, &shared.traffic.meter);
             }
         }
+        // InnoDB looks for KILL when it ends its task, gives the clone up, and does not say so.
+        let outcome = outcome.and_then(|()| self.check_killed());
         let error = outcome.as_ref().err().map_or(0, Error::number);
         let ended = destination.end(session, clones, error);
         source.end(session, error);
-        outcome.and(ended)
+        outcome.and(ended).and_then(|()| self.check_killed())
+    }
+
+    /// The statement is killed: its clone fails, also if all data is copied.
+    fn check_killed(&self) -> Result<()> {
+        if self.workers.is_none() || !self.session.is_killed() {
+            return Ok(());
+        }
+        self.session.raise(&Error::Interrupted);
+        Err(Error::Interrupted)
     }
 
     fn grow(&mut self, wanted: u32) {

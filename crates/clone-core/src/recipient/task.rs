@@ -208,6 +208,15 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         }
     }
 
+    /// The statement is killed: its clone fails, also if all data has arrived.
+    fn check_killed(&self) -> Result<()> {
+        if !self.is_master() || !self.session.is_killed() {
+            return Ok(());
+        }
+        self.session.raise(&Error::Interrupted);
+        Err(Error::Interrupted)
+    }
+
     /// Ends the task in the engines. If the clone has failed, the server's data may change again.
     fn finish(&mut self, outcome: Result<()>) -> Result<()> {
         if let Some(master) = &mut self.master
@@ -221,9 +230,14 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             let emptied = self.session.own_data().and_then(|data| data.empty_doublewrite_buffer());
             outcome = emptied.inspect_err(|error| self.session.raise(error));
         }
+        // InnoDB looks for KILL when it ends its task, gives the clone up, and does not say so.
+        outcome = outcome.and_then(|()| self.check_killed());
         let error = outcome.as_ref().err().map_or(0, Error::number);
         let ended = self.engine_side.end(self.session, &self.shared, error);
-        let mut outcome = outcome.and(ended);
+        outcome = outcome.and(ended);
+        if matches!(self.shared.target, Target::Directory(_)) {
+            outcome = outcome.and_then(|()| self.check_killed());
+        }
         let Some(master) = &mut self.master else { return outcome };
         if let (Ok(()), Target::Staging(directory)) = (&outcome, &self.shared.target) {
             let staged = self.shared.placement().staged(directory);

@@ -63,6 +63,29 @@ fn assert_over_soon(world: &World, outcome: &Outcome) {
     assert!(quiet < Duration::from_secs(60), "the donor takes {quiet:?} after {outcome:?}");
 }
 
+/// All data has arrived, and the recipient leaves. InnoDB gives the clone up, so it has failed.
+#[test]
+fn kill_while_the_recipient_leaves() {
+    for target in [Target::Directory("clone"), Target::Server] {
+        for seed in 0..4 {
+            Setup::new(seed).threads(3).run(move |world| {
+                let recipient = Arc::clone(&world.recipient);
+                world.interfere(move |event| {
+                    if let Event::Packet(wire) = event
+                        && wire.role == Role::Master
+                        && wire.command() == Some(CommandCode::Exit)
+                    {
+                        recipient.kill_users();
+                    }
+                    Action::Pass
+                });
+                world.clone_remote(target).assert_error(1317);
+                world.settle();
+            });
+        }
+    }
+}
+
 #[test]
 fn a_full_disk() {
     in_each_state(
@@ -174,15 +197,25 @@ fn a_kill_at_any_time() {
         let (seen, failed) = (Tally::default(), Tally::default());
         let (seen_here, failed_here) = (seen.clone(), failed.clone());
         setup.run(move |world| {
+            let left = Tally::default();
+            let left_here = left.clone();
             world.interfere(move |event| match event {
-                Event::Packet(_) if seen_here.add() == at + 1 => Action::KillRecipient,
+                Event::Packet(wire) => {
+                    if wire.command() == Some(CommandCode::Exit) {
+                        left_here.add();
+                    }
+                    if seen_here.add() == at + 1 { Action::KillRecipient } else { Action::Pass }
+                }
                 _ => Action::Pass,
             });
             let outcome = world.clone_remote(Target::Directory("clone"));
             if outcome.result.is_err() {
                 failed_here.add();
                 outcome.assert_error(1317);
-                assert_over_soon(world, &outcome);
+                // A donor that misses EXIT waits as after any failure of the network.
+                if left.count() == 0 {
+                    assert_over_soon(world, &outcome);
+                }
             }
         });
         if seen.count() <= at {
