@@ -47,7 +47,12 @@ pub(crate) fn run(time: Duration, seed: u64) -> Result<()> {
         if is_ending {
             peers.exchange(&mut spare);
         }
-        let whose = peers.run(cell).with_context(|| format!("{cell}; soak of seed {seed}"))?;
+        let outcome = peers.run(cell).with_context(|| format!("{cell}; soak of seed {seed}"));
+        if outcome.is_err() {
+            // The writers wait for their server before they stop.
+            peers.donor().thaw()?;
+        }
+        let whose = outcome?;
         if is_ending {
             peers.exchange(&mut spare);
         }
