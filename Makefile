@@ -172,6 +172,10 @@ fuzz-smoke: ## every fuzz target for some seconds (FUZZ_SECONDS)
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
 	done
 
+.PHONY: soak
+soak: build server ## clones of all forms with faults by chance, under load, for SOAK_MINUTES (20): memory, files, threads
+	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) test --test matrix -- --ignored --nocapture --exact memory_descriptors_and_threads_stay_flat
+
 .PHONY: bench
 bench: build server ## stock and ours beside each other: docs/performance.md, BENCH_* set sizes (a quarter of an hour or more)
 	$(CARGO) build --release -p clone-testkit --bin bench -p clone-cli --bin mysql-clone

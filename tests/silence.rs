@@ -420,8 +420,8 @@ fn a_stock_peer_that_falls_silent() {
     });
 }
 
-/// A stock recipient sends no heartbeats. Our donor is free when it may not be without a command any
-/// longer, or when a write has taken too long. The recipient itself may wait without end.
+/// A stock recipient sends no heartbeats. Our donor is free when it may not be without a command
+/// any longer, or when a write has taken too long. The recipient itself may wait without end.
 #[test]
 #[ignore = "waits for the time-outs of mysqld"]
 fn a_stock_recipient_that_falls_silent() {

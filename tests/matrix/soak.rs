@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Clones of all forms with faults by chance, under load, for a long time. The donor stays up, and so
-//! does one recipient: their memory, open files and threads must not grow. A second recipient has
-//! the clones that end it.
+//! Clones of all forms with faults by chance, under load, for a long time. The donor stays up, and
+//! so does one recipient: their memory, open files and threads must not grow. A second recipient
+//! has the clones that end it.
 
 use std::time::{Duration, Instant};
 

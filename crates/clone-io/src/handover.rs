@@ -39,8 +39,8 @@
 //! # Open files
 //!
 //! A taker has two descriptors open from its first file on (the connection and the file at hand),
-//! and one before (the listener). A giver has one. For a moment each needs two more at most. So that
-//! hand-over takes no descriptor that the server needs, an end begins only if
+//! and one before (the listener). A giver has one. For a moment each needs two more at most. So
+//! that hand-over takes no descriptor that the server needs, an end begins only if
 //! [`FREE_DESCRIPTORS`](crate::FREE_DESCRIPTORS) are free. A clone has 128 threads at most, which
 //! take 128 descriptors more when all have begun, so 128 are left. A descriptor that cannot be had
 //! later ends the hand-over, and the data is sent.
@@ -284,8 +284,8 @@ impl FileGiver {
     ///
     /// # Errors
     /// The operating system's, that of [`check_handover`], and EMFILE if fewer than
-    /// [`FREE_DESCRIPTORS`](crate::FREE_DESCRIPTORS) are free; [`io::ErrorKind::PermissionDenied`] if a process of another
-    /// user listens.
+    /// [`FREE_DESCRIPTORS`](crate::FREE_DESCRIPTORS) are free;
+    /// [`io::ErrorKind::PermissionDenied`] if a process of another user listens.
     pub fn connect(key: [u8; 2 * HALF]) -> io::Result<Self> {
         check_handover()?;
         let key = Zeroizing::new(key);
