@@ -224,7 +224,7 @@ fn bomb(form: BlockForm, len: u32) -> Vec<u8> {
         BlockForm::Lz4 => lz4_bomb(len),
         // No granule is there.
         BlockForm::Sparse => vec![0; len.div_ceil(512).div_ceil(8) as usize],
-        BlockForm::Raw | BlockForm::File => Vec::new(),
+        BlockForm::Raw | BlockForm::File | BlockForm::Base => Vec::new(),
     }
 }
 

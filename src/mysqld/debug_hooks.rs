@@ -42,7 +42,7 @@ pub(super) fn changed_payload(code: CommandCode, payload: &[u8]) -> Option<Vec<u
             init.locators.iter_mut().for_each(set);
         }
         Command::Ack(ack) => set(&mut ack.locator),
-        Command::Execute | Command::Exit | Command::Heartbeat(_) => return None,
+        Command::Execute | Command::Exit | Command::Heartbeat(_) | Command::Base(_) => return None,
     }
     let mut changed = Vec::new();
     command.encode_payload(&mut changed);

@@ -7,6 +7,7 @@
 //! the kind by the commands.
 
 mod allowance;
+mod base;
 mod clones;
 mod framer;
 mod handover;
@@ -22,8 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clone_protocol::{
-    Ack, Command, CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, EngineLocator, HEARTBEAT_CONFIG,
-    Heartbeat, Init, Offer, Response, Version, innodb,
+    Ack, Base, Command, CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, EngineLocator,
+    HEARTBEAT_CONFIG, Heartbeat, Init, Offer, Response, Version, innodb,
 };
 
 use crate::checks::check_packet_limit;
@@ -35,6 +36,7 @@ use crate::log_target::{SERVER, log_step};
 use crate::read_only;
 use crate::session::{Clock, DonorSession, Host};
 use crate::tasks::SourceTasks;
+use base::DonorBase;
 use clones::DonorClone;
 use packing::ClonePacking;
 use peer::{Cloning, CountingLink, Peer};
@@ -106,8 +108,8 @@ struct Serving<'a, S: DonorSession> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Command,
-    /// The same, after a heartbeat. There is one each second, which is not logged.
-    Heartbeat,
+    /// The same, after a heartbeat or digests of a base. There are many, which are not logged.
+    Unlogged,
     Exit,
 }
 
@@ -128,7 +130,7 @@ impl<S: DonorSession> Serving<'_, S> {
                     self.packet.clear();
                     Response::Complete.encode(&mut self.packet);
                     let sent = self.link.send(false, &mut self.packet);
-                    if sent.is_err() || next != Next::Heartbeat {
+                    if sent.is_err() || next != Next::Unlogged {
                         log_step(self.session, SERVER, "COM_RES_COMPLETE", &sent);
                     }
                     sent?;
@@ -228,6 +230,7 @@ impl<S: DonorSession> Serving<'_, S> {
                 ("COM_EXIT: Storage End", self.answer_offer(payload))
             }
             Command::Heartbeat(heartbeat) => return self.beat(&heartbeat),
+            Command::Base(base) => return self.take_base(&base),
         };
         log_step(self.session, SERVER, step, &outcome);
         outcome?;
@@ -328,6 +331,7 @@ impl<S: DonorSession> Serving<'_, S> {
         let clone = Arc::new(DonorClone {
             point: ConsistencyPoint::of(&clones, timeout),
             packing: ClonePacking::default(),
+            base: DonorBase::default(),
         });
         let innodb = clones.iter().find(|one| one.is_innodb())?;
         self.clones.add(&innodb.locator, &clone);
@@ -368,8 +372,9 @@ impl<S: DonorSession> Serving<'_, S> {
             }
             giver.ok()
         });
-        self.output.agree(offer, giver, packs, self.link.is_plain())?;
         let clone = self.clone.as_deref();
+        let has_base = clone.is_some_and(|clone| clone.base.is_known());
+        self.output.agree(offer, giver, packs, has_base, self.link.is_plain())?;
         // A recipient without InnoDB has no clone here.
         let own = ClonePacking::default();
         let packing = clone.map_or(&own, |clone| &clone.packing);
@@ -412,7 +417,20 @@ impl<S: DonorSession> Serving<'_, S> {
         let now = self.session.host().now();
         let answer = self.clones.peers.beat(&self.peer, &heartbeat.connections, now);
         send(self.link, &mut self.packet, &answer)?;
-        Ok(Next::Heartbeat)
+        Ok(Next::Unlogged)
+    }
+
+    /// BASE, from a master between INIT and EXECUTE: digests of an older copy that the recipient
+    /// has.
+    fn take_base(&mut self, base: &Base<'_>) -> Result<Next> {
+        self.peer.set_activity("takes digests of the recipient's older copy");
+        match self.clone.as_ref().filter(|_| self.is_master) {
+            Some(clone) => clone.base.take(base).map(|()| Next::Unlogged),
+            None => {
+                let text = "Wrong Clone RPC: Base request before Init";
+                Err(Error::Protocol(text.to_owned()))
+            }
+        }
     }
 
     /// EXIT with an offer behind it: a recipient asks whether this donor understands offers, and

@@ -17,11 +17,13 @@
 //!   files.
 //! * [`donor_list`], [`excluded_plugins`], [`compat`]: `clone_valid_donor_list`,
 //!   `clone_exclude_plugins_list`, and which versions may clone each other.
+//! * [`base`]: an older copy at the recipient, and digests of it.
 //! * [`bell`]: wakes a thread that waits for its next turn.
 //! * [`error`], [`log_target`]: one error with MySQL's numbers, and the targets of log lines.
 
 #![forbid(unsafe_code)]
 
+pub mod base;
 pub mod bell;
 pub mod board;
 pub mod checks;

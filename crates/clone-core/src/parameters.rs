@@ -2,7 +2,7 @@
 
 //! The parameters that a donor sends before any data, as the recipient keeps them.
 
-use clone_protocol::{Response, Version};
+use clone_protocol::{BASE_CONFIG, BASE_VALUE, Response, Version};
 
 use crate::compat::DonorFacts;
 use crate::error::{Error, Result};
@@ -137,6 +137,11 @@ impl Parameters {
     /// The donor's `server_uuid`, if it was sent.
     pub(crate) fn server_uuid(&self) -> Option<&str> {
         self.other(SERVER_UUID)
+    }
+
+    /// Whether the donor takes digests of an older copy.
+    pub fn takes_base(&self) -> bool {
+        self.other(BASE_CONFIG) == Some(BASE_VALUE)
     }
 
     fn other(&self, name: &str) -> Option<&str> {

@@ -19,6 +19,7 @@ mod answer;
 mod apply;
 mod arrived;
 mod auxiliary;
+mod based;
 mod block;
 mod delay;
 mod dialogue;

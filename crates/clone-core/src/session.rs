@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clone_io::MachineTime;
 use clone_protocol::HandoverKey;
 
+use crate::base::Base;
 use crate::bell::Bell;
 use crate::engine::{Cancel, ServerEngine};
 use crate::error::{Error, Result};
@@ -242,6 +243,12 @@ pub trait RecipientSession: Session {
 
     /// The donor as users name it, for example `host:port`.
     fn name_of(&self, donor: &Self::Donor) -> String;
+
+    /// An older copy of the donor's data, of which nothing has to be sent again. The clone must go
+    /// to files that can be read.
+    fn base(&self) -> Option<Arc<Base>> {
+        None
+    }
 
     /// Opens a socket where a donor on this machine can hand over open files.
     ///

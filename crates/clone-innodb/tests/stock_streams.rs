@@ -137,7 +137,7 @@ fn segments(record: &str, model: &mut Model) -> Vec<Segment> {
                 }
                 Command::Attach(_) => connection.role = Some(TaskRole::Worker),
                 Command::Ack(ack) => segment.acknowledgements.push(ack.descriptor.to_vec()),
-                Command::Execute | Command::Exit | Command::Heartbeat(_) => {}
+                Command::Execute | Command::Exit | Command::Heartbeat(_) | Command::Base(_) => {}
             }
             continue;
         }

@@ -253,7 +253,7 @@ impl Unpacker {
                 block.copy_from_slice(bytes);
                 block.len()
             }
-            BlockForm::Raw | BlockForm::File => return Err(damaged()),
+            BlockForm::Raw | BlockForm::File | BlockForm::Base => return Err(damaged()),
             BlockForm::Sparse => {
                 Sparse::parse(bytes, block.len()).ok_or_else(damaged)?.unpack(block);
                 block.len()

@@ -68,6 +68,33 @@ pub fn copy_file_to_file(
     Ok(())
 }
 
+/// Copies `len` bytes of `from` at `from_offset` to `to` at `to_offset`. Where files can share blocks
+/// and the range has whole ones, the kernel shares them and writes nothing. Both files keep their
+/// current offsets.
+///
+/// # Errors
+/// The operating system's; [`io::ErrorKind::UnexpectedEof`] if `from` ends too early.
+pub fn share_range(
+    from: BorrowedFd<'_>,
+    from_offset: u64,
+    to: BorrowedFd<'_>,
+    to_offset: u64,
+    len: u64,
+) -> io::Result<()> {
+    let (mut read_at, mut write_at, mut left) = (from_offset, to_offset, len);
+    while left > 0 {
+        let part = usize::try_from(left.min(MAX_CALL)).unwrap_or(usize::MAX);
+        let (read, write) = (Some(&mut read_at), Some(&mut write_at));
+        match rustix::fs::copy_file_range(from, read, to, write, part) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => left -= count as u64,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// One way of the kernel.
 struct Way {
     call: fn(BorrowedFd<'_>, BorrowedFd<'_>, usize) -> rustix::io::Result<usize>,
@@ -159,6 +186,25 @@ mod tests {
         to.read_to_end(&mut copied).unwrap();
         assert_eq!(copied, pattern(5000));
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_range_is_copied_and_offsets_stay() {
+        let mut from = tempfile::tempfile().unwrap();
+        let mut to = tempfile::tempfile().unwrap();
+        from.write_all(&pattern(20_000)).unwrap();
+        to.write_all(b"0123456789").unwrap();
+        share_range(from.as_fd(), 4096, to.as_fd(), 8192, 8192).unwrap();
+        let mut copied = vec![0; 8192];
+        to.write_all(b"x").unwrap();
+        to.seek(SeekFrom::Start(8192)).unwrap();
+        to.read_exact(&mut copied).unwrap();
+        assert_eq!(copied, pattern(20_000)[4096..12_288]);
+        to.rewind().unwrap();
+        to.read_exact(&mut copied[..11]).unwrap();
+        assert_eq!(&copied[..11], b"0123456789x");
+        let short = share_range(from.as_fd(), 16_384, to.as_fd(), 0, 8192).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -22,6 +22,40 @@ pub fn read_exact(file: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Fills `buffer` from `file` at `offset`. The file's own offset does not change.
+///
+/// # Errors
+/// As [`read_exact`]'s.
+pub fn read_exact_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The file's current offset.
+///
+/// # Errors
+/// The operating system's.
+pub fn offset(file: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(rustix::fs::tell(file)?)
+}
+
+/// Moves the file's current offset.
+///
+/// # Errors
+/// The operating system's.
+pub fn seek(file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(offset))?;
+    Ok(())
+}
+
 /// Where a block of `len` bytes ends that begins at the file's current offset. None if the file
 /// ends earlier, or if its offset or size cannot be read.
 pub fn end_of_block(file: BorrowedFd<'_>, len: u64) -> Option<u64> {
@@ -44,6 +78,14 @@ pub fn write_all(file: BorrowedFd<'_>, mut data: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes all of `data` to `file` from `offset` on. The file's own offset does not change.
+///
+/// # Errors
+/// As [`write_all`]'s.
+pub fn write_all_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> io::Result<()> {
+    write_parts_at(file, &mut [IoSlice::new(data)], offset)
 }
 
 /// Writes all of `parts`, one after the other, to `file` from `offset` on. The file's own offset
@@ -88,6 +130,20 @@ mod tests {
         read_exact(file.as_fd(), &mut four).unwrap();
         assert_eq!(&four, b"4567");
         let error = read_exact(file.as_fd(), &mut four).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn positioned_reads_and_writes_leave_the_offset() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(file.as_fd(), b"abcdef", 3).unwrap();
+        let mut read = [0; 4];
+        read_exact_at(file.as_fd(), &mut read, 4).unwrap();
+        assert_eq!(&read, b"bcde");
+        assert_eq!(offset(file.as_fd()).unwrap(), 0);
+        seek(file.as_fd(), 8).unwrap();
+        assert_eq!(offset(file.as_fd()).unwrap(), 8);
+        let error = read_exact_at(file.as_fd(), &mut read, 6).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 

@@ -3,6 +3,7 @@
 //! Commands, recipient to donor (`plugin/clone/src/clone_client.cc:prepare_command_buffer`,
 //! `clone_server.cc:parse_command_buffer`).
 
+use crate::Base;
 use crate::EngineLocator;
 use crate::Heartbeat;
 use crate::ProtocolError;
@@ -35,6 +36,9 @@ pub enum Command<'a> {
     /// The recipient lives. Not of the stock plugin: only for a donor that has named a connection
     /// ([`HEARTBEAT_CONFIG`](crate::HEARTBEAT_CONFIG)).
     Heartbeat(Heartbeat),
+    /// Digests of an older copy that the recipient has. Not of the stock plugin: only for a donor
+    /// that has announced [`BASE_CONFIG`](crate::BASE_CONFIG).
+    Base(Base<'a>),
 }
 
 impl<'a> Command<'a> {
@@ -54,6 +58,7 @@ impl<'a> Command<'a> {
             CommandCode::Ack => Self::Ack(Ack::parse(payload)?),
             CommandCode::Exit => Self::Exit,
             CommandCode::Heartbeat => Self::Heartbeat(Heartbeat::parse(payload)?),
+            CommandCode::Base => Self::Base(Base::parse(payload)?),
         })
     }
 
@@ -67,6 +72,7 @@ impl<'a> Command<'a> {
             Self::Ack(_) => CommandCode::Ack,
             Self::Exit => CommandCode::Exit,
             Self::Heartbeat(_) => CommandCode::Heartbeat,
+            Self::Base(_) => CommandCode::Base,
         }
     }
 
@@ -77,6 +83,7 @@ impl<'a> Command<'a> {
             Self::Init(init) | Self::Attach(init) | Self::Reinit(init) => init.encode(out),
             Self::Ack(ack) => ack.encode(out),
             Self::Heartbeat(heartbeat) => heartbeat.encode(out),
+            Self::Base(base) => base.encode(out),
             Self::Execute | Self::Exit => {}
         }
     }
@@ -100,6 +107,8 @@ pub enum CommandCode {
     Exit = 6,
     /// Not of the stock plugin, which has its codes close together: far from them.
     Heartbeat = 32,
+    /// As [`Heartbeat`](Self::Heartbeat).
+    Base = 33,
 }
 
 impl TryFrom<u8> for CommandCode {
@@ -114,6 +123,7 @@ impl TryFrom<u8> for CommandCode {
             5 => Self::Ack,
             6 => Self::Exit,
             32 => Self::Heartbeat,
+            33 => Self::Base,
             _ => return Err(ProtocolError::new("Wrong Clone RPC: Invalid request")),
         })
     }

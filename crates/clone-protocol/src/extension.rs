@@ -10,6 +10,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::base::MIN_UNIT;
 use crate::wire::Reader;
 use crate::{ProtocolError, ResponseCode};
 
@@ -230,11 +231,15 @@ pub enum BlockForm {
     File = 3,
     /// Without the sectors that are all zeros (`clone-io/src/sparse.rs`).
     Sparse = 4,
+    /// No data: which units of the block are equal to the recipient's base
+    /// ([`EqualUnits`](crate::EqualUnits)). Stands in front of the block's descriptor.
+    Base = 5,
 }
 
 impl BlockForm {
     /// All forms.
-    pub const ALL: [Self; 5] = [Self::Raw, Self::Lz4, Self::Zstd, Self::File, Self::Sparse];
+    pub const ALL: [Self; 6] =
+        [Self::Raw, Self::Lz4, Self::Zstd, Self::File, Self::Sparse, Self::Base];
 
     fn from_wire(form: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|one| *one as u8 == form)
@@ -251,7 +256,7 @@ impl BlockForm {
 ///
 /// | Offset | Type | |
 /// |---|---|---|
-/// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frames, 3 handed over, 4 sparse |
+/// | 0 | `u8` | form: 0 raw, 1 LZ4 block, 2 Zstandard frames, 3 handed over, 4 sparse, 5 base |
 /// | 1 | `u32` | bytes when unpacked, at most [`MAX_BLOCK`]; the descriptor announces the same |
 /// | 5 | | the bytes in this form; none if handed over |
 /// | last 4 bytes | `u32` | CRC-32C of these bytes; absent if handed over |
@@ -270,6 +275,9 @@ pub struct Block<'a> {
     /// The bytes in the packet, between [`BLOCK_HEAD`] and [`BLOCK_TAIL`].
     pub bytes: &'a [u8],
 }
+
+/// The most bytes of a block of the form [`BlockForm::Base`].
+const MAX_MAP: usize = (MAX_BLOCK / MIN_UNIT / 8) as usize;
 
 /// Bytes in front of a block's bytes, with the code of the response.
 pub const BLOCK_HEAD: usize = 6;
@@ -292,6 +300,7 @@ impl<'a> Block<'a> {
         let is_whole = match form {
             BlockForm::Raw => u32::try_from(bytes.len()) == Ok(len),
             BlockForm::File => bytes.is_empty(),
+            BlockForm::Base => !bytes.is_empty() && bytes.len() <= MAX_MAP,
             BlockForm::Lz4 | BlockForm::Zstd | BlockForm::Sparse => true,
         };
         if !is_whole {
@@ -352,7 +361,7 @@ mod tests {
                 let mut bytes = Vec::new();
                 offer.encode(&mut bytes);
                 let key = handover.map_or([0; 32], HandoverKey::bytes);
-                let forms = [0b1_1111, 0, 0, 0];
+                let forms = [0b11_1111, 0, 0, 0];
                 let all = [b"clone-rs".as_slice(), &[2, ninth], &forms, &key, &[last]].concat();
                 assert_eq!(bytes, all);
                 assert_eq!(Offer::parse(&bytes), Some(offer));
@@ -438,7 +447,9 @@ mod tests {
             b"\x20\x04\xff\xff\xff\xff\x00\x00\x00\x00",
             // A form that nobody knows, bytes or a checksum beside a file, and raw bytes that are
             // not as many as they say.
-            b"\x20\x05\x03\x00\x00\x00abc\x00\x00\x00\x00",
+            b"\x20\x06\x03\x00\x00\x00abc\x00\x00\x00\x00",
+            // A map without bits.
+            b"\x20\x05\x00\x10\x00\x00\x00\x00\x00\x00",
             b"\x20\x03\x03\x00\x00\x00abc",
             b"\x20\x03\x03\x00\x00\x00\x00\x00\x00\x00",
             b"\x20\x00\x04\x00\x00\x00abc\x00\x00\x00\x00",

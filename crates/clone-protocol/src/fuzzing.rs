@@ -12,9 +12,11 @@ use std::path::Path;
 use innodb_model::InnodbModel;
 
 use crate::Command;
+use crate::EqualUnits;
 use crate::MAX_BLOCK;
 use crate::Offer;
 use crate::Response;
+use crate::Units;
 use crate::innodb::Checked;
 use crate::innodb::Compression;
 use crate::innodb::Data;
@@ -63,6 +65,26 @@ pub fn response(bytes: &[u8]) {
     response.encode(&mut encoded);
     assert!(bytes.starts_with(&encoded));
     assert_eq!(Response::parse(&encoded), Ok(response));
+}
+
+/// The bits of a block's equal units that parse are those that they came from, and the parts are
+/// the block. The first bytes choose block and unit.
+pub fn base_map(bytes: &[u8]) {
+    let Some(([shift, lead, len, more], bits)) = bytes.split_first_chunk() else { return };
+    let unit = 4096_u32 << (shift % 13);
+    let (offset, len) = (1024 * u64::from(*lead), 1024 * u32::from_be_bytes([0, 0, *len, *more]));
+    let units = Units::of(offset, len.min(MAX_BLOCK), unit);
+    let Ok(equal) = EqualUnits::parse(units, bits) else { return };
+    assert_eq!(equal.bits(), bits);
+    let parts = equal.parts();
+    let mut end = 0;
+    for part in &parts {
+        assert_eq!(part.range.start, end);
+        end = part.range.end;
+    }
+    assert_eq!(end, equal.block_len());
+    let rest = parts.iter().filter(|part| part.equal.is_none()).map(|part| part.range.len());
+    assert_eq!(rest.sum::<usize>(), equal.rest_len());
 }
 
 /// A descriptor that parses encodes to one that is equal and as long as its header said.

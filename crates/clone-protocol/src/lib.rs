@@ -19,6 +19,16 @@
 
 #![forbid(unsafe_code)]
 
+pub use base::BASE_CONFIG;
+pub use base::BASE_VALUE;
+pub use base::Base;
+pub use base::Digest;
+pub use base::EqualUnits;
+pub use base::MAX_DIGESTS;
+pub use base::Part;
+pub use base::RUN_COST;
+pub use base::Run;
+pub use base::Units;
 pub use command::Ack;
 pub use command::Command;
 pub use command::CommandCode;
@@ -47,6 +57,7 @@ pub use response::Response;
 pub use response::ResponseCode;
 pub use version::Version;
 
+mod base;
 mod command;
 mod error;
 mod extension;

@@ -213,7 +213,7 @@ impl Replay {
                 assert_eq!(encoded, ack.descriptor);
                 return;
             }
-            Command::Execute | Command::Exit | Command::Heartbeat(_) => return,
+            Command::Execute | Command::Exit | Command::Heartbeat(_) | Command::Base(_) => return,
         };
         for locator in &init.locators {
             assert_eq!(locator.db_type, innodb::DB_TYPE);

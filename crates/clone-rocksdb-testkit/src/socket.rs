@@ -238,7 +238,7 @@ impl Serving<'_> {
                 self.engine.ack(&Alive, &ack.locator.bytes, error, ack.descriptor)?;
             }
             // Asked for by nobody here.
-            Command::Heartbeat(_) => {}
+            Command::Heartbeat(_) | Command::Base(_) => {}
             Command::Exit => return Ok(false),
         }
         Ok(true)

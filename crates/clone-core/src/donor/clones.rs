@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use clone_protocol::innodb::Locator;
 
 use super::allowance::Allowance;
+use super::base::DonorBase;
 use super::packing::ClonePacking;
 use super::peer::Peers;
 use crate::consistency_point::ConsistencyPoint;
@@ -19,6 +20,8 @@ pub(crate) struct DonorClone<E> {
     pub(crate) point: Option<ConsistencyPoint<E>>,
     /// How the blocks of all tasks are packed.
     pub(crate) packing: ClonePacking,
+    /// What is known of an older copy that the recipient has.
+    pub(crate) base: DonorBase,
 }
 
 /// All clones of which a server is the donor. An acknowledgement comes in another session than the
@@ -64,7 +67,7 @@ mod tests {
     use super::*;
 
     fn clone() -> DonorClone<()> {
-        DonorClone { point: None, packing: ClonePacking::default() }
+        DonorClone { point: None, packing: ClonePacking::default(), base: DonorBase::default() }
     }
 
     fn locator(clone_id: u64) -> Vec<u8> {

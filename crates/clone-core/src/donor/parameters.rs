@@ -2,7 +2,7 @@
 
 //! The parameters that a donor sends before any data.
 
-use clone_protocol::{Response, Version};
+use clone_protocol::{BASE_CONFIG, BASE_VALUE, Response, Version};
 
 use crate::compat;
 use crate::error::Result;
@@ -64,6 +64,7 @@ pub(super) fn send<S: DonorSession>(
         }
         send(&Response::ConfigV3 { name, value: &value })?;
     }
+    send(&Response::ConfigV3 { name: BASE_CONFIG, value: BASE_VALUE })?;
     if version < Version::V4 {
         return Ok(());
     }

@@ -6,8 +6,8 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use clone_protocol::innodb::{Descriptor, SnapshotState, State};
-use clone_protocol::{Block, BlockForm, Offer, Packing};
+use clone_protocol::innodb::{Descriptor, SnapshotState, SpacePlace, State};
+use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, EqualUnits, Offer, Packing};
 
 use super::allowance::Allowance;
 use super::clones::DonorClone;
@@ -54,8 +54,8 @@ impl Output {
     /// Agrees to what the recipient offers.
     ///
     /// `giver` is the connection to the socket where the recipient takes open files, if there is
-    /// one. `packs` says whether this donor may pack blocks. `is_plain` says that the connection
-    /// has neither TLS nor the classic protocol's compression.
+    /// one. `packs` says whether this donor may pack blocks, `has_base`
+    /// whether the recipient has sent digests. `is_plain` says that the connection has neither TLS nor the classic protocol's compression.
     ///
     /// # Errors
     /// No memory for a compressor.
@@ -64,6 +64,7 @@ impl Output {
         offer: Option<Offer>,
         giver: Option<Box<dyn FileGiver>>,
         packs: bool,
+        has_base: bool,
         is_plain: bool,
     ) -> Result<()> {
         let accepts = |form| offer.is_some_and(|offer| offer.accepts.contains(form));
@@ -73,6 +74,7 @@ impl Output {
             shares: self.files.is_open(),
             packs: self.packers.is_some(),
             takes_raw: accepts(BlockForm::Raw),
+            compares: has_base && accepts(BlockForm::Base),
             is_plain,
         };
         Ok(())
@@ -224,8 +226,13 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             && clone_io::is_read_only(file);
         let choice = if may_share { Choice::default() } else { self.choose()? };
         let Choice { packing, should_skip } = choice;
-        let way = terms.way(BlockFacts { is_secure: view.is_secure, may_share, should_skip });
-        if should_skip && way != Way::Share {
+        let base = self.clone.map(|clone| &clone.base).filter(|_| terms.compares);
+        let place = base.and_then(|base| base.place(view.descriptor, len));
+        let has_digests = place.is_some();
+        let facts = BlockFacts { is_secure: view.is_secure, may_share, should_skip, has_digests };
+        let way = terms.way(facts);
+        let is_compared = matches!(way, Way::Compare { .. });
+        if should_skip && way != Way::Share && !is_compared {
             self.output.packers.skip(packing);
         }
         match (way, end) {
@@ -239,15 +246,16 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             (Way::Stream { checksum }, Some(_)) => {
                 match self.stream(view, file, len, packing, checksum)? {
                     true => Ok(()),
-                    false => self.send_through_memory(view, file, len, packing, way),
+                    false => self.send_through_memory(view, file, len, packing, way, place),
                 }
             }
             // If the file ends before the block does, reading it gives the error.
-            _ => self.send_through_memory(view, file, len, packing, way),
+            _ => self.send_through_memory(view, file, len, packing, way, place),
         }
     }
 
-    /// Reads the block into memory, and sends it from there. Only [`Way::Packet`] packs it.
+    /// Reads the block into memory, and sends it from there. [`Way::packs`] says whether it is packed. `place` is
+    /// where it belongs, if it is compared.
     fn send_through_memory(
         &mut self,
         view: &View<'_>,
@@ -255,14 +263,50 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         len: u32,
         packing: Packing,
         way: Way,
+        place: Option<SpacePlace>,
     ) -> Result<()> {
         let len = len as usize;
         // Read the data before the descriptor is sent. If the file cannot be read, the recipient
         // must not wait for data.
         clone_io::read_exact(file, self.output.framer.place(len)?)
             .map_err(|error| Error::file(false, view.source_name, &error))?;
-        let pack = matches!(way, Way::Packet { pack: true, .. });
-        self.send_packet(view, len, packing, pack, self.output.terms.unpacked())
+        if let (Way::Compare { .. }, Some(place)) = (way, place)
+            && let Some(equal) = self.compare(place, len)?
+        {
+            return self.send_rest(view, &equal, packing, way);
+        }
+        self.send_packet(view, len, packing, way.packs(), self.output.terms.unpacked())
+    }
+
+    /// Which units of the block in memory are equal to the recipient's base; none if there are
+    /// none. The processor time counts as time for packing.
+    fn compare(&mut self, place: SpacePlace, len: usize) -> Result<Option<EqualUnits>> {
+        let begin = self.times();
+        let block = self.output.framer.place(len)?;
+        let equal = self.clone.and_then(|clone| clone.base.compare(place, block));
+        let end = self.times();
+        let processors = self.allowance.processors(&**self.session.host());
+        self.allowance.spend(end.clock, processors, end.thread.saturating_sub(begin.thread));
+        Ok(equal)
+    }
+
+    /// Sends which units are equal, the descriptor, and what differs of the block in memory.
+    fn send_rest(
+        &mut self,
+        view: &View<'_>,
+        equal: &EqualUnits,
+        packing: Packing,
+        way: Way,
+    ) -> Result<()> {
+        let len = equal.block_len();
+        let rest = equal.keep_rest(self.output.framer.place(len)?);
+        self.link.send(false, &mut map(equal))?;
+        if rest == 0 {
+            // The next block has not waited for this one.
+            self.output.packers.previous = Some(self.session.host().now());
+            return self.send_descriptor(view);
+        }
+        self.send_packet(view, rest, packing, way.packs(), self.output.terms.unpacked())
     }
 
     /// Sends the block from the file to the socket. Returns false if this file or this connection
@@ -376,6 +420,17 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     }
 }
 
+/// The packet that says which units of a block are equal to the recipient's base.
+fn map(equal: &EqualUnits) -> Vec<u8> {
+    let mut packet = vec![0; BLOCK_HEAD];
+    packet.extend_from_slice(equal.bits());
+    packet.resize(packet.len() + BLOCK_TAIL, 0);
+    // A block has 16 MiB at most.
+    let len = u32::try_from(equal.block_len()).unwrap_or(u32::MAX);
+    Block::frame(&mut packet, BlockForm::Base, len, clone_io::checksum);
+    packet
+}
+
 /// What InnoDB does or waits for after it has sent this descriptor; none if it says nothing of
 /// that.
 fn activity(descriptor: &[u8]) -> Option<&'static str> {
@@ -413,6 +468,9 @@ impl<S: DonorSession> BlockOutput for Sender<'_, S> {
         }
         if data.is_empty() {
             self.send_descriptor(view)?;
+            if let Some(clone) = self.clone {
+                clone.base.note(view.descriptor);
+            }
             if let Some(activity) = activity(view.descriptor) {
                 self.peer.set_activity(activity);
             }

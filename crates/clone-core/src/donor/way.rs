@@ -7,10 +7,20 @@
 pub(super) enum Way {
     /// The open file goes to the recipient on the same machine, which shares the block on the disk.
     Share,
+    /// Through memory, where the block is compared with the recipient's base. What differs leaves in a
+    /// packet of mysqld's connection, as with [`Packet`](Self::Packet).
+    Compare { pack: bool, unpacked: Unpacked },
     /// From the file to the socket, past mysqld: a raw block with a checksum, or DATA.
     Stream { checksum: bool },
     /// Through memory, in a packet of mysqld's connection.
     Packet { pack: bool, unpacked: Unpacked },
+}
+
+impl Way {
+    /// Whether the bytes are packed if that helps.
+    pub(super) fn packs(self) -> bool {
+        matches!(self, Way::Packet { pack: true, .. } | Way::Compare { pack: true, .. })
+    }
 }
 
 /// The packet of a block that is not packed, or does not shrink.
@@ -31,6 +41,8 @@ pub(super) struct Terms {
     pub(super) packs: bool,
     /// The recipient takes raw blocks.
     pub(super) takes_raw: bool,
+    /// The recipient has sent digests of a base, and takes blocks without what is equal.
+    pub(super) compares: bool,
     /// Bytes cross the network as they are sent: no TLS, and no compression of the classic
     /// protocol.
     pub(super) is_plain: bool,
@@ -46,6 +58,8 @@ pub(super) struct BlockFacts {
     pub(super) may_share: bool,
     /// The packer says that recent blocks did not shrink.
     pub(super) should_skip: bool,
+    /// There are digests of units of this block.
+    pub(super) has_digests: bool,
 }
 
 impl Terms {
@@ -58,6 +72,9 @@ impl Terms {
             return Way::Share;
         }
         let pack = self.packs && !block.should_skip;
+        if self.compares && block.has_digests && !block.is_secure {
+            return Way::Compare { pack, unpacked: self.unpacked() };
+        }
         if self.is_plain && !pack && !block.is_secure {
             return Way::Stream { checksum };
         }
@@ -74,13 +91,14 @@ impl Terms {
 mod tests {
     use super::*;
 
-    /// Calls `check` with each of the 128 combinations.
+    /// Calls `check` with each of the 512 combinations.
     fn each(mut check: impl FnMut(Terms, BlockFacts, Way)) {
-        for bits in 0..1 << 7 {
+        for bits in 0..1 << 9 {
             let bit = |at: u8| bits & (1 << at) != 0;
-            let terms =
-                Terms { shares: bit(0), packs: bit(1), takes_raw: bit(2), is_plain: bit(3) };
-            let block = BlockFacts { is_secure: bit(4), may_share: bit(5), should_skip: bit(6) };
+            let (shares, packs, takes_raw, is_plain) = (bit(0), bit(1), bit(2), bit(3));
+            let terms = Terms { shares, packs, takes_raw, compares: bit(7), is_plain };
+            let (is_secure, may_share, should_skip) = (bit(4), bit(5), bit(6));
+            let block = BlockFacts { is_secure, may_share, should_skip, has_digests: bit(8) };
             check(terms, block, terms.way(block));
         }
     }
@@ -88,15 +106,18 @@ mod tests {
     /// The table of docs/design.md, from top to bottom: the first row that fits decides.
     #[test]
     fn the_whole_matrix() {
-        let mut counts = [0; 6];
+        let mut counts = [0; 7];
         each(|terms, block, way| {
             use Unpacked::{Data, Raw};
-            let Terms { shares, packs, takes_raw, is_plain } = terms;
-            let BlockFacts { is_secure, may_share, should_skip } = block;
+            let Terms { shares, packs, takes_raw, compares, is_plain } = terms;
+            let BlockFacts { is_secure, may_share, should_skip, has_digests } = block;
             let unpacked = if takes_raw && is_plain { Raw } else { Data };
             let (row, expected) = match (is_secure, shares && may_share, packs && !should_skip) {
                 (true, _, pack) => (0, Way::Packet { pack, unpacked }),
                 (false, true, _) => (1, Way::Share),
+                (false, false, pack) if compares && has_digests => {
+                    (6, Way::Compare { pack, unpacked })
+                }
                 (false, false, true) => (2, Way::Packet { pack: true, unpacked }),
                 (false, false, false) if is_plain && takes_raw => {
                     (3, Way::Stream { checksum: true })
@@ -107,7 +128,7 @@ mod tests {
             assert_eq!(way, expected, "{terms:?} {block:?}");
             counts[row] += 1;
         });
-        assert_eq!(counts, [64, 16, 12, 9, 9, 18]);
+        assert_eq!(counts, [256, 64, 36, 27, 27, 54, 48]);
     }
 
     #[test]
@@ -120,7 +141,7 @@ mod tests {
     #[test]
     fn a_stock_recipient_gets_data_only() {
         each(|terms, _, way| {
-            if !terms.shares && !terms.packs && !terms.takes_raw {
+            if !terms.shares && !terms.packs && !terms.takes_raw && !terms.compares {
                 let data = Way::Packet { pack: false, unpacked: Unpacked::Data };
                 assert!([data, Way::Stream { checksum: false }].contains(&way), "{way:?}");
             }

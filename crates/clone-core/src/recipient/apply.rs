@@ -5,7 +5,10 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::block::{BlockReceiver, Expected};
+use clone_protocol::{BlockForm, EqualUnits};
+
+use super::based::Target;
+use super::block::{BlockReceiver, Expected, Received};
 use super::dialogue::Dialogue;
 use super::master::Master;
 use super::shared::Shared;
@@ -23,6 +26,8 @@ pub(super) struct Applier<'a, 's, S: RecipientSession> {
     pub(super) locator_index: usize,
     /// What is known of the descriptor's data.
     pub(super) expected: Expected,
+    /// The units of the block that are in the base, and do not follow.
+    pub(super) equal: Option<EqualUnits>,
     /// The error of a callback. InnoDB drops it where it skips the data of a file that DDL has
     /// deleted (`clone0apply.cc:receive_data`), and would then take the next packet for the next
     /// descriptor.
@@ -65,17 +70,56 @@ impl<S: RecipientSession> Applier<'_, '_, S> {
 
     fn write(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
         self.tune();
-        let packet = self.dialogue.receive_data()?;
-        let received = self.receiver.receive(packet, self.expected, &self.shared.takes_files)?;
+        let Self { session, shared, dialogue, receiver, expected, equal, .. } = self;
+        let (files, takes_files) = (&shared.files, &shared.takes_files);
+        let base = shared.base.as_deref().zip(expected.place());
+        let directory = shared.target.path();
+        if let (Some((base, place)), Some(equal)) = (base, &*equal) {
+            let received = match equal.rest_len() {
+                0 => None,
+                _ => Some(receiver.receive(dialogue.receive_data()?, *expected, takes_files)?),
+            };
+            let network_len = note(shared, equal, received.as_ref());
+            let target = Target { base, place, equal, directory };
+            receiver.write_based(received, false, &target, view, file, files)?;
+            return shared.traffic.pace(*session, equal.block_len() as u64, network_len);
+        }
+        let received = receiver.receive(dialogue.receive_data()?, *expected, takes_files)?;
         let (len, network_len) = (received.len, received.network_len);
-        self.shared.arrived().add(received.form, len, network_len);
-        self.receiver.write(received, view, file, &self.shared.files)?;
-        self.shared.traffic.pace(self.session, len, network_len)
+        shared.arrived().add(received.form, len, network_len);
+        // A donor that takes no digests sends all. What is in the base is shared with it where the
+        // file system can.
+        let base = base.filter(|(base, _)| !shared.told_base() && base.can_share(directory));
+        let found = base.and_then(|(base, place)| {
+            let equal = BlockReceiver::find_in_base(&received, base, place)?;
+            Some((base, place, equal))
+        });
+        match found {
+            Some((base, place, equal)) => {
+                let target = Target { base, place, equal: &equal, directory };
+                receiver.write_based(Some(received), true, &target, view, file, files)?;
+            }
+            None => receiver.write(received, view, file, files)?,
+        }
+        shared.traffic.pace(*session, len, network_len)
     }
 }
 
+/// Notes how a block came of which a part is in the base. Returns its bytes on the network.
+fn note<S: RecipientSession>(
+    shared: &Shared<S>,
+    equal: &EqualUnits,
+    received: Option<&Received<'_>>,
+) -> u64 {
+    let mut arrived = shared.arrived();
+    arrived.add(Some(BlockForm::Base), equal.equal_len() as u64, 0);
+    let Some(Received { form, len, network_len, .. }) = received else { return 0 };
+    arrived.add(*form, *len, *network_len);
+    *network_len
+}
+
 /// Raises the error of a callback, and keeps it.
-fn note<S: RecipientSession>(session: &S, failure: &mut Option<Error>, error: &Error) {
+fn keep<S: RecipientSession>(session: &S, failure: &mut Option<Error>, error: &Error) {
     session.raise(error);
     *failure = Some(Error::Raised(error.number()));
 }
@@ -83,17 +127,35 @@ fn note<S: RecipientSession>(session: &S, failure: &mut Option<Error>, error: &E
 impl<S: RecipientSession> BlockInput for Applier<'_, '_, S> {
     fn change_state(&mut self, view: &View<'_>) -> Result<()> {
         let outcome = self.next_state(view);
-        outcome.inspect_err(|error| note(self.session, &mut self.failure, error))
+        outcome.inspect_err(|error| keep(self.session, &mut self.failure, error))
     }
 
     fn apply_file(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
         let outcome = self.write(view, file);
-        outcome.inspect_err(|error| note(self.session, &mut self.failure, error))
+        outcome.inspect_err(|error| keep(self.session, &mut self.failure, error))
     }
 
     fn apply_buffer(&mut self, view: &View<'_>) -> Result<&mut [u8]> {
         self.tune();
-        let Self { session, shared, dialogue, receiver, expected, failure, .. } = self;
+        let Self { session, shared, dialogue, receiver, expected, equal, failure, .. } = self;
+        let base = shared.base.as_deref().zip(expected.place());
+        if let (Some((base, place)), Some(equal)) = (base, &*equal) {
+            let received = match equal.rest_len() {
+                0 => Ok(None),
+                _ => dialogue
+                    .receive_data()
+                    .and_then(|packet| receiver.receive(packet, *expected, &shared.takes_files))
+                    .map(Some),
+            };
+            let outcome = received.and_then(|received| {
+                let network_len = note(shared, equal, received.as_ref());
+                let target = Target { base, place, equal, directory: shared.target.path() };
+                let bytes = receiver.bytes_based(received, &target, view)?;
+                shared.traffic.pace(*session, equal.block_len() as u64, network_len)?;
+                Ok(bytes)
+            });
+            return outcome.inspect_err(|error| keep(*session, failure, error));
+        }
         let received = dialogue
             .receive_data()
             .and_then(|packet| receiver.receive(packet, *expected, &shared.takes_files));
@@ -104,7 +166,7 @@ impl<S: RecipientSession> BlockInput for Applier<'_, '_, S> {
             shared.traffic.pace(*session, len, network_len)?;
             Ok(bytes)
         });
-        outcome.inspect_err(|error| note(*session, failure, error))
+        outcome.inspect_err(|error| keep(*session, failure, error))
     }
 
     fn add_estimate(&mut self, bytes: u64) {

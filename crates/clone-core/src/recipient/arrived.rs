@@ -35,6 +35,7 @@ impl fmt::Display for Arrived {
                 Some(BlockForm::Zstd) => "Zstandard",
                 Some(BlockForm::File) => "open files",
                 Some(BlockForm::Sparse) => "without zeros",
+                Some(BlockForm::Base) => "in the older copy",
             };
             name.to_owned()
         })

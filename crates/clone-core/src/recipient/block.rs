@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clone_io::{ALIGNMENT, AlignedBuffer, CopyError, FileWriter, Sparse, Unpacker, checksum};
-use clone_protocol::innodb::Checked;
-use clone_protocol::{Block, BlockForm, HandoverKey, Response};
+use clone_protocol::innodb::{Checked, SpacePlace};
+use clone_protocol::{Block, BlockForm, EqualUnits, HandoverKey, Response};
 use zeroize::Zeroize;
 
 use super::answer::unexpected;
+use super::based::{Based, Target};
+use crate::base::Base;
 use crate::engine::View;
 use crate::error::{Error, NetworkError, Result};
 use crate::file_channel::{FileTaker, TakenFile};
@@ -26,12 +28,35 @@ use crate::sink::{Origin, Sink, TargetFile};
 pub(super) struct Expected {
     /// Present for InnoDB only, whose descriptors are checked.
     pub(super) checked: Option<Checked>,
+    /// Bytes that follow, if some of the block are in the base.
+    rest: Option<u32>,
 }
 
 impl Expected {
+    /// What this descriptor says.
+    pub(super) fn of(checked: Checked) -> Self {
+        Self { checked: Some(checked), rest: None }
+    }
+
     /// Bytes of data, if that is known.
     fn len(self) -> Option<u32> {
+        self.rest.or_else(|| self.block_len())
+    }
+
+    /// Bytes of the block, if that is known.
+    pub(super) fn block_len(self) -> Option<u32> {
         self.checked.and_then(|checked| checked.data_len)
+    }
+
+    /// Where the block belongs, if the base can have it.
+    pub(super) fn place(self) -> Option<SpacePlace> {
+        self.checked.and_then(|checked| checked.place)
+    }
+
+    /// The same block, of which these units do not follow.
+    pub(super) fn without(self, equal: Option<&EqualUnits>) -> Self {
+        let rest = equal.map(|equal| u32::try_from(equal.rest_len()).unwrap_or(u32::MAX));
+        Self { rest, ..self }
     }
 
     /// Returns true if the data may hold a key in clear.
@@ -53,6 +78,8 @@ pub(super) struct BlockReceiver {
     unpacker: Unpacker,
     /// The socket where a donor on this machine hands over files.
     files: Option<Box<dyn FileTaker>>,
+    /// Takes blocks from the base.
+    pub(super) based: Based,
 }
 
 /// How long to wait for the file of a block that has been announced. The donor sends the file at
@@ -151,6 +178,7 @@ impl BlockReceiver {
         }
         let place = match form {
             None => Place::Packet(&mut data[1..]),
+            Some(BlockForm::Base) => return Err(unexpected()),
             Some(BlockForm::File) => Place::File(self.take_file(takes_files)?),
             Some(form) => {
                 let range = Block::range(data.len());
@@ -242,6 +270,52 @@ impl BlockReceiver {
         }
     }
 
+    /// Writes a block to `file`, at its current offset, with the equal units from the base.
+    /// `received` are the other bytes of the block; with `is_whole`, all of its bytes.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write)'s; the base has changed.
+    pub(super) fn write_based(
+        &mut self,
+        received: Option<Received<'_>>,
+        is_whole: bool,
+        target: &Target<'_>,
+        view: &View<'_>,
+        file: BorrowedFd<'_>,
+        files: &FileWriter,
+    ) -> Result<()> {
+        let Self { buffer, based, .. } = self;
+        let rest = Received::rest(received, buffer, view)?;
+        based.write(target, rest, is_whole, view, file, files)
+    }
+
+    /// Returns the block in memory, with the equal units from the base, as [`bytes`](Self::bytes).
+    ///
+    /// # Errors
+    /// As [`write_based`](Self::write_based)'s.
+    pub(super) fn bytes_based(
+        &mut self,
+        received: Option<Received<'_>>,
+        target: &Target<'_>,
+        view: &View<'_>,
+    ) -> Result<&mut [u8]> {
+        let Self { buffer, based, .. } = self;
+        let rest = Received::rest(received, buffer, view)?;
+        based.bytes(target, rest)
+    }
+
+    /// Which units of a block that came whole are in the base.
+    pub(super) fn find_in_base(
+        received: &Received<'_>,
+        base: &Base,
+        place: SpacePlace,
+    ) -> Option<EqualUnits> {
+        match &received.place {
+            Place::Packet(bytes) => base.compare(place, bytes),
+            _ => None,
+        }
+    }
+
     /// Returns the data in memory that the engine may change. If the data may hold a key, all other
     /// copies are wiped.
     ///
@@ -260,6 +334,25 @@ impl BlockReceiver {
         };
         expected.check(bytes)?;
         Ok(bytes)
+    }
+}
+
+impl Received<'_> {
+    /// The bytes, in memory; none without a packet.
+    fn rest<'b>(
+        received: Option<Received<'b>>,
+        buffer: &'b mut AlignedBuffer,
+        view: &View<'_>,
+    ) -> Result<&'b [u8]> {
+        match received {
+            None => Ok(&[]),
+            Some(Received { place: Place::Packet(bytes), .. }) => Ok(bytes),
+            Some(received) => {
+                let len = usize::try_from(received.len).unwrap_or(usize::MAX);
+                let holds_key = received.expected.holds_key();
+                Ok(received.place.aligned(buffer, len, view, holds_key)?)
+            }
+        }
     }
 }
 
@@ -318,7 +411,7 @@ fn donors_file(view: &View<'_>) -> String {
 }
 
 /// Logs that a block differs from what the donor sent, and returns the error for it.
-fn damaged(how: &str) -> Error {
+pub(super) fn damaged(how: &str) -> Error {
     log::warn!(target: CLIENT, "A block arrived damaged: {how}");
     NetworkError::Read.into()
 }

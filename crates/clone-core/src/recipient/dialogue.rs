@@ -14,6 +14,8 @@ use zeroize::Zeroize;
 
 use super::answer::{donor_error, locators_expected, unexpected};
 use super::auxiliary::{Auxiliary, Taken};
+use super::based::Map;
+use super::block::damaged;
 use super::heartbeat::{Heart, reaches_donor};
 use super::shared::Shared;
 use super::sign_of_life::Line;
@@ -64,6 +66,8 @@ pub(super) enum Event {
         locator_index: usize,
     },
     Data,
+    /// Of the block of the next descriptor, so many bytes long, these units are as in the base.
+    Map(Map),
     /// The donor asks whether its files can be shared.
     FileTrial,
     Complete,
@@ -205,6 +209,12 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
             }
             (Response::Error { number, message }, _) => Event::Error(donor_error(number, message)),
             (Response::Block(Block { form: BlockForm::File, len: 0, .. }), _) => Event::FileTrial,
+            (Response::Block(Block { form: BlockForm::Base, len, checksum, bytes }), _) => {
+                if clone_io::checksum(bytes) != checksum {
+                    return Err(damaged("its checksum differs"));
+                }
+                Event::Map(Map { len, bits: bytes.to_vec() })
+            }
             (Response::Data(_) | Response::Block(_), _) => Event::Data,
             (_, Takes::Nothing) => Event::Parameter,
             (Response::Locators { version, locators }, _) => Event::Locators(version, locators),

@@ -194,7 +194,7 @@ impl EngineSide {
             return Ok((clone, Expected::default()));
         }
         let checked = self.check.as_mut().ok_or_else(unexpected)?.check(descriptor)?;
-        Ok((clone, Expected { checked: Some(checked) }))
+        Ok((clone, Expected::of(checked)))
     }
 
     /// What the engine is told instead of a checked descriptor of InnoDB, if the clone waits in a

@@ -13,6 +13,7 @@ use super::arrived::Arrived;
 use super::placement::Placement;
 use super::sign_of_life::Heartbeats;
 use super::target::Target;
+use crate::base::Base;
 use crate::error::{Error, number};
 use crate::facts::Facts;
 use crate::new_directory::NewDirectory;
@@ -56,6 +57,9 @@ pub(super) struct Shared<S: RecipientSession> {
     disk_estimate: AtomicU64,
     /// The directory of the target.
     pub(super) new_directory: NewDirectory,
+    /// An older copy of the donor's data.
+    pub(super) base: Option<Arc<Base>>,
+    pub(super) has_told_base: AtomicBool,
     /// If the disk has no room, the clone begins again and drops the data first.
     pub(super) may_drop_data: bool,
 }
@@ -83,6 +87,8 @@ impl<S: RecipientSession> Shared<S> {
             placement: Mutex::default(),
             disk_estimate: AtomicU64::new(0),
             new_directory: NewDirectory::default(),
+            base: session.base(),
+            has_told_base: AtomicBool::new(false),
             may_drop_data: false,
         }
     }
@@ -127,6 +133,11 @@ impl<S: RecipientSession> Shared<S> {
     /// The donor has chosen this version.
     pub(super) fn set_version(&self, version: Version) {
         self.version.store(version.number(), Ordering::Relaxed);
+    }
+
+    /// Whether the donor knows the digests of the base.
+    pub(super) fn told_base(&self) -> bool {
+        self.has_told_base.load(Ordering::Relaxed)
     }
 
     /// Whether connections use the compression of the classic protocol.

@@ -11,6 +11,7 @@ use clone_protocol::{Command, Init, Offer, Version};
 
 use super::answer::{explained, locators_expected, silent, unexpected};
 use super::apply::Applier;
+use super::based::Map;
 use super::block::BlockReceiver;
 use super::delay::wait_after_data_drop;
 use super::dialogue::{Event, Takes, ends_connection};
@@ -38,6 +39,8 @@ pub(super) struct Task<'s, S: RecipientSession> {
     donor_side: DonorSide<'s, S>,
     engine_side: EngineSide,
     receiver: BlockReceiver,
+    /// What the donor has said of the next descriptor's block.
+    map: Option<Map>,
 }
 
 /// Whether a task failed for a reason of its own, and not because of the network, KILL, or another
@@ -82,6 +85,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             shared,
             engine_side: EngineSide::default(),
             receiver: BlockReceiver::default(),
+            map: None,
         }
     }
 
@@ -185,12 +189,26 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         };
         self.donor_side.log_step(step, &outcome);
         outcome?;
+        self.tell_base()?;
         if let Some(master) = &mut self.master {
             master.spawn_initial_workers(self.session, &self.shared);
         }
         let outcome = self.execute();
         self.donor_side.log_step("Command COM_EXECUTE", &outcome);
         outcome
+    }
+
+    /// Tells the donor what this recipient has in its base, before any task asks for data.
+    fn tell_base(&mut self) -> Result<()> {
+        let takes = self.master.as_ref().is_some_and(|master| master.parameters.takes_base());
+        let Some(base) = self.shared.base.clone().filter(|_| takes) else { return Ok(()) };
+        let told = base
+            .commands()
+            .into_iter()
+            .try_for_each(|one| self.transfer(&Command::Base(one), None).map(drop));
+        self.shared.has_told_base.store(told.is_ok(), Ordering::Relaxed);
+        self.donor_side.log_step("Digests", &told);
+        told
     }
 
     /// Sends EXIT on the task's connections and closes them. With `clear_error`, the errors of the
@@ -360,6 +378,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         offer: Option<Offer>,
     ) -> Result<Option<Clones<S>>> {
         let session = self.session;
+        self.map = None;
         self.donor_side.dialogue.send(command, offer)?;
         let mut clones = None;
         loop {
@@ -368,7 +387,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 _ => Takes::Stream,
             };
             let event = match self.donor_side.dialogue.receive(command, takes) {
-                Ok(Event::Complete) => return Ok(clones),
+                Ok(Event::Complete) if self.map.is_none() => return Ok(clones),
                 Ok(Event::Error(error)) => {
                     self.engine_side.fail(session, &self.shared, &error);
                     return Err(explained(session, &self.shared, command, error));
@@ -406,6 +425,10 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 let directory = self.shared.target.path();
                 self.receiver.try_sharing(directory, &self.shared.takes_files)?;
             }
+            Event::Map(map) => match self.map.replace(map) {
+                None => {}
+                Some(_) => return Err(unexpected()),
+            },
             Event::Data | Event::Complete | Event::Error(_) => return Err(unexpected()),
         }
         Ok(())
@@ -435,8 +458,11 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         locator_index: usize,
         descriptor: &[u8],
     ) -> Result<()> {
-        let Self { session, shared, master, donor_side, engine_side, receiver } = self;
+        let Self { session, shared, master, donor_side, engine_side, receiver, map } = self;
         let (clone, expected) = engine_side.check(shared, db_type, locator_index, descriptor)?;
+        let base = shared.base.as_deref();
+        let equal = map.take().map(|map| map.equal_units(base, &expected)).transpose()?;
+        let expected = expected.without(equal.as_ref());
         let placed = match clone.is_innodb() {
             true => EngineSide::place(*session, shared, descriptor)?,
             false => None,
@@ -450,6 +476,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             master: master.as_mut(),
             locator_index,
             expected,
+            equal,
             failure: None,
         };
         let applied = engine_side.apply(*session, &clone, locator_index, descriptor, &mut applier);

@@ -93,10 +93,10 @@ pub(super) fn delete(path: &Path, before: Before) -> Result<()> {
     }
 }
 
-/// Opens a file of the clone to write into it.
+/// Opens a file of the clone to write into it. What it shares with another file is read again.
 pub(super) fn open(path: &Path) -> Result<File> {
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let opened = File::options().write(true).custom_flags(flags).open(path);
+    let opened = File::options().read(true).write(true).custom_flags(flags).open(path);
     opened.map_err(failed(FileOperation::Open, path))
 }
 

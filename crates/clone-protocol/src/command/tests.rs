@@ -101,7 +101,7 @@ fn execute_and_exit_have_no_payload() {
 
 #[test]
 fn no_other_code_is_a_command() {
-    for code in (0..=u8::MAX).filter(|code| !matches!(code, 1..=6 | 32)) {
+    for code in (0..=u8::MAX).filter(|code| !matches!(code, 1..=6 | 32 | 33)) {
         let error = Command::parse(code, &[]).unwrap_err();
         assert_eq!(error.text(), "Wrong Clone RPC: Invalid request");
     }

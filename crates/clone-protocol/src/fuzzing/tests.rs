@@ -75,7 +75,10 @@ fn commands() {
         locators: vec![locator(9), locator(0)],
     };
     let ack = crate::Ack { error: 5, locator: locator(9), descriptor: &[1, 2, 3] };
-    let seeds = [Command::Init(init.clone()), Command::Reinit(init), Command::Ack(ack)];
+    let digests = [[3; 16], [4; 16]];
+    let runs = vec![crate::Run { space_id: 2, first: 1, digests: &digests }];
+    let base = Command::Base(crate::Base { key: [1; 32], unit: 16_384, runs });
+    let seeds = [Command::Init(init.clone()), Command::Reinit(init), Command::Ack(ack), base];
     let seeds = seeds.map(|command| {
         let mut payload = Vec::new();
         command.encode_payload(&mut payload);
@@ -99,6 +102,12 @@ fn responses() {
         packet
     });
     feed(&seeds, response);
+}
+
+#[test]
+fn maps_of_a_base() {
+    let seeds = [vec![0, 0, 0, 64, 0xff, 0x0f], vec![2, 3, 1, 0, 0x7f, 1], vec![1, 1, 0, 9, 1]];
+    feed(&seeds, base_map);
 }
 
 #[test]

@@ -34,6 +34,7 @@ use super::FileMetadata;
 use super::Header;
 use super::Locator;
 use super::SnapshotState;
+use super::SpacePlace;
 use super::State;
 use super::file;
 use crate::MAX_BLOCK;
@@ -192,7 +193,7 @@ impl TaskCheck {
         let parsed = Descriptor::parse(descriptor)?;
         let stream = self.stream.clone();
         let mut stream = stream.stream();
-        let mut checked = Checked { data_len: None, key: KeyInData::None };
+        let mut checked = Checked { data_len: None, place: None, key: KeyInData::None };
         match &parsed {
             Descriptor::Locator(_) => {
                 return Err(ProtocolError::new("Wrong Clone RPC: Invalid Descriptor Header"));
@@ -212,6 +213,7 @@ impl TaskCheck {
                 }
                 checked.data_len = Some(data.data_len);
                 checked.key = stream.data(data)?;
+                checked.place = stream.files.places.of(data);
             }
         }
         Ok(checked)
@@ -281,6 +283,8 @@ pub struct Checked {
     /// A DATA packet must follow, with this many bytes after its code: at least one, at most
     /// [`MAX_BLOCK`].
     pub data_len: Option<u32>,
+    /// Where these bytes belong in their tablespace; see [`FilePlaces::of`](super::FilePlaces::of).
+    pub place: Option<SpacePlace>,
     key: KeyInData,
 }
 

@@ -311,6 +311,8 @@ impl State {
                 self.set_role(id, Role::Auxiliary);
                 return None;
             }
+            // Neither: there is one for each MiB of digests.
+            Command::Base(_) => return None,
             Command::Execute | Command::Exit => {}
         }
         Some(Point::Command(command.code()))

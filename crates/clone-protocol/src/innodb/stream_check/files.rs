@@ -12,6 +12,7 @@ use super::names;
 use crate::ProtocolError;
 use crate::innodb::Data;
 use crate::innodb::FileMetadata;
+use crate::innodb::FilePlaces;
 use crate::innodb::SPACE_ID_BUFFER_POOL;
 use crate::innodb::SPACE_ID_REDO;
 use crate::innodb::SnapshotState;
@@ -35,6 +36,8 @@ pub(super) struct Files {
     /// order, from the first again after a restart, and new ones made by DDL at the end
     /// (`iterate_data_files`, `add_file`).
     data: Vec<DataFile>,
+    /// Where they are in their tablespaces.
+    pub(super) places: FilePlaces,
     /// The sum of their sizes in bytes, at most `i64::MAX`.
     size: u64,
     /// Redo files that the start of REDO_COPY counted.
@@ -49,6 +52,7 @@ impl Files {
             recipient,
             data_total: 0,
             data: Vec::new(),
+            places: FilePlaces::default(),
             size: 0,
             redo_total: 0,
             redo: BTreeSet::new(),
@@ -237,7 +241,10 @@ impl Files {
                 return Err(invalid(format_args!("space {space_id}, before {before}")));
             }
             Some(known) => known.size = size,
-            None if at == next => self.data.push(DataFile { space_id, page_size, size }),
+            None if at == next => {
+                self.data.push(DataFile { space_id, page_size, size });
+                self.places.note(file);
+            }
             None => return Err(index(file, self.data_count())),
         }
         self.size = total;

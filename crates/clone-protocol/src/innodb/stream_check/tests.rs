@@ -246,9 +246,10 @@ fn tasks_share_it() {
 #[test]
 fn the_caller_learns_what_it_needs() {
     let gate = Gate::at(FileCopy);
-    let nothing = Checked { data_len: None, key: KeyInData::None };
+    let nothing = Checked { data_len: None, place: None, key: KeyInData::None };
     let learned = gate.check(Master, data(FileCopy, 1)).unwrap();
-    assert_eq!(learned, Checked { data_len: Some(16_384), ..nothing });
+    let place = Some(SpacePlace { space_id: 10, offset: 1 << 20 });
+    assert_eq!(learned, Checked { data_len: Some(16_384), place, ..nothing });
     let alive = State { ack: true, ..state_of(PageCopy) };
     for other in [Descriptor::State(alive), end(FileCopy), file(PageCopy, 1), start(PageCopy)] {
         assert_eq!(gate.check(Master, other), Ok(nothing));
