@@ -4,6 +4,7 @@
 //!
 //! | Module | |
 //! |---|---|
+//! | `base` | `--base`: an older copy |
 //! | `checks` | what is asked by SQL before any data is copied |
 //! | `keyring` | `--keyring-file`: the master key of an encrypted copy |
 //! | `target` | the directory: new, or one of a pull that was interrupted |
@@ -13,6 +14,7 @@
 //! | `report` | what is left beside the data: `mysql-clone.cnf` and `mysql-clone.json` |
 //! | `prepare` | starts a server once on the copy, for its replication coordinates |
 
+mod base;
 mod checks;
 mod engine;
 mod keyring;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clone_classic::{ConnectOptions, SslMode};
+use clone_core::base::Base;
 use clone_core::error::{Error, number};
 use clone_core::recipient::{self, Interrupted};
 use clone_core::settings::Settings;
@@ -38,6 +41,7 @@ use clone_protocol::Packing;
 use crate::connection;
 use crate::failure::{Failure, Kind, Result};
 use crate::{signals, verify};
+use base::{BaseDirectory, BaseReport};
 use checks::{DonorFacts, OTHER_WAYS, OUTSIDE};
 use engine::Innodb;
 use keyring::KeyringFile;
@@ -62,6 +66,12 @@ pub(crate) struct Arguments {
     /// was interrupted. Such a pull goes on.
     #[arg(long, short = 'D', value_name = "DIR")]
     datadir: PathBuf,
+    /// An older copy of the donor's data, for example an earlier pull or the data directory of a
+    /// broken replica. Pages that are the same are not sent again. Where the file system can, they
+    /// are shared with this directory. Nothing is changed there, and nothing else may change it
+    /// during the pull.
+    #[arg(long, value_name = "OLDDIR")]
+    base: Option<PathBuf>,
     /// Checks whether the pull could work, and stops before any data is copied.
     #[arg(long)]
     check: bool,
@@ -130,18 +140,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // No later connection may do without TLS.
         connect.tls.mode = SslMode::Required;
     }
+    let open = |path: &PathBuf| BaseDirectory::open(path, &arguments.datadir);
+    let base = arguments.base.as_ref().map(open).transpose()?;
     let donor = format!("{}@{}", connect.user, connect.address);
     let facts = DonorFacts::ask(&connect)?;
     let layout = layout(arguments.refuse_outside, keyring.as_deref());
     let (target, resumed) = Target::open(&arguments.datadir, &donor, &layout)?;
-    for warning in facts.warnings() {
+    let of_base = base.iter().filter_map(|base| base.warning(&facts));
+    for warning in facts.warnings().into_iter().chain(of_base) {
         progress.warn(&warning);
     }
+    checks::refuse(&base.iter().filter_map(|base| base.refusal(&facts)).collect::<Vec<_>>())?;
+    let shareable = base.as_ref().map_or(0, |base| base.shareable(target.path()));
     if resumed.is_none() {
         let mut reasons = facts.refusals(arguments.refuse_outside, keyring.is_some());
         let path = keyring.as_deref();
         reasons.extend(path.into_iter().flat_map(|path| keyring::refusals(path, target.path())));
-        reasons.extend(target.space_refusal(facts.bytes));
+        reasons.extend(target.space_refusal(facts.bytes, shareable));
         checks::refuse(&reasons)?;
     }
     if arguments.check {
@@ -151,7 +166,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let begun = Instant::now();
     let keyring = keyring.as_deref();
-    let pull = Pull { arguments, connect: &connect, target: &target, facts: &facts, keyring };
+    let read = base.as_ref().map(|base| base.read(&progress)).transpose()?;
+    let base = base.as_ref().zip(read.as_ref());
+    let pull = Pull {
+        arguments,
+        connect: &connect,
+        target: &target,
+        facts: &facts,
+        keyring,
+        base: read.as_ref(),
+        shareable,
+    };
     let copied = match resumed {
         Some(resumed) => pull.go_on(progress, resumed)?,
         None => pull.clone(progress)?,
@@ -159,7 +184,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     copied.host.progress.finish();
     let mut facts = facts.clone();
     facts.complete(copied.host.parameters().as_ref(), target.path());
-    finish(arguments, &donor, &facts, &copied, begun)
+    let base = base.map(|(base, read)| base.report(read));
+    finish(arguments, &donor, &facts, &copied, base, begun)
 }
 
 /// What decides how files are written. A pull that goes on must have the same.
@@ -179,6 +205,10 @@ struct Pull<'a> {
     facts: &'a DonorFacts,
     /// The path of `--keyring-file`.
     keyring: Option<&'a Path>,
+    /// The older copy of `--base`.
+    base: Option<&'a Arc<Base>>,
+    /// Bytes of it that need no room on the disk once more.
+    shareable: u64,
 }
 
 /// A copy that is complete.
@@ -278,9 +308,11 @@ impl Pull<'_> {
         is_resumed: bool,
     ) -> Arc<PullHost> {
         let options = options(self.arguments, self.facts, state.journal(), keyring);
+        let options = Options { shareable: self.shareable, ..options };
         let engine = Innodb::new(self.target.path().to_owned(), options, is_resumed);
         let (settings, release) = (settings(self.arguments), self.facts.release());
-        Arc::new(PullHost::new(settings, release, engine, state, progress))
+        let base = self.base.cloned();
+        Arc::new(PullHost::new(settings, release, engine, state, progress, base))
     }
 }
 
@@ -290,6 +322,7 @@ fn finish(
     donor: &str,
     facts: &DonorFacts,
     copied: &Copied,
+    base: Option<BaseReport>,
     begun: Instant,
 ) -> Result<()> {
     let directory = &arguments.datadir;
@@ -299,6 +332,7 @@ fn finish(
         _ => None,
     };
     let mut report = report::Report::new(donor, facts, host, begun.elapsed(), keyring_file);
+    report.base = base;
     let write = |report: &report::Report| {
         report
             .write(directory, facts)

@@ -2,7 +2,7 @@
 
 //! `mysql-clone verify`: `docs/verify.md` says what is checked.
 
-mod in_use;
+pub(crate) mod in_use;
 mod output;
 
 use std::fs;

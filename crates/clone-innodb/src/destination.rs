@@ -56,6 +56,9 @@ pub struct Options {
     /// Where to keep a [`journal`], with which another process can go on with the clone. None: no
     /// other process can.
     pub journal: Option<PathBuf>,
+    /// Bytes that the clone may take from files that it shares them with, and that need no room on
+    /// the disk.
+    pub shareable: u64,
 }
 
 /// Whether files and directories reach the disk before a clone is complete.
@@ -117,6 +120,7 @@ pub struct Destination {
     files: Mutex<Files>,
     encrypted: EncryptedFiles,
     flush: Flush,
+    shareable: u64,
     journal: Option<Journal>,
 }
 
@@ -202,6 +206,7 @@ impl Destination {
             tasks: Tasks::new(clock, false),
             encrypted: options.encrypted.clone(),
             flush: options.flush,
+            shareable: options.shareable,
             journal,
             files: Mutex::new(Files::new(directory.to_owned(), options)),
         }

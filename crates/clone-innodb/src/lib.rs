@@ -74,6 +74,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod base;
 pub mod clock;
 pub mod cold;
 pub mod destination;

@@ -13,6 +13,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use serde_json::json;
 
+use super::base::BaseReport;
 use super::checks::{DonorFacts, OUTSIDE};
 use super::prepare::Coordinates;
 use super::session::PullHost;
@@ -45,6 +46,8 @@ pub(super) struct Report {
     finished: u64,
     /// The keyring file that was written, if anything is encrypted.
     pub(super) keyring_file: Option<PathBuf>,
+    /// What was used of `--base`.
+    pub(super) base: Option<BaseReport>,
     /// Tables of other engines, which are empty.
     empty_tables: Vec<String>,
     /// Binary log and GTIDs. None without `--prepare`: a server finds them when it starts.
@@ -75,6 +78,7 @@ impl Report {
             threads: totals.threads,
             finished: now.as_secs(),
             keyring_file,
+            base: None,
             empty_tables: facts.other_engines.clone(),
             coordinates: None,
         }
@@ -158,6 +162,11 @@ impl fmt::Display for Report {
             HumanBytes(rate as u64),
             HumanBytes(self.network_bytes)
         )?;
+        if let Some(base) = &self.base {
+            let (used, shared) = (HumanBytes(base.used_bytes), HumanBytes(base.shared_bytes));
+            let path = base.directory.display();
+            writeln!(f, "  base         {used} are as in {path}, {shared} share its space")?;
+        }
         writeln!(f, "  directory    {}", self.datadir.display())?;
         writeln!(f, "  option file  {}", self.option_file.display())?;
         if let Some(path) = &self.keyring_file {

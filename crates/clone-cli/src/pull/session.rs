@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clone_classic::ConnectOptions;
+use clone_core::base::Base;
 use clone_core::engine::Cancel;
 use clone_core::error::{Error, Result};
 use clone_core::link::LinkKind;
@@ -28,6 +29,7 @@ pub(crate) struct PullHost {
     pub(crate) engine: Innodb,
     pub(crate) state: StateDirectory,
     pub(crate) progress: Progress,
+    base: Option<Arc<Base>>,
     shared: Mutex<Shared>,
     /// The donor could not be reached when a thread tried last.
     is_lost: AtomicBool,
@@ -49,11 +51,12 @@ impl PullHost {
         engine: Innodb,
         state: StateDirectory,
         progress: Progress,
+        base: Option<Arc<Base>>,
     ) -> Self {
         let shared = Mutex::default();
         let started = Instant::now();
         let is_lost = AtomicBool::new(false);
-        Self { settings, release, engine, state, progress, shared, is_lost, started }
+        Self { settings, release, engine, state, progress, base, shared, is_lost, started }
     }
 
     /// A panic of another thread leaves at worst an error out.
@@ -199,6 +202,10 @@ impl Session for PullSession {
 impl RecipientSession for PullSession {
     type Link = PullLink;
     type Donor = ConnectOptions;
+
+    fn base(&self) -> Option<Arc<Base>> {
+        self.host.base.clone()
+    }
 
     fn name_of(&self, donor: &ConnectOptions) -> String {
         donor.address.to_string()

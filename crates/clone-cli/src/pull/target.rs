@@ -103,9 +103,9 @@ impl Target {
         empty(&self.path, self.is_ours).map_err(|error| self.disk("remove", &error))
     }
 
-    /// Why the disk has no room for so many bytes.
-    pub(super) fn space_refusal(&self, bytes: Option<u64>) -> Option<String> {
-        let needed = bytes?;
+    /// Why the disk has no room for so many bytes, of which some may need none.
+    pub(super) fn space_refusal(&self, bytes: Option<u64>, shareable: u64) -> Option<String> {
+        let needed = bytes?.saturating_sub(shareable);
         let there = self.path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
         let space = rustix::fs::statvfs(there).ok()?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);

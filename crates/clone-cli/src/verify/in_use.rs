@@ -15,21 +15,23 @@ use crate::failure::{Failure, Kind, Result};
 const ASKED: usize = 1000;
 
 /// Refuses files that another process has locked.
-pub(super) fn refuse(plan: &Plan) -> Result<()> {
-    for path in plan.spaces.iter().flat_map(|space| &space.paths).take(ASKED) {
-        if let Some(process) = holder(path) {
-            return Err(Failure::new(
-                Kind::Refused,
-                format!(
-                    "process {process} has {} open: a server that runs writes pages while they \
-                     are read, and they would look damaged. Shut the server down first, verify a \
-                     clone or snapshot, or use --force",
-                    path.display()
-                ),
-            ));
-        }
-    }
-    Ok(())
+pub(crate) fn refuse(plan: &Plan) -> Result<()> {
+    let Some((process, path)) = holder_of(plan) else { return Ok(()) };
+    Err(Failure::new(
+        Kind::Refused,
+        format!(
+            "process {process} has {} open: a server that runs writes pages while they are read, \
+             and they would look damaged. Shut the server down first, verify a clone or snapshot, \
+             or use --force",
+            path.display()
+        ),
+    ))
+}
+
+/// Another process that has one of the files locked, and the file.
+pub(crate) fn holder_of(plan: &Plan) -> Option<(i32, &Path)> {
+    let paths = plan.spaces.iter().flat_map(|space| &space.paths).take(ASKED);
+    paths.into_iter().find_map(|path| Some((holder(path)?, path.as_path())))
 }
 
 /// The process that has a lock on the file. A file that cannot be opened is told later.

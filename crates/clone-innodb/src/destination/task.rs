@@ -210,7 +210,8 @@ impl DestinationTask {
             if state.files == 0 {
                 destination.tasks.all_metadata_arrived();
             }
-            check_space(&destination.directory, state.estimate_disk)?;
+            let needed = state.estimate_disk.saturating_sub(destination.shareable);
+            check_space(&destination.directory, needed)?;
         }
         Ok(())
     }
