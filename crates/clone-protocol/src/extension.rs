@@ -83,6 +83,12 @@ impl Forms {
         self.0
     }
 
+    /// The set without `form`.
+    #[must_use]
+    pub fn without(self, form: BlockForm) -> Self {
+        Self(self.0 & !form.bit())
+    }
+
     /// Whether `form` is in the set.
     pub fn contains(self, form: BlockForm) -> bool {
         self.0 & form.bit() != 0
@@ -385,6 +391,8 @@ mod tests {
         let some = Forms::from_bits(0b1_0001);
         assert!(some.contains(BlockForm::Raw) && some.contains(BlockForm::Sparse));
         assert!(!some.contains(BlockForm::Lz4));
+        assert_eq!(all.without(BlockForm::Lz4).bits(), 0b11_1101);
+        assert_eq!(some.without(BlockForm::Lz4), some);
     }
 
     #[test]

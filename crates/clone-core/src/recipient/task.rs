@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clone_protocol::innodb::TaskRole;
-use clone_protocol::{Command, Init, Offer, Version};
+use clone_protocol::{BlockForm, Command, Init, Offer, Version};
 
 use super::answer::{explained, locators_expected, silent, unexpected};
 use super::apply::Applier;
@@ -367,7 +367,13 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             };
             files.inspect_err(failed).ok()
         });
-        Offer { handover: self.receiver.take_files(files), ..self.shared.offer }
+        let handover = self.receiver.take_files(files);
+        let mut accepts = self.shared.offer.accepts;
+        if !self.shared.told_base() {
+            // The donor may have the digests of another process, which has begun this clone.
+            accepts = accepts.without(BlockForm::Base);
+        }
+        Offer { handover, accepts, ..self.shared.offer }
     }
 
     /// Sends the command and handles the donor's answer, until its last packet. Returns the
