@@ -9,14 +9,14 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::time::Duration;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::server::Server;
 use clone_testkit::verify::{self, Fingerprint};
 use clone_testkit::volume::Volume;
-use clone_testkit::{Mysqld, Plugin, check, clone, fixture, skip, until};
+use clone_testkit::{Mysqld, Plugin, check, clone, fixture, hosts, skip, until};
 use serde_json::Value;
 use support::{Tool, boot, holds};
 
@@ -136,13 +136,102 @@ fn a_second_copy_takes_little_space() {
             ensure!(more < 0.1, "{plugin:?}: {more}\n{report}");
             ensure!(number(&report, "/base/shared_bytes") > 0.9 * number(&report, "/bytes"));
             ensure!((network < 0.08) == (plugin == Plugin::Ours), "{plugin:?}: {network}");
-            drop(donor);
             fs::remove_dir_all(&base)?;
-            let booted = boot(server, &copy, &[])?;
+            // The server's directory is moved to another file system.
+            let moved = donor.scratch("copy");
+            let status = Command::new("cp").arg("-a").args([&copy, &moved]).status()?;
+            ensure!(status.success(), "cp failed");
+            let booted = boot(server, &moved, &[])?;
             holds(&booted, &expected)?;
             verify::assert_sound(&booted)?;
-            drop(booted);
             fs::remove_dir_all(&copy)?;
+        }
+        Ok(())
+    });
+}
+
+/// The figures of docs/pull.md: a donor and a recipient at two hosts with a link of 1 Gbit/s
+/// between them, and XFS. `BENCH_TOOL` is the program, `BASE_MIB` the size of the data.
+#[test]
+#[ignore = "a measurement"]
+fn the_figures() {
+    check(|| {
+        let tool = std::env::var_os("BENCH_TOOL").context("BENCH_TOOL")?;
+        let mib = std::env::var("BASE_MIB").map_or(Ok(400), |mib| mib.parse::<u32>())?;
+        let volume = Volume::xfs(&std::env::temp_dir(), 3 * mib + 1024)?;
+        let [here, there] = hosts::pair()?;
+        there.limit(1000)?;
+        let donor = Mysqld::builder().name("donor").plugin(Plugin::Ours).at(&there);
+        let donor = donor.option("--innodb-buffer-pool-size=1G").start()?;
+        clone::make_donor(&donor)?;
+        let rows = mib * 4700;
+        donor.session()?.run_all([
+            "CREATE DATABASE d",
+            "CREATE TABLE d.large (id INT PRIMARY KEY, k INT, c CHAR(120), pad CHAR(60)) \
+             CHARACTER SET latin1",
+            "SET SESSION cte_max_recursion_depth = 100000000",
+            &format!(
+                "INSERT INTO d.large WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 \
+                 FROM n WHERE id < {rows}) SELECT id, 0, CONCAT_WS('-', {r}, {r}, {r}, {r}, {r}, \
+                 {r}, {r}, {r}), CONCAT_WS('-', {r}, {r}, {r}) FROM n",
+                r = "FLOOR(1e9 * RAND())"
+            ),
+        ])?;
+        settle(&donor)?;
+        let (base, copy) = (volume.path().join("base"), volume.path().join("copy"));
+        let run = |directory: &Path, more: &[&Path]| -> Result<(Value, f64)> {
+            let mut inner = Command::new(&tool);
+            inner.args(["pull", "--json", "--datadir"]).arg(directory).args(more);
+            inner.arg(format!("clone_donor@{}:{}", donor.address(), donor.port()));
+            let mut command = here.at(&inner);
+            let begun = Instant::now();
+            let output = command.env("MYSQL_PWD", clone::donor_account().password).output()?;
+            let seconds = begun.elapsed().as_secs_f64();
+            ensure!(output.status.success(), "{output:?}");
+            let stdout = String::from_utf8(output.stdout)?;
+            let last: Value = serde_json::from_str(stdout.lines().last().context("no event")?)?;
+            Ok((last["report"].clone(), seconds))
+        };
+        let empty = volume.used()?;
+        run(&base, &[])?;
+        let one = (volume.used()? - empty) as f64;
+        donor.session()?.run(format!("UPDATE d.large SET k = 1 WHERE id % {} = 0", 75 * 50))?;
+        settle(&donor)?;
+        for compress in ["auto", "off"] {
+            let compress = [Path::new("--compress"), Path::new(compress)];
+            let mut found: [Vec<f64>; 4] = Default::default();
+            for _ in 0..3 {
+                let (whole, plain) = run(&copy, &compress)?;
+                fs::remove_dir_all(&copy)?;
+                let before = volume.used()?;
+                let with = [&compress[..], &[Path::new("--base"), base.as_path()]].concat();
+                let (report, seconds) = run(&copy, &with)?;
+                let space = (volume.used()? - before) as f64 / one;
+                eprintln!("{report}");
+                let pages = |path: &Path| fs::read(path.join("d/large.ibd"));
+                let (old, new) = (pages(&base)?, pages(&copy)?);
+                let count = new.chunks(PAGE).zip(old.chunks(PAGE)).filter(|(a, b)| a != b).count();
+                let changed = count as f64 / (new.len() / PAGE) as f64;
+                let bytes = number(&report, "/network_bytes") / number(&whole, "/network_bytes");
+                eprintln!(
+                    "{:?}: {changed:.4} of the pages differ; whole {plain:.2} s, base {seconds:.2} s",
+                    compress[1]
+                );
+                for (all, one) in found.iter_mut().zip([bytes, seconds / plain, space, changed]) {
+                    all.push(one);
+                }
+                fs::remove_dir_all(&copy)?;
+            }
+            let medians = found.map(|mut all| {
+                all.sort_by(f64::total_cmp);
+                all[all.len() / 2]
+            });
+            let [bytes, time, space, changed] = medians;
+            eprintln!(
+                "{:?}: {changed:.3} changed: {bytes:.3} of the bytes, {time:.3} of the time, \
+                 {space:.3} of the space",
+                compress[1]
+            );
         }
         Ok(())
     });

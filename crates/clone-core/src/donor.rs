@@ -71,6 +71,7 @@ pub fn serve<S: DonorSession>(
         is_master: false,
         is_attaching: false,
         is_backup_locked: false,
+        has_taken_base: false,
         packet: Vec::new(),
         output: Output::default(),
     };
@@ -99,6 +100,8 @@ struct Serving<'a, S: DonorSession> {
     /// True from ATTACH to its answer. A worker that fails in ATTACH does not fail the clone.
     is_attaching: bool,
     is_backup_locked: bool,
+    /// Digests of a base have come over this connection.
+    has_taken_base: bool,
     /// Packets other than data are built here.
     packet: Vec<u8>,
     output: Output,
@@ -425,7 +428,10 @@ impl<S: DonorSession> Serving<'_, S> {
     fn take_base(&mut self, base: &Base<'_>) -> Result<Next> {
         self.peer.set_activity("takes digests of the recipient's older copy");
         match self.clone.as_ref().filter(|_| self.is_master) {
-            Some(clone) => clone.base.take(base).map(|()| Next::Unlogged),
+            Some(clone) => {
+                let is_first = !std::mem::replace(&mut self.has_taken_base, true);
+                clone.base.take(base, is_first).map(|()| Next::Unlogged)
+            }
             None => {
                 let text = "Wrong Clone RPC: Base request before Init";
                 Err(Error::Protocol(text.to_owned()))

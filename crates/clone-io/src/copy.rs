@@ -68,9 +68,9 @@ pub fn copy_file_to_file(
     Ok(())
 }
 
-/// Copies `len` bytes of `from` at `from_offset` to `to` at `to_offset`. Where files can share blocks
-/// and the range has whole ones, the kernel shares them and writes nothing. Both files keep their
-/// current offsets.
+/// Copies `len` bytes of `from` at `from_offset` to `to` at `to_offset`. Where files can share
+/// blocks and the range has whole ones, the kernel shares them and writes nothing. Both files keep
+/// their current offsets.
 ///
 /// # Errors
 /// The operating system's; [`io::ErrorKind::UnexpectedEof`] if `from` ends too early.

@@ -50,7 +50,7 @@ const WRONG: &str = "Wrong Clone RPC: Invalid base";
 ///
 /// | Offset | Type | |
 /// |---|---|---|
-/// | 0 | 32 bytes | the key of the digests. With another key than before, all earlier digests are forgotten |
+/// | 0 | 32 bytes | the key of the digests. With another key or unit than before, and with the first packet of a connection, all earlier digests are forgotten |
 /// | 32 | `u32` | the unit in bytes: a power of two, 4 KiB to 16 MiB. One for all digests of a key |
 /// | 36 | | [`Run`]s up to the end of the packet, which has 1 MiB at most |
 #[derive(Debug, Clone, PartialEq, Eq)]

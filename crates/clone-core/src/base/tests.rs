@@ -110,6 +110,8 @@ fn many_digests_need_several_commands() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// What a donor says is equal is equal, and nothing else.
     #[test]
     fn equal_units_are_those_that_have_not_changed(

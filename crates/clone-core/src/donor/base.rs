@@ -33,14 +33,15 @@ struct Table {
 }
 
 impl DonorBase {
-    /// Takes digests from the recipient. Those of another key replace what there is.
+    /// Takes digests from the recipient. With `is_first` or with another key than before, all
+    /// earlier digests are forgotten.
     ///
     /// # Errors
-    /// There are too many, or they are not in order; no memory. What there was stays.
-    pub(super) fn take(&self, base: &Base<'_>) -> Result<()> {
+    /// There are too many, or they are not in order; no memory.
+    pub(super) fn take(&self, base: &Base<'_>, is_first: bool) -> Result<()> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let known = table.as_ref().map(|table| (table.digester.key(), table.digests.unit()));
-        if known != Some((base.key, base.unit)) {
+        if is_first || known != Some((base.key, base.unit)) {
             let digester = Digester::new(base.key);
             *table = Some(Table { digester, digests: Digests::new(base.unit) });
         }
@@ -123,14 +124,16 @@ mod tests {
         let digests: Vec<Digest> = vec![[0; 16]; 1 << 16];
         let run =
             |first, count: usize| vec![Run { space_id: 1, first, digests: &digests[..count] }];
-        known.take(&base(1, run(10, 5))).unwrap();
-        known.take(&base(1, run(15, 5))).unwrap();
-        let order = known.take(&base(1, run(12, 1))).unwrap_err();
+        known.take(&base(1, run(10, 5)), true).unwrap();
+        known.take(&base(1, run(15, 5)), false).unwrap();
+        let order = known.take(&base(1, run(12, 1)), false).unwrap_err();
         assert!(order.to_string().contains("not in order"), "{order}");
-        known.take(&base(2, run(0, 1))).unwrap();
+        // The same recipient over a new connection, and another process.
+        known.take(&base(1, run(12, 1)), true).unwrap();
+        known.take(&base(2, run(0, 1)), false).unwrap();
         let mut first = 1;
         let refused = loop {
-            match known.take(&base(2, run(first, 1 << 16))) {
+            match known.take(&base(2, run(first, 1 << 16)), false) {
                 Ok(()) => first += 1 << 16,
                 Err(error) => break error,
             }

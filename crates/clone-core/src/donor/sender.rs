@@ -54,8 +54,9 @@ impl Output {
     /// Agrees to what the recipient offers.
     ///
     /// `giver` is the connection to the socket where the recipient takes open files, if there is
-    /// one. `packs` says whether this donor may pack blocks, `has_base`
-    /// whether the recipient has sent digests. `is_plain` says that the connection has neither TLS nor the classic protocol's compression.
+    /// one. `packs` says whether this donor may pack blocks, `has_base` whether the recipient has
+    /// sent digests. `is_plain` says that the connection has neither TLS nor the classic protocol's
+    /// compression.
     ///
     /// # Errors
     /// No memory for a compressor.
@@ -254,8 +255,8 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         }
     }
 
-    /// Reads the block into memory, and sends it from there. [`Way::packs`] says whether it is packed. `place` is
-    /// where it belongs, if it is compared.
+    /// Reads the block into memory, and sends it from there. [`Way::packs`] says whether it is
+    /// packed. `place` is where it belongs, if it is compared.
     fn send_through_memory(
         &mut self,
         view: &View<'_>,

@@ -7,8 +7,8 @@
 pub(super) enum Way {
     /// The open file goes to the recipient on the same machine, which shares the block on the disk.
     Share,
-    /// Through memory, where the block is compared with the recipient's base. What differs leaves in a
-    /// packet of mysqld's connection, as with [`Packet`](Self::Packet).
+    /// Through memory, where the block is compared with the recipient's base. What differs leaves
+    /// in a packet of mysqld's connection, as with [`Packet`](Self::Packet).
     Compare { pack: bool, unpacked: Unpacked },
     /// From the file to the socket, past mysqld: a raw block with a checksum, or DATA.
     Stream { checksum: bool },

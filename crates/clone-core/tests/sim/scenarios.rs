@@ -2,6 +2,7 @@
 
 //! The tests.
 
+mod base;
 mod clean;
 mod failures;
 mod follower_faults;

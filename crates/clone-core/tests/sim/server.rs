@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use clone_core::base::Base;
 use clone_core::bell::Bell;
 use clone_core::board::StatusBoard;
 use clone_core::checks::Finding;
@@ -37,6 +38,8 @@ pub(crate) struct SimHost {
     pub(crate) follower: Follower,
     pub(crate) commits: Commits,
     pub(crate) facts: Mutex<Facts>,
+    /// Of a recipient: an older copy of the donor's data.
+    pub(crate) base: Mutex<Option<Arc<Base>>>,
     pub(crate) directory: PathBuf,
     settings: Mutex<Settings>,
     board: StatusBoard,
@@ -117,6 +120,7 @@ impl SimHost {
             follower,
             commits: Commits::new(sim),
             facts: Mutex::new(Facts::default()),
+            base: Mutex::default(),
             board: StatusBoard::load(directory.clone()),
             donor_clones: DonorClones::default(),
             directory,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use clone_core::base::Base;
 use clone_core::checks::{self, Finding, ServerChecks};
 use clone_core::compat::versions_compatible;
 use clone_core::engine::{Cancel, ServerEngine};
@@ -231,6 +232,10 @@ impl DonorSession for SimSession {
 impl RecipientSession for SimSession {
     type Link = SimLink;
     type Donor = Donor;
+
+    fn base(&self) -> Option<Arc<Base>> {
+        self.host.base.lock().unwrap().clone()
+    }
 
     fn name_of(&self, donor: &Donor) -> String {
         format!("{}:{}", donor.host, donor.port)

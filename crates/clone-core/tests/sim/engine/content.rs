@@ -9,9 +9,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use clone_core::base::BaseFile;
 use clone_innodb::geometry::{Block, Geometry, Layout, REDO_HEADER};
 use clone_innodb::source::{RedoFile, SourceFile};
-use clone_protocol::innodb::{Compression, SPACE_ID_BUFFER_POOL, SnapshotState};
+use clone_protocol::innodb::{Compression, SPACE_ID_BUFFER_POOL, SnapshotState, SpacePlace};
 
 use crate::sim::rng::Rng;
 
@@ -189,6 +190,23 @@ impl Content {
         for (at, file) in self.files.iter().enumerate() {
             fs::write(directory.join(at.to_string()), &file.bytes).unwrap();
         }
+    }
+
+    /// An older copy of the files in `directory`, of which every so manieth page was different.
+    pub(crate) fn older_copy(&self, directory: &Path, every: usize) -> Vec<BaseFile> {
+        fs::create_dir(directory).unwrap();
+        let files = self.files.iter().enumerate().skip(1);
+        let copies = files.map(|(number, file)| {
+            let mut bytes = file.bytes.clone();
+            for page in bytes.chunks_mut(PAGE).step_by(every) {
+                page[PAGE / 2] ^= 0xff;
+            }
+            let path = directory.join(number.to_string());
+            fs::write(&path, &bytes).unwrap();
+            let place = SpacePlace { space_id: file.space_id, offset: 0 };
+            BaseFile { place, len: bytes.len() as u64, path }
+        });
+        copies.collect()
     }
 
     /// The redo since pages are copied; it is what the snapshot ends with. Its first bytes are the
