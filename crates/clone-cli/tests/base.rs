@@ -151,13 +151,15 @@ fn a_second_copy_takes_little_space() {
 }
 
 /// The figures of docs/pull.md: a donor and a recipient at two hosts with a link of 1 Gbit/s
-/// between them, and XFS. `BENCH_TOOL` is the program, `BASE_MIB` the size of the data.
+/// between them, and XFS. `BENCH_TOOL` is the program, `BASE_MIB` the size of the data,
+/// `BASE_TURNS` how often each is measured.
 #[test]
 #[ignore = "a measurement"]
 fn the_figures() {
     check(|| {
         let tool = std::env::var_os("BENCH_TOOL").context("BENCH_TOOL")?;
         let mib = std::env::var("BASE_MIB").map_or(Ok(400), |mib| mib.parse::<u32>())?;
+        let turns = std::env::var("BASE_TURNS").map_or(Ok(3), |turns| turns.parse::<u32>())?;
         let volume = Volume::xfs(&std::env::temp_dir(), 3 * mib + 1024)?;
         let [here, there] = hosts::pair()?;
         there.limit(1000)?;
@@ -200,13 +202,15 @@ fn the_figures() {
         for compress in ["auto", "off"] {
             let compress = [Path::new("--compress"), Path::new(compress)];
             let mut found: [Vec<f64>; 4] = Default::default();
-            for _ in 0..3 {
+            for _ in 0..turns {
                 let (whole, plain) = run(&copy, &compress)?;
                 fs::remove_dir_all(&copy)?;
+                // XFS gives space back some time after a file is removed.
+                std::thread::sleep(Duration::from_secs(3));
                 let before = volume.used()?;
                 let with = [&compress[..], &[Path::new("--base"), base.as_path()]].concat();
                 let (report, seconds) = run(&copy, &with)?;
-                let space = (volume.used()? - before) as f64 / one;
+                let space = (volume.used()? as f64 - before as f64) / one;
                 eprintln!("{report}");
                 let pages = |path: &Path| fs::read(path.join("d/large.ibd"));
                 let (old, new) = (pages(&base)?, pages(&copy)?);
