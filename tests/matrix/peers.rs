@@ -365,6 +365,8 @@ fn server(name: &str, disk: &SmallDisk) -> Result<Builder> {
         .option(DISTANT)
         .option("--clone-donor-timeout-after-network-failure=0")
         .option("--connect-timeout=2")
+        // Threads of sessions that have ended are no threads of the clone's.
+        .option("--thread-cache-size=0")
         .option(format!("--loose-clone-peer-timeout={}", PEER_TIMEOUT.as_secs())))
 }
 
