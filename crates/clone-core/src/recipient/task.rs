@@ -359,7 +359,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     /// The offer behind EXECUTE.
     fn offer(&mut self) -> Offer {
         let takes_files = &self.shared.takes_files;
-        let may_take = takes_files.load(Ordering::Relaxed) && self.donor_side.dialogue.is_within_host();
+        let may_take =
+            takes_files.load(Ordering::Relaxed) && self.donor_side.dialogue.is_within_host();
         let files = may_take.then(|| self.session.listen_for_files()).and_then(|files| {
             let failed = |error: &io::Error| {
                 takes_files.store(false, Ordering::Relaxed);
