@@ -25,6 +25,7 @@ mod delay;
 mod dialogue;
 mod donor_side;
 mod engine_side;
+mod expected;
 mod heartbeat;
 mod interrupted;
 mod master;

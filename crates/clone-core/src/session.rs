@@ -384,3 +384,16 @@ pub struct PluginName {
     /// File in the plugin directory; none for a built-in plugin.
     pub library: Option<String>,
 }
+
+/// Logs a step of a clone, with the error if the step failed. `target` is one of
+/// [`log_target`](crate::log_target).
+pub(crate) fn log_step<S: Session, T>(session: &S, target: &str, step: &str, outcome: &Result<T>) {
+    match outcome {
+        Ok(_) => log::info!(target: target, "{step}"),
+        Err(error) => {
+            let raised = session.raised().map(|(_, text)| text);
+            let text = raised.unwrap_or_else(|| error.to_string());
+            log::info!(target: target, "{step}: error: {}: {text}", error.number());
+        }
+    }
+}

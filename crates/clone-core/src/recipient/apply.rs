@@ -8,8 +8,9 @@ use std::sync::Arc;
 use clone_protocol::{BlockForm, EqualUnits};
 
 use super::based::Target;
-use super::block::{BlockReceiver, Expected, Received};
+use super::block::{BlockReceiver, Received};
 use super::dialogue::Dialogue;
+use super::expected::Expected;
 use super::master::Master;
 use super::shared::Shared;
 use crate::engine::{BlockInput, View};

@@ -11,7 +11,7 @@ use clone_protocol::innodb::SpacePlace;
 use clone_protocol::{EqualUnits, Part};
 
 use super::answer::unexpected;
-use super::block::Expected;
+use super::expected::Expected;
 use crate::base::{Base, Reader};
 use crate::engine::View;
 use crate::error::{Error, Result};

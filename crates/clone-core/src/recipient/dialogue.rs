@@ -21,9 +21,9 @@ use super::shared::Shared;
 use super::sign_of_life::Line;
 use crate::error::{Error, NetworkError, Result, number};
 use crate::link::{Link, LinkKind, Lives, Packet, Patience};
-use crate::log_target::{CLIENT, log_step};
+use crate::log_target::CLIENT;
 use crate::parameters::Parameters;
-use crate::session::{Clock, Host, RecipientSession};
+use crate::session::{Clock, Host, RecipientSession, log_step};
 use crate::tasks::EngineClone;
 
 /// How long the donor may take for INIT, in addition to the wait for locks. The donor opens

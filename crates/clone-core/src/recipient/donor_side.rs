@@ -15,8 +15,8 @@ use super::probe::meet_donor;
 use super::shared::Shared;
 use crate::error::{Error, NetworkError, Result, number};
 use crate::link::LinkKind;
-use crate::log_target::{CLIENT, log_step};
-use crate::session::{Clock, RecipientSession};
+use crate::log_target::CLIENT;
+use crate::session::{Clock, RecipientSession, log_step};
 use crate::traffic::sleep_until;
 
 /// Least time between two attempts to connect again.

@@ -11,7 +11,7 @@ use clone_protocol::{EngineLocator, MAX_ENGINES};
 use zeroize::Zeroizing;
 
 use super::answer::{locators_expected, unexpected};
-use super::block::Expected;
+use super::expected::Expected;
 use super::placement::NewFile;
 use super::shared::Shared;
 use crate::engine::{BlockInput, Mode, ServerEngine};

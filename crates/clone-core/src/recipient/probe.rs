@@ -22,8 +22,8 @@ use crate::engine::ServerEngine;
 use crate::error::{Error, Result};
 use crate::facts::{Facts, LIMIT_TIME, PRIVILEGES, Question};
 use crate::link::{Link, LinkKind, Patience};
-use crate::log_target::{CLIENT, log_step};
-use crate::session::{Host, RecipientSession};
+use crate::log_target::CLIENT;
+use crate::session::{Host, RecipientSession, log_step};
 
 /// The most packets in an answer to EXIT.
 const MAX_ANSWERS: usize = 32;
