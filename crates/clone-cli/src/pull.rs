@@ -12,6 +12,7 @@
 //! | `session`, `link`, `engine` | this program as clone-core sees it |
 //! | `progress` | bar, lines, events |
 //! | `report` | what is left beside the data: `mysql-clone.cnf` and `mysql-clone.json` |
+//! | `paths` | a path without links, as far as it exists |
 //! | `prepare` | starts a server once on the copy, for its replication coordinates |
 
 mod base;
@@ -19,6 +20,7 @@ mod checks;
 mod engine;
 mod keyring;
 mod link;
+mod paths;
 mod prepare;
 mod progress;
 mod report;

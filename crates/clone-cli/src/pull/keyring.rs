@@ -17,6 +17,7 @@ use std::sync::Arc;
 use clone_innodb::encryption::MasterKey;
 use serde::{Deserialize, Serialize};
 
+use super::paths::real;
 use crate::failure::{Failure, Kind, Result};
 
 /// The first release with `component_keyring_file`.
@@ -137,18 +138,6 @@ pub(super) fn refusals(path: &Path, datadir: &Path) -> Vec<String> {
         reasons.push(format!("--keyring-file: the directory of '{shown}' is not there"));
     }
     reasons
-}
-
-/// The path without links, as far as it exists.
-fn real(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    for above in path.ancestors() {
-        if let Ok(found) = fs::canonicalize(above) {
-            let rest = path.strip_prefix(above).unwrap_or(Path::new(""));
-            return found.join(rest);
-        }
-    }
-    path
 }
 
 /// Removes the keyring file of a pull that is given up, if it is that pull's.
