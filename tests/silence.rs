@@ -8,6 +8,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -436,21 +437,30 @@ fn a_stock_recipient_that_falls_silent() {
     });
 }
 
+/// A network that falls silent at `point`, and a clone over it into `directory`.
+fn silent_from(
+    point: Option<Point>,
+    donor: &Mysqld,
+    recipient: &Mysqld,
+    directory: &Path,
+) -> Result<(Proxy, Statement)> {
+    let proxy = Proxy::to(donor.port())?;
+    clone::allow_address(recipient, &format!("127.0.0.1:{}", proxy.port()))?;
+    if let Some(point) = point {
+        proxy.at(point, Action::Silence(Target::All));
+    }
+    let statement = Statement::instance_at("127.0.0.1", proxy.port(), clone::donor_account());
+    Ok((proxy, statement.into_directory(directory).tls(Tls::Disabled)))
+}
+
 /// How long the donor takes to be free when the network falls silent in this phase.
 fn donor_is_free(
     donor: &Mysqld,
     recipient: &Mysqld,
     (name, point): (&str, Option<Point>),
 ) -> Result<Duration> {
-    let proxy = Proxy::to(donor.port())?;
-    clone::allow_address(recipient, &format!("127.0.0.1:{}", proxy.port()))?;
-    if let Some(point) = point {
-        proxy.at(point, Action::Silence(Target::All));
-    }
     let directory = recipient.scratch("ours");
-    let statement = Statement::instance_at("127.0.0.1", proxy.port(), clone::donor_account())
-        .into_directory(&directory)
-        .tls(Tls::Disabled);
+    let (proxy, statement) = silent_from(point, donor, recipient, &directory)?;
     let running = Running::start(recipient, &statement)?;
     clone_testkit::until("the silence", Duration::from_secs(60), || {
         Ok(proxy.pending().is_empty().then_some(()))
@@ -471,15 +481,8 @@ fn recipient_is_free(
     recipient: &Mysqld,
     (name, point): (&str, Option<Point>),
 ) -> Result<Duration> {
-    let proxy = Proxy::to(donor.port())?;
-    clone::allow_address(recipient, &format!("127.0.0.1:{}", proxy.port()))?;
-    if let Some(point) = point {
-        proxy.at(point, Action::Silence(Target::All));
-    }
-    let account = clone::donor_account();
-    let statement = Statement::instance_at("127.0.0.1", proxy.port(), account)
-        .into_directory(&recipient.scratch("stock"))
-        .tls(Tls::Disabled);
+    let directory = recipient.scratch("stock");
+    let (proxy, statement) = silent_from(point, donor, recipient, &directory)?;
     let since = Instant::now();
     let error = Running::start(recipient, &statement)?.failure()?;
     let took = since.elapsed();

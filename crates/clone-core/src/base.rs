@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use clone_io::{AlignedBuffer, Digester};
@@ -17,7 +17,6 @@ use clone_protocol::innodb::SpacePlace;
 use clone_protocol::{Digest, EqualUnits, MAX_DIGESTS, RUN_COST, Run, Units};
 
 use crate::log_target::CLIENT;
-use crate::sink::Sharing;
 
 /// Bytes that one thread digests before it takes the next part.
 const PART: u64 = 16 << 20;
@@ -157,7 +156,8 @@ pub struct Base {
     /// In the order of their places.
     files: Vec<BaseFile>,
     digests: Digests,
-    sharing: Sharing,
+    /// Whether files of the clone can share its blocks. The first block decides.
+    shares: OnceLock<bool>,
     used: AtomicU64,
     shared: AtomicU64,
 }
@@ -207,7 +207,7 @@ impl Base {
             }
         }
         let (used, shared) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { digester, files, digests, sharing: Sharing::default(), used, shared })
+        Ok(Self { digester, files, digests, shares: OnceLock::new(), used, shared })
     }
 
     /// Bytes of which there are digests.
@@ -228,8 +228,10 @@ impl Base {
 
     /// Whether files in `directory` can share the blocks of this base.
     pub fn can_share(&self, directory: &Path) -> bool {
-        let first = self.files.iter().find_map(|file| File::open(&file.path).ok());
-        first.is_some_and(|first| self.sharing.can_share(first.as_fd(), directory))
+        *self.shares.get_or_init(|| {
+            let first = self.files.iter().find_map(|file| File::open(&file.path).ok());
+            first.is_some_and(|first| clone_io::shares_blocks(first.as_fd(), directory))
+        })
     }
 
     pub(crate) fn digests(&self) -> &Digests {
@@ -342,7 +344,7 @@ fn parts(files: &[BaseFile], unit: u32) -> Vec<ToDo> {
 /// Reads the files of a base for one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// The file that was read last, by its number or path.
+    /// The file that was read last, and its path.
     opened: Option<(PathBuf, File)>,
     buffer: AlignedBuffer,
 }

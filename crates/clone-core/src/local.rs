@@ -15,7 +15,7 @@ use crate::consistency_point::{ConsistencyPoint, PointEvent};
 use crate::engine::{BlockInput, BlockOutput, Engine, Mode, View};
 use crate::error::{Error, Result};
 use crate::new_directory::NewDirectory;
-use crate::session::{Host, ServerSession, Work, WorkerKind};
+use crate::session::{self, Host, ServerSession, Work, WorkerKind};
 use crate::settings::Settings;
 use crate::sink::{Origin, Sharing, Sink, TargetFile};
 use crate::tasks::{DestinationTasks, EngineClone, SourceTask, SourceTasks};
@@ -205,11 +205,7 @@ impl<'s, S: ServerSession> Task<'s, S> {
 
     /// The statement is killed: its clone fails, also if all data is copied.
     fn check_killed(&self) -> Result<()> {
-        if self.workers.is_none() || !self.session.is_killed() {
-            return Ok(());
-        }
-        self.session.raise(&Error::Interrupted);
-        Err(Error::Interrupted)
+        if self.workers.is_some() { session::check_killed(self.session) } else { Ok(()) }
     }
 
     fn grow(&mut self, wanted: u32) {

@@ -385,6 +385,15 @@ pub struct PluginName {
     pub library: Option<String>,
 }
 
+/// Fails, and says so to the user, if the session is killed.
+pub(crate) fn check_killed<S: Session>(session: &S) -> Result<()> {
+    if !session.is_killed() {
+        return Ok(());
+    }
+    session.raise(&Error::Interrupted);
+    Err(Error::Interrupted)
+}
+
 /// Logs a step of a clone, with the error if the step failed. `target` is one of
 /// [`log_target`](crate::log_target).
 pub(crate) fn log_step<S: Session, T>(session: &S, target: &str, step: &str, outcome: &Result<T>) {

@@ -87,9 +87,7 @@ pub(crate) struct Sharing(OnceLock<bool>);
 impl Sharing {
     /// Whether files in `directory` can share the blocks of `file`.
     pub(crate) fn can_share(&self, file: BorrowedFd<'_>, directory: &Path) -> bool {
-        *self.0.get_or_init(|| {
-            clone_io::may_share_blocks(file) && clone_io::can_share_blocks(file, directory)
-        })
+        *self.0.get_or_init(|| clone_io::shares_blocks(file, directory))
     }
 }
 

@@ -46,6 +46,12 @@ pub fn may_share_blocks(file: BorrowedFd<'_>) -> bool {
     file_system(file).is_some_and(|magic| SHARING.contains(&magic))
 }
 
+/// Whether files in `directory` share the blocks of `file`. The test is made only where the file
+/// system is one of those that may.
+pub fn shares_blocks(file: BorrowedFd<'_>, directory: &Path) -> bool {
+    may_share_blocks(file) && can_share_blocks(file, directory)
+}
+
 /// Whether files in `directory` can share the blocks of `file` instead of copying them (`FICLONE`:
 /// XFS, btrfs). The test uses a file without a name, which the kernel removes at once.
 pub fn can_share_blocks(file: BorrowedFd<'_>, directory: &Path) -> bool {

@@ -31,7 +31,7 @@ pub use copy::{CopyError, copy_file_to_file, share_range};
 pub use descriptors::{FREE_DESCRIPTORS, check_free_descriptors};
 pub use digest::Digester;
 pub use file::{end_of_block, offset, read_exact, read_exact_at, seek, write_all, write_all_at};
-pub use file_facts::{can_share_blocks, is_direct, is_read_only, may_share_blocks};
+pub use file_facts::{can_share_blocks, is_direct, is_read_only, may_share_blocks, shares_blocks};
 pub use handover::{FileGiver, FileTaker, Taken, TakenFile, check_handover};
 pub use packet::{PacketError, PacketReader, PacketWriter, ReceivedPacket};
 pub use processor::{MachineTime, thread_time};

@@ -18,6 +18,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::checks::DonorFacts;
+use super::paths;
 use super::progress::Progress;
 use super::report;
 use super::state::StateDirectory;
@@ -45,7 +46,7 @@ impl BaseDirectory {
             Failure::new(Kind::Refused, text)
         };
         let whole = fs::canonicalize(path).map_err(|error| refused(&error.to_string()))?;
-        let target = future_path(target).map_err(|error| refused(&error.to_string()))?;
+        let target = paths::real(target);
         if whole.starts_with(&target) || target.starts_with(&whole) {
             return Err(refused("it is --datadir, or one of both is in the other"));
         }
@@ -98,10 +99,8 @@ impl BaseDirectory {
     pub(super) fn shareable(&self, target: &Path) -> u64 {
         let there = target.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
         let mut files = self.copy.files.iter().filter_map(|file| File::open(&file.path).ok());
-        let shares = files.next().is_some_and(|first| {
-            clone_io::may_share_blocks(first.as_fd())
-                && clone_io::can_share_blocks(first.as_fd(), there)
-        });
+        let shares =
+            files.next().is_some_and(|first| clone_io::shares_blocks(first.as_fd(), there));
         if shares { self.copy.files.iter().map(|file| file.len).sum() } else { 0 }
     }
 
@@ -150,17 +149,6 @@ pub(super) struct BaseReport {
     pub(super) used_bytes: u64,
     /// What of this takes no space, because both share it.
     pub(super) shared_bytes: u64,
-}
-
-/// The whole path of a directory that may not be there yet.
-fn future_path(path: &Path) -> io::Result<PathBuf> {
-    let path = std::path::absolute(path)?;
-    for there in path.ancestors() {
-        if let (Ok(whole), Ok(rest)) = (fs::canonicalize(there), path.strip_prefix(there)) {
-            return Ok(whole.join(rest));
-        }
-    }
-    Ok(path)
 }
 
 /// The server whose data a directory has: as the pull that made it reports, or of the server that

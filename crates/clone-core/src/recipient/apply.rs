@@ -72,22 +72,18 @@ impl<S: RecipientSession> Applier<'_, '_, S> {
     fn write(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
         self.tune();
         let Self { session, shared, dialogue, receiver, expected, equal, .. } = self;
-        let (files, takes_files) = (&shared.files, &shared.takes_files);
+        let files = &shared.files;
         let base = shared.base.as_deref().zip(expected.place());
         let directory = shared.target.path();
         if let (Some((base, place)), Some(equal)) = (base, &*equal) {
-            let received = match equal.rest_len() {
-                0 => None,
-                _ => Some(receiver.receive(dialogue.receive_data()?, *expected, takes_files)?),
-            };
-            let network_len = note(shared, equal, received.as_ref());
+            let (received, network_len) =
+                receive_rest(shared, dialogue, receiver, *expected, equal)?;
             let target = Target { base, place, equal, directory };
             receiver.write_based(received, false, &target, view, file, files)?;
             return shared.traffic.pace(*session, equal.block_len() as u64, network_len);
         }
-        let received = receiver.receive(dialogue.receive_data()?, *expected, takes_files)?;
+        let received = receive(shared, dialogue, receiver, *expected)?;
         let (len, network_len) = (received.len, received.network_len);
-        shared.arrived().add(received.form, len, network_len);
         // A donor that takes no digests sends all. What is in the base is shared with it where the
         // file system can.
         let base = base.filter(|(base, _)| !shared.told_base() && base.can_share(directory));
@@ -106,17 +102,34 @@ impl<S: RecipientSession> Applier<'_, '_, S> {
     }
 }
 
-/// Notes how a block came of which a part is in the base. Returns its bytes on the network.
-fn note<S: RecipientSession>(
+/// Receives the data packet of a descriptor, and notes how it came.
+fn receive<'p, S: RecipientSession>(
     shared: &Shared<S>,
+    dialogue: &'p mut Dialogue<'_, S>,
+    receiver: &mut BlockReceiver,
+    expected: Expected,
+) -> Result<Received<'p>> {
+    let received = receiver.receive(dialogue.receive_data()?, expected, &shared.takes_files)?;
+    shared.arrived().add(received.form, received.len, received.network_len);
+    Ok(received)
+}
+
+/// Receives what of a block is not in the base, and notes how the block came. Returns the data,
+/// none if all is in the base, and its bytes on the network.
+fn receive_rest<'p, S: RecipientSession>(
+    shared: &Shared<S>,
+    dialogue: &'p mut Dialogue<'_, S>,
+    receiver: &mut BlockReceiver,
+    expected: Expected,
     equal: &EqualUnits,
-    received: Option<&Received<'_>>,
-) -> u64 {
-    let mut arrived = shared.arrived();
-    arrived.add(Some(BlockForm::Base), equal.equal_len() as u64, 0);
-    let Some(Received { form, len, network_len, .. }) = received else { return 0 };
-    arrived.add(*form, *len, *network_len);
-    *network_len
+) -> Result<(Option<Received<'p>>, u64)> {
+    let rest = match equal.rest_len() {
+        0 => None,
+        _ => Some(receive(shared, dialogue, receiver, expected)?),
+    };
+    shared.arrived().add(Some(BlockForm::Base), equal.equal_len() as u64, 0);
+    let network_len = rest.as_ref().map_or(0, |rest| rest.network_len);
+    Ok((rest, network_len))
 }
 
 /// Raises the error of a callback, and keeps it.
@@ -141,15 +154,8 @@ impl<S: RecipientSession> BlockInput for Applier<'_, '_, S> {
         let Self { session, shared, dialogue, receiver, expected, equal, failure, .. } = self;
         let base = shared.base.as_deref().zip(expected.place());
         if let (Some((base, place)), Some(equal)) = (base, &*equal) {
-            let received = match equal.rest_len() {
-                0 => Ok(None),
-                _ => dialogue
-                    .receive_data()
-                    .and_then(|packet| receiver.receive(packet, *expected, &shared.takes_files))
-                    .map(Some),
-            };
-            let outcome = received.and_then(|received| {
-                let network_len = note(shared, equal, received.as_ref());
+            let received = receive_rest(shared, dialogue, receiver, *expected, equal);
+            let outcome = received.and_then(|(received, network_len)| {
                 let target = Target { base, place, equal, directory: shared.target.path() };
                 let bytes = receiver.bytes_based(received, &target, view)?;
                 shared.traffic.pace(*session, equal.block_len() as u64, network_len)?;
@@ -157,12 +163,8 @@ impl<S: RecipientSession> BlockInput for Applier<'_, '_, S> {
             });
             return outcome.inspect_err(|error| keep(*session, failure, error));
         }
-        let received = dialogue
-            .receive_data()
-            .and_then(|packet| receiver.receive(packet, *expected, &shared.takes_files));
-        let outcome = received.and_then(|received| {
+        let outcome = receive(shared, dialogue, receiver, *expected).and_then(|received| {
             let (len, network_len) = (received.len, received.network_len);
-            shared.arrived().add(received.form, len, network_len);
             let bytes = receiver.bytes(received, view)?;
             shared.traffic.pace(*session, len, network_len)?;
             Ok(bytes)

@@ -23,7 +23,7 @@ use super::shared::Shared;
 use super::target::Target;
 use crate::error::{Error, Result, number};
 use crate::log_target::CLIENT;
-use crate::session::{Host, RecipientSession};
+use crate::session::{self, Host, RecipientSession};
 use crate::tasks::EngineClone;
 
 /// The most connections of a clone's master, the first included. When this many have broken, the
@@ -228,11 +228,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
 
     /// The statement is killed: its clone fails, also if all data has arrived.
     fn check_killed(&self) -> Result<()> {
-        if !self.is_master() || !self.session.is_killed() {
-            return Ok(());
-        }
-        self.session.raise(&Error::Interrupted);
-        Err(Error::Interrupted)
+        if self.is_master() { session::check_killed(self.session) } else { Ok(()) }
     }
 
     /// Ends the task in the engines. If the clone has failed, the server's data may change again.
