@@ -173,8 +173,9 @@ fuzz-smoke: ## every fuzz target for some seconds (FUZZ_SECONDS)
 	done
 
 .PHONY: soak
-soak: build server ## clones of all forms with faults by chance, under load, for SOAK_MINUTES (20): memory, files, threads
-	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) test --test matrix -- --ignored --nocapture --exact memory_descriptors_and_threads_stay_flat
+soak: build server ## clones of all forms with faults by chance, under load, for SOAK_MINUTES (20)
+	MYSQL_CLONE_SO=$(PLUGIN) $(CARGO) test --test matrix -- \
+	  --ignored --nocapture --exact memory_descriptors_and_threads_stay_flat
 
 .PHONY: bench
 bench: build server ## stock and ours beside each other: docs/performance.md, BENCH_* set sizes (a quarter of an hour or more)
