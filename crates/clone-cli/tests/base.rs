@@ -18,7 +18,7 @@ use clone_testkit::verify::{self, Fingerprint};
 use clone_testkit::volume::Volume;
 use clone_testkit::{Mysqld, Plugin, check, clone, fixture, hosts, skip, until};
 use serde_json::Value;
-use support::{Tool, boot, holds};
+use support::{Tool, boot, holds, is_whole};
 
 /// Bytes of a page.
 const PAGE: usize = 16 << 10;
@@ -101,9 +101,7 @@ fn only_what_differs_is_sent() {
         ensure!(number(&report, "/base/used_bytes") > 0.0, "{report}");
         fs::remove_dir_all(&base)?;
         for copy in [&directory, &again] {
-            let copy = boot(server, copy, &[])?;
-            holds(&copy, &expected)?;
-            verify::assert_sound(&copy)?;
+            is_whole(server, copy, &expected)?;
         }
         let log = donor.log()?;
         ensure!(log.contains("MiB equal and not sent"), "{log}");
@@ -259,9 +257,7 @@ fn a_damaged_base_does_no_harm() {
         let directory = donor.scratch("pulled");
         let report = pull(&donor, &directory, &base).arg("--verify").run()?.ok()?.report()?;
         ensure!(number(&report, "/base/used_bytes") > 10e6, "{report}");
-        let copy = boot(server, &directory, &[])?;
-        holds(&copy, &expected)?;
-        verify::assert_sound(&copy)
+        is_whole(server, &directory, &expected)
     });
 }
 
@@ -358,9 +354,7 @@ fn killed_and_again() {
                 let report = outcome.report()?;
                 ensure!(number(&report, "/base/used_bytes") > 5e6, "{report}");
             }
-            let copy = boot(server, &directory, &[])?;
-            holds(&copy, &expected)?;
-            verify::assert_sound(&copy)?;
+            is_whole(server, &directory, &expected)?;
         }
         Ok(())
     });
@@ -397,8 +391,6 @@ fn other_directories() {
         let tool = Tool::pull(&donor, &directory).args(["--verify", "--base"]);
         let outcome = tool.arg(other.data_dir()).run()?.ok()?;
         ensure!(outcome.stderr.contains("is of the server"), "{outcome:?}");
-        let copy = boot(server, &directory, &[])?;
-        holds(&copy, &expected)?;
-        verify::assert_sound(&copy).context("base of another server")
+        is_whole(server, &directory, &expected).context("base of another server")
     });
 }

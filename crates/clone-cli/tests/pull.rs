@@ -21,7 +21,7 @@ use clone_testkit::writer::{Load, Writers};
 use clone_testkit::{Mysqld, Plugin, check, clone, dataset, fixture, releases, skip, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Outcome, Tool, boot, holds, is_exact, mysqld_program};
+use support::{Outcome, Tool, boot, holds, is_exact, is_whole, mysqld_program};
 
 /// A donor of this release, with the small data set.
 fn donor(server: &'static Server, plugin: Plugin) -> Result<Mysqld> {
@@ -53,9 +53,7 @@ fn from_stock_and_ours(server: &'static Server) -> Result<()> {
         let gtids: String = donor.session()?.one("SELECT @@global.gtid_executed")?;
         ensure!(report["coordinates"]["gtid_executed"] == gtids.replace('\n', ""), "{report}");
         ensure!(!directory.join(".mysql-clone").exists(), "the state is left");
-        let copy = boot(server, &directory, &[])?;
-        holds(&copy, &expected)?;
-        verify::assert_sound(&copy)?;
+        is_whole(server, &directory, &expected)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use clone_testkit::clone::Status;
 use clone_testkit::replica::{self, StartFrom};
 use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
-use clone_testkit::verify::Fingerprint;
+use clone_testkit::verify::{self, Fingerprint};
 use clone_testkit::writer::Writers;
 use clone_testkit::{Mysqld, Plugin, clone};
 use serde_json::Value;
@@ -147,6 +147,17 @@ pub(crate) fn holds(copy: &Mysqld, expected: &Fingerprint) -> Result<()> {
     let found = Fingerprint::read(&mut copy.session()?)?;
     let differences = expected.differences(&found);
     if differences.is_empty() { Ok(()) } else { bail!("{}", differences.join("\n")) }
+}
+
+/// The copy boots, holds what is expected, and is sound.
+pub(crate) fn is_whole(
+    server: &'static Server,
+    directory: &Path,
+    expected: &Fingerprint,
+) -> Result<()> {
+    let copy = boot(server, directory, &[])?;
+    holds(&copy, expected)?;
+    verify::assert_sound(&copy)
 }
 
 /// Proves that a server on the copy is the donor at the coordinates of the report of `--prepare`.
