@@ -144,7 +144,8 @@ impl FileTaker {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let listener = socket()?;
-        // Counted behind the socket, so that threads that begin together see each other's.
+        // Counted after the socket is open, so that threads which begin together count each other's
+        // sockets.
         check_free_descriptors()?;
         rustix::net::bind(&listener, &address(&key)?)?;
         rustix::net::listen(&listener, BACKLOG)?;
