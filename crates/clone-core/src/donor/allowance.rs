@@ -33,20 +33,30 @@ pub(super) struct Allowance {
     machine: Mutex<Machine>,
 }
 
+/// What the last look at the machine showed.
 #[derive(Debug, Default)]
 struct Machine {
-    /// When the counters were read, and what they said.
-    seen: Option<(Duration, MachineTime)>,
-    /// The part of the allowed share that is in use: 0 to 1.
-    part: Option<f64>,
+    /// When that was.
+    at: Option<Duration>,
+    /// The counters; none if this machine has none.
+    time: Option<MachineTime>,
+    /// To ask for them takes as long as to send a block, so they are not asked for each block.
+    processors: u32,
+    /// The part of the allowed share that is withheld: 0 to 1.
+    withheld: f64,
 }
 
 impl Allowance {
     /// The processors that packing may use now.
     pub(super) fn processors<H: Host>(&self, host: &H) -> f64 {
         let most = f64::from(host.settings().compression_max_cpu.min(100)) / 100.0;
-        let share = self.machine().share(host.now(), most, || host.machine_time());
-        if share < LEAST_SHARE { 0.0 } else { share * f64::from(host.processors()) }
+        let now = host.now();
+        let mut machine = self.machine();
+        if machine.is_due(now) {
+            machine.look(now, most, host.machine_time(), host.processors());
+        }
+        let share = machine.share(most);
+        if share < LEAST_SHARE { 0.0 } else { share * f64::from(machine.processors) }
     }
 
     /// Whether a block may be packed now, with so many [`processors`](Self::processors).
@@ -72,28 +82,25 @@ fn rate(processors: f64) -> u64 {
 }
 
 impl Machine {
-    /// The share of the machine that packing may use, which is at most `most`.
-    fn share(
-        &mut self,
-        now: Duration,
-        most: f64,
-        read: impl FnOnce() -> Option<MachineTime>,
-    ) -> f64 {
-        let is_due = self.seen.is_none_or(|(at, _)| now.saturating_sub(at) >= INTERVAL);
-        let part = self.part.unwrap_or(1.0);
-        if !is_due || most == 0.0 {
-            return part * most;
+    fn is_due(&self, now: Duration) -> bool {
+        self.at.is_none_or(|at| now.saturating_sub(at) >= INTERVAL)
+    }
+
+    /// Takes what the machine shows now. Packing may use the share `most` of it.
+    fn look(&mut self, now: Duration, most: f64, time: Option<MachineTime>, processors: u32) {
+        let idle = time.zip(self.time).and_then(|(time, earlier)| time.idle_since(earlier));
+        (self.at, self.time, self.processors) = (Some(now), time, processors);
+        match idle {
+            Some(idle) if idle < LEAST_IDLE => self.withheld = 1.0 - (1.0 - self.withheld) * CUT,
+            // With a share of 0 nothing is used and nothing is withheld.
+            Some(_) => self.withheld = (self.withheld - RAISE / most).max(0.0),
+            None => {}
         }
-        let Some(time) = read() else { return most };
-        let idle = self.seen.and_then(|(_, earlier)| time.idle_since(earlier));
-        self.seen = Some((now, time));
-        let part = match idle {
-            Some(idle) if idle < LEAST_IDLE => part * CUT,
-            Some(_) => (part + RAISE / most).min(1.0),
-            None => part,
-        };
-        self.part = Some(part);
-        part * most
+    }
+
+    /// The share of the machine that packing may use, which is at most `most`.
+    fn share(&self, most: f64) -> f64 {
+        (1.0 - self.withheld) * most
     }
 }
 
@@ -103,13 +110,12 @@ mod tests {
 
     /// Two processors: so many ticks of 200 in a second are idle.
     fn after(machine: &mut Machine, seconds: u32, most: f64, idle: u64) -> f64 {
-        let mut share = 0.0;
         for _ in 0..2 * seconds {
-            let (at, time) = machine.seen.unwrap_or_default();
+            let (at, time) = (machine.at.unwrap_or_default(), machine.time.unwrap_or_default());
             let time = MachineTime { idle: time.idle + idle / 2, total: time.total + 100 };
-            share = machine.share(at + INTERVAL, most, || Some(time));
+            machine.look(at + INTERVAL, most, Some(time), 2);
         }
-        share
+        machine.share(most)
     }
 
     #[test]
@@ -121,14 +127,29 @@ mod tests {
         assert!(after(&mut machine, 10, 0.5, 0) < LEAST_SHARE);
         assert!((after(&mut machine, 10, 0.5, 50) - 0.5).abs() < 1e-9);
         // The variable counts at once, in both directions.
-        let at = machine.seen.unwrap_or_default().0;
-        assert!((machine.share(at, 0.1, || None) - 0.1).abs() < 1e-9);
-        assert_eq!(machine.share(at, 0.0, || None), 0.0);
+        assert!((machine.share(0.1) - 0.1).abs() < 1e-9);
+        assert_eq!(machine.share(0.0), 0.0);
+        after(&mut machine, 1, 0.0, 50);
+        assert!((machine.share(0.5) - 0.5).abs() < 1e-9);
     }
 
     #[test]
     fn a_machine_without_counters_gives_all_that_is_allowed() {
-        assert!((Machine::default().share(Duration::ZERO, 0.3, || None) - 0.3).abs() < 1e-9);
+        let mut machine = Machine::default();
+        for second in 1..5 {
+            machine.look(Duration::from_secs(second), 0.3, None, 2);
+        }
+        assert!((machine.share(0.3) - 0.3).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_machine_is_looked_at_now_and_then() {
+        let mut machine = Machine::default();
+        assert!(machine.is_due(Duration::ZERO));
+        machine.look(Duration::ZERO, 0.5, None, 4);
+        assert!(!machine.is_due(INTERVAL - Duration::from_millis(1)));
+        assert!(machine.is_due(INTERVAL));
+        assert_eq!(machine.processors, 4);
     }
 
     #[test]
