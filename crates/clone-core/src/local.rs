@@ -125,8 +125,7 @@ impl<'s, S: ServerSession> Task<'s, S> {
         let point = ConsistencyPoint::of(&source_clones, settings.ddl_timeout);
         let sides = Sides { source: source_clones, destination: clones, point };
         let _ = self.shared.clone.set(sides);
-        // Each task reads and writes: with a task for every second processor both ends have room.
-        let processors = session.host().processors() / 2;
+        let processors = session.host().processors();
         let initial =
             self.workers.as_ref().map_or(0, |workers| workers.initial(&settings, processors));
         self.grow(initial);

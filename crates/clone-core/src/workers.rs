@@ -108,12 +108,12 @@ impl<H: Host> Drop for Workers<H> {
 }
 
 /// How many workers to start with, of a clone with at most `max_threads`. With auto-tuning the
-/// clone begins with a thread for each of the `processors` (the stock plugin begins with one
-/// thread), else with `clone_max_concurrency`. With a bandwidth limit the clone may begin with
-/// fewer ([`initial_workers`]).
+/// clone begins with a thread for every second one of the `processors`, else with
+/// `clone_max_concurrency`. So both ends have room if they share the processors. With a bandwidth
+/// limit the clone may begin with fewer ([`initial_workers`]).
 fn initial(max_threads: u32, settings: &Settings, processors: u32) -> u32 {
     let threads = match settings.autotune_concurrency {
-        true => max_threads.min(processors.max(1)),
+        true => max_threads.min((processors / 2).max(1)),
         false => max_threads,
     };
     initial_workers(threads - 1, limits(settings))
@@ -132,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn a_tuned_clone_begins_with_a_thread_for_each_processor() {
+    fn a_tuned_clone_begins_with_a_thread_for_every_second_processor() {
         let initial = |processors| initial(16, &settings(true, 0), processors);
-        assert_eq!([0, 1, 2, 8, 64].map(initial), [0, 0, 1, 7, 15]);
+        assert_eq!([0, 1, 2, 3, 4, 8, 64].map(initial), [0, 0, 0, 0, 1, 3, 15]);
     }
 
     #[test]
