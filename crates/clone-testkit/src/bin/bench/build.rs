@@ -5,11 +5,12 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use clap::ValueEnum;
 use clone_testkit::anyhow::{Context, Result};
 use clone_testkit::{Mysqld, Plugin};
 
 /// One build of the clone plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Build {
     /// The plugin that came with the server.
     Stock,

@@ -183,7 +183,7 @@ impl Stage {
             Way::Remote { tls, .. } => self.remote(&directory, tls),
             Way::Pull => self.remote(&directory, Tls::Disabled),
         };
-        self.configure(target, build, scenario)?;
+        self.configure(target, build, scenario, options)?;
         let is_remote = matches!(scenario.way, Way::Remote { .. });
         let donor = is_remote.then_some(&self.donor);
         let writers = match scenario.writers {
@@ -236,7 +236,13 @@ impl Stage {
         session.run(format!("INSTALL PLUGIN clone SONAME '{}'", build.file_name()))
     }
 
-    fn configure(&self, target: &Mysqld, build: Build, scenario: &Scenario) -> Result<()> {
+    fn configure(
+        &self,
+        target: &Mysqld,
+        build: Build,
+        scenario: &Scenario,
+        options: &Options,
+    ) -> Result<()> {
         if let Way::Remote { .. } | Way::Pull = scenario.way {
             clone::allow_address(target, &self.address.to_string())?;
         }
@@ -247,7 +253,7 @@ impl Stage {
             format!("SET GLOBAL clone_max_data_bandwidth = {}", scenario.rate),
         ];
         if build == Build::Ours {
-            let compression = if asks { "ZSTD1" } else { "AUTO" };
+            let compression = if asks { "ZSTD1" } else { &options.compression };
             settings.push(format!("SET GLOBAL clone_compression = {compression}"));
         }
         if scenario.rate != 0 {

@@ -33,6 +33,12 @@ pub(crate) struct Options {
     /// Run only lines whose names contain one of these, in any case, separated by commas.
     #[arg(long, env = "BENCH_LINES", value_delimiter = ',')]
     pub(crate) lines: Vec<String>,
+    /// `clone_compression` of ours in the lines named "link".
+    #[arg(long, env = "BENCH_COMPRESSION", default_value = "AUTO")]
+    pub(crate) compression: String,
+    /// Measure only these builds, separated by commas.
+    #[arg(long, env = "BENCH_BUILDS", value_delimiter = ',')]
+    pub(crate) builds: Vec<Build>,
     /// A directory in memory.
     #[arg(long, env = "BENCH_TMPFS", default_value = "/dev/shm")]
     pub(crate) tmpfs: PathBuf,
@@ -77,7 +83,8 @@ impl Options {
         let compressed = scenario.link.map(|_| Build::StockCompressed);
         let other = self.other.as_ref().map(|_| Build::Other);
         let builds = [Some(Build::Stock), compressed, Some(Build::Ours), other];
-        builds.into_iter().flatten().collect()
+        let is_wanted = |build: &Build| self.builds.is_empty() || self.builds.contains(build);
+        builds.into_iter().flatten().filter(is_wanted).collect()
     }
 }
 
