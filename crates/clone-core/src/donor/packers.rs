@@ -8,6 +8,7 @@ use clone_io::Packer;
 use clone_protocol::{BlockForm, Forms, Offer, Packing};
 
 use super::packing::{AtWork, ClonePacking, form};
+use super::steering::{Sampled, Survey};
 use crate::error::{Error, Result};
 
 /// The packers of a connection.
@@ -26,13 +27,33 @@ pub(super) struct Packers {
     pub(super) previous: Option<Duration>,
 }
 
+/// Two clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    /// Time since any fixed moment.
+    pub(super) clock: Duration,
+    /// Processor time of this thread.
+    pub(super) thread: Duration,
+}
+
+impl Times {
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            clock: self.clock.saturating_sub(earlier.clock),
+            thread: self.thread.saturating_sub(earlier.thread),
+        }
+    }
+}
+
 /// How one block is packed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Choice {
     pub(super) packing: Packing,
     /// Whether the packer should skip the block, because recent ones did not shrink, or because
     /// there is no packer for the block.
     pub(super) should_skip: bool,
+    /// For which the block is packed before.
+    pub(super) survey: Option<Survey>,
 }
 
 fn failed(error: &std::io::Error) -> Error {
@@ -79,21 +100,50 @@ impl Packers {
     /// # Errors
     /// No memory for a compressor.
     pub(super) fn choose(&mut self, packing: &ClonePacking, may_pack: bool) -> Result<Choice> {
-        let (packing, is_probe) = packing.choose();
+        let (packing, survey) = packing.choose();
         let packing = if may_pack { packing } else { Packing::None };
+        let survey = survey.filter(|_| may_pack);
+        self.switch(packing)?;
+        let skips = self.packer(packing).is_none_or(|packer| packer.should_skip());
+        Ok(Choice { packing, should_skip: skips && survey.is_none(), survey })
+    }
+
+    /// What `packing` makes of the block, for a survey.
+    ///
+    /// # Errors
+    /// No memory for a compressor.
+    pub(super) fn sample(
+        &mut self,
+        packing: Packing,
+        block: &[u8],
+        times: impl Fn() -> Times,
+    ) -> Result<Sampled> {
+        self.switch(packing)?;
+        let (raw, begin) = (block.len() as u64, times());
+        let packed = self.packer(packing).and_then(|packer| {
+            packer.retry();
+            packer.pack(block, 0, 0).map(|packed| packed.len() as u64)
+        });
+        let took = times().since(begin);
+        let is_packed = packing != Packing::None;
+        let took = if is_packed { took } else { Times::default() };
+        let packed = packed.unwrap_or(raw);
+        Ok(Sampled { raw, packed, pack: took.clock, pack_cpu: took.thread })
+    }
+
+    /// Makes [`packer`](Self::packer) one for this packing.
+    ///
+    /// # Errors
+    /// No memory for a compressor.
+    pub(super) fn switch(&mut self, packing: Packing) -> Result<()> {
         if packing != Packing::None
+            && self.at != packing
             && let Some(packer) = &mut self.packer
         {
-            if self.at != packing {
-                packer.switch(packing).map_err(|error| failed(&error))?;
-                self.at = packing;
-            }
-            if is_probe {
-                packer.retry();
-            }
+            packer.switch(packing).map_err(|error| failed(&error))?;
+            self.at = packing;
         }
-        let packer = self.packer(packing);
-        Ok(Choice { packing, should_skip: packer.is_none_or(|packer| packer.should_skip()) })
+        Ok(())
     }
 
     /// The packer for this packing.
@@ -121,17 +171,18 @@ mod tests {
         Some(Offer { packing, accepts, ..Offer::default() })
     }
 
-    fn choice(offer: Option<Offer>, may_pack: bool) -> (bool, Choice) {
+    fn choice(offer: Option<Offer>, may_pack: bool) -> (bool, (Packing, bool)) {
         let clone = ClonePacking::default();
         let mut packers = Packers::new(offer).unwrap();
         let _task = packers.begin(&clone);
-        (packers.is_some(), packers.choose(&clone, may_pack).unwrap())
+        let choice = packers.choose(&clone, may_pack).unwrap();
+        (packers.is_some(), (choice.packing, choice.should_skip))
     }
 
     #[test]
     fn a_block_gets_the_packer_that_the_recipient_wants() {
         let all = Forms::default();
-        let chosen = |packing, should_skip| Choice { packing, should_skip };
+        let chosen = |packing, should_skip| (packing, should_skip);
         let (none, zstd) = (Packing::None, Packing::Zstd(3));
         for (offer, may_pack, expected) in [
             (None, true, (false, chosen(none, true))),

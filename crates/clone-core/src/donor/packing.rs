@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clone_protocol::{BlockForm, Forms, Packing};
 
-use super::steering::{Measured, Steering};
+use super::steering::{Measured, Steering, Survey};
 use crate::log_target::SERVER;
 use crate::saved::Saved;
 
@@ -52,11 +52,18 @@ impl ClonePacking {
         AtWork(self)
     }
 
-    /// How to pack the next block, and whether that is a probe.
-    pub(super) fn choose(&self) -> (Packing, bool) {
+    /// How to pack the next block, and a survey for which it is packed before, if there is one.
+    pub(super) fn choose(&self) -> (Packing, Option<Survey>) {
         let mut state = self.state();
         let wanted = state.wanted;
-        state.steering.as_mut().map_or((wanted, false), Steering::choose)
+        state.steering.as_mut().map_or((wanted, None), Steering::choose)
+    }
+
+    /// Takes a survey back that has seen one block more.
+    pub(super) fn surveyed(&self, now: Duration, survey: Survey) {
+        if let Some(steering) = &mut self.state().steering {
+            steering.surveyed(now, survey);
+        }
     }
 
     /// Takes what a block took. Packing may use so many processors from now on.
@@ -146,11 +153,11 @@ mod tests {
         let first = packing.begin(Packing::Auto, Forms::default());
         let second = packing.begin(Packing::Auto, Forms::default());
         assert_eq!(packing.tasks.load(Ordering::Relaxed), 2);
-        assert_eq!(packing.choose(), (Packing::None, false), "AUTO begins without packing");
+        assert_eq!(packing.choose().0, Packing::None, "AUTO begins without packing");
         drop((first, second));
         assert_eq!(packing.tasks.load(Ordering::Relaxed), 0);
         let fixed = ClonePacking::default();
         let _task = fixed.begin(Packing::Zstd(3), Forms::default());
-        assert_eq!(fixed.choose(), (Packing::Zstd(3), false));
+        assert_eq!(fixed.choose().0, Packing::Zstd(3));
     }
 }

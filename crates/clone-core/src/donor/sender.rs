@@ -13,10 +13,10 @@ use super::allowance::Allowance;
 use super::clones::DonorClone;
 use super::framer::Framer;
 use super::handover::{HandedOver, Handover};
-use super::packers::{Choice, Packers};
+use super::packers::{Choice, Packers, Times};
 use super::packing::{AtWork, ClonePacking};
 use super::peer::Peer;
-use super::steering::Measured;
+use super::steering::{Measured, Survey};
 use super::way::{BlockFacts, Terms, Unpacked, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
 use crate::engine::{BlockOutput, Engine, ServerEngine, View};
@@ -93,15 +93,6 @@ impl Output {
     }
 }
 
-/// Two clocks.
-#[derive(Clone, Copy, Debug, Default)]
-struct Times {
-    /// Time since any fixed moment.
-    clock: Duration,
-    /// Processor time of this thread.
-    thread: Duration,
-}
-
 /// Sends what an engine copies.
 pub(super) struct Sender<'a, S: DonorSession> {
     pub(super) session: &'a S,
@@ -155,19 +146,34 @@ impl<'a, S: DonorSession> Sender<'a, S> {
 
     /// Time by the clock, and processor time of this thread.
     fn times(&self) -> Times {
-        let host = self.session.host();
-        Times { clock: host.now(), thread: host.thread_time() }
+        times(self.session)
+    }
+
+    /// Packs the first `len` bytes of [`place`](Framer::place) for the survey, and leaves the
+    /// packers ready for `packing`.
+    fn survey(&mut self, survey: Option<Survey>, len: usize, packing: Packing) -> Result<()> {
+        let Some(mut survey) = survey else { return Ok(()) };
+        let (session, begin) = (self.session, self.times());
+        let Output { framer, packers, .. } = &mut *self.output;
+        let block = framer.place(len)?;
+        survey.sample(|packing| packers.sample(packing, block, || times(session)))?;
+        packers.switch(packing)?;
+        let (end, took) = (self.times(), self.times().since(begin));
+        // The next block has not waited for that.
+        if let Some(previous) = &mut self.output.packers.previous {
+            *previous += took.clock;
+        }
+        let processors = self.allowance.processors(&**self.session.host());
+        self.allowance.spend(end.clock, processors, took.thread);
+        self.packing.surveyed(end.clock, survey);
+        Ok(())
     }
 
     /// Tells what a block took that was packed with `packing`: from `begin` to `packed` it was
     /// packed, and sent from then on.
     fn note(&mut self, packing: Packing, raw: usize, sent: usize, begin: Times, packed: Times) {
         let end = self.times();
-        let since = |later: Times, earlier: Times| Times {
-            clock: later.clock.saturating_sub(earlier.clock),
-            thread: later.thread.saturating_sub(earlier.thread),
-        };
-        let (pack, send) = (since(packed, begin), since(end, packed));
+        let (pack, send) = (packed.since(begin), end.since(packed));
         let is_packed = packing != Packing::None;
         let pack = if is_packed { pack } else { Times::default() };
         let previous = self.output.packers.previous.replace(end.clock);
@@ -207,8 +213,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let packer = packers.packer(packing).filter(|_| pack);
         let (descriptor, packet) = framer.finish(len, packer, unpacked)?;
         let sent = packet.len();
-        let host = self.session.host();
-        let packed = Times { clock: host.now(), thread: host.thread_time() };
+        let packed = times(self.session);
         match view.is_secure {
             true => self.link.send(false, packet)?,
             false => self.link.send_both(descriptor, packet)?,
@@ -226,7 +231,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             && self.output.files.may_share(file)
             && clone_io::is_read_only(file);
         let choice = if may_share { Choice::default() } else { self.choose()? };
-        let Choice { packing, should_skip } = choice;
+        let Choice { packing, should_skip, .. } = choice;
         let base = self.clone.map(|clone| &clone.base).filter(|_| terms.compares);
         let place = base.and_then(|base| base.place(view.descriptor, len));
         let has_digests = place.is_some();
@@ -247,11 +252,11 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             (Way::Stream { checksum }, Some(_)) => {
                 match self.stream(view, file, len, packing, checksum)? {
                     true => Ok(()),
-                    false => self.send_through_memory(view, file, len, packing, way, place),
+                    false => self.send_through_memory(view, file, len, choice, way, place),
                 }
             }
             // If the file ends before the block does, reading it gives the error.
-            _ => self.send_through_memory(view, file, len, packing, way, place),
+            _ => self.send_through_memory(view, file, len, choice, way, place),
         }
     }
 
@@ -262,10 +267,11 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         view: &View<'_>,
         file: BorrowedFd<'_>,
         len: u32,
-        packing: Packing,
+        choice: Choice,
         way: Way,
         place: Option<SpacePlace>,
     ) -> Result<()> {
+        let Choice { packing, survey, .. } = choice;
         let len = len as usize;
         // Read the data before the descriptor is sent. If the file cannot be read, the recipient
         // must not wait for data.
@@ -276,6 +282,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         {
             return self.send_rest(view, &equal, packing, way);
         }
+        self.survey(survey, len, packing)?;
         self.send_packet(view, len, packing, way.packs(), self.output.terms.unpacked())
     }
 
@@ -421,6 +428,12 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     }
 }
 
+/// Time by the clock, and processor time of this thread.
+fn times<S: DonorSession>(session: &S) -> Times {
+    let host = session.host();
+    Times { clock: host.now(), thread: host.thread_time() }
+}
+
 /// The packet that says which units of a block are equal to the recipient's base.
 fn map(equal: &EqualUnits) -> Vec<u8> {
     let mut packet = vec![0; BLOCK_HEAD];
@@ -481,7 +494,8 @@ impl<S: DonorSession> BlockOutput for Sender<'_, S> {
             return Ok(());
         }
         self.output.framer.place(data.len())?.copy_from_slice(data);
-        let Choice { packing, should_skip } = self.choose()?;
+        let Choice { packing, should_skip, survey } = self.choose()?;
+        self.survey(survey, data.len(), packing)?;
         self.send_packet(view, data.len(), packing, !should_skip, self.output.terms.unpacked())
     }
 }

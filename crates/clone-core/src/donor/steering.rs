@@ -10,10 +10,11 @@
 //! * what the tasks do besides, for example read,
 //! * the processor time that packing may take.
 //!
-//! From these figures a model says how long a byte takes with each packing. A packing that should
-//! be faster is tried on one block (a probe), then on all blocks (a trial). A trial that does not
-//! make the clone faster is taken back: then something else than the link is slow, for example the
-//! recipient's disk. Probes and trials may cost a hundredth of the clone's time.
+//! From these figures a model says how long a byte takes with each packing. In a survey, one block
+//! is packed in each way that may be better, so that the outcomes can be compared. A packing that
+//! should be faster is then used for all blocks (a trial). A trial that does not make the clone
+//! faster is taken back: then something else than the link is slow, for example the recipient's
+//! disk. Surveys and trials may cost a hundredth of the clone's time.
 
 use std::time::Duration;
 
@@ -23,9 +24,13 @@ use clone_protocol::Packing;
 const LADDER: [Packing; 5] =
     [Packing::None, Packing::Lz4, Packing::Zstd(1), Packing::Zstd(3), Packing::Zstd(6)];
 
-/// A packing must be better than a cheaper one by this factor, or it is not worth its work. A trial
-/// must show half of what was expected.
+/// A packing must be better than a cheaper one by this factor, or it is not worth its work.
 const GAIN: f64 = 0.93;
+
+/// A trial has succeeded if a byte takes at most this factor longer than the model says, or if half
+/// of the gain is there. The model may think that the link is faster than it is. The blocks of the
+/// trial may hold more than those before.
+const EXPECTED: f64 = 1.1;
 
 /// A cheaper packing may be slower by this much.
 const SAME: f64 = 1.02;
@@ -37,7 +42,7 @@ const BAD: f64 = 1.3;
 /// the clone.
 const LIMITED: f64 = 0.1;
 
-/// The part of the clone's time that probes and trials may cost.
+/// The part of the clone's time that surveys and trials may cost.
 const SPENDING: f64 = 0.01;
 
 /// A window has this many blocks at least, and one for each task.
@@ -61,7 +66,7 @@ const STEADY: f64 = 1.25;
 /// After so many windows that are not steady, a trial begins anyway.
 const MAX_UNSTEADY: u32 = 4;
 
-/// After so many seconds the data may be different, so a packing is probed again.
+/// After so many seconds the data may be different, so a packing is surveyed again.
 const FRESH: f64 = 1.0;
 
 /// Seconds between a trial without success and the next one. Doubles each time.
@@ -79,6 +84,9 @@ const MEMORY: f64 = 8e6;
 
 /// A ratio that changes by this factor in one window means that the data is different.
 const OTHER_DATA: f64 = 1.25;
+
+/// A survey ends after so many blocks, also if none of them was like the recent ones.
+const SURVEY_BLOCKS: u32 = 8;
 
 /// What one block took.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +107,19 @@ pub(super) struct Measured {
     pub(super) elapsed: Duration,
 }
 
+/// What a packing makes of one block of a survey.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sampled {
+    /// Bytes of data.
+    pub(super) raw: u64,
+    /// Bytes that would be sent for them.
+    pub(super) packed: u64,
+    /// Time to pack, by the clock.
+    pub(super) pack: Duration,
+    /// Processor time to pack.
+    pub(super) pack_cpu: Duration,
+}
+
 /// What is known of one packing.
 #[derive(Clone, Copy, Debug)]
 struct Figures {
@@ -115,6 +136,8 @@ struct Figures {
 struct Rung {
     packing: Packing,
     figures: Figures,
+    /// The ratio when it was surveyed.
+    surveyed: f64,
     /// When the figures were measured.
     at: Option<f64>,
     /// No trial before that.
@@ -123,8 +146,12 @@ struct Rung {
 }
 
 impl Figures {
+    fn scaled(self, by: f64) -> Self {
+        Self { ratio: (self.ratio * by).min(1.0), pace: self.pace * by, cpu: self.cpu * by }
+    }
+
     /// The best that may be hoped for before anything was measured. A packing that would not help
-    /// even then is not probed.
+    /// even then is not surveyed.
     fn hoped(packing: Packing) -> Self {
         let (ratio, speed) = match packing {
             Packing::None | Packing::Auto => return Self { ratio: 1.0, pace: 0.0, cpu: 0.0 },
@@ -140,23 +167,77 @@ impl Figures {
 impl Rung {
     fn new(packing: Packing) -> Self {
         let figures = Figures::hoped(packing);
-        Self { packing, figures, at: None, not_before: 0.0, backoff: BACKOFF }
+        let surveyed = figures.ratio;
+        Self { packing, figures, surveyed, at: None, not_before: 0.0, backoff: BACKOFF }
     }
 
-    fn note(&mut self, now: f64, one: &Measured) {
-        let raw = one.raw as f64;
+    /// Takes what blocks of `raw` bytes took.
+    fn note(&mut self, now: f64, raw: f64, figures: Figures) {
         let weight = if self.at.is_some() { (raw / MEMORY).min(1.0) } else { 1.0 };
         let mix = |old: f64, new: f64| old + (new - old) * weight;
         self.figures = Figures {
-            ratio: mix(self.figures.ratio, one.sent as f64 / raw),
-            pace: mix(self.figures.pace, one.pack.as_secs_f64() / raw),
-            cpu: mix(self.figures.cpu, one.pack_cpu.as_secs_f64() / raw),
+            ratio: mix(self.figures.ratio, figures.ratio),
+            pace: mix(self.figures.pace, figures.pace),
+            cpu: mix(self.figures.cpu, figures.cpu),
         };
         self.at = Some(now);
     }
 
     fn is_fresh(&self, now: f64) -> bool {
         self.at.is_some_and(|at| now - at < FRESH)
+    }
+}
+
+/// What the blocks of a survey took with one packing.
+#[derive(Clone, Copy, Debug)]
+struct Sum {
+    rung: usize,
+    packing: Packing,
+    raw: f64,
+    packed: f64,
+    pack: f64,
+    pack_cpu: f64,
+}
+
+impl Sum {
+    fn figures(&self) -> Figures {
+        let Self { raw, packed, pack, pack_cpu, .. } = *self;
+        Figures { ratio: packed / raw, pace: pack / raw, cpu: pack_cpu / raw }
+    }
+}
+
+/// The same blocks, packed in several ways. The task that sends the next block has the survey
+/// meanwhile.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// Of the packing in use.
+    reference: Sum,
+    others: Vec<Sum>,
+    blocks: u32,
+    /// Seconds that the last block took.
+    cost: f64,
+}
+
+impl Survey {
+    /// Has the next block packed in each way, by `pack`.
+    ///
+    /// # Errors
+    /// That of `pack`.
+    pub(super) fn sample<E>(
+        &mut self,
+        mut pack: impl FnMut(Packing) -> Result<Sampled, E>,
+    ) -> Result<(), E> {
+        self.cost = 0.0;
+        self.blocks += 1;
+        for sum in std::iter::once(&mut self.reference).chain(&mut self.others) {
+            let one = pack(sum.packing)?;
+            sum.raw += one.raw as f64;
+            sum.packed += one.packed as f64;
+            sum.pack += one.pack.as_secs_f64();
+            sum.pack_cpu += one.pack_cpu.as_secs_f64();
+            self.cost += one.pack.as_secs_f64();
+        }
+        Ok(())
     }
 }
 
@@ -167,9 +248,6 @@ struct Window {
     blocks: f64,
     raw: f64,
     sent: f64,
-    /// Of the blocks with the current packing.
-    current_raw: f64,
-    current_sent: f64,
     /// Of all tasks, seconds.
     pack: f64,
     blocked: f64,
@@ -193,18 +271,20 @@ struct Shown {
     block: f64,
 }
 
-/// A packing is in use to see whether it is better.
+/// A packing is in use to see whether it takes as long as the model says.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     from: usize,
     /// Seconds for a byte before.
     before: f64,
-    /// The most seconds for a byte with which the trial has succeeded.
-    success: f64,
+    /// What the packing needs of that, as the model says.
+    gain: f64,
+    /// Bytes per second of the link before.
+    link: Option<f64>,
     /// Bytes to send until the buffers hold nothing of the previous packing.
     unsettled: f64,
-    /// The trial of `from` has failed, and it is tested whether the packing before is really
-    /// better: perhaps the link has changed meanwhile.
+    /// The trial of `from` has failed, and it is tested whether the packing before is really as
+    /// fast: perhaps the link has changed meanwhile.
     is_return: bool,
 }
 
@@ -213,8 +293,7 @@ struct Trial {
 pub(super) struct Steering {
     rungs: Vec<Rung>,
     current: usize,
-    /// The packing to probe next.
-    probe: Option<usize>,
+    survey: Option<Survey>,
     trial: Option<Trial>,
     window: Window,
     shown: Option<Shown>,
@@ -228,7 +307,7 @@ pub(super) struct Steering {
     link: Option<f64>,
     /// Task-seconds so far.
     worked: f64,
-    /// Task-seconds that probes and trials have cost.
+    /// Task-seconds that surveys and trials have cost.
     spent: f64,
     /// Processors that packing may use.
     cores: f64,
@@ -241,7 +320,7 @@ impl Steering {
         Self {
             rungs: LADDER.into_iter().filter(is_there).map(Rung::new).collect(),
             current: 0,
-            probe: None,
+            survey: None,
             trial: None,
             window: Window::default(),
             shown: None,
@@ -255,11 +334,38 @@ impl Steering {
         }
     }
 
-    /// How to pack the next block, and whether that is a probe.
-    pub(super) fn choose(&mut self) -> (Packing, bool) {
-        match self.probe.take() {
-            Some(probe) => (self.rungs[probe].packing, true),
-            None => (self.rungs[self.current].packing, false),
+    /// How to pack the next block, and a survey for which it is packed before, if there is one.
+    pub(super) fn choose(&mut self) -> (Packing, Option<Survey>) {
+        (self.rungs[self.current].packing, self.survey.take())
+    }
+
+    /// Takes a survey back that has [seen](Survey::sample) one block more.
+    pub(super) fn surveyed(&mut self, now: Duration, survey: Survey) {
+        let now = now.as_secs_f64();
+        let Survey { reference, others, blocks, cost } = &survey;
+        if reference.raw <= 0.0 {
+            return;
+        }
+        let raw = reference.raw / f64::from(*blocks);
+        let free = self.shown.map_or(0.0, |shown| shown.blocked * raw);
+        self.spent += (cost - free).max(0.0);
+        // A block that hardly holds anything says nothing of those that do.
+        let recent = &mut self.rungs[reference.rung];
+        let is_like = is_same_data(reference.figures().ratio, recent.figures.ratio);
+        if !is_like && *blocks < SURVEY_BLOCKS && self.current == reference.rung {
+            self.survey = Some(survey);
+            return;
+        }
+        recent.surveyed = recent.figures.ratio;
+        // As if the surveyed blocks held as much as the recent ones.
+        let scale = recent.figures.ratio / reference.figures().ratio;
+        for sum in others {
+            let rung = &mut self.rungs[sum.rung];
+            rung.note(now, sum.raw, sum.figures().scaled(scale));
+            rung.surveyed = rung.figures.ratio;
+        }
+        if self.trial.is_none() {
+            self.decide(now);
         }
     }
 
@@ -268,38 +374,35 @@ impl Steering {
         let now = now.as_secs_f64();
         let tasks = f64::from(tasks.max(1));
         self.cores = cores;
-        let rung = self.rungs.iter().position(|rung| rung.packing == one.packing);
-        let Some(rung) = rung.filter(|_| one.raw != 0) else { return };
-        let is_probe = rung != self.current;
-        self.rungs[rung].note(now, one);
-        if is_probe && let Some(shown) = self.shown {
-            let free = shown.blocked * one.raw as f64;
-            self.spent += (one.pack.as_secs_f64() - free).max(0.0);
-        }
         let took = one.elapsed.as_secs_f64();
+        if one.raw == 0 {
+            return;
+        }
         if took - one.blocked.as_secs_f64() > PAUSE {
             self.window = Window { begin: now, ..Window::default() };
             return;
+        }
+        let raw = one.raw as f64;
+        let (pack, pack_cpu) = (one.pack.as_secs_f64(), one.pack_cpu.as_secs_f64());
+        let current = &mut self.rungs[self.current];
+        // Another one: it was chosen before the packing changed.
+        if current.packing == one.packing {
+            let ratio = one.sent as f64 / raw;
+            current.note(now, raw, Figures { ratio, pace: pack / raw, cpu: pack_cpu / raw });
         }
         let window = &mut self.window;
         if window.blocks == 0.0 && window.begin == 0.0 {
             window.begin = (now - took).max(0.0);
         }
         window.blocks += 1.0;
-        window.raw += one.raw as f64;
+        window.raw += raw;
         window.sent += one.sent as f64;
-        window.pack += one.pack.as_secs_f64();
+        window.pack += pack;
         window.blocked += one.blocked.as_secs_f64();
         window.elapsed += took;
-        if !is_probe {
-            window.current_raw += one.raw as f64;
-            window.current_sent += one.sent as f64;
-        }
         let wall = now - window.begin;
         if wall >= WINDOW_SECONDS && window.blocks >= WINDOW_BLOCKS.max(tasks) {
             self.close_window(now, wall, tasks);
-        } else if is_probe && self.trial.is_none() {
-            self.decide(now);
         }
     }
 
@@ -329,13 +432,7 @@ impl Steering {
         if shown.is_limited {
             self.limited = Some(self.current);
         }
-        let known = self.rungs[self.current].figures.ratio;
-        let ratio = window.current_sent / window.current_raw;
-        if ratio > known * OTHER_DATA || ratio * OTHER_DATA < known {
-            for rung in &mut self.rungs {
-                rung.at = None;
-            }
-        }
+        self.notice_other_data();
         let change = self.shown.map_or(f64::MAX, |last| shown.time / last.time);
         let is_steady = (1.0 / STEADY..STEADY).contains(&change);
         self.unsteady = if is_steady { 0 } else { self.unsteady + 1 };
@@ -346,6 +443,20 @@ impl Steering {
         match self.trial {
             Some(trial) => self.judge(now, trial, &window, &shown),
             None => self.decide(now),
+        }
+    }
+
+    /// If the blocks are not like those of the last survey, it says nothing any more.
+    fn notice_other_data(&mut self) {
+        let current = &mut self.rungs[self.current];
+        if is_same_data(current.figures.ratio, current.surveyed) {
+            return;
+        }
+        current.surveyed = current.figures.ratio;
+        for (index, rung) in self.rungs.iter_mut().enumerate() {
+            if index != self.current {
+                rung.at = None;
+            }
         }
     }
 
@@ -363,37 +474,45 @@ impl Steering {
             return;
         }
         self.trial = None;
-        let is_better = shown.time <= trial.success;
+        let Trial { from, link, gain, before, is_return, .. } = trial;
         let tried = self.current;
-        match (is_better, trial.is_return) {
-            (true, false) => self.rungs[tried].backoff = BACKOFF,
-            (true, true) => self.refuse(now, trial.from),
-            (false, false) => {
-                let success = shown.time * trial.before / trial.success;
-                self.start(trial.from, shown.time, success, true);
-                return;
+        let half = f64::midpoint(1.0, gain);
+        let expected = predicted(&self.rungs[tried].figures, shown, link, self.cores);
+        if is_return {
+            if shown.time * half <= before {
+                // If a dearer packing does not help, those above it do not help either.
+                let end = if from > tried { self.rungs.len() } else { from + 1 };
+                self.refuse(now, from, end);
+            } else {
+                self.current = from;
+                self.rungs[from].backoff = BACKOFF;
             }
-            (false, true) => {
-                self.current = trial.from;
-                self.rungs[trial.from].backoff = BACKOFF;
+        } else if shown.time <= half * before || shown.time <= EXPECTED * expected {
+            let time = |rung: usize| self.predicted(&self.rungs[rung].figures, shown);
+            if tried < from && time(tried) > SAME * time(from) {
+                self.refuse(now, tried, tried + 1);
+            } else {
+                self.rungs[tried].backoff = BACKOFF;
             }
+        } else {
+            // Not even the packing before may be as fast as it was.
+            self.start(from, shown.time, gain, true);
+            return;
         }
         self.decide(now);
     }
 
     /// Uses the packing from now on, as a trial.
-    fn start(&mut self, rung: usize, before: f64, success: f64, is_return: bool) {
-        let from = self.current;
-        self.trial = Some(Trial { from, before, success, unsettled: SETTLE, is_return });
+    fn start(&mut self, rung: usize, before: f64, gain: f64, is_return: bool) {
+        let (from, link) = (self.current, self.link);
+        self.trial = Some(Trial { from, before, gain, link, unsettled: SETTLE, is_return });
         self.current = rung;
     }
 
-    /// The packing does not make the clone faster: no trial of it for some time.
-    fn refuse(&mut self, now: f64, refused: usize) {
-        // If a dearer packing does not help, those above it do not help either.
-        let last = if refused > self.current { self.rungs.len() } else { refused + 1 };
-        let backoff = self.rungs[refused].backoff;
-        for rung in &mut self.rungs[refused..last] {
+    /// These packings do not make the clone faster: no trial of them for some time.
+    fn refuse(&mut self, now: f64, first: usize, end: usize) {
+        let backoff = self.rungs[first].backoff;
+        for rung in &mut self.rungs[first..end] {
             rung.not_before = now + backoff;
             rung.backoff = (2.0 * backoff).min(MAX_BACKOFF);
         }
@@ -401,43 +520,34 @@ impl Steering {
 
     /// Seconds for a byte with these figures, of all tasks together.
     fn predicted(&self, figures: &Figures, shown: &Shown) -> f64 {
-        let work = (shown.own + figures.pace) / shown.tasks;
-        let network = self.link.map_or(0.0, |link| figures.ratio / link);
-        let processors = if figures.cpu > 0.0 { figures.cpu / self.cores } else { 0.0 };
-        work.max(network).max(processors)
+        predicted(figures, shown, self.link, self.cores)
     }
 
-    /// Looks for a better packing, and begins a probe or a trial of it.
+    /// Looks for a better packing, and begins a survey or a trial of it.
     fn decide(&mut self, now: f64) {
-        let Some(shown) = self.shown.filter(|_| self.probe.is_none()) else { return };
+        let Some(shown) = self.shown.filter(|_| self.survey.is_none()) else { return };
         if self.cores <= 0.0 {
             self.current = 0;
             return;
         }
         let budget = (SPENDING * self.worked - self.spent).max(0.0);
+        let wanted = self.worth_a_survey(now, &shown, budget);
+        if !wanted.is_empty() {
+            let sum = |rung: usize| {
+                let packing = self.rungs[rung].packing;
+                Sum { rung, packing, raw: 0.0, packed: 0.0, pack: 0.0, pack_cpu: 0.0 }
+            };
+            let others = wanted.into_iter().map(sum).collect();
+            self.survey =
+                Some(Survey { reference: sum(self.current), others, blocks: 0, cost: 0.0 });
+            return;
+        }
         let mut best = 0;
         for (index, rung) in self.rungs.iter().enumerate() {
-            let is_current = index == self.current;
-            if !is_current && index != 0 {
-                if rung.not_before > now {
-                    continue;
-                }
-                if !rung.is_fresh(now) {
-                    let hoped = Figures::hoped(rung.packing);
-                    let limit = GAIN * self.predicted(&self.rungs[best].figures, &shown);
-                    let known = if rung.at.is_some() { rung.figures } else { hoped };
-                    let cost = (known.pace - shown.blocked).max(0.0) * shown.block;
-                    if self.predicted(&hoped, &shown) < limit && cost <= budget {
-                        self.probe = Some(index);
-                        return;
-                    }
-                }
-                if rung.at.is_none() {
-                    continue;
-                }
-            }
+            let is_known = rung.at.is_some() && rung.not_before <= now;
+            let may_be = index == self.current || index == 0 || is_known;
             let time = self.predicted(&rung.figures, &shown);
-            if time < GAIN * self.predicted(&self.rungs[best].figures, &shown) {
+            if may_be && time < GAIN * self.predicted(&self.rungs[best].figures, &shown) {
                 best = index;
             }
         }
@@ -455,9 +565,30 @@ impl Steering {
         }
         if best != self.current && (self.unsteady == 0 || self.unsteady >= MAX_UNSTEADY) {
             let gain = self.predicted(&self.rungs[best].figures, &shown) / time;
-            let success = if best > self.current { f64::midpoint(1.0, gain) } else { SAME };
-            self.start(best, shown.time, success * shown.time, false);
+            self.start(best, shown.time, gain, false);
         }
+    }
+
+    /// Packings whose figures are old, and that may be better than all for which they are not.
+    fn worth_a_survey(&self, now: f64, shown: &Shown, budget: f64) -> Vec<usize> {
+        let fresh =
+            |index: usize| index == 0 || index == self.current || self.rungs[index].is_fresh(now);
+        let rungs = 0..self.rungs.len();
+        let times = rungs.clone().filter(|index| fresh(*index));
+        let times = times.map(|index| self.predicted(&self.rungs[index].figures, shown));
+        let limit = GAIN * times.fold(f64::MAX, f64::min);
+        let mut free = shown.blocked * shown.block + budget;
+        let is_worth = |index: &usize| {
+            let rung = &self.rungs[*index];
+            if fresh(*index) || rung.not_before > now {
+                return false;
+            }
+            let hoped = Figures::hoped(rung.packing);
+            let known = if rung.at.is_some() { rung.figures } else { hoped };
+            free -= known.pace * shown.block;
+            self.predicted(&hoped, shown) < limit && free >= 0.0
+        };
+        rungs.filter(is_worth).collect()
     }
 
     /// While packing takes all of the time, nobody knows how fast the link is. So blocks are sent
@@ -472,6 +603,20 @@ impl Steering {
         let bytes = SETTLE * shown.tasks + WINDOW_BLOCKS * shown.block;
         self.is_faster || (best == self.current && loss * bytes * shown.tasks <= budget)
     }
+}
+
+/// Whether two ratios of one packing may be those of one kind of data.
+fn is_same_data(one: f64, other: f64) -> bool {
+    one <= other * OTHER_DATA && other <= one * OTHER_DATA
+}
+
+/// Seconds for a byte with these figures, of all tasks together, over a link of so many bytes per
+/// second, if packing may use so many processors.
+fn predicted(figures: &Figures, shown: &Shown, link: Option<f64>, cores: f64) -> f64 {
+    let work = (shown.own + figures.pace) / shown.tasks;
+    let network = link.map_or(0.0, |link| figures.ratio / link);
+    let processors = if figures.cpu > 0.0 { figures.cpu / cores } else { 0.0 };
+    work.max(network).max(processors)
 }
 
 #[cfg(test)]

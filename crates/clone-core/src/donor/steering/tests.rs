@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clone_protocol::Packing;
 
-use super::{LADDER, Measured, Steering};
+use super::{LADDER, Measured, Sampled, Steering, Survey};
 
 /// What a packing makes of some data: the ratio, and bytes per second.
 type Outcomes = [(f64, f64); 5];
@@ -72,12 +72,40 @@ enum Policy {
 }
 
 impl Policy {
-    fn choose(&mut self) -> Packing {
+    /// How to pack the next block, and the processor seconds of a survey with it. `outcomes` is
+    /// what the packings make of it.
+    fn choose(&mut self, now: f64, outcomes: &Outcomes) -> (Packing, f64) {
         match self {
-            Policy::Fixed(packing) => *packing,
-            Policy::Auto(steering) => steering.choose().0,
+            Policy::Fixed(packing) => (*packing, 0.0),
+            Policy::Auto(steering) => {
+                let (packing, survey) = steering.choose();
+                let Some(mut survey) = survey else { return (packing, 0.0) };
+                let took = take_sample(&mut survey, outcomes);
+                steering.surveyed(Duration::from_secs_f64(now), survey);
+                (packing, took)
+            }
         }
     }
+}
+
+/// The seconds that a survey takes with a block.
+fn take_sample(survey: &mut Survey, outcomes: &Outcomes) -> f64 {
+    let mut took = 0.0;
+    let result: Result<(), ()> = survey.sample(|packing| {
+        let (ratio, seconds) = outcome(outcomes, packing);
+        took += seconds;
+        let pack = Duration::from_secs_f64(seconds);
+        let (raw, packed) = (BLOCK as u64, (ratio * BLOCK) as u64);
+        Ok(Sampled { raw, packed, pack, pack_cpu: pack })
+    });
+    result.unwrap();
+    took
+}
+
+/// The ratio, and the seconds to pack a block.
+fn outcome(outcomes: &Outcomes, packing: Packing) -> (f64, f64) {
+    let (ratio, speed) = outcomes[LADDER.iter().position(|rung| *rung == packing).unwrap()];
+    (ratio, if speed == 0.0 { 0.0 } else { BLOCK / speed })
 }
 
 /// How a clone went.
@@ -168,24 +196,22 @@ impl World {
                 Doing::Next if *taken >= self.volume => task.doing = Doing::Done,
                 Doing::Next => {
                     *taken += BLOCK;
-                    let chosen = policy.choose();
-                    let at = LADDER.iter().position(|packing| *packing == chosen).unwrap();
-                    let (ratio, speed) = (self.data)(index, task.offset)[at];
+                    let outcomes = (self.data)(index, task.offset);
+                    let (chosen, survey) = policy.choose(now, &outcomes);
+                    let (ratio, pack) = outcome(&outcomes, chosen);
                     task.offset += BLOCK;
                     let noise = 0.85 + 0.3 * xorshift(rng);
-                    task.outcome =
-                        ((ratio * (0.97 + 0.06 * xorshift(rng))).min(1.0), speed * noise);
+                    task.outcome = ((ratio * (0.97 + 0.06 * xorshift(rng))).min(1.0), pack * noise);
                     task.packing = Some(chosen);
                     task.begun = now;
                     (task.pack, task.pack_cpu, task.blocked) = (0.0, 0.0, 0.0);
-                    task.doing = Doing::Own(BLOCK / OWN);
+                    task.uncounted += survey;
+                    task.doing = Doing::Own(BLOCK / OWN + survey);
                 }
                 Doing::Own(left) => {
                     *left -= share;
                     if *left <= 0.0 {
-                        let (_, speed) = task.outcome;
-                        let pack = if speed == 0.0 { 0.0 } else { BLOCK / speed };
-                        task.doing = Doing::Pack(pack);
+                        task.doing = Doing::Pack(task.outcome.1);
                     }
                 }
                 Doing::Pack(left) => {
@@ -194,8 +220,8 @@ impl World {
                     task.uncounted += share.min(*left);
                     *left -= share;
                     if *left <= 0.0 {
-                        let (ratio, speed) = task.outcome;
-                        task.queue.push_back((ratio * BLOCK, speed != 0.0 && ratio < 1.0));
+                        let (ratio, pack) = task.outcome;
+                        task.queue.push_back((ratio * BLOCK, pack != 0.0 && ratio < 1.0));
                         task.doing = Doing::Send(ratio * BLOCK);
                     }
                 }
@@ -425,4 +451,42 @@ fn other_seeds() {
         let world = World { data: mixed, ..world };
         compare(&format!("1 Gbit/s, all data, seed {seed}"), world).assert(1.15);
     }
+}
+
+/// The first blocks of each survey hold hardly anything: they must not decide.
+#[test]
+fn a_survey_looks_for_blocks_like_the_recent_ones() {
+    const EMPTY: Outcomes = [(0.06, 0.0), (0.01, 5e9), (0.01, 4e9), (0.01, 3e9), (0.01, 2e9)];
+    const TASKS: f64 = 2.0;
+    let mut steering = Steering::new(|_| true);
+    let (mut now, mut empty, mut tried) = (0.0, 0, Vec::new());
+    while now < 3.0 {
+        let (packing, survey) = steering.choose();
+        let is_empty = survey.is_some() && empty < 3;
+        let outcomes = if is_empty { &EMPTY } else { &SYSBENCH };
+        if let Some(mut survey) = survey {
+            empty = if is_empty { empty + 1 } else { 0 };
+            take_sample(&mut survey, outcomes);
+            steering.surveyed(Duration::from_secs_f64(now), survey);
+        }
+        let (ratio, pack) = outcome(outcomes, packing);
+        let wire = ratio * BLOCK / 125e6;
+        now += wire;
+        let elapsed = (TASKS * wire).max(pack);
+        let seconds = Duration::from_secs_f64;
+        let one = Measured {
+            packing,
+            raw: BLOCK as u64,
+            sent: (ratio * BLOCK) as u64,
+            pack: seconds(pack),
+            pack_cpu: seconds(pack),
+            blocked: seconds(elapsed - pack),
+            elapsed: seconds(elapsed),
+        };
+        steering.sent(seconds(now), &one, TASKS as u32, 1.0);
+        if tried.last() != Some(&packing) {
+            tried.push(packing);
+        }
+    }
+    assert_eq!(tried, [Packing::None, Packing::Zstd(1)]);
 }
