@@ -246,6 +246,7 @@ impl<S: DonorSession> Serving<'_, S> {
             return Err(Error::Protocol("Wrong Clone RPC: Invalid request".to_owned()));
         }
         let host = self.session.host();
+        self.clones.allowance.look(&**host);
         self.cloning.get_or_insert_with(|| self.clones.peers.clones());
         if init.sends_heartbeats {
             self.number_connection()?;
