@@ -31,6 +31,8 @@ pub(crate) struct Sample {
     pub(crate) data: f64,
     /// Bytes that crossed the network, MiB.
     pub(crate) network: f64,
+    /// MiB per second that crossed the network in FILE COPY; 0 for a pull.
+    pub(crate) file_copy: f64,
     /// Transactions per second that the donor's clients committed meanwhile, if there were any.
     pub(crate) transactions: f64,
     /// And in the seconds before.
@@ -70,7 +72,7 @@ pub(crate) fn clone(
     if let (Some(writers), Some(before)) = (writers, written) {
         sample.transactions = (writers.written().transactions - before) as f64 / sample.wall;
     }
-    (sample.data, sample.network) = volume(&mut session)?;
+    (sample.data, sample.network, sample.file_copy) = volume(&mut session)?;
     Ok(sample)
 }
 
@@ -128,13 +130,16 @@ pub(crate) fn transactions(writers: &Writers) -> f64 {
     (writers.written().transactions - written) as f64 / begin.elapsed().as_secs_f64()
 }
 
-/// MiB of data and on the network, from `clone_progress`.
-fn volume(session: &mut Session) -> Result<(f64, f64)> {
+/// MiB of data and on the network, and the network's MiB per second in FILE COPY, from
+/// `clone_progress`.
+fn volume(session: &mut Session) -> Result<(f64, f64, f64)> {
     let stages = clone::progress(session)?;
+    let file_copy = clone::file_copy(&stages);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     Ok((
         mib(stages.iter().map(|stage| stage.data).sum()),
         mib(stages.iter().map(|stage| stage.network).sum()),
+        mib(file_copy.network) / file_copy.elapsed.unwrap_or_default().as_secs_f64(),
     ))
 }
 

@@ -109,12 +109,13 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:30} wall {}  cpu {}  net {} of {} MiB  rss {}",
+            "{:30} wall {}  cpu {}  net {} of {} MiB, FILE COPY {} MiB/s  rss {}",
             self.scenario.name,
             self.cell(|sample| sample.wall),
             self.cell(|sample| sample.cpu),
             self.medians(0, |sample| sample.network),
             self.medians(0, |sample| sample.data),
+            self.medians(1, |sample| sample.file_copy),
             self.medians(0, |sample| sample.rss),
         )?;
         if self.scenario.writers {
@@ -217,7 +218,7 @@ fn json(lines: &[Line]) -> Value {
     let of = |sample: &Sample| {
         json!({
             "wall": sample.wall, "cpu": sample.cpu, "rss_mib": sample.rss, "data_mib": sample.data,
-            "network_mib": sample.network, "transactions": sample.transactions, "before": sample.before,
+            "network_mib": sample.network, "file_copy_mib_s": sample.file_copy, "transactions": sample.transactions, "before": sample.before,
         })
     };
     let line = |line: &Line| {
