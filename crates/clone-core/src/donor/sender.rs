@@ -158,7 +158,8 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let block = framer.place(len)?;
         survey.sample(|packing| packers.sample(packing, block, || times(session)))?;
         packers.switch(packing)?;
-        let (end, took) = (self.times(), self.times().since(begin));
+        let end = self.times();
+        let took = end.since(begin);
         // The next block has not waited for that.
         if let Some(previous) = &mut self.output.packers.previous {
             *previous += took.clock;

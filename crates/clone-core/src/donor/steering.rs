@@ -16,13 +16,15 @@
 //! faster is taken back: then something else than the link is slow, for example the recipient's
 //! disk. Surveys and trials may cost a hundredth of the clone's time.
 
+mod rung;
+mod survey;
+
 use std::time::Duration;
 
 use clone_protocol::Packing;
 
-/// The packings, from the one that takes the least processor time on.
-const LADDER: [Packing; 5] =
-    [Packing::None, Packing::Lz4, Packing::Zstd(1), Packing::Zstd(3), Packing::Zstd(6)];
+use rung::{BACKOFF, Figures, LADDER, Rung, is_same_data};
+pub(super) use survey::{Sampled, Survey};
 
 /// A packing must be better than a cheaper one by this factor, or it is not worth its work.
 const GAIN: f64 = 0.93;
@@ -66,27 +68,9 @@ const STEADY: f64 = 1.25;
 /// After so many windows that are not steady, a trial begins anyway.
 const MAX_UNSTEADY: u32 = 4;
 
-/// After so many seconds the data may be different, so a packing is surveyed again.
-const FRESH: f64 = 1.0;
-
-/// Seconds between a trial without success and the next one. Doubles each time.
-const BACKOFF: f64 = 5.0;
-
-/// The most seconds between two such trials.
-const MAX_BACKOFF: f64 = 120.0;
-
 /// Processors that packing may use for each task without being asked why. Data that does not shrink
 /// costs less than that, so the packing stays for the data that comes next.
 const TRIFLE: f64 = 0.02;
-
-/// Figures follow the blocks as if they were the mean of so many bytes.
-const MEMORY: f64 = 8e6;
-
-/// A ratio that changes by this factor in one window means that the data is different.
-const OTHER_DATA: f64 = 1.25;
-
-/// A survey ends after so many blocks, also if none of them was like the recent ones.
-const SURVEY_BLOCKS: u32 = 8;
 
 /// What one block took.
 #[derive(Clone, Copy, Debug)]
@@ -105,140 +89,6 @@ pub(super) struct Measured {
     pub(super) blocked: Duration,
     /// All time since the end of the task's previous block, with the times above.
     pub(super) elapsed: Duration,
-}
-
-/// What a packing makes of one block of a survey.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sampled {
-    /// Bytes of data.
-    pub(super) raw: u64,
-    /// Bytes that would be sent for them.
-    pub(super) packed: u64,
-    /// Time to pack, by the clock.
-    pub(super) pack: Duration,
-    /// Processor time to pack.
-    pub(super) pack_cpu: Duration,
-}
-
-/// What is known of one packing.
-#[derive(Clone, Copy, Debug)]
-struct Figures {
-    /// Bytes sent for each byte of data.
-    ratio: f64,
-    /// Seconds to pack a byte, by the clock.
-    pace: f64,
-    /// Processor seconds to pack a byte.
-    cpu: f64,
-}
-
-/// One packing.
-#[derive(Clone, Copy, Debug)]
-struct Rung {
-    packing: Packing,
-    figures: Figures,
-    /// The ratio when it was surveyed.
-    surveyed: f64,
-    /// When the figures were measured.
-    at: Option<f64>,
-    /// No trial before that.
-    not_before: f64,
-    backoff: f64,
-}
-
-impl Figures {
-    fn scaled(self, by: f64) -> Self {
-        Self { ratio: (self.ratio * by).min(1.0), pace: self.pace * by, cpu: self.cpu * by }
-    }
-
-    /// The best that may be hoped for before anything was measured. A packing that would not help
-    /// even then is not surveyed.
-    fn hoped(packing: Packing) -> Self {
-        let (ratio, speed) = match packing {
-            Packing::None | Packing::Auto => return Self { ratio: 1.0, pace: 0.0, cpu: 0.0 },
-            Packing::Lz4 => (0.3, 1e9),
-            Packing::Zstd(..2) => (0.2, 700e6),
-            Packing::Zstd(..5) => (0.15, 350e6),
-            Packing::Zstd(_) => (0.12, 120e6),
-        };
-        Self { ratio, pace: 1.0 / speed, cpu: 1.0 / speed }
-    }
-}
-
-impl Rung {
-    fn new(packing: Packing) -> Self {
-        let figures = Figures::hoped(packing);
-        let surveyed = figures.ratio;
-        Self { packing, figures, surveyed, at: None, not_before: 0.0, backoff: BACKOFF }
-    }
-
-    /// Takes what blocks of `raw` bytes took.
-    fn note(&mut self, now: f64, raw: f64, figures: Figures) {
-        let weight = if self.at.is_some() { (raw / MEMORY).min(1.0) } else { 1.0 };
-        let mix = |old: f64, new: f64| old + (new - old) * weight;
-        self.figures = Figures {
-            ratio: mix(self.figures.ratio, figures.ratio),
-            pace: mix(self.figures.pace, figures.pace),
-            cpu: mix(self.figures.cpu, figures.cpu),
-        };
-        self.at = Some(now);
-    }
-
-    fn is_fresh(&self, now: f64) -> bool {
-        self.at.is_some_and(|at| now - at < FRESH)
-    }
-}
-
-/// What the blocks of a survey took with one packing.
-#[derive(Clone, Copy, Debug)]
-struct Sum {
-    rung: usize,
-    packing: Packing,
-    raw: f64,
-    packed: f64,
-    pack: f64,
-    pack_cpu: f64,
-}
-
-impl Sum {
-    fn figures(&self) -> Figures {
-        let Self { raw, packed, pack, pack_cpu, .. } = *self;
-        Figures { ratio: packed / raw, pace: pack / raw, cpu: pack_cpu / raw }
-    }
-}
-
-/// The same blocks, packed in several ways. The task that sends the next block has the survey
-/// meanwhile.
-#[derive(Debug)]
-pub(super) struct Survey {
-    /// Of the packing in use.
-    reference: Sum,
-    others: Vec<Sum>,
-    blocks: u32,
-    /// Seconds that the last block took.
-    cost: f64,
-}
-
-impl Survey {
-    /// Has the next block packed in each way, by `pack`.
-    ///
-    /// # Errors
-    /// That of `pack`.
-    pub(super) fn sample<E>(
-        &mut self,
-        mut pack: impl FnMut(Packing) -> Result<Sampled, E>,
-    ) -> Result<(), E> {
-        self.cost = 0.0;
-        self.blocks += 1;
-        for sum in std::iter::once(&mut self.reference).chain(&mut self.others) {
-            let one = pack(sum.packing)?;
-            sum.raw += one.raw as f64;
-            sum.packed += one.packed as f64;
-            sum.pack += one.pack.as_secs_f64();
-            sum.pack_cpu += one.pack_cpu.as_secs_f64();
-            self.cost += one.pack.as_secs_f64();
-        }
-        Ok(())
-    }
 }
 
 /// Blocks that are evaluated together.
@@ -342,26 +192,23 @@ impl Steering {
     /// Takes a survey back that has [seen](Survey::sample) one block more.
     pub(super) fn surveyed(&mut self, now: Duration, survey: Survey) {
         let now = now.as_secs_f64();
-        let Survey { reference, others, blocks, cost } = &survey;
+        let reference = survey.reference;
         if reference.raw <= 0.0 {
             return;
         }
-        let raw = reference.raw / f64::from(*blocks);
+        let raw = reference.raw / f64::from(survey.blocks);
         let free = self.shown.map_or(0.0, |shown| shown.blocked * raw);
-        self.spent += (cost - free).max(0.0);
-        // A block that hardly holds anything says nothing of those that do.
+        self.spent += (survey.cost - free).max(0.0);
         let recent = &mut self.rungs[reference.rung];
-        let is_like = is_same_data(reference.figures().ratio, recent.figures.ratio);
-        if !is_like && *blocks < SURVEY_BLOCKS && self.current == reference.rung {
+        let ratio = recent.figures.ratio;
+        if !survey.is_enough(ratio) && self.current == reference.rung {
             self.survey = Some(survey);
             return;
         }
-        recent.surveyed = recent.figures.ratio;
-        // As if the surveyed blocks held as much as the recent ones.
-        let scale = recent.figures.ratio / reference.figures().ratio;
-        for sum in others {
-            let rung = &mut self.rungs[sum.rung];
-            rung.note(now, sum.raw, sum.figures().scaled(scale));
+        recent.surveyed = ratio;
+        for (rung, raw, figures) in survey.outcome(ratio) {
+            let rung = &mut self.rungs[rung];
+            rung.note(now, raw, figures);
             rung.surveyed = rung.figures.ratio;
         }
         if self.trial.is_none() {
@@ -512,10 +359,7 @@ impl Steering {
     /// These packings do not make the clone faster: no trial of them for some time.
     fn refuse(&mut self, now: f64, first: usize, end: usize) {
         let backoff = self.rungs[first].backoff;
-        for rung in &mut self.rungs[first..end] {
-            rung.not_before = now + backoff;
-            rung.backoff = (2.0 * backoff).min(MAX_BACKOFF);
-        }
+        self.rungs[first..end].iter_mut().for_each(|rung| rung.refuse(now, backoff));
     }
 
     /// Seconds for a byte with these figures, of all tasks together.
@@ -533,13 +377,9 @@ impl Steering {
         let budget = (SPENDING * self.worked - self.spent).max(0.0);
         let wanted = self.worth_a_survey(now, &shown, budget);
         if !wanted.is_empty() {
-            let sum = |rung: usize| {
-                let packing = self.rungs[rung].packing;
-                Sum { rung, packing, raw: 0.0, packed: 0.0, pack: 0.0, pack_cpu: 0.0 }
-            };
-            let others = wanted.into_iter().map(sum).collect();
-            self.survey =
-                Some(Survey { reference: sum(self.current), others, blocks: 0, cost: 0.0 });
+            let packing = |rung: usize| (rung, self.rungs[rung].packing);
+            let others = wanted.into_iter().map(packing);
+            self.survey = Some(Survey::new(packing(self.current), others));
             return;
         }
         let mut best = 0;
@@ -603,11 +443,6 @@ impl Steering {
         let bytes = SETTLE * shown.tasks + WINDOW_BLOCKS * shown.block;
         self.is_faster || (best == self.current && loss * bytes * shown.tasks <= budget)
     }
-}
-
-/// Whether two ratios of one packing may be those of one kind of data.
-fn is_same_data(one: f64, other: f64) -> bool {
-    one <= other * OTHER_DATA && other <= one * OTHER_DATA
 }
 
 /// Seconds for a byte with these figures, of all tasks together, over a link of so many bytes per
