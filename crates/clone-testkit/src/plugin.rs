@@ -79,7 +79,10 @@ impl Plugin {
     }
 
     /// Our shared library: `$MYSQL_CLONE_SO`, or else a release build of the checkout as it stands.
-    fn library() -> Result<&'static Path> {
+    ///
+    /// # Errors
+    /// There is no such file, or cargo fails.
+    pub fn library() -> Result<&'static Path> {
         static LIBRARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
         LIBRARY
             .get_or_init(|| Self::find_or_build().map_err(|error| format!("{error:#}")))

@@ -13,15 +13,15 @@ const MAX_BLOCKS: u32 = 8;
 
 /// What a packing makes of one block of a survey.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::donor) struct Sampled {
+pub(crate) struct Sampled {
     /// Bytes of data.
-    pub(in crate::donor) raw: u64,
+    pub(crate) raw: u64,
     /// Bytes that would be sent for them.
-    pub(in crate::donor) packed: u64,
+    pub(crate) packed: u64,
     /// Time to pack, by the clock.
-    pub(in crate::donor) pack: Duration,
+    pub(crate) pack: Duration,
     /// Processor time to pack.
-    pub(in crate::donor) pack_cpu: Duration,
+    pub(crate) pack_cpu: Duration,
 }
 
 /// What the blocks of a survey took with one packing.
@@ -49,7 +49,7 @@ impl Sum {
 /// The same blocks, packed in several ways. The task that sends the next block has the survey
 /// meanwhile.
 #[derive(Debug)]
-pub(in crate::donor) struct Survey {
+pub(crate) struct Survey {
     /// Of the packing in use.
     pub(super) reference: Sum,
     others: Vec<Sum>,
@@ -86,7 +86,7 @@ impl Survey {
     ///
     /// # Errors
     /// That of `pack`.
-    pub(in crate::donor) fn sample<E>(
+    pub(crate) fn sample<E>(
         &mut self,
         mut pack: impl FnMut(Packing) -> Result<Sampled, E>,
     ) -> Result<(), E> {

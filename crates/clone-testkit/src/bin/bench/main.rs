@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use clone_testkit::anyhow::{Context, Result};
+use clone_testkit::anyhow::{Context, Result, ensure};
 use clone_testkit::clone::{self, Statement, Tls};
 use clone_testkit::hosts::{self, Host};
 use clone_testkit::relay::Relay;
@@ -40,7 +40,15 @@ use scenario::{Place, Scenario, Way};
 fn main() -> Result<()> {
     let mut options = Options::parse();
     clone_testkit::log_to_stderr();
-    println!("MySQL {}, {options:?}", Server::locate()?.version);
+    let plugin = Plugin::library()?;
+    // Cargo's directory for what is not optimized.
+    let is_debug = plugin.parent().is_some_and(|directory| directory.ends_with("debug"));
+    ensure!(
+        !is_debug,
+        "{} is a debug build; set MYSQL_CLONE_SO to a release build",
+        plugin.display()
+    );
+    println!("MySQL {}, {}, {options:?}", Server::locate()?.version, plugin.display());
     // What cannot work fails before an hour of measuring, not after that.
     let scenarios = options.scenarios()?;
     if let Some(directory) = &options.out {
