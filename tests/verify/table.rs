@@ -5,8 +5,9 @@
 use std::fs;
 use std::path::Path;
 
-use clone_innodb::verify::checksum::{self, Damage};
-use clone_innodb::verify::header::{Geometry, geometry};
+use clone_innodb::format::checksum::{self, Damage};
+use clone_innodb::verify::page_size::page_size;
+use clone_protocol::innodb::PageSize;
 use clone_testkit::anyhow::{Context, Result};
 
 pub(crate) const NULL: u32 = u32::MAX;
@@ -15,14 +16,15 @@ pub(crate) const INDEX: u16 = 17_855;
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     bytes: Vec<u8>,
-    geometry: Geometry,
+    page_size: PageSize,
 }
 
 impl Table {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path)?;
-        let (geometry, _) = geometry(&bytes[..bytes.len().min(256 << 10)]).context("page size")?;
-        Ok(Self { bytes, geometry })
+        let (page_size, _) =
+            page_size(&bytes[..bytes.len().min(256 << 10)]).context("page size")?;
+        Ok(Self { bytes, page_size })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -30,7 +32,7 @@ impl Table {
     }
 
     pub(crate) fn size(&self) -> usize {
-        self.geometry.physical as usize
+        self.page_size.physical as usize
     }
 
     pub(crate) fn page(&self, number: u32) -> &[u8] {
@@ -156,7 +158,7 @@ impl Table {
         if page.iter().all(|byte| *byte == 0) {
             return true;
         }
-        if self.geometry.is_compressed {
+        if self.page_size.is_compressed {
             return !(16..24).contains(&at) && !(26..34).contains(&at);
         }
         if page[24..26] == [0, 14] {

@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 
 use clone_protocol::innodb::SpacePlace;
 
-use crate::layout::NUMBER;
+use crate::format::bytes::u32_at;
+use crate::format::layout::NUMBER;
+use crate::format::space_header::{BYTES, SpaceHeader};
 use crate::verify::Plan;
-use crate::verify::header::{Geometry, SpaceHeader};
-
-/// Bytes of a file that tell what it is.
-const HEADER: usize = 256;
 
 /// A file of a tablespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,22 +54,19 @@ impl OlderCopy {
         if is_further {
             // The system tablespace has no header in its second file, and the number of the page
             // says where the file belongs.
-            let number = header.get(NUMBER..).and_then(|rest| rest.first_chunk());
-            let number = number.map_or(0, |bytes| u32::from_be_bytes(*bytes));
+            let number = u32_at(header, NUMBER);
             if number == 0 || self.page_size == 0 {
                 return;
             }
             place.offset = u64::from(number) * u64::from(self.page_size);
         } else {
             let header = SpaceHeader::parse(header);
-            let Some(geometry) = Geometry::of(header.flags) else { return };
-            if header.space_id != header.header_space_id || header.is_temporary() {
-                return;
-            }
+            let size = header.page_size().filter(|_| !header.is_temporary());
+            let Some(size) = size else { return };
             if self.page_size == 0 {
-                self.page_size = geometry.logical;
+                self.page_size = size.logical;
             }
-            if self.page_size != geometry.logical {
+            if self.page_size != size.logical {
                 return;
             }
             place.space_id = header.space_id;
@@ -82,7 +77,7 @@ impl OlderCopy {
 
 fn read(path: &Path) -> io::Result<(Vec<u8>, u64)> {
     let file = File::open(path)?;
-    let mut header = vec![0; HEADER];
+    let mut header = vec![0; BYTES];
     file.read_exact_at(&mut header, 0)?;
     Ok((header, file.metadata()?.len()))
 }
@@ -92,8 +87,11 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, u64)> {
 mod tests {
     use std::fs;
 
+    use clone_protocol::innodb::PageSize;
+
     use super::*;
-    use crate::page::{PageSize, initial_page};
+    use crate::format::layout::FSP_SIZE;
+    use crate::format::page::initial_page;
 
     /// `FSP_SPACE_FLAGS` of a table with 16 KiB pages, and with 8 KiB pages.
     const PAGES_16K: u32 = 0x21;
@@ -106,15 +104,18 @@ mod tests {
         let page = |space_id, flags| {
             initial_page(PageSize::of(flags).unwrap(), space_id, flags, 90_704, None)
         };
-        fs::write(file("ibdata1"), page(0, PAGES_16K)).unwrap();
+        let mut first = page(0, PAGES_16K);
+        first[FSP_SIZE..FSP_SIZE + 4].copy_from_slice(&768_u32.to_be_bytes());
+        fs::write(file("ibdata1"), first).unwrap();
         let mut second = vec![0; 16 << 10];
         second[NUMBER..NUMBER + 4].copy_from_slice(&768_u32.to_be_bytes());
         fs::write(file("ibdata2"), &second).unwrap();
         fs::write(file("renamed.ibd"), page(77, PAGES_16K)).unwrap();
-        // Of another instance, too short, no page 0, and damaged.
+        // Of another instance, too short, damaged, and never written.
         fs::write(file("other.ibd"), page(78, PAGES_8K)).unwrap();
         fs::write(file("short.ibd"), [1; 100]).unwrap();
-        fs::write(file("zeros.ibu"), vec![0xff; 16 << 10]).unwrap();
+        fs::write(file("damaged.ibu"), vec![0xff; 16 << 10]).unwrap();
+        fs::write(file("zeros.ibd"), vec![0; 16 << 10]).unwrap();
         let plan = Plan::find(&[directory.path().to_owned()]);
         let copy = OlderCopy::of(&plan).unwrap();
         let found: Vec<_> = copy

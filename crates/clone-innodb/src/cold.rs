@@ -33,7 +33,6 @@ mod guard;
 mod outside;
 mod redo;
 mod scan;
-mod tablespace;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -109,7 +108,7 @@ impl ColdDirectory {
         redo.search(&mut names)?;
         let found = DataFiles::find(options, system, names)?;
         let page_size = found.system.size.logical;
-        let version = ServerVersion::of(&options.directory, found.dictionary.server_version);
+        let version = ServerVersion::of(&options.directory, found.dictionary.header.server_version);
         let doublewrite = options.doublewrite.as_deref().unwrap_or(&options.directory);
         let doublewrite = redo
             .needs_recovery()

@@ -8,17 +8,8 @@
 //! server makes a master key, encrypts the keys with it, and writes the master key to the file
 //! that the server's keyring reads.
 //!
-//! # The encryption information
-//!
-//! In page 0 of a tablespace behind the extent descriptors, and in the redo header at 1072:
-//!
-//! | Offset | Bytes | Field                                                      |
-//! |--------|-------|------------------------------------------------------------|
-//! | 0      | 3     | `lCC`                                                      |
-//! | 3      | 4     | number of the master key, big-endian; 0 in what comes clear |
-//! | 7      | 36    | UUID of the server that made the master key                |
-//! | 43     | 64    | key and vector, 32 bytes each, AES-256-ECB with the master key |
-//! | 107    | 4     | CRC-32C of key and vector in clear, big-endian             |
+//! Both stand in the encryption information (`format::encryption_info`), in page 0 of a tablespace
+//! and in the header of the redo log.
 //!
 //! # The file of `component_keyring_file`
 //!
@@ -41,30 +32,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aes::Aes256;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use clone_io::checksum;
-use clone_protocol::innodb::EncryptionKey;
+use clone_protocol::innodb::{EncryptionKey, PageSize};
 use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
 
-use crate::page::{PageSize, seal};
+use crate::format::checksum::seal;
+use crate::format::encryption_info::{self, LEN, MAGIC, MASTER_KEY, PAIR, SUM, UUID};
+use crate::format::redo::{self, BLOCK, at};
 use crate::verify::Keyring;
 use crate::verify::keyring::{Key, PREFIX};
-
-/// Bytes of the encryption information (`Encryption::INFO_SIZE`).
-pub(crate) const INFO: usize = 111;
-
-/// `Encryption::KEY_MAGIC_V3`: what 8.0 and later write.
-const MAGIC: &[u8; 3] = b"lCC";
-/// Key and vector, in the encryption information.
-const PAIR: usize = 43;
-/// The checksum, in the encryption information.
-const SUM: usize = 107;
-
-/// Where the information is in the redo log's header (`LOG_ENCRYPTION`,
-/// `LOG_HEADER_ENCRYPTION_INFO_OFFSET`).
-const REDO_INFO: usize = REDO_BLOCK + 48;
-/// The block of the redo log's header that the information is in, and its length.
-const REDO_BLOCK: usize = 1024;
-const LOG_BLOCK: usize = 512;
 
 /// The number of a new master key. The UUID is new, so that no other key has this name.
 const NUMBER: u32 = 1;
@@ -200,11 +176,11 @@ impl MasterKey {
     }
 
     /// The encryption information of a key.
-    pub(crate) fn info(&self, key: &EncryptionKey) -> [u8; INFO] {
+    pub(crate) fn info(&self, key: &EncryptionKey) -> [u8; LEN] {
         let mut pair = Zeroizing::new([0; 64]);
         pair[..32].copy_from_slice(key.key());
         pair[32..].copy_from_slice(key.iv());
-        let mut info = [0; INFO];
+        let mut info = [0; LEN];
         self.fill(&mut info, &pair);
         info
     }
@@ -213,10 +189,10 @@ impl MasterKey {
     fn fill(&self, info: &mut [u8], pair: &[u8; 64]) {
         self.is_used.store(true, Ordering::Relaxed);
         info[..3].copy_from_slice(MAGIC);
-        info[3..7].copy_from_slice(&NUMBER.to_be_bytes());
-        info[7..PAIR].copy_from_slice(self.uuid.as_bytes());
-        info[SUM..INFO].copy_from_slice(&checksum(pair).to_be_bytes());
-        let wrapped = &mut info[PAIR..SUM];
+        info[MASTER_KEY].copy_from_slice(&NUMBER.to_be_bytes());
+        info[UUID].copy_from_slice(self.uuid.as_bytes());
+        info[SUM].copy_from_slice(&checksum(pair).to_be_bytes());
+        let wrapped = &mut info[PAIR];
         wrapped.copy_from_slice(pair);
         let (blocks, _) = Array::slice_as_chunks_mut(wrapped);
         Aes256::new((&self.key.0).into()).encrypt_blocks(blocks);
@@ -224,23 +200,21 @@ impl MasterKey {
 
     /// Encrypts the key in page 0 of a tablespace, and gives the page its checksum anew.
     pub(crate) fn wrap_page(&self, page: &mut [u8], size: PageSize) -> Result<(), NoKey> {
-        let at = size.encryption_info();
+        let at = encryption_info::in_page_0(size);
         let page = page.get_mut(..size.physical as usize).ok_or(NoKey)?;
-        self.wrap(page.get_mut(at..at + INFO).ok_or(NoKey)?)?;
-        seal(page, size);
+        self.wrap(page.get_mut(at..at + LEN).ok_or(NoKey)?)?;
+        seal(page, size.is_compressed);
         Ok(())
     }
 
     /// Encrypts the key in a redo header. InnoDB gives that block no checksum; if it has one, it
     /// keeps one.
     pub(crate) fn wrap_redo_header(&self, header: &mut [u8]) -> Result<(), NoKey> {
-        let block = header.get_mut(REDO_BLOCK..REDO_BLOCK + LOG_BLOCK).ok_or(NoKey)?;
-        let sum = |block: &[u8]| checksum(&block[..LOG_BLOCK - 4]).to_be_bytes();
-        let has_sum = block[LOG_BLOCK - 4..] == sum(block);
-        self.wrap(&mut block[REDO_INFO - REDO_BLOCK..][..INFO])?;
+        let block = header.get_mut(at::KEY_BLOCK..at::KEY_BLOCK + BLOCK).ok_or(NoKey)?;
+        let has_sum = redo::is_sealed(block);
+        self.wrap(&mut block[at::KEY - at::KEY_BLOCK..][..LEN])?;
         if has_sum {
-            let sum = sum(block);
-            block[LOG_BLOCK - 4..].copy_from_slice(&sum);
+            redo::seal(block);
         }
         Ok(())
     }
@@ -248,18 +222,9 @@ impl MasterKey {
 
 /// Key and vector, if they stand in clear there: then their checksum is right.
 fn clear_pair(info: &[u8]) -> Option<&[u8; 64]> {
-    let pair: &[u8; 64] = info.get(PAIR..SUM)?.try_into().ok()?;
-    let sum = info.get(SUM..INFO)?;
+    let pair: &[u8; 64] = info.get(PAIR)?.try_into().ok()?;
+    let sum = info.get(SUM)?;
     (info.starts_with(MAGIC) && sum == checksum(pair).to_be_bytes()).then_some(pair)
-}
-
-/// Whether a part of the first redo file, from `offset`, holds encryption information of any
-/// version (`Encryption::KEY_MAGIC_V1` to `V3`).
-pub(crate) fn is_redo_encrypted(bytes: &[u8], offset: u64) -> bool {
-    const MAGICS: [&[u8]; 3] = [b"lCA", b"lCB", MAGIC];
-    let at = usize::try_from(offset).ok().and_then(|offset| REDO_INFO.checked_sub(offset));
-    let info = at.and_then(|at| bytes.get(at..));
-    info.is_some_and(|info| MAGICS.iter().any(|magic| info.starts_with(magic)))
 }
 
 fn random(bytes: &mut [u8]) -> io::Result<()> {

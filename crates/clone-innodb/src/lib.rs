@@ -13,6 +13,7 @@
 //! * [`source`]: files to descriptors and blocks. One [`Sources`](source::Sources) for each donor,
 //!   one [`SourceTask`](source::SourceTask) for each connection.
 //! * [`cold`]: the files of a data directory that no server has open, for [`source`].
+//! * [`mod@format`]: InnoDB's files as bytes.
 //! * [`geometry`]: how files are cut into blocks and chunks.
 //! * [`encryption`]: the master key of a copy, and the file of its keyring.
 //! * [`verify`]: checks the files of a data directory.
@@ -80,9 +81,8 @@ pub mod cold;
 pub mod destination;
 pub mod encryption;
 pub mod error;
+pub mod format;
 pub mod geometry;
-mod layout;
-mod page;
 pub mod source;
 mod tasks;
 pub mod verify;

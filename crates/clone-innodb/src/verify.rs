@@ -13,22 +13,18 @@
 //! thread. `docs/verify.md` lists what is checked and what is not.
 
 mod allocation;
-mod bytes;
-pub mod checksum;
 pub(crate) mod decrypt;
 mod directory;
 mod doublewrite;
 mod examine;
 pub mod expand;
-pub mod extents;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-pub mod header;
-pub mod inodes;
 pub(crate) mod keyring;
 mod memory;
 mod observer;
+pub mod page_size;
 pub mod redo;
 pub mod rows;
 mod run;
@@ -36,7 +32,6 @@ mod scan;
 mod space;
 mod tree;
 
-pub(crate) use bytes::is_zero;
 pub use directory::{Plan, SpaceFiles};
 pub use fault::{Fault, Kind};
 pub use keyring::Keyring;

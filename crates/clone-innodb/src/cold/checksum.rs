@@ -2,10 +2,11 @@
 
 //! Whether a page was written whole.
 
-use super::tablespace::u16_at;
-use crate::layout::{COMPRESSED, TYPE};
-use crate::page::PageSize;
-use crate::verify::{checksum, is_zero};
+use clone_protocol::innodb::PageSize;
+
+use crate::format::bytes::{is_zero, u16_at};
+use crate::format::checksum;
+use crate::format::layout::{COMPRESSED, TYPE};
 
 /// What a page in a file looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl PageState {
         if page.len() < 1 << 10 {
             return Self::Torn;
         }
-        if u16_at(page, TYPE) == Some(COMPRESSED) {
+        if u16_at(page, TYPE) == COMPRESSED {
             return Self::Packed;
         }
         let is_whole = checksum::check(page, size.is_compressed).is_ok();
@@ -43,7 +44,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::page::initial_page;
+    use crate::format::page::initial_page;
 
     /// `BUF_NO_CHECKSUM_MAGIC`.
     const NO_CHECKSUM: u32 = 0xDEAD_BEEF;

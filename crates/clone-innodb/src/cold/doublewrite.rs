@@ -1,44 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The doublewrite buffer: copies of the pages that were being written when a server ended.
+//! What the doublewrite buffer restores.
 //!
-//! A server writes each page here first, so that a page that was written in part can be restored.
-//! A server that opens a clone does not look here (`buf0dblwr.cc:recv::Pages::recover`), so a donor
-//! of a crashed directory has to send the page restored.
-//!
-//! | Server | Copies |
-//! |---|---|
-//! | since 8.0.20 | `#ib_<page size>_<number>.dblwr`: one page after the other, each in a slot as long as a page of the instance |
-//! | before | two extents of `ibdata1`, named in the page of the transaction system |
-//!
-//! `.bdblwr` files of `innodb_doublewrite=DETECT_ONLY` have no copies. A page that they name and
-//! that is torn cannot be restored.
+//! A server that opens a clone does not look into the buffer (`buf0dblwr.cc:recv::Pages::recover`),
+//! so a donor of a crashed directory has to send the pages restored. `.bdblwr` files of
+//! `innodb_doublewrite=DETECT_ONLY` have no copies. A page that they name and that is torn cannot
+//! be restored.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::checksum::PageState;
 use super::files::{open, read_exact};
 use super::scan::DataFile;
-use super::tablespace::{u32_at, u64_at};
 use crate::error::{Error, FileOperation, Result};
+use crate::format::bytes::{u32_at, u64_at};
+use crate::format::doublewrite::{self, TRX_SYS_PAGE};
+use crate::format::layout::{LSN, NUMBER, SPACE_ID};
 
 /// The most bytes of all doublewrite files. A server has some ten MiB.
 const MAX_BYTES: u64 = 1 << 30;
-
-/// `FIL_PAGE_OFFSET`, `FIL_PAGE_LSN` and `FIL_PAGE_SPACE_ID`.
-const PAGE_NUMBER: usize = 4;
-const LSN: usize = 16;
-const SPACE_ID: usize = 34;
-
-/// The page of the transaction system (`FSP_TRX_SYS_PAGE_NO`).
-const TRX_SYS_PAGE: u64 = 5;
-/// `TRX_SYS_DOUBLEWRITE` there, from the end, and what it has.
-const TRX_SYS_DOUBLEWRITE: usize = 200;
-const MAGIC_AT: usize = 10;
-const MAGIC: u32 = 536_853_855;
-const EXTENTS_AT: [usize; 2] = [14, 18];
 
 /// A page that a server would restore.
 type Repair = Vec<u8>;
@@ -48,8 +31,8 @@ type Repair = Vec<u8>;
 pub(super) struct Doublewrite {
     /// By the index of the file and the offset in it.
     repairs: BTreeMap<(usize, u64), Repair>,
-    /// Pages of the first file of the system tablespace that hold copies, in bytes.
-    extents: Vec<(u64, u64)>,
+    /// Pages of the system tablespace that hold copies.
+    blocks: Vec<Range<u32>>,
 }
 
 impl Doublewrite {
@@ -58,8 +41,8 @@ impl Doublewrite {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn load(directory: &Path, page_size: u32, files: &[DataFile]) -> Result<Self> {
-        let extents = legacy_extents(files, page_size)?;
-        let mut buffer = Self { repairs: BTreeMap::new(), extents };
+        let blocks = legacy_blocks(files, page_size)?;
+        let mut buffer = Self { repairs: BTreeMap::new(), blocks };
         let slot = u64::from(page_size);
         let separate = list(directory, page_size)?;
         let mut left = MAX_BYTES;
@@ -75,18 +58,13 @@ impl Doublewrite {
             }
         }
         if separate.is_empty() {
-            for (from, to) in buffer.extents.clone() {
+            for page in buffer.blocks.clone().into_iter().flatten() {
+                let Some((_, system, at)) = place(files, 0, page) else { continue };
                 let mut bytes = vec![0; page_size as usize];
-                for at in (from..to).step_by(page_size as usize) {
-                    let system = files.iter().find(|file| file.source.space_id == 0);
-                    let Some(system) = system.filter(|file| at + slot <= file.source.size) else {
-                        continue;
-                    };
-                    system.read(&mut bytes, at)?;
-                    buffer.compare(&bytes, files)?;
-                }
+                system.read(&mut bytes, at)?;
+                buffer.compare(&bytes, files)?;
             }
-            if buffer.extents.is_empty() {
+            if buffer.blocks.is_empty() {
                 log::warn!(
                     "{} has no doublewrite buffer: torn pages could not be restored",
                     directory.display()
@@ -112,17 +90,14 @@ impl Doublewrite {
 
     /// Whether a page of the system tablespace holds copies: it need not be whole.
     pub(super) fn has_copies_at(&self, file: &DataFile, offset: u64) -> bool {
-        file.source.space_id == 0
-            && file.first_page == 0
-            && self.extents.iter().any(|(from, to)| (*from..*to).contains(&offset))
+        let Some(size) = file.size.filter(|_| file.source.space_id == 0) else { return false };
+        let page = u64::from(file.first_page) + offset / u64::from(size.physical);
+        self.blocks.iter().any(|block| (block.start.into()..block.end.into()).contains(&page))
     }
 
     /// Decides whether a copy is to be used: the page is older or as old, and is not whole.
     fn compare(&mut self, slot: &[u8], files: &[DataFile]) -> Result<()> {
-        let (Some(space), Some(number)) = (u32_at(slot, SPACE_ID), u32_at(slot, PAGE_NUMBER))
-        else {
-            return Ok(());
-        };
+        let (space, number) = (u32_at(slot, SPACE_ID), u32_at(slot, NUMBER));
         let Some((index, file, offset)) = place(files, space, number) else { return Ok(()) };
         let Some(size) = file.size else { return Ok(()) };
         let Some(copy) = slot.get(..size.physical as usize) else { return Ok(()) };
@@ -159,39 +134,24 @@ fn place(files: &[DataFile], space: u32, number: u32) -> Option<(usize, &DataFil
 /// The files of copies, by name.
 fn list(directory: &Path, page_size: u32) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::io(FileOperation::Open, directory, error);
-    let prefix = format!("#ib_{page_size}_");
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(&prefix) && name.ends_with(".dblwr") {
-            found.push(entry.path());
+        let path = entry.path();
+        let is_copies = doublewrite::is_file(&entry.file_name().to_string_lossy());
+        if is_copies && doublewrite::page_size(&path) == Some(page_size) {
+            found.push(path);
         }
     }
     found.sort();
     Ok(found)
 }
 
-/// The extents of the system tablespace that hold copies before 8.0.20, from byte to byte.
-fn legacy_extents(files: &[DataFile], page_size: u32) -> Result<Vec<(u64, u64)>> {
-    let size = u64::from(page_size);
-    let Some(system) = files.iter().find(|file| file.source.space_id == 0) else {
-        return Ok(Vec::new());
-    };
-    if system.source.size < (TRX_SYS_PAGE + 1) * size {
-        return Ok(Vec::new());
-    }
+/// The pages of the system tablespace that hold copies before 8.0.20.
+fn legacy_blocks(files: &[DataFile], page_size: u32) -> Result<Vec<Range<u32>>> {
+    let Some((_, system, at)) = place(files, 0, TRX_SYS_PAGE) else { return Ok(Vec::new()) };
+    let Some(size) = system.size else { return Ok(Vec::new()) };
     let mut page = vec![0; page_size as usize];
-    system.read(&mut page, TRX_SYS_PAGE * size)?;
-    let fields = page.get(page.len() - TRX_SYS_DOUBLEWRITE..).unwrap_or_default();
-    if u32_at(fields, MAGIC_AT) != Some(MAGIC) {
-        return Ok(Vec::new());
-    }
-    let extent = system.size.map_or(0, crate::page::PageSize::extent);
-    let extents = EXTENTS_AT.iter().filter_map(|at| {
-        let from = u64::from(u32_at(fields, *at)?) * size;
-        (from != 0).then_some((from, from + extent))
-    });
-    Ok(extents.collect())
+    system.read(&mut page, at)?;
+    Ok(doublewrite::blocks(&page, size.extent_pages()))
 }

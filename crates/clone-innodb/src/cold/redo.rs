@@ -9,7 +9,6 @@
 //! the log is cut anew by log sequence number (LSN). Blocks stay as they are: what a block says of
 //! itself depends on its LSN only.
 
-mod block;
 mod files;
 #[cfg(test)]
 pub(super) mod tests;
@@ -18,14 +17,14 @@ use std::cmp::Ordering;
 use std::fs::File;
 use std::path::PathBuf;
 
-use clone_io::checksum;
-
 use super::files::read_exact;
 use super::outside::{MAX_NAME, OutsideNames};
 use crate::error::{Error, Result};
+use crate::format::redo::{
+    BLOCK, BLOCK_END, BLOCK_HEADER, FORMAT_8_0_30, LogBlock, at, empty_block, seal,
+};
 use crate::geometry::{Block, REDO_HEADER};
 use crate::source::{RedoCopy, RedoFile};
-use block::{BLOCK, BlockFacts};
 
 pub(super) use files::Directories;
 
@@ -37,28 +36,6 @@ const READ: usize = 1 << 20;
 
 /// The creator that a donor writes to the header (`LOG_HEADER_CREATOR_CLONE`).
 const CREATOR: &[u8] = b"MySQL Clone";
-
-/// Places in a header (`include/log0constants.h`), in bytes.
-mod at {
-    /// `LOG_HEADER_FORMAT`.
-    pub(super) const FORMAT: usize = 0;
-    /// `LOG_HEADER_LOG_UUID`, since 8.0.30.
-    pub(super) const UUID: usize = 4;
-    /// `LOG_HEADER_START_LSN`.
-    pub(super) const START_LSN: usize = 8;
-    /// `LOG_HEADER_CREATOR`.
-    pub(super) const CREATOR: usize = 16;
-    /// `LOG_HEADER_FLAGS`.
-    pub(super) const FLAGS: usize = 48;
-    /// `LOG_CHECKPOINT_1` and `LOG_CHECKPOINT_2`.
-    pub(super) const CHECKPOINTS: [usize; 2] = [512, 1536];
-    /// `LOG_CHECKPOINT_LSN`, in a checkpoint.
-    pub(super) const CHECKPOINT_LSN: usize = 8;
-    /// `LOG_CHECKPOINT_OFFSET`, in a checkpoint, before 8.0.30.
-    pub(super) const CHECKPOINT_OFFSET: usize = 16;
-    /// `LOG_ENCRYPTION`, `LOG_HEADER_ENCRYPTION_INFO_OFFSET`.
-    pub(super) const KEY: usize = 1024 + 48;
-}
 
 /// A part of the log that lies in one piece.
 #[derive(Debug)]
@@ -145,7 +122,7 @@ impl Redo {
             // A name may begin in the part before.
             let keep = records.len().min(MAX_NAME);
             records.drain(..records.len() - keep);
-            let data = part.chunks_exact(BLOCK).map(|block| &block[block::HEADER..BLOCK - 4]);
+            let data = part.chunks_exact(BLOCK).map(|block| &block[BLOCK_HEADER..BLOCK_END]);
             data.for_each(|data| records.extend_from_slice(data));
             names.search(&records);
             lsn += len;
@@ -259,7 +236,7 @@ impl Redo {
 impl Log {
     /// Since 8.0.30 the log has as many files as are needed, each with its own range of LSN.
     fn has_many_files(&self) -> bool {
-        self.format >= files::FORMAT_8_0_30
+        self.format >= FORMAT_8_0_30
     }
 
     /// The LSN of the last block, this block, and the LSN where the log ends.
@@ -273,16 +250,16 @@ impl Log {
             let part = &mut bytes[..usize::try_from(len).unwrap_or(READ)];
             self.read(lsn, part)?;
             for block in part.chunks_exact(BLOCK) {
-                let facts = BlockFacts::of(block, lsn, self.has_many_files());
-                let Some(facts) = facts else { break 'log };
-                if facts.is_encrypted {
+                let parsed = LogBlock::parse(block, lsn, self.has_many_files());
+                let Some(parsed) = parsed else { break 'log };
+                if parsed.is_encrypted {
                     return Err(encrypted());
                 }
                 let mut copy = [0; BLOCK];
                 copy.copy_from_slice(block);
-                last = Some((lsn, copy, lsn + u64::from(facts.data_len)));
+                last = Some((lsn, copy, lsn + u64::from(parsed.data_len)));
                 lsn += BLOCK as u64;
-                if usize::from(facts.data_len) < BLOCK {
+                if usize::from(parsed.data_len) < BLOCK {
                     break 'log;
                 }
             }
@@ -290,8 +267,8 @@ impl Log {
         match last {
             Some(last) => Ok(last),
             // A block that has no record yet need not have been written.
-            None if self.checkpoint == start + block::HEADER as u64 => {
-                Ok((start, block::empty(start, self.has_many_files()), self.checkpoint))
+            None if self.checkpoint == start + BLOCK_HEADER as u64 => {
+                Ok((start, empty_block(start, self.has_many_files()), self.checkpoint))
             }
             None => Err(damaged(format_args!(
                 "the block of its last checkpoint, at LSN {}, is missing",
@@ -311,30 +288,6 @@ impl Log {
             lsn += len;
         }
         Ok(())
-    }
-}
-
-/// Puts the checksum at the end of a block of 512 bytes.
-fn seal(block: &mut [u8]) {
-    let end = BLOCK - 4;
-    let sum = checksum(&block[..end]);
-    put(block, end, &sum.to_be_bytes());
-}
-
-/// Whether the checksum at the end of a block is right.
-fn is_sealed(block: &[u8]) -> bool {
-    let end = BLOCK - 4;
-    block.len() == BLOCK && checksum(&block[..end]).to_be_bytes() == block[end..]
-}
-
-/// Parses a block, and once more with a checksum that is right.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn parse_block(bytes: &[u8]) {
-    let _ = BlockFacts::of(bytes, 0, true);
-    if let Some(mut block) = bytes.get(..BLOCK).map(<[u8]>::to_vec) {
-        seal(&mut block);
-        let _ = BlockFacts::of(&block, 0, true);
-        let _ = BlockFacts::of(&block, u64::MAX, false);
     }
 }
 

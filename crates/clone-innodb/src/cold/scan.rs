@@ -11,14 +11,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use clone_protocol::innodb::{Compression, SPACE_ID_BUFFER_POOL};
+use clone_protocol::innodb::{Compression, PageSize, SPACE_ID_BUFFER_POOL};
 
 use super::Options;
 use super::files::{FileFacts, open, read_exact};
 use super::outside::OutsideNames;
-use super::tablespace::{FIRST_PAGE_BYTES, FirstPage, u16_at, u32_at};
 use crate::error::{Error, FileOperation, Result};
-use crate::page::PageSize;
+use crate::format::bytes::{u16_at, u32_at};
+use crate::format::layout::{COMPRESSED, COMPRESSION_ALGORITHM, TYPE};
+use crate::format::space_header::{self, SpaceHeader};
 use crate::source::SourceFile;
 
 /// The most files of a directory. A server has some ten thousand, seldom more than a million.
@@ -40,13 +41,23 @@ const TRUNCATED: u32 = 76_845_412;
 /// Bytes of the dictionary that are searched at once: whole pages.
 const SEARCH: usize = 1 << 20;
 
-/// `FIL_PAGE_TYPE`, and `FIL_PAGE_COMPRESSED` there.
-const PAGE_TYPE: usize = 24;
-const COMPRESSED: u16 = 14;
-/// `FIL_PAGE_ALGORITHM_V1`.
-const PAGE_ALGORITHM: usize = 27;
 /// Pages of a file with holes that are looked at for their compression.
 const SAMPLE: u64 = 64;
+
+/// Page 0 of a tablespace's first file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FirstPage {
+    pub(super) header: SpaceHeader,
+    pub(super) size: PageSize,
+}
+
+impl FirstPage {
+    /// None if the bytes are no page 0.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let header = SpaceHeader::parse(bytes);
+        header.page_size().map(|size| Self { header, size })
+    }
+}
 
 /// A file that is sent.
 #[derive(Debug)]
@@ -115,8 +126,8 @@ impl DataFiles {
                     file.source.space_id
                 )));
             }
-            undo += u32::from(first.is_undo());
-            if first.space_id == DICTIONARY {
+            undo += u32::from(first.header.is_undo());
+            if first.header.space_id == DICTIONARY {
                 search(&file, &mut names)?;
                 dictionary = Some(first);
             }
@@ -125,7 +136,7 @@ impl DataFiles {
         let (outside, missing) = names.resolve(&options.directory);
         for (path, name) in outside {
             let Some((file, first)) = tablespace(path, name, &system)? else { continue };
-            if let Entry::Vacant(entry) = spaces.entry(first.space_id) {
+            if let Entry::Vacant(entry) = spaces.entry(first.header.space_id) {
                 entry.insert(file.path.clone());
                 files.push(file);
             }
@@ -254,7 +265,7 @@ fn refuse_truncation(path: &Path) -> Result<()> {
     if facts.size >= 4 {
         read_exact(&file, path, &mut start, 0)?;
     }
-    if u32_at(&start, 0) == Some(TRUNCATED) {
+    if u32_at(&start, 0) == TRUNCATED {
         return Ok(());
     }
     Err(Error::Refused(format!(
@@ -296,9 +307,10 @@ fn system_tablespace(
     files: &mut Vec<DataFile>,
 ) -> Result<FirstPage> {
     let path = home.join("ibdata1");
-    let page = first_page(&first, &path)?.filter(|page| page.space_id == 0).ok_or_else(|| {
-        Error::Refused(format!("{} is damaged: its first page says nothing", path.display()))
-    })?;
+    let page =
+        first_page(&first, &path)?.filter(|page| page.header.space_id == 0).ok_or_else(|| {
+            Error::Refused(format!("{} is damaged: its first page says nothing", path.display()))
+        })?;
     refuse_encrypted(&path, page)?;
     let page_size = u64::from(page.size.physical);
     let mut pages = 0;
@@ -317,11 +329,11 @@ fn system_tablespace(
             next = Some((another, file, facts));
         }
     }
-    if pages < u64::from(page.pages) {
+    if pages < u64::from(page.header.size) {
         return Err(Error::Refused(format!(
             "the system tablespace has {} pages, of which {pages} are in the files ibdata1 and so on. \
              Files with other names (innodb_data_file_path) cannot be served",
-            page.pages
+            page.header.size
         )));
     }
     Ok(page)
@@ -342,7 +354,7 @@ fn tablespace(
         );
         return Ok(None);
     };
-    if first.is_temporary() {
+    if first.header.is_temporary() {
         return Ok(None);
     }
     if first.size.logical != system.size.logical {
@@ -359,14 +371,14 @@ fn tablespace(
     } else {
         Compression::None
     };
-    if first.space_id == 0 {
+    if first.header.space_id == 0 {
         return Err(Error::Refused(format!(
             "{} says that it is the system tablespace",
             path.display()
         )));
     }
     // A donor sends these by their name alone.
-    let name = if first.is_undo() || first.space_id == DICTIONARY {
+    let name = if first.header.is_undo() || first.header.space_id == DICTIONARY {
         path.file_name().map_or(name, |name| name.as_bytes().to_vec())
     } else {
         name
@@ -400,11 +412,11 @@ fn source(
 ) -> SourceFile {
     SourceFile {
         name,
-        space_id: first.space_id,
+        space_id: first.header.space_id,
         // A server that ends while a file grows may leave a part of a page, which says nothing.
         size: facts.size - facts.size % u64::from(first.size.physical),
         allocated: facts.allocated,
-        fsp_flags: first.flags,
+        fsp_flags: first.header.flags,
         block_size: facts.block_size,
         compression,
         encrypted: false,
@@ -412,7 +424,7 @@ fn source(
 }
 
 fn first_page(file: &File, path: &Path) -> Result<Option<FirstPage>> {
-    let mut bytes = [0; FIRST_PAGE_BYTES];
+    let mut bytes = [0; space_header::BYTES];
     match read_exact(file, path, &mut bytes, 0) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         read => read.map(|()| FirstPage::parse(&bytes)),
@@ -420,7 +432,7 @@ fn first_page(file: &File, path: &Path) -> Result<Option<FirstPage>> {
 }
 
 fn refuse_encrypted(path: &Path, first: FirstPage) -> Result<()> {
-    if !first.is_encrypted() {
+    if !first.header.is_encrypted() {
         return Ok(());
     }
     Err(Error::Refused(format!(
@@ -435,10 +447,10 @@ fn refuse_encrypted(path: &Path, first: FirstPage) -> Result<()> {
 fn compression(file: &File, path: &Path, size: PageSize, bytes: u64) -> Result<Compression> {
     let page_size = u64::from(size.physical);
     for page in 0..SAMPLE.min(bytes / page_size) {
-        let mut start = [0; 28];
+        let mut start = [0; COMPRESSION_ALGORITHM + 1];
         read_exact(file, path, &mut start, page * page_size)?;
-        if u16_at(&start, PAGE_TYPE) == Some(COMPRESSED) {
-            return Ok(match start[PAGE_ALGORITHM] {
+        if u16_at(&start, TYPE) == COMPRESSED {
+            return Ok(match start[COMPRESSION_ALGORITHM] {
                 1 => Compression::Zlib,
                 2 => Compression::Lz4,
                 _ => Compression::None,

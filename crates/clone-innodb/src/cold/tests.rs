@@ -9,8 +9,11 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use clone_protocol::innodb::PageSize;
+
 use super::*;
-use crate::page::{PageSize, initial_page, page_checksum};
+use crate::format::checksum::page_checksum;
+use crate::format::page::initial_page;
 
 const PAGE: usize = 4096;
 /// Pages of 4 KiB.

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use clone_protocol::innodb::{
-    Compression, Data, FileKind, FileMetadata, SPACE_ID_BUFFER_POOL, SnapshotState, State,
+    Compression, Data, FileKind, FileMetadata, PageSize, SPACE_ID_BUFFER_POOL, SnapshotState, State,
 };
 
 use super::keys::{self, KeyIn};
@@ -16,9 +16,9 @@ use super::names::{data_path, redo_path};
 use super::operations::{Before, create, delete, extend, failed, open, rename_new, sync};
 use super::write::Sparse;
 use super::{EncryptedFiles, Options, RedoNames};
-use crate::encryption::INFO;
 use crate::error::{Error, FileOperation, Result};
-use crate::page::{PageSize, initial_page};
+use crate::format::encryption_info;
+use crate::format::page::{initial_page, initial_size};
 
 /// The most data files and redo files that a donor may announce: 7 TiB of empty tables, and far
 /// more redo files than the 1,000 at which a donor gives up.
@@ -257,7 +257,7 @@ impl Files {
 
     fn add(&mut self, file: &FileMetadata<'_>, is_created_by_ddl: bool) -> Result<()> {
         let is_dump = file.space_id == SPACE_ID_BUFFER_POOL;
-        let page_size = if is_dump { None } else { Some(PageSize::of(file.fsp_flags)?) };
+        let page_size = if is_dump { None } else { Some(page_size(file)?) };
         let path = data_path(file.space_id, file.fsp_flags, file.name, &self.options.outside)?;
         keys::check(file, &self.options.encrypted)?;
         if self.before != Before::Nothing && self.has_path(&path) {
@@ -272,9 +272,9 @@ impl Files {
                 let whole = self.directory.join(&path);
                 let version = self.options.server_version;
                 let info = keys::created(file, &self.options.encrypted);
-                let info = info.as_ref().map(<[u8; INFO]>::as_slice);
+                let info = info.as_ref().map(<[u8; encryption_info::LEN]>::as_slice);
                 let page = initial_page(page_size, file.space_id, file.fsp_flags, version, info);
-                let size = page_size.initial_size(FileKind::of(file.space_id) == FileKind::Undo);
+                let size = initial_size(page_size, FileKind::of(file.space_id) == FileKind::Undo);
                 let written = created.set_len(size).and_then(|()| created.write_all_at(&page, 0));
                 written.map_err(failed(FileOperation::Write, &whole))?;
             }
@@ -468,6 +468,11 @@ impl Files {
 
 fn invalid_index(index: u32, of: u32) -> Error {
     Error::protocol(format!("Wrong Clone RPC: Invalid File Index: {index} of {of}"))
+}
+
+fn page_size(file: &FileMetadata<'_>) -> Result<PageSize> {
+    let unknown = || invalid(&format!("FSP flags {:#x}", file.fsp_flags));
+    PageSize::of(file.fsp_flags).ok_or_else(unknown)
 }
 
 fn invalid(detail: &str) -> Error {

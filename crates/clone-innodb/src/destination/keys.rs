@@ -3,13 +3,12 @@
 //! Blocks that carry a key in clear, and what becomes of them
 //! (`clone0apply.cc:Clone_Handle::modify_and_write`).
 
-use clone_protocol::innodb::{Data, FileMetadata, SnapshotState};
+use clone_protocol::innodb::{Data, FileMetadata, PageSize, SnapshotState};
 
 use super::EncryptedFiles;
-use crate::encryption::{INFO, is_redo_encrypted};
 use crate::error::{Error, Result};
+use crate::format::encryption_info;
 use crate::geometry::REDO_HEADER;
-use crate::page::PageSize;
 
 /// The key that a block carries, or may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +62,9 @@ impl KeyIn {
             }
             (EncryptedFiles::Wrap(key), Self::RedoHeader { must_be }) if offset == 0 => {
                 // What is there must not reach the disk, whatever its form.
-                (key.wrap_redo_header(bytes), must_be || is_redo_encrypted(bytes, offset))
+                (key.wrap_redo_header(bytes), must_be || encryption_info::is_in_redo(bytes, offset))
             }
-            (_, Self::RedoHeader { .. }) if is_redo_encrypted(bytes, offset) => {
+            (_, Self::RedoHeader { .. }) if encryption_info::is_in_redo(bytes, offset) => {
                 return Err(Error::NotSupported("encrypted redo".to_owned()));
             }
             _ => return Ok(()),
@@ -96,7 +95,10 @@ pub(super) fn check(file: &FileMetadata<'_>, encrypted: &EncryptedFiles) -> Resu
 }
 
 /// The encryption information for a file that DDL has created.
-pub(super) fn created(file: &FileMetadata<'_>, encrypted: &EncryptedFiles) -> Option<[u8; INFO]> {
+pub(super) fn created(
+    file: &FileMetadata<'_>,
+    encrypted: &EncryptedFiles,
+) -> Option<[u8; encryption_info::LEN]> {
     match (encrypted, &file.key) {
         (EncryptedFiles::Wrap(master), Some(key)) => Some(master.info(key)),
         _ => None,

@@ -7,11 +7,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use clone_protocol::innodb::PageSize;
 use rustix::fs::OFlags;
 
 use super::Flush;
 use crate::error::{Error, FileOperation, Result};
-use crate::page::PageSize;
 
 /// Modes of what mysqld creates.
 const FILE_MODE: u32 = 0o640;
@@ -31,7 +31,7 @@ pub(super) enum Before {
 /// A tablespace that is larger than an extent becomes a multiple of extents.
 pub(super) fn extend(file: &File, size: u64, page_size: Option<PageSize>) -> io::Result<()> {
     let now = file.metadata()?.len();
-    let extent = page_size.map(PageSize::extent).filter(|extent| now > *extent);
+    let extent = page_size.map(PageSize::extent_bytes).filter(|extent| now > *extent);
     let aligned = extent.and_then(|extent| now.checked_next_multiple_of(extent)).unwrap_or(now);
     if now < size {
         file.set_len(size)?;

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use crate::page::compressed_len;
+use crate::format::page::compressed_len;
 
 /// A file in which pages leave holes. Both sizes are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

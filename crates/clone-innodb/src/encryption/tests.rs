@@ -5,20 +5,19 @@ use std::os::unix::fs::PermissionsExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::page::initial_page;
-use crate::verify::checksum::check;
+use crate::format::checksum::check;
+use crate::format::page::initial_page;
 use crate::verify::decrypt::SpaceKey;
-use crate::verify::header::Geometry;
 
 /// The information as a donor sends it: number 0, and the pair in clear.
-fn clear_info() -> [u8; INFO] {
+fn clear_info() -> [u8; LEN] {
     let mut pair = [5; 64];
     pair[32..].fill(6);
-    let mut info = [0; INFO];
+    let mut info = [0; LEN];
     info[..3].copy_from_slice(MAGIC);
-    info[7..PAIR].copy_from_slice(b"12345678-1234-1234-1234-123456789012");
-    info[PAIR..SUM].copy_from_slice(&pair);
-    info[SUM..].copy_from_slice(&checksum(&pair).to_be_bytes());
+    info[UUID].copy_from_slice(b"12345678-1234-1234-1234-123456789012");
+    info[PAIR].copy_from_slice(&pair);
+    info[SUM].copy_from_slice(&checksum(&pair).to_be_bytes());
     info
 }
 
@@ -36,24 +35,23 @@ fn a_page_is_read_with_the_keyring_file() {
         let mut page = initial_page(size, 7, flags, 90_704, None);
         assert_eq!(master.wrap_page(&mut page, size), Err(NoKey), "{flags:#x}: no key yet");
         page[16..24].copy_from_slice(&0x1122_3344_5566_7788_u64.to_be_bytes());
-        let at = size.encryption_info();
-        page[at..at + INFO].copy_from_slice(&clear_info());
+        let at = encryption_info::in_page_0(size);
+        page[at..at + LEN].copy_from_slice(&clear_info());
         master.wrap_page(&mut page, size).unwrap();
         assert_eq!(check(&page, size.is_compressed), Ok(()), "{flags:#x}");
-        let geometry = Geometry::of(flags).unwrap();
-        SpaceKey::of(&page, geometry, &keyring(&master)).unwrap();
+        SpaceKey::of(&page, size, &keyring(&master)).unwrap();
         let other = MasterKey::generate().unwrap();
-        assert!(SpaceKey::of(&page, geometry, &keyring(&other)).is_err());
+        assert!(SpaceKey::of(&page, size, &keyring(&other)).is_err());
         assert!(!page.windows(32).any(|bytes| bytes == [5; 32]), "{flags:#x}: in clear");
         // What is wrapped is not in clear, and is not wrapped once more.
         assert_eq!(master.wrap_page(&mut page, size), Err(NoKey));
 
         // A file of DDL gets the same information from its descriptor.
         let info = master.info(&EncryptionKey::new(&[5; 32], &[6; 32]));
-        assert_eq!(page[at..at + INFO], info);
+        assert_eq!(page[at..at + LEN], info);
         let page = initial_page(size, 7, flags, 90_704, Some(&info));
         assert_eq!(check(&page, size.is_compressed), Ok(()), "{flags:#x}");
-        SpaceKey::of(&page, geometry, &keyring(&master)).unwrap();
+        SpaceKey::of(&page, size, &keyring(&master)).unwrap();
     }
     assert!(master.is_used());
 }
@@ -63,17 +61,17 @@ fn a_redo_header_keeps_a_checksum_if_it_has_one() {
     let master = MasterKey::generate().unwrap();
     for has_sum in [false, true] {
         let mut header = vec![0; 2048];
-        header[REDO_INFO..REDO_INFO + INFO].copy_from_slice(&clear_info());
-        assert!(is_redo_encrypted(&header, 0));
-        assert!(is_redo_encrypted(&header[1000..], 1000));
-        assert!(!is_redo_encrypted(&header, 2048));
+        header[at::KEY..at::KEY + LEN].copy_from_slice(&clear_info());
+        assert!(encryption_info::is_in_redo(&header, 0));
+        assert!(encryption_info::is_in_redo(&header[1000..], 1000));
+        assert!(!encryption_info::is_in_redo(&header, 2048));
         if has_sum {
             let sum = checksum(&header[1024..1532]).to_be_bytes();
             header[1532..1536].copy_from_slice(&sum);
         }
         master.wrap_redo_header(&mut header).unwrap();
         let info = master.info(&EncryptionKey::new(&[5; 32], &[6; 32]));
-        assert_eq!(header[REDO_INFO..REDO_INFO + INFO], info);
+        assert_eq!(header[at::KEY..at::KEY + LEN], info);
         let sum = checksum(&header[1024..1532]).to_be_bytes();
         assert_eq!(header[1532..1536] == sum, has_sum);
         assert_eq!(master.wrap_redo_header(&mut header[..1500]), Err(NoKey));
@@ -118,7 +116,7 @@ proptest! {
             bytes[..3].copy_from_slice(MAGIC);
         }
         let _ = master.wrap(&mut bytes);
-        let _ = is_redo_encrypted(&bytes, 1024);
+        let _ = encryption_info::is_in_redo(&bytes, 1024);
         let _ = master.wrap_redo_header(&mut bytes);
         let _ = master.wrap_page(&mut bytes, PageSize::of(0x4021).unwrap());
     }

@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 
-use super::extents::{self, Extent, FREE, FREE_FRAG, FSEG, FSEG_FRAG, FULL_FRAG};
 use super::fault::Kind;
-use super::header::{Address, List};
 use super::space::{Sink, Space};
-use crate::layout::NULL;
+use crate::format::extents::{self, Extent, FREE, FREE_FRAG, FSEG, FSEG_FRAG, FULL_FRAG};
+use crate::format::layout::NULL;
+use crate::format::space_header::{Address, List};
 
 /// Whose the pages are that segments have one by one.
 pub(crate) type Owners = HashMap<u32, u64>;
@@ -96,14 +96,14 @@ impl<S: Sink> Walk<'_, S> {
         list: List,
         belongs: impl Fn(&Extent) -> bool,
     ) -> Result<u32, Option<(u32, String)>> {
-        let geometry = self.space.geometry;
+        let page_size = self.space.page_size;
         let (mut at, mut before, mut used) = (list.first, None::<Address>, 0);
         for entry in 0..list.len {
             let fault = |what: String| {
                 let page = before.map_or(0, |before| before.page);
                 Some((page, format!("list {name}, entry {} of {}: {what}", entry + 1, list.len)))
             };
-            let Some(number) = extents::extent_at(at, geometry) else {
+            let Some(number) = extents::extent_at(at, page_size) else {
                 let Address { page, offset } = at;
                 return Err(fault(format!("page {page}, byte {offset} is no extent descriptor")));
             };
@@ -124,7 +124,7 @@ impl<S: Sink> Walk<'_, S> {
             if before.map_or(extent.prev.page != NULL, |before| extent.prev != before) {
                 return Err(fault(format!("extent {number} does not lead back")));
             }
-            used += extent.used(geometry.extent());
+            used += extent.used(page_size.extent_pages());
             (before, at) = (Some(at), extent.next);
         }
         let end = before.unwrap_or(Address { page: NULL, offset: 0 });
@@ -138,7 +138,7 @@ impl<S: Sink> Walk<'_, S> {
     /// Each extent below FSP_FREE_LIMIT has a state, and is in a list.
     fn unlisted(&mut self) {
         let Some(header) = self.space.header else { return };
-        let pages = self.space.geometry.extent();
+        let pages = self.space.page_size.extent_pages();
         for (number, extent) in (0_u32..).zip(&self.space.extents) {
             let first = number.saturating_mul(pages);
             let Some(extent) = extent.as_ref().filter(|_| first < header.free_limit) else {

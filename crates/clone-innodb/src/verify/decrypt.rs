@@ -2,16 +2,8 @@
 
 //! Encrypted pages (`os0enc.cc:Encryption`).
 //!
-//! A tablespace has a key and a vector of its own. They stand in page 0, behind the extent
-//! descriptors, encrypted with the master key (AES-256-ECB):
-//!
-//! | Offset | Bytes | Field                                     |
-//! |--------|-------|-------------------------------------------|
-//! | 0      | 3     | `lCC`                                     |
-//! | 3      | 4     | number of the master key                  |
-//! | 7      | 36    | UUID of the server that made that key     |
-//! | 43     | 64    | key and vector, encrypted                 |
-//! | 107    | 4     | CRC-32C of key and vector                 |
+//! A tablespace has a key and a vector of its own. They stand in page 0, encrypted with the master
+//! key (`format::encryption_info`).
 //!
 //! A page keeps its header. What is behind the header is encrypted (AES-256-CBC with the first half
 //! of the vector) as far as it fills blocks of 16 bytes. Then the last 32 bytes are encrypted (once
@@ -20,13 +12,14 @@
 use aes::Aes256;
 use aes::cipher::{Array, BlockCipherDecrypt, KeyInit};
 use clone_io::checksum;
+use clone_protocol::innodb::PageSize;
 
-use super::bytes::{u16_at, u32_at};
-use super::header::Geometry;
 use super::keyring::{Key, Keyring};
-use crate::layout::{
+use crate::format::bytes::{u16_at, u32_at};
+use crate::format::encryption_info::{self, LEN, MAGIC, MASTER_KEY, PAIR, SUM, UUID};
+use crate::format::layout::{
     COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSED_SIZE, COMPRESSION_VERSION, DATA,
-    ENCRYPTED_RTREE, ORIGINAL_TYPE, RTREE, TYPE, XDES_ARRAY,
+    ENCRYPTED_RTREE, ORIGINAL_TYPE, RTREE, TYPE,
 };
 
 const BLOCK: usize = 16;
@@ -54,15 +47,14 @@ impl SpaceKey {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) fn of(page: &[u8], geometry: Geometry, keyring: &Keyring) -> Result<Self, String> {
-        let count = (geometry.physical / geometry.extent()) as usize;
-        let at = XDES_ARRAY + count * geometry.descriptor();
-        let info = page.get(at..at + 111).ok_or("page 0 is too short")?;
-        if &info[..3] != b"lCC" {
+    pub(crate) fn of(page: &[u8], page_size: PageSize, keyring: &Keyring) -> Result<Self, String> {
+        let at = encryption_info::in_page_0(page_size);
+        let info = page.get(at..at + LEN).ok_or("page 0 is too short")?;
+        if !info.starts_with(MAGIC) {
             return Err("page 0 has no key of the form of MySQL 8.0".into());
         }
-        let number = u32_at(info, 3);
-        let uuid = str::from_utf8(&info[7..43]).map_err(|_| "page 0 has no UUID of a server")?;
+        let number = u32_at(info, MASTER_KEY.start);
+        let uuid = str::from_utf8(&info[UUID]).map_err(|_| "page 0 has no UUID of a server")?;
         let mut default = Key([0; 32]);
         default.0[..DEFAULT_MASTER_KEY.len()].copy_from_slice(DEFAULT_MASTER_KEY);
         let master = match number {
@@ -72,10 +64,10 @@ impl SpaceKey {
             })?,
         };
         let mut pair = zeroize::Zeroizing::new([0; 64]);
-        pair.copy_from_slice(&info[43..107]);
+        pair.copy_from_slice(&info[PAIR]);
         let (blocks, _) = Array::slice_as_chunks_mut(pair.as_mut_slice());
         cipher(master).decrypt_blocks(blocks);
-        if checksum(pair.as_slice()) != u32_at(info, 107) {
+        if checksum(pair.as_slice()) != u32_at(info, SUM.start) {
             return Err("the master key does not fit: is it the keyring of this server?".into());
         }
         let mut key = Key([0; 32]);
@@ -147,7 +139,7 @@ mod tests {
     use super::*;
     use crate::verify::keyring::tests::{UUID, component_file};
 
-    const SIZE: Geometry = Geometry { physical: 16_384, logical: 16_384, is_compressed: false };
+    const SIZE: PageSize = PageSize { physical: 16_384, logical: 16_384, is_compressed: false };
 
     fn encrypt(cipher: &Aes256, data: &mut [u8], vector: [u8; 16]) {
         let mut before = vector;

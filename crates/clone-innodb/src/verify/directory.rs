@@ -7,10 +7,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::bytes::u32_at;
-use super::header::{MAX_PAGE, SpaceHeader, geometry};
+use super::page_size::page_size;
 use super::redo;
-use crate::layout::NUMBER;
+use crate::format::bytes::u32_at;
+use crate::format::doublewrite;
+use crate::format::layout::NUMBER;
+use crate::format::page::MAX_PAGE;
+use crate::format::space_header::SpaceHeader;
 
 /// Directories whose files a server makes anew or that hold no data of a server.
 const SKIPPED: [&str; 3] = ["#innodb_temp", ".clone_staging", "#innodb_redo"];
@@ -84,7 +87,7 @@ impl Plan {
                 }
             } else if is_system(&name) {
                 system.push(path);
-            } else if is_doublewrite(&name) {
+            } else if doublewrite::is_file(&name) {
                 self.doublewrite.push(path);
             } else if is_tablespace(&name) {
                 self.spaces.push(SpaceFiles { paths: vec![path] });
@@ -94,7 +97,7 @@ impl Plan {
 
     fn file(&mut self, path: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if is_doublewrite(&name) {
+        if doublewrite::is_file(&name) {
             self.doublewrite.push(path.to_owned());
         } else if is_system(&name) {
             self.system_of(path);
@@ -162,10 +165,6 @@ fn is_tablespace(name: &str) -> bool {
         || name.strip_prefix("undo_").is_some_and(is_undo)
 }
 
-fn is_doublewrite(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|ext| ext == "dblwr")
-}
-
 /// The beginning of a tablespace: 256 KiB, or less if the file is shorter.
 pub(crate) fn beginning(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4 * MAX_PAGE];
@@ -185,8 +184,8 @@ pub(crate) fn beginning(file: &File) -> io::Result<Vec<u8>> {
 /// Bytes of a page of the instance a tablespace belongs to.
 pub(crate) fn logical_page(path: &Path) -> Option<u32> {
     let bytes = beginning(&File::open(path).ok()?).ok()?;
-    let (geometry, _) = geometry(&bytes)?;
-    (!SpaceHeader::parse(&bytes).is_temporary()).then_some(geometry.logical)
+    let (page_size, _) = page_size(&bytes)?;
+    (!SpaceHeader::parse(&bytes).is_temporary()).then_some(page_size.logical)
 }
 
 #[cfg(test)]

@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The doublewrite buffer: copies of the pages that were written last.
-//!
-//! From 8.0.20 on the copies are in files, `#ib_16384_0.dblwr` and so on, one behind the other. A
-//! copy that is torn is no damage: the server was stopped while it wrote the copy, and the page
-//! itself was not written yet. Earlier servers have two blocks in the system
-//! tablespace, which page 5 of it names.
+//! The copies of pages in the doublewrite buffer. A copy that is torn is no damage: the server was
+//! stopped while it wrote the copy, and the page itself was not written yet.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
 use std::path::Path;
 
-use super::bytes::{is_zero, u16_at, u32_at};
-use super::checksum;
-use crate::layout::{
-    COMPRESSED, COMPRESSED_AND_ENCRYPTED, DOUBLEWRITE_MAGIC, ENCRYPTED, ENCRYPTED_RTREE, FLUSH_LSN,
-    NUMBER, SPACE_ID, TRX_SYS_DOUBLEWRITE, TYPE,
+use crate::format::bytes::{is_zero, u16_at, u32_at};
+use crate::format::checksum;
+use crate::format::layout::{
+    COMPRESSED, COMPRESSED_AND_ENCRYPTED, ENCRYPTED, ENCRYPTED_RTREE, FLUSH_LSN, NUMBER, SPACE_ID,
+    TYPE,
 };
 
 /// Copies that are remembered at most: 1 GiB of pages.
@@ -62,26 +57,6 @@ fn fill(file: &mut File, page: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// The page size in the name of a file: `#ib_16384_0.dblwr`.
-pub(crate) fn page_size(path: &Path) -> Option<usize> {
-    let size = path.file_name()?.to_str()?.split('_').nth(1)?.parse::<usize>().ok()?;
-    (size.is_power_of_two() && (4096..=65_536).contains(&size)).then_some(size)
-}
-
-/// The blocks in the system tablespace, from page 5 of it. Each has as many pages as an extent
-/// (`TRX_SYS_DOUBLEWRITE_BLOCK_SIZE`).
-pub(crate) fn blocks(page: &[u8], extent: u32) -> Vec<Range<u32>> {
-    let Some(at) = page.len().checked_sub(TRX_SYS_DOUBLEWRITE) else { return Vec::new() };
-    if u32_at(page, at + 10) != DOUBLEWRITE_MAGIC {
-        return Vec::new();
-    }
-    let block = |at| {
-        let first = u32_at(page, at);
-        first..first.saturating_add(extent)
-    };
-    vec![block(at + 14), block(at + 18)]
-}
-
 /// Whether a page of any tablespace is good by itself. Gives the tablespace and the page number.
 fn copy_of(page: &[u8]) -> Option<(u32, u32)> {
     let is_encrypted = matches!(
@@ -103,14 +78,12 @@ fn copy_of(page: &[u8]) -> Option<(u32, u32)> {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::verify::checksum::tests::seal;
+    use crate::format::checksum::seal;
 
     #[test]
     fn copies_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("#ib_4096_1.dblwr");
-        assert_eq!(page_size(&path), Some(4096));
-        assert_eq!(page_size(Path::new("#ib_5000_1.dblwr")), None);
         let mut page = vec![3; 4096];
         seal(&mut page, false);
         let mut bytes = page.clone();
@@ -122,17 +95,5 @@ mod tests {
         assert_eq!(copies.add(&path, 4096).unwrap(), 3 * 4096);
         assert_eq!(copies.good.into_iter().collect::<Vec<_>>(), [(0x0303_0303, 0x0303_0303)]);
         assert_eq!(copies.unknown, 1);
-    }
-
-    #[test]
-    fn blocks_are_found() {
-        let mut page = vec![0; 16_384];
-        assert!(blocks(&page, 64).is_empty());
-        let at = 16_384 - 200;
-        page[at + 10..at + 14].copy_from_slice(&DOUBLEWRITE_MAGIC.to_be_bytes());
-        page[at + 17] = 64;
-        page[at + 21] = 128;
-        assert_eq!(blocks(&page, 64), [64..128, 128..192]);
-        assert!(blocks(&[], 64).is_empty());
     }
 }

@@ -6,29 +6,31 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::bytes::{is_zero, u16_at, u32_at, u64_at};
-use super::checksum::{self, Damage};
+use clone_protocol::innodb::PageSize;
+
 use super::decrypt::SpaceKey;
-use super::doublewrite;
 use super::expand::Expander;
-use super::extents::{self, Extent};
 use super::fault::Kind;
-use super::header::{Geometry, List, SpaceHeader};
-use super::inodes::{self, Inode};
 use super::rows;
 use super::space::{PageRecord, Root, Sink, Space, State};
-use crate::layout::{
+use crate::format::bytes::{is_zero, u16_at, u32_at, u64_at};
+use crate::format::checksum::{self, Damage};
+use crate::format::doublewrite::{self, TRX_SYS_PAGE};
+use crate::format::extents::{self, Extent};
+use crate::format::inodes::{self, Inode};
+use crate::format::layout::{
     CHANGE_BUFFER, CHANGE_BUFFER_ROOT, COMPRESSED, COMPRESSED_AND_ENCRYPTED, ENCRYPTED,
     ENCRYPTED_RTREE, FSP_HDR, IBUF_FREE_LIST, INDEX, INDEX_ID, INODE, LEGACY_DBLWR, LEVEL, LSN,
     N_HEAP, N_RECS, NEXT, NULL, NUMBER, ORIGINAL_TYPE, PREV, RTREE, SDI, SEG_LEAF, SEG_TOP,
     SPACE_ID, TYPE, XDES, is_tree,
 };
+use crate::format::space_header::{List, SpaceHeader};
 
 /// What the pages of a tablespace are held against.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
     /// Sizes of pages.
-    pub geometry: Geometry,
+    pub page_size: PageSize,
     /// The tablespace's number.
     pub space_id: u32,
     /// No page may have a greater LSN. `None`: the end of the redo log is not known.
@@ -41,8 +43,8 @@ pub(crate) struct Expected {
 
 impl Expected {
     /// What the first pages tell of all pages.
-    pub(crate) fn of(begin: &[u8], geometry: Geometry, end_lsn: Option<u64>) -> Self {
-        let pages: Vec<_> = begin.chunks_exact(geometry.physical as usize).collect();
+    pub(crate) fn of(begin: &[u8], page_size: PageSize, end_lsn: Option<u64>) -> Self {
+        let pages: Vec<_> = begin.chunks_exact(page_size.physical as usize).collect();
         let mut ids = BTreeMap::new();
         for page in pages.iter().filter(|page| !is_zero(page)) {
             *ids.entry(u32_at(page, SPACE_ID)).or_insert(0) += 1;
@@ -50,10 +52,11 @@ impl Expected {
         let first = u32_at(begin, SPACE_ID);
         let most = ids.iter().max_by_key(|(id, count)| (**count, **id == first));
         let space_id = most.map_or(first, |(id, _)| *id);
-        let blocks = pages.get(5).filter(|page| space_id == 0 && u32_at(page, NUMBER) == 5);
-        let doublewrite =
-            blocks.map_or_else(Vec::new, |page| doublewrite::blocks(page, geometry.extent()));
-        Self { geometry, space_id, end_lsn, key: None, doublewrite }
+        let blocks = pages.get(TRX_SYS_PAGE as usize);
+        let blocks = blocks.filter(|page| space_id == 0 && u32_at(page, NUMBER) == TRX_SYS_PAGE);
+        let doublewrite = blocks
+            .map_or_else(Vec::new, |page| doublewrite::blocks(page, page_size.extent_pages()));
+        Self { page_size, space_id, end_lsn, key: None, doublewrite }
     }
 }
 
@@ -93,9 +96,9 @@ impl Found {
     }
 
     /// The whole tablespace.
-    pub(crate) fn into_space(self, mut pages: Vec<PageRecord>, geometry: Geometry) -> Space {
+    pub(crate) fn into_space(self, mut pages: Vec<PageRecord>, page_size: PageSize) -> Space {
         self.free_change_buffer(&mut pages);
-        let mut extents = vec![None; pages.len().div_ceil(geometry.extent() as usize)];
+        let mut extents = vec![None; pages.len().div_ceil(page_size.extent_pages() as usize)];
         for (first, found) in self.extents {
             for (to, extent) in extents.iter_mut().skip(first as usize).zip(found) {
                 *to = Some(extent);
@@ -103,7 +106,7 @@ impl Found {
         }
         let is_partial = self.is_partial || self.header.is_none();
         let (header, inodes, roots) = (self.header, self.inodes, self.roots);
-        Space { geometry, header, pages, extents, inodes, roots, is_partial }
+        Space { page_size, header, pages, extents, inodes, roots, is_partial }
     }
 
     /// Marks the pages of the change buffer that are not in its tree.
@@ -169,7 +172,7 @@ impl Examiner {
             page = &self.decrypted;
             kind = u16_at(page, TYPE);
         }
-        let plain = if kind == COMPRESSED && !expected.geometry.is_compressed {
+        let plain = if kind == COMPRESSED && !expected.page_size.is_compressed {
             match self.expander.expand(page) {
                 Ok(plain) => plain,
                 Err(error) => {
@@ -183,7 +186,7 @@ impl Examiner {
         };
         record.kind = u16_at(plain, TYPE);
         let index = is_tree(record.kind).then(|| u64_at(plain, INDEX_ID));
-        if let Err(damage) = checksum::check(plain, expected.geometry.is_compressed) {
+        if let Err(damage) = checksum::check(plain, expected.page_size.is_compressed) {
             report(damage, number, plain, index, sink);
             found.is_partial = true;
             return record;
@@ -198,16 +201,16 @@ impl Examiner {
         }
         match record.kind {
             INDEX | RTREE | SDI => {
-                tree_page(&mut record, expected.geometry, number, plain, found, sink);
+                tree_page(&mut record, expected.page_size, number, plain, found, sink);
             }
-            INODE => found.inodes.extend(inodes::parse(plain, number, expected.geometry)),
+            INODE => found.inodes.extend(inodes::parse(plain, number, expected.page_size)),
             FSP_HDR | XDES => {
                 if number == 0 {
                     found.header = Some(SpaceHeader::parse(plain));
                 }
-                if number.is_multiple_of(expected.geometry.physical) {
-                    let first = number / expected.geometry.extent();
-                    found.extents.push((first, extents::parse(plain, expected.geometry)));
+                if number.is_multiple_of(expected.page_size.physical) {
+                    let first = number / expected.page_size.extent_pages();
+                    found.extents.push((first, extents::parse(plain, expected.page_size)));
                 }
             }
             _ => {}
@@ -279,7 +282,7 @@ fn numbers(
 
 fn tree_page(
     record: &mut PageRecord,
-    geometry: Geometry,
+    page_size: PageSize,
     number: u32,
     page: &[u8],
     found: &mut Found,
@@ -295,7 +298,7 @@ fn tree_page(
     }
     // A page that was freed right after it was allocated has no records at all.
     let is_empty = u16_at(page, N_HEAP) == 0;
-    if !geometry.is_compressed
+    if !page_size.is_compressed
         && !is_empty
         && let Err(detail) = rows::check(page)
     {

@@ -13,8 +13,8 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::bytes::u16_at;
-use crate::layout::{
+use crate::format::bytes::u16_at;
+use crate::format::layout::{
     COMPRESSED_SIZE, COMPRESSION_ALGORITHM, COMPRESSION_VERSION, DATA, ORIGINAL_SIZE,
     ORIGINAL_TYPE, TYPE,
 };

@@ -2,20 +2,20 @@
 
 //! The body of the fuzz target `verify` (feature `fuzzing`).
 
-use super::checksum::{self, Damage};
 use super::expand::Expander;
 use super::keyring::Keyring;
 use super::memory::check_bytes;
-use super::redo::parse_header;
 use super::rows;
-use crate::layout::{FSP_FLAGS, NUMBER, SPACE_ID, TRAILER};
+use crate::format::checksum::seal;
+use crate::format::layout::{FSP_FLAGS, NUMBER, SPACE_ID};
+use crate::format::redo::FileHeader;
 
 /// Takes bytes for a tablespace with pages of 4 KiB, or of 1 KiB in ROW_FORMAT=COMPRESSED. Each
 /// page gets its number and a good checksum, so that all that lies behind these checks is reached.
 /// The other parsers get the bytes as they are.
 pub fn verify(bytes: &[u8]) {
     let _ = rows::check(bytes);
-    let _ = parse_header(bytes);
+    let _ = FileHeader::parse(bytes);
     let _ = Keyring::parse(bytes);
     let _ = Expander::default().expand(bytes);
     let _ = check_bytes(bytes);
@@ -36,19 +36,6 @@ pub fn verify(bytes: &[u8]) {
         seal(page, size == 1024);
     }
     let _ = check_bytes(&space);
-}
-
-fn seal(page: &mut [u8], compressed: bool) {
-    let end = page.len();
-    if !compressed {
-        page.copy_within(20..24, end - 4);
-    }
-    if let Err(Damage::Checksum(_, sum)) = checksum::check(page, compressed) {
-        page[..4].copy_from_slice(&sum.to_be_bytes());
-        if !compressed {
-            page[end - TRAILER..end - 4].copy_from_slice(&sum.to_be_bytes());
-        }
-    }
 }
 
 #[cfg(test)]

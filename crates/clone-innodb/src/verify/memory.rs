@@ -4,7 +4,7 @@
 
 use super::examine::{Examiner, Expected, Found};
 use super::fault::Kind;
-use super::header;
+use super::page_size::page_size;
 use super::space::Sink;
 use super::{allocation, tree};
 
@@ -20,17 +20,17 @@ impl Sink for Vec<Told> {
 /// Checks all whole pages of a tablespace, but not how long it should be.
 pub fn check_bytes(bytes: &[u8]) -> Vec<Told> {
     let mut told = Vec::new();
-    let Some((geometry, _)) = header::geometry(bytes) else {
+    let Some((page_size, _)) = page_size(bytes) else {
         told.fault(None, None, Kind::Header, "no page size fits the pages".into());
         return told;
     };
-    let expected = Expected::of(bytes, geometry, None);
+    let expected = Expected::of(bytes, page_size, None);
     let (mut examiner, mut found) = (Examiner::default(), Found::default());
-    let pages = (0..).zip(bytes.chunks_exact(geometry.physical as usize));
+    let pages = (0..).zip(bytes.chunks_exact(page_size.physical as usize));
     let records = pages
         .map(|(number, page)| examiner.page(&expected, number, page, &mut found, &mut told))
         .collect();
-    let space = found.into_space(records, geometry);
+    let space = found.into_space(records, page_size);
     let owners = allocation::check(&space, &mut told);
     tree::check(&space, &owners, &mut told);
     told

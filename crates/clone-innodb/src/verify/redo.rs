@@ -1,40 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The redo log: where it ends, and whether the server was shut down cleanly (`log0log.h`,
-//! `log0constants.h`).
-//!
-//! From 8.0.30 on the log is in `#innodb_redo/#ib_redoN`, before in `ib_logfile0`, `ib_logfile1`
-//! and so on, which are used in a circle. Each file begins with four blocks of 512 bytes; each
-//! block ends with the CRC-32C of the bytes before.
-//!
-//! | Block | Offset | Bytes | Field                                              |
-//! |-------|--------|-------|----------------------------------------------------|
-//! | 0     | 0      | 4     | LOG_HEADER_FORMAT                                  |
-//! | 0     | 8      | 8     | LOG_HEADER_START_LSN                               |
-//! | 1, 3  | 8      | 8     | LOG_CHECKPOINT_LSN                                 |
-//! | 1, 3  | 16     | 8     | LOG_CHECKPOINT_OFFSET, before 8.0.30               |
-//! | data  | 0      | 4     | number; the highest bit marks the first of a write |
-//! | data  | 4      | 2     | bytes in use; the highest bit: encrypted           |
+//! The redo log: where it ends, whether the server was shut down cleanly, and which blocks of it
+//! are damaged.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::bytes::{is_zero, u16_at, u32_at, u64_at};
-use super::checksum::is_good_log_block;
 use super::fault::{Fault, Kind};
+use crate::format::redo::{self, Checkpoint, FileHeader, LogBlock};
+use crate::geometry::REDO_HEADER;
 
-const BLOCK: u64 = 512;
-/// `LOG_FILE_HDR_SIZE`.
-const HEADER: u64 = 2048;
-/// `LOG_BLOCK_HDR_SIZE`.
-const BLOCK_HEADER: u16 = 12;
-/// `LOG_BLOCK_MAX_NO`.
-const NUMBERS: u64 = 0x3fff_ffff;
+const BLOCK: u64 = redo::BLOCK as u64;
+/// Bytes of a file before the log.
+const HEADER: u64 = REDO_HEADER as u64;
 /// Blocks that are read at once.
 const AHEAD: u64 = 2048;
-/// The newest `LOG_HEADER_FORMAT` with files in a circle; 6 came with 8.0.30.
-const LAST_CIRCULAR: u32 = 5;
 
 /// What is read, or the file that cannot be read.
 pub type Result<T> = std::result::Result<T, (PathBuf, std::io::Error)>;
@@ -68,8 +49,7 @@ struct LogFile {
     path: PathBuf,
     file: File,
     len: u64,
-    format: u32,
-    start: u64,
+    header: FileHeader,
 }
 
 /// Reads a log. Tells faults, and returns the end if there is one.
@@ -78,73 +58,36 @@ struct LogFile {
 /// A file cannot be read.
 pub fn read(files: &Files, fault: &mut impl FnMut(Fault)) -> Result<Option<End>> {
     let mut logs = Vec::new();
-    let mut checkpoint: Option<(u64, u64)> = None;
+    let mut checkpoint = None;
     for path in &files.paths {
         let failed = |error| (path.clone(), error);
         let file = File::open(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
-        let mut header = [0; HEADER as usize];
+        let mut header = [0; REDO_HEADER as usize];
         if len < HEADER {
             fault(Fault::of_file(path, Kind::RedoHeader, format!("the file has {len} bytes")));
             continue;
         }
         file.read_exact_at(&mut header, 0).map_err(failed)?;
-        let parsed = parse_header(&header);
-        if !parsed.is_good {
+        let header = FileHeader::parse(&header);
+        if !header.is_whole {
             let detail = "the checksum of the header is wrong";
             fault(Fault::of_file(path, Kind::RedoHeader, detail));
             continue;
         }
-        if is_better(parsed.checkpoint, checkpoint) {
-            checkpoint = parsed.checkpoint;
-        }
-        let (format, start) = (parsed.format, parsed.start);
-        logs.push(LogFile { path: path.clone(), file, len, format, start });
+        checkpoint = checkpoint.max(header.checkpoint);
+        logs.push(LogFile { path: path.clone(), file, len, header });
     }
-    let (Some(first), Some((checkpoint, offset))) = (logs.first(), checkpoint) else {
+    let (Some(first), Some(checkpoint)) = (logs.first(), checkpoint) else {
         if let Some(path) = files.paths.first() {
             fault(Fault::of_file(path, Kind::RedoHeader, "no file has a checkpoint"));
         }
         return Ok(None);
     };
-    let is_circular = first.format <= LAST_CIRCULAR;
-    let mut reader =
-        Reader { logs: &logs, is_circular, checkpoint, offset, cache: Cache::default() };
+    let is_circular = !first.header.has_many_files();
+    let mut reader = Reader { logs: &logs, is_circular, checkpoint, cache: Cache::default() };
     let lsn = reader.end(fault)?;
-    Ok(Some(End { checkpoint, lsn }))
-}
-
-fn is_better(one: Option<(u64, u64)>, other: Option<(u64, u64)>) -> bool {
-    one.is_some_and(|(lsn, _)| other.is_none_or(|(other, _)| lsn > other))
-}
-
-/// The header of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Whether its checksum is right.
-    pub is_good: bool,
-    /// `LOG_HEADER_FORMAT`.
-    pub format: u32,
-    /// `LOG_HEADER_START_LSN`.
-    pub start: u64,
-    /// The newer of the two checkpoints: its LSN and its offset, if one is good.
-    pub checkpoint: Option<(u64, u64)>,
-}
-
-/// Parses the first 2,048 bytes of a file.
-pub fn parse_header(header: &[u8]) -> Header {
-    let block = |number: usize| header.get(number * 512..number * 512 + 512).unwrap_or_default();
-    let checkpoints = [block(1), block(3)].into_iter().filter(|block| is_good_log_block(block));
-    let checkpoint = checkpoints
-        .map(|block| (u64_at(block, 8), u64_at(block, 16)))
-        .filter(|(lsn, _)| *lsn != 0)
-        .max();
-    Header {
-        is_good: is_good_log_block(block(0)),
-        format: u32_at(header, 0) & 0x7fff_ffff,
-        start: u64_at(header, 8),
-        checkpoint,
-    }
+    Ok(Some(End { checkpoint: checkpoint.lsn, lsn }))
 }
 
 #[derive(Debug, Default)]
@@ -158,41 +101,41 @@ struct Cache {
 struct Reader<'a> {
     logs: &'a [LogFile],
     is_circular: bool,
-    checkpoint: u64,
-    offset: u64,
+    checkpoint: Checkpoint,
     cache: Cache,
 }
 
 impl Reader<'_> {
     /// Follows the blocks from the checkpoint on.
     fn end(&mut self, fault: &mut impl FnMut(Fault)) -> Result<u64> {
-        let mut lsn = self.checkpoint - self.checkpoint % BLOCK;
+        let checkpoint = self.checkpoint.lsn;
+        let mut lsn = checkpoint - checkpoint % BLOCK;
         let limit = self.logs.iter().map(|log| log.len).sum::<u64>();
-        while lsn - self.checkpoint.min(lsn) <= limit {
+        while lsn - checkpoint.min(lsn) <= limit {
             let Some((log, block)) = self.block(lsn)? else { break };
-            let has_number = number(&block) == number_of(lsn);
-            let in_use = u16_at(&block, 4) & 0x7fff;
-            let is_good = has_number && is_whole(&block);
-            if !is_good {
+            let Some(data_len) = self.data_len(&block, lsn) else {
                 // The log ends here if nothing of it follows.
-                let goes_on = match self.block(lsn + BLOCK)? {
-                    Some((_, next)) => number(&next) == number_of(lsn + BLOCK) && is_whole(&next),
-                    None => false,
-                };
-                if goes_on {
-                    let detail = format!("the block at LSN {lsn} is damaged");
-                    fault(Fault::of_file(&self.logs[log].path, Kind::RedoBlock, detail));
-                    lsn += BLOCK;
-                    continue;
+                let next = self.block(lsn + BLOCK)?;
+                if next.is_none_or(|(_, next)| self.data_len(&next, lsn + BLOCK).is_none()) {
+                    break;
                 }
-                break;
-            }
-            if u64::from(in_use) < BLOCK {
-                return Ok((lsn + u64::from(in_use.max(BLOCK_HEADER))).max(self.checkpoint));
+                let detail = format!("the block at LSN {lsn} is damaged");
+                fault(Fault::of_file(&self.logs[log].path, Kind::RedoBlock, detail));
+                lsn += BLOCK;
+                continue;
+            };
+            if data_len < BLOCK {
+                return Ok((lsn + data_len).max(checkpoint));
             }
             lsn += BLOCK;
         }
-        Ok(lsn.max(self.checkpoint))
+        Ok(lsn.max(checkpoint))
+    }
+
+    /// Bytes of the log's block at this LSN that are used, if this is it.
+    fn data_len(&self, block: &[u8], lsn: u64) -> Option<u64> {
+        let block = LogBlock::parse(block, lsn, !self.is_circular)?;
+        Some(block.data_len.into())
     }
 
     /// The block at an LSN and the file that it is in.
@@ -219,15 +162,16 @@ impl Reader<'_> {
         let (log, offset) = if self.is_circular {
             let len = self.logs.first()?.len;
             let data = len.checked_sub(HEADER).filter(|data| *data > 0)?;
-            let (in_log, in_file) = (self.offset / len, self.offset % len);
+            let (in_log, in_file) = (self.checkpoint.offset / len, self.checkpoint.offset % len);
             // The checkpoint's place among the bytes that are no headers.
             let begin = in_log.checked_mul(data)? + in_file.checked_sub(HEADER)?;
-            let ahead = lsn as i128 - self.checkpoint as i128;
+            let ahead = lsn as i128 - self.checkpoint.lsn as i128;
             let all = i128::from(data) * self.logs.len() as i128;
             let place = u64::try_from((i128::from(begin) + ahead).rem_euclid(all)).ok()?;
             (usize::try_from(place / data).ok()?, HEADER + place % data)
         } else {
-            let in_file = |log: &LogFile| Some((log.len, HEADER + lsn.checked_sub(log.start)?));
+            let in_file =
+                |log: &LogFile| Some((log.len, HEADER + lsn.checked_sub(log.header.start)?));
             let log = self
                 .logs
                 .iter()
@@ -236,22 +180,6 @@ impl Reader<'_> {
         };
         (offset + BLOCK <= self.logs.get(log)?.len).then_some((log, offset))
     }
-}
-
-fn number(block: &[u8]) -> u64 {
-    u64::from(u32_at(block, 0) & 0x7fff_ffff)
-}
-
-fn number_of(lsn: u64) -> u64 {
-    ((lsn / BLOCK) & NUMBERS) + 1
-}
-
-fn is_whole(block: &[u8]) -> bool {
-    let in_use = u16_at(block, 4);
-    let is_encrypted = in_use & 0x8000 != 0;
-    let has_len = (BLOCK_HEADER..=512).contains(&(in_use & 0x7fff));
-    // The checksum of an encrypted block is that of the block before.
-    has_len && !is_zero(block) && (is_encrypted || is_good_log_block(block))
 }
 
 /// The files of a directory's log, in either form.
@@ -280,11 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn seal(block: &mut [u8]) {
-        let sum = clone_io::checksum(&block[..508]);
-        block[508..512].copy_from_slice(&sum.to_be_bytes());
-    }
+    use crate::format::redo::seal;
 
     /// A log with so many full blocks behind its checkpoint, and one with 100 bytes.
     fn log(start: u64, full: u64) -> Vec<u8> {
@@ -296,8 +220,7 @@ mod tests {
         seal(&mut log[512..1024]);
         for number in 0..=full {
             let block = &mut log[2048 + number as usize * 512..][..512];
-            let sequence = number_of(start + number * 512) as u32;
-            block[..4].copy_from_slice(&sequence.to_be_bytes());
+            block.copy_from_slice(&redo::empty_block(start + number * 512, true));
             let in_use = if number < full { 512_u16 } else { 100 };
             block[4..6].copy_from_slice(&in_use.to_be_bytes());
             seal(block);
@@ -343,7 +266,6 @@ mod tests {
             if seals {
                 bytes.chunks_exact_mut(512).for_each(seal);
             }
-            let _ = parse_header(&bytes);
             let _ = read_bytes(&bytes);
         }
     }

@@ -7,8 +7,8 @@
 //! in the old one. No dictionary is needed to follow the list. What stands in a record is not
 //! looked at.
 
-use super::bytes::u16_at;
-use crate::layout::{DATA, HEAP_TOP, N_DIR_SLOTS, N_HEAP, N_RECS, TRAILER};
+use crate::format::bytes::u16_at;
+use crate::format::layout::{DATA, HEAP_TOP, N_DIR_SLOTS, N_HEAP, N_RECS, TRAILER};
 
 /// `PAGE_DATA`: behind the header of an index page.
 const RECORDS: usize = DATA + 56;

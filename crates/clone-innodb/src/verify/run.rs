@@ -7,12 +7,13 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use super::directory::{Plan, logical_page};
-use super::doublewrite::{self, Copies};
+use super::doublewrite::Copies;
 use super::examine::Examiner;
 use super::keyring::Keyring;
 use super::observer::{Context, Observer};
 use super::redo::{self, End};
 use super::scan::{Opened, Piece, Scan, Totals};
+use crate::format::doublewrite;
 use crate::lock;
 
 /// What it came to.
@@ -128,8 +129,8 @@ fn copies(
     let mut copies = Copies::default();
     for path in &plan.doublewrite {
         let system = || plan.spaces.iter().find_map(|space| logical_page(space.paths.first()?));
-        let size = doublewrite::page_size(path).or_else(|| system().map(|size| size as usize));
-        match copies.add(path, size.unwrap_or(16 << 10)) {
+        let size = doublewrite::page_size(path).or_else(system);
+        match copies.add(path, size.unwrap_or(16 << 10) as usize) {
             Ok(bytes) => {
                 summary.files += 1;
                 summary.bytes += bytes;

@@ -11,18 +11,20 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use clone_protocol::innodb::PageSize;
 use rustix::fs::{Advice, fadvise};
 
-use super::bytes::{u16_at, u32_at};
 use super::decrypt::SpaceKey;
 use super::directory::{SpaceFiles, beginning};
 use super::examine::{Examiner, Expected, Found};
 use super::fault::{Fault, Kind};
-use super::header::{self, Geometry, SpaceHeader};
 use super::observer::{Context, Observer};
+use super::page_size::page_size;
 use super::space::{PageRecord, Sink, State};
 use super::{allocation, tree};
-use crate::layout::{FSP_HDR, NUMBER, TYPE};
+use crate::format::bytes::{u16_at, u32_at};
+use crate::format::layout::{FSP_HDR, NUMBER, TYPE};
+use crate::format::space_header::SpaceHeader;
 use crate::lock;
 
 /// Bytes of a piece.
@@ -103,11 +105,11 @@ impl Scan {
                     let detail = "the file is empty";
                     return Ok(Opened::Damaged(Fault::of_file(path, Kind::Truncated, detail)));
                 }
-                let Some((geometry, _)) = header::geometry(&begin) else {
+                let Some((page_size, _)) = page_size(&begin) else {
                     let detail = "no page size fits the pages";
                     return Ok(Opened::Damaged(Fault::of_file(path, Kind::Header, detail)));
                 };
-                let mut found = Expected::of(&begin, geometry, context.end_lsn);
+                let mut found = Expected::of(&begin, page_size, context.end_lsn);
                 if SpaceHeader::parse(&begin).is_temporary() {
                     let why = format!("{}: a temporary tablespace, not checked", path.display());
                     return Ok(Opened::Skipped(why));
@@ -115,7 +117,7 @@ impl Scan {
                 if let Some(keyring) = context.keyring
                     && SpaceHeader::parse(&begin).is_encrypted()
                 {
-                    match SpaceKey::of(&begin, geometry, keyring) {
+                    match SpaceKey::of(&begin, page_size, keyring) {
                         Ok(key) => found.key = Some(Arc::new(key)),
                         Err(why) => notes.push(format!("{}: {why}", path.display())),
                     }
@@ -127,7 +129,7 @@ impl Scan {
                 expected = Some(found);
             }
             let Some(expected) = &expected else { continue };
-            let whole = len / u64::from(expected.geometry.physical);
+            let whole = len / u64::from(expected.page_size.physical);
             let end = u32::try_from(u64::from(pages) + whole).unwrap_or(u32::MAX - 1);
             parts.push(Part { path: Arc::new(path.clone()), file, pages: pages..end });
             bytes += len;
@@ -148,7 +150,7 @@ impl Scan {
 
     /// At least one, so that a file without a whole page is checked too.
     fn pieces(&self) -> Vec<(usize, Range<u32>)> {
-        let size = u32::try_from(PIECE / u64::from(self.expected.geometry.physical)).unwrap_or(1);
+        let size = u32::try_from(PIECE / u64::from(self.expected.page_size.physical)).unwrap_or(1);
         let mut pieces = Vec::new();
         for (number, part) in self.parts.iter().enumerate() {
             let mut begin = part.pages.start;
@@ -176,7 +178,7 @@ impl Scan {
         let mut sink = Tell { scan: self, context, observer, faults: &mut faults };
         self.lengths(found.header, &pages, &mut sink);
         if context.checks_structure {
-            let space = found.into_space(pages, self.expected.geometry);
+            let space = found.into_space(pages, self.expected.page_size);
             let owners = allocation::check(&space, &mut sink);
             tree::check(&space, &owners, &mut sink);
         }
@@ -191,7 +193,7 @@ impl Scan {
 
     /// What the header says of the tablespace's size and number.
     fn lengths(&self, header: Option<SpaceHeader>, pages: &[PageRecord], sink: &mut impl Sink) {
-        let physical = u64::from(self.expected.geometry.physical);
+        let physical = u64::from(self.expected.page_size.physical);
         for part in &self.parts {
             let whole = u64::from(part.pages.end - part.pages.start) * physical;
             let len = part.file.metadata().map_or(whole, |metadata| metadata.len());
@@ -215,12 +217,12 @@ impl Scan {
             let detail = format!("FSP_SPACE_ID is {}", header.header_space_id);
             sink.fault(Some(0), None, Kind::Header, detail);
         }
-        if Geometry::of(header.flags) != Some(self.expected.geometry) {
+        if PageSize::of(header.flags) != Some(self.expected.page_size) {
             let detail = format!("flags {:#x} are not of pages as these", header.flags);
             sink.fault(Some(0), None, Kind::Header, detail);
         }
-        let limit =
-            u64::from(header.size).next_multiple_of(u64::from(self.expected.geometry.extent()));
+        let limit = u64::from(header.size)
+            .next_multiple_of(u64::from(self.expected.page_size.extent_pages()));
         if u64::from(header.free_limit) > limit {
             let detail =
                 format!("FSP_FREE_LIMIT is {} of {} pages", header.free_limit, header.size);
@@ -245,7 +247,7 @@ impl Piece {
         observer: &dyn Observer,
     ) -> Option<Totals> {
         let scan = &*self.scan;
-        let size = scan.expected.geometry.physical as usize;
+        let size = scan.expected.page_size.physical as usize;
         let part = scan.parts.get(self.part)?;
         let mut records = Vec::with_capacity(self.pages.len());
         let mut found = Found::default();

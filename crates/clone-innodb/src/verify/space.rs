@@ -3,11 +3,13 @@
 //! What the pass over a tablespace's pages leaves in memory, to be checked when the pass is over:
 //! 24 bytes for each page, and the descriptors, inodes and roots.
 
-use super::extents::{Extent, FREE_FRAG, FULL_FRAG};
+use clone_protocol::innodb::PageSize;
+
 use super::fault::Kind;
-use super::header::{Geometry, SpaceHeader};
-use super::inodes::Inode;
-use crate::layout::{self, NULL};
+use crate::format::extents::{Extent, FREE_FRAG, FULL_FRAG};
+use crate::format::inodes::Inode;
+use crate::format::layout::{self, NULL};
+use crate::format::space_header::SpaceHeader;
 
 /// What is kept of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +70,7 @@ pub(crate) struct Root {
 #[derive(Debug)]
 pub(crate) struct Space {
     /// Sizes of pages.
-    pub geometry: Geometry,
+    pub page_size: PageSize,
     /// The header, if page 0 is good.
     pub header: Option<SpaceHeader>,
     /// All pages in order.
@@ -86,7 +88,7 @@ pub(crate) struct Space {
 impl Space {
     /// Whether a page is in use, if its descriptor can be read.
     pub(crate) fn is_used(&self, page: u32) -> Option<bool> {
-        let in_extent = self.geometry.extent();
+        let in_extent = self.page_size.extent_pages();
         if self.header.is_some_and(|header| page >= header.free_limit) {
             return Some(false);
         }
@@ -107,7 +109,7 @@ impl Space {
 
     /// The descriptor of a page's extent.
     pub(crate) fn extent_of(&self, page: u32) -> Option<&Extent> {
-        self.extents.get((page / self.geometry.extent()) as usize)?.as_ref()
+        self.extents.get((page / self.page_size.extent_pages()) as usize)?.as_ref()
     }
 
     /// Whether pages of this extent go to segments one by one.

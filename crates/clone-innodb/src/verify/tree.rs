@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::allocation::Owners;
 use super::fault::Kind;
 use super::space::{PageRecord, Root, Sink, Space, State};
-use crate::layout::{self, CHANGE_BUFFER_ROOT, FSP_HDR, IBUF_BITMAP, INODE, NULL, XDES};
+use crate::format::layout::{self, CHANGE_BUFFER_ROOT, FSP_HDR, IBUF_BITMAP, INODE, NULL, XDES};
 
 /// Checks the type of each page, its neighbours, and each tree.
 pub(crate) fn check(space: &Space, owners: &Owners, sink: &mut impl Sink) {
@@ -41,7 +41,7 @@ pub(crate) fn check(space: &Space, owners: &Owners, sink: &mut impl Sink) {
 
 /// A page that is in use has a type that its place is for.
 fn kind(space: &Space, number: u32, page: &PageRecord, sink: &mut impl Sink) {
-    let in_period = number % space.geometry.physical;
+    let in_period = number % space.page_size.physical;
     let expected = match (number, in_period) {
         (0, _) => Some(FSP_HDR),
         (_, 0) => Some(XDES),

@@ -12,17 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::files::{open as open_file, read_exact};
-use super::super::tablespace::{u32_at, u64_at};
-use super::block::BLOCK;
-use super::{HEADER, Log, Segment, at, damaged, encrypted, is_sealed};
+use super::{HEADER, Log, Segment, damaged, encrypted};
 use crate::error::{Error, FileOperation, Result};
+use crate::format::encryption_info;
+use crate::format::redo::{
+    BLOCK, Checkpoint, FORMAT_8_0_3, FORMAT_8_0_30, FileHeader, MAX_LSN, START_LSN,
+};
 use crate::geometry::REDO_HEADER;
-
-/// `Log_format::VERSION_8_0_30`, the newest.
-pub(super) const FORMAT_8_0_30: u32 = 6;
-
-/// `Log_format::VERSION_8_0_3`. A log of an older server is upgraded when a server starts.
-const FORMAT_8_0_3: u32 = 3;
 
 /// The most files that a log has (`LOG_N_FILES`, `SRV_N_LOG_FILES_MAX` is 100), with room for
 /// a change of the capacity.
@@ -33,20 +29,12 @@ const MAX_FILE: u64 = 512 << 30;
 /// The smallest (`LOG_FILE_MIN_SIZE`).
 const MIN_FILE: u64 = 64 << 10;
 
-/// LSN count from here (`LOG_START_LSN`).
-const START_LSN: u64 = 16 * BLOCK as u64;
-/// No log is longer (`LSN_MAX`).
-const MAX_LSN: u64 = 1 << 63;
-
 /// `LOG_HEADER_FLAG_NO_LOGGING`, `_CRASH_UNSAFE` and `_NOT_INITIALIZED` are these bits.
 const UNSAFE_FLAGS: [(u32, &str); 3] = [
     (1, "redo logging was switched off (ALTER INSTANCE DISABLE INNODB REDO_LOG)"),
     (1 << 1, "redo logging had been switched off when the server ended"),
     (1 << 2, "the directory was not initialised completely"),
 ];
-
-/// `Encryption::KEY_MAGIC_V1` to `V3`.
-const KEY_MAGIC: [&[u8]; 3] = [b"lCA", b"lCB", b"lCC"];
 
 /// Where the log may be.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +48,9 @@ struct Opened {
     file: File,
     path: PathBuf,
     size: u64,
-    header: Vec<u8>,
+    header: FileHeader,
+    /// Whether the header has the key of an encrypted log.
+    has_key: bool,
     /// The name of the directory.
     number: u32,
 }
@@ -111,47 +101,34 @@ fn opened(path: PathBuf, number: u32) -> Result<Opened> {
     }
     let mut header = vec![0; REDO_HEADER as usize];
     read_exact(&file, &path, &mut header, 0)?;
-    Ok(Opened { file, path, size, header, number })
+    let has_key = encryption_info::is_in_redo(&header, 0);
+    Ok(Opened { file, path, size, header: FileHeader::parse(&header), has_key, number })
 }
 
 impl Opened {
-    /// Format, UUID and first LSN.
-    fn check(&self) -> Result<(u32, u32, u64)> {
+    /// Refuses a log that cannot be served.
+    fn check(&self) -> Result<()> {
         let broken = || damaged(format_args!("the header of {} is broken", self.path.display()));
-        if !is_sealed(&self.header[..BLOCK]) {
+        let FileHeader { is_whole, format, start, flags, .. } = self.header;
+        if !is_whole {
             return Err(broken());
         }
-        let read = |at| u32_at(&self.header, at).ok_or_else(broken);
-        let format = read(at::FORMAT)?;
         if !(FORMAT_8_0_3..=FORMAT_8_0_30).contains(&format) {
             return Err(Error::Refused(format!(
                 "the redo log has the format {format}, which no server of 8.0.3 to 9.7 writes. \
                  Start a server on the directory once, and shut it down"
             )));
         }
-        let flags = read(at::FLAGS)?;
         if let Some((_, text)) = UNSAFE_FLAGS.iter().find(|(flag, _)| flags & flag != 0) {
             return Err(Error::Refused(format!("{text}, so the data need not be consistent")));
         }
-        if KEY_MAGIC.iter().any(|magic| self.header[at::KEY..].starts_with(magic)) {
+        if self.has_key {
             return Err(encrypted());
         }
-        let start = u64_at(&self.header, at::START_LSN).ok_or_else(broken)?;
         if start % BLOCK as u64 != 0 || !(START_LSN..MAX_LSN).contains(&start) {
             return Err(broken());
         }
-        Ok((format, read(at::UUID)?, start))
-    }
-
-    /// The newest checkpoint in the header: its LSN, and before 8.0.30 its offset.
-    fn checkpoint(&self) -> Option<(u64, u64)> {
-        let blocks = at::CHECKPOINTS.iter().filter_map(|from| {
-            let block = self.header.get(*from..*from + BLOCK)?;
-            let lsn = u64_at(block, at::CHECKPOINT_LSN)?;
-            let is_valid = is_sealed(block) && (START_LSN..MAX_LSN).contains(&lsn);
-            is_valid.then_some((lsn, u64_at(block, at::CHECKPOINT_OFFSET)?))
-        });
-        blocks.max()
+        Ok(())
     }
 }
 
@@ -161,18 +138,22 @@ fn many(files: Vec<Opened>) -> Result<Log> {
     let (mut format, mut uuid, mut file_size) = (0, 0, 0);
     let mut checkpoint = 0;
     for opened in files {
-        let (its_format, its_uuid, start) = opened.check()?;
-        let before = segments.last();
-        if before.is_some_and(|one| one.end != start || its_format != format || its_uuid != uuid) {
+        opened.check()?;
+        let header = opened.header;
+        let is_other = |one: &Segment| {
+            one.end != header.start || header.format != format || header.uuid != uuid
+        };
+        if segments.last().is_some_and(is_other) {
             let name = opened.path.display();
             return Err(damaged(format_args!("{name} does not follow the file before")));
         }
-        (format, uuid) = (its_format, its_uuid);
-        if format < FORMAT_8_0_30 {
+        (format, uuid) = (header.format, header.uuid);
+        if !header.has_many_files() {
             return Err(damaged(format_args!("{} has an old format", opened.path.display())));
         }
         file_size = opened.size.max(file_size);
-        checkpoint = opened.checkpoint().map_or(0, |(lsn, _)| lsn).max(checkpoint);
+        checkpoint = header.checkpoint.map_or(0, |found| found.lsn).max(checkpoint);
+        let start = header.start;
         let end = start + opened.size - HEADER;
         let Opened { file, path, .. } = opened;
         segments.push(Segment { file, path, start, end, offset: HEADER });
@@ -191,16 +172,16 @@ fn ring_of(files: Vec<Opened>) -> Result<Log> {
     let Some(first) = files.first().filter(|_| complete) else {
         return Err(damaged(format_args!("an ib_logfile is missing")));
     };
-    let (format, ..) = first.check()?;
-    let size = first.size;
-    if format >= FORMAT_8_0_30 || files.iter().any(|file| file.size != size) {
+    first.check()?;
+    let (header, size) = (first.header, first.size);
+    if header.has_many_files() || files.iter().any(|file| file.size != size) {
         return Err(damaged(format_args!("its files do not belong together")));
     }
     let capacity = size - HEADER;
     let total = size * files.len() as u64;
-    let (checkpoint, offset) = first
-        .checkpoint()
-        .filter(|(_, offset)| *offset < total && offset % size >= HEADER)
+    let Checkpoint { lsn: checkpoint, offset } = header
+        .checkpoint
+        .filter(|found| found.offset < total && found.offset % size >= HEADER)
         .ok_or_else(|| damaged(format_args!("it has no checkpoint")))?;
     let within = checkpoint % BLOCK as u64;
     if (offset % size - HEADER) % BLOCK as u64 != within {
@@ -222,5 +203,5 @@ fn ring_of(files: Vec<Opened>) -> Result<Log> {
         segments.push(Segment { file, path: opened.path.clone(), start, end, offset: from });
         start = end;
     }
-    Ok(Log { segments, format, uuid: 0, checkpoint, file_size: size })
+    Ok(Log { segments, format: header.format, uuid: 0, checkpoint, file_size: size })
 }

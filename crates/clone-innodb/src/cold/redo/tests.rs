@@ -39,7 +39,7 @@ impl Written {
 
     fn block(&self, lsn: u64) -> Vec<u8> {
         let number = (lsn - self.start()) / BLOCK as u64;
-        let mut block = block::empty(lsn, !self.is_ring);
+        let mut block = empty_block(lsn, !self.is_ring);
         let len = if number < self.full { BLOCK as u16 } else { self.last_len };
         put(&mut block, 4, &len.to_be_bytes());
         for (at, byte) in block.iter_mut().enumerate().take(BLOCK - 4).skip(12) {
@@ -51,7 +51,7 @@ impl Written {
 
     fn header(&self, start: u64, offset: u64) -> Vec<u8> {
         let mut header = vec![0; REDO_HEADER as usize];
-        let format: u32 = if self.is_ring { 3 } else { files::FORMAT_8_0_30 };
+        let format: u32 = if self.is_ring { 3 } else { FORMAT_8_0_30 };
         put(&mut header, at::FORMAT, &format.to_be_bytes());
         put(&mut header, at::UUID, &77_u32.to_be_bytes());
         put(&mut header, at::START_LSN, &start.to_be_bytes());
@@ -283,7 +283,7 @@ fn a_block_without_records_may_be_missing() {
         let redo = written.open().unwrap();
         assert!(!redo.needs_recovery());
         assert_eq!(redo.last, written.start() + 4 * 512);
-        assert_eq!(redo.trailer, block::empty(redo.last, !is_ring));
+        assert_eq!(redo.trailer, empty_block(redo.last, !is_ring));
         assert_eq!(redo.len(), 512);
         assert_eq!(redo.layout().trailer, Block { file: 0, offset: 2048, len: 512 });
     }

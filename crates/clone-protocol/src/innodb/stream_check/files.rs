@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::num::NonZeroU32;
 
 use super::Recipient;
 use super::invalid_data;
@@ -13,6 +12,7 @@ use crate::ProtocolError;
 use crate::innodb::Data;
 use crate::innodb::FileMetadata;
 use crate::innodb::FilePlaces;
+use crate::innodb::PageSize;
 use crate::innodb::SPACE_ID_BUFFER_POOL;
 use crate::innodb::SPACE_ID_REDO;
 use crate::innodb::SnapshotState;
@@ -182,9 +182,10 @@ impl Files {
                 let file = self.data.get_mut(index).ok_or_else(unknown)?;
                 // A donor sends exactly one page. A debug build may be told to send one of the
                 // server's size for a compressed table, which InnoDB survives.
-                if file.page_size.bytes.is_none_or(|bytes| data.data_len < bytes.get()) {
+                let size = file.page_size.filter(|size| data.data_len >= size.physical);
+                let Some(size) = size else {
                     return Err(invalid_data(format_args!("page of {} bytes", data.data_len)));
-                }
+                };
                 if data.file_offset != 0 {
                     return Ok(KeyInData::None);
                 }
@@ -193,7 +194,7 @@ impl Files {
                 self.size = sum(self.size, file.size, grown)
                     .ok_or_else(|| invalid_data(format_args!("file size {}", data.file_size)))?;
                 file.size = grown;
-                Ok(match file.page_size.is_compressed {
+                Ok(match size.is_compressed {
                     true => KeyInData::CompressedPage,
                     false => KeyInData::Other,
                 })
@@ -223,7 +224,7 @@ impl Files {
     fn describe(&mut self, file: &FileMetadata<'_>) -> Result<(), ProtocolError> {
         self.check_name(file)?;
         let space_id = file.space_id;
-        let page_size = PageSize::of(file, self.recipient.page_size)?;
+        let page_size = page_size(file, self.recipient.page_size)?;
         let at = usize::try_from(file.file_index).unwrap_or(usize::MAX);
         let next = self.data.len();
         let known = self.data.get_mut(at);
@@ -276,48 +277,24 @@ impl Files {
 #[derive(Debug)]
 struct DataFile {
     space_id: u32,
-    page_size: PageSize,
+    /// None for the buffer pool dump.
+    page_size: Option<PageSize>,
     /// In bytes.
     size: u64,
 }
 
-/// The size of a tablespace's pages on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct PageSize {
-    /// Between 1 KiB and 64 KiB; none for the buffer pool dump.
-    bytes: Option<NonZeroU32>,
-    /// `ROW_FORMAT=COMPRESSED`.
-    is_compressed: bool,
-}
-
-impl PageSize {
-    /// `include/page0size.h:page_size_t`. Sizes stand in the FSP flags as powers of two from 512:
-    /// compressed tables' in bits 1 to 4, that of the instance in bits 6 to 9, where 0 is 16 KiB.
-    ///
-    /// InnoDB takes the server's page size for the instance's, whatever the flags say, and writes
-    /// at the end of a page that it made room for by the flags (`fil_write_initial_pages`).
-    fn of(file: &FileMetadata<'_>, server: u32) -> Result<Self, ProtocolError> {
-        let wrong = || invalid(format_args!("FSP flags {:#x}", file.fsp_flags));
-        if file.space_id == SPACE_ID_BUFFER_POOL {
-            let is_genuine = file.fsp_flags == u32::MAX;
-            let dump = Self { bytes: None, is_compressed: false };
-            return is_genuine.then_some(dump).ok_or_else(wrong);
-        }
-        let instance = match file.fsp_flags >> 6 & 0xf {
-            0 => 16 << 10,
-            shift => 512 << shift,
-        };
-        if instance != server {
-            return Err(wrong());
-        }
-        let bytes = match file.fsp_flags >> 1 & 0xf {
-            0 => instance,
-            shift @ 1..=5 if 512 << shift <= instance => 512 << shift,
-            _ => return Err(wrong()),
-        };
-        let is_compressed = file.fsp_flags >> 1 & 0xf != 0;
-        Ok(Self { bytes: NonZeroU32::new(bytes), is_compressed })
+/// The sizes of a file's pages; none for the buffer pool dump.
+///
+/// InnoDB takes the page size of the server for the instance's, whatever the flags say, and writes
+/// at the end of a page that it made room for by the flags (`fil_write_initial_pages`).
+fn page_size(file: &FileMetadata<'_>, server: u32) -> Result<Option<PageSize>, ProtocolError> {
+    let wrong = || invalid(format_args!("FSP flags {:#x}", file.fsp_flags));
+    if file.space_id == SPACE_ID_BUFFER_POOL {
+        let is_genuine = file.fsp_flags == u32::MAX;
+        return is_genuine.then_some(None).ok_or_else(wrong);
     }
+    let size = PageSize::of(file.fsp_flags).filter(|size| size.logical == server);
+    size.map(Some).ok_or_else(wrong)
 }
 
 /// Whether InnoDB puts a key into a block of data.

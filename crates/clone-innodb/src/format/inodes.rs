@@ -15,9 +15,14 @@
 //! | 60     | 4            | 97937874                                                |
 //! | 64     | 128 (512)    | pages that the segment has one by one, or 0xffffffff    |
 
+use clone_protocol::innodb::PageSize;
+
 use super::bytes::{u32_at, u64_at};
-use super::header::{Geometry, List};
-use crate::layout::{INODE_ARRAY, INODE_MAGIC, NULL};
+use super::layout::{INODE_ARRAY, INODE_MAGIC, NULL};
+use super::space_header::List;
+
+/// Bytes of an inode before the pages that the segment has one by one.
+const FIXED: usize = 64;
 
 /// An inode in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +48,9 @@ pub struct Inode {
 }
 
 /// The inodes of a page that are in use.
-pub fn parse(page: &[u8], number: u32, geometry: Geometry) -> Vec<Inode> {
-    let size = geometry.inode();
+pub fn parse(page: &[u8], number: u32, page_size: PageSize) -> Vec<Inode> {
+    // A segment has as many single pages as half of an extent.
+    let size = FIXED + page_size.extent_pages() as usize / 2 * 4;
     let count = page.len().saturating_sub(INODE_ARRAY + 10) / size;
     let array = page.get(INODE_ARRAY..).unwrap_or_default();
     let entries = array.chunks_exact(size).take(count).enumerate();
@@ -60,7 +66,7 @@ pub fn parse(page: &[u8], number: u32, geometry: Geometry) -> Vec<Inode> {
             not_full: List::at(entry, 28),
             full: List::at(entry, 44),
             is_marked: u32_at(entry, 60) == INODE_MAGIC,
-            pages: entry[64..]
+            pages: entry[FIXED..]
                 .chunks_exact(4)
                 .map(|slot| u32_at(slot, 0))
                 .filter(|page| *page != NULL)
@@ -83,8 +89,8 @@ mod tests {
         page[at + 60..at + 64].copy_from_slice(&INODE_MAGIC.to_be_bytes());
         page[at + 64..at + 192].fill(0xff);
         page[at + 64..at + 68].copy_from_slice(&4_u32.to_be_bytes());
-        let geometry = Geometry { physical: 16_384, logical: 16_384, is_compressed: false };
-        let inodes = parse(&page, 2, geometry);
+        let page_size = PageSize::whole(16_384);
+        let inodes = parse(&page, 2, page_size);
         assert_eq!(inodes.len(), 1);
         assert_eq!((inodes[0].id, inodes[0].offset, inodes[0].is_marked), (2, 242, true));
         assert_eq!(inodes[0].pages, [4]);
@@ -93,8 +99,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..5000), flags: u32) {
-            if let Some(geometry) = Geometry::of(flags) {
-                prop_assert!(parse(&bytes, 2, geometry).len() <= bytes.len() / 192);
+            if let Some(page_size) = PageSize::of(flags) {
+                prop_assert!(parse(&bytes, 2, page_size).len() <= bytes.len() / 192);
             }
         }
     }

@@ -9,8 +9,7 @@
 use clone_io::checksum;
 
 use super::bytes::{is_zero, u32_at, u64_at};
-use crate::layout::{CHECKSUM, DATA, FLUSH_LSN, LSN, NUMBER, SPACE_ID, TRAILER, TYPE};
-use crate::page::{page_checksum, zip_checksum};
+use super::layout::{CHECKSUM, DATA, FLUSH_LSN, LSN, NUMBER, SPACE_ID, TRAILER, TYPE};
 
 /// `BUF_NO_CHECKSUM_MAGIC`: what stands in place of a checksum with `innodb_checksum_algorithm` =
 /// none.
@@ -110,31 +109,37 @@ fn adler32(page: &[u8]) -> u32 {
     sum.1 << 16 | sum.0
 }
 
-/// The checksum of a block of the redo log, which stands in its last four bytes.
-pub(crate) fn is_good_log_block(block: &[u8]) -> bool {
-    block.len() == 512 && u32_at(block, 508) == checksum(&block[..508])
+/// Gives a page its checksum, and at the end its LSN (`buf_flush_init_for_writing`). `compressed`:
+/// as in [`check`]. The page has at least 1 KiB.
+pub(crate) fn seal(page: &mut [u8], compressed: bool) {
+    if compressed {
+        let sum = zip_checksum(page);
+        page[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_be_bytes());
+        return;
+    }
+    let end = page.len() - TRAILER;
+    page.copy_within(LSN + 4..LSN + 8, end + 4);
+    let sum = page_checksum(page).to_be_bytes();
+    page[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum);
+    page[end..end + 4].copy_from_slice(&sum);
+}
+
+/// `buf/checksum.cc:buf_calc_page_crc32`, for a page of at least 1 KiB.
+pub(crate) fn page_checksum(page: &[u8]) -> u32 {
+    checksum(&page[NUMBER..FLUSH_LSN]) ^ checksum(&page[DATA..page.len() - TRAILER])
+}
+
+/// `BlockReporter::calc_zip_checksum` with crc32, for a page of at least 1 KiB.
+fn zip_checksum(page: &[u8]) -> u32 {
+    checksum(&page[NUMBER..LSN]) ^ checksum(&page[TYPE..FLUSH_LSN]) ^ checksum(&page[SPACE_ID..])
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-pub(crate) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Gives a page a checksum of crc32, and its LSN at the end.
-    pub(crate) fn seal(page: &mut [u8], compressed: bool) {
-        if compressed {
-            let sum = zip_checksum(page);
-            page[..4].copy_from_slice(&sum.to_be_bytes());
-            return;
-        }
-        let end = page.len();
-        page.copy_within(LSN + 4..LSN + 8, end - 4);
-        let sum = page_checksum(page).to_be_bytes();
-        page[..4].copy_from_slice(&sum);
-        page[end - TRAILER..end - 4].copy_from_slice(&sum);
-    }
 
     fn filled(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i * 37 % 251) as u8).collect()

@@ -88,11 +88,6 @@ pub(crate) const SEG_LEAF: usize = DATA + 36;
 /// `PAGE_BTR_SEG_TOP`, in a root.
 pub(crate) const SEG_TOP: usize = DATA + 46;
 
-/// `TRX_SYS_DOUBLEWRITE`, from the end of page 5 of the system tablespace.
-pub(crate) const TRX_SYS_DOUBLEWRITE: usize = 200;
-/// `TRX_SYS_DOUBLEWRITE_MAGIC_N`.
-pub(crate) const DOUBLEWRITE_MAGIC: u32 = 536_853_855;
-
 /// `FIL_PAGE_TYPE_ALLOCATED`.
 pub(crate) const ALLOCATED: u16 = 0;
 /// `FIL_PAGE_INODE`.

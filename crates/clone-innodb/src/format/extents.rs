@@ -12,9 +12,11 @@
 //! | 20     | 4           | state                                                |
 //! | 24     | 16 (64, ..) | two bits for each page; the lower one: page is free  |
 
+use clone_protocol::innodb::PageSize;
+
 use super::bytes::{u32_at, u64_at};
-use super::header::{Address, Geometry};
-use crate::layout::{XDES_ARRAY, XDES_BITMAP, XDES_NODE, XDES_STATE};
+use super::layout::{XDES_ARRAY, XDES_BITMAP, XDES_NODE, XDES_STATE};
+use super::space_header::Address;
 
 /// `XDES_FREE`: in the tablespace's list FREE.
 pub(crate) const FREE: u32 = 1;
@@ -77,21 +79,34 @@ impl Extent {
     }
 }
 
+/// Descriptors of a page that has some.
+fn count(page_size: PageSize) -> usize {
+    (page_size.physical / page_size.extent_pages()) as usize
+}
+
+/// Bytes of a descriptor.
+fn len(page_size: PageSize) -> usize {
+    XDES_BITMAP + page_size.extent_pages() as usize / 4
+}
+
+/// Where the descriptors of a page end.
+pub(crate) fn end(page_size: PageSize) -> usize {
+    XDES_ARRAY + count(page_size) * len(page_size)
+}
+
 /// The descriptors of a page, in order.
-pub fn parse(page: &[u8], geometry: Geometry) -> Vec<Extent> {
-    let count = (geometry.physical / geometry.extent()) as usize;
+pub fn parse(page: &[u8], page_size: PageSize) -> Vec<Extent> {
     let array = page.get(XDES_ARRAY..).unwrap_or_default();
-    array.chunks_exact(geometry.descriptor()).take(count).map(Extent::parse).collect()
+    array.chunks_exact(len(page_size)).take(count(page_size)).map(Extent::parse).collect()
 }
 
 /// Which extent an address in a list is, if there can be one.
-pub(crate) fn extent_at(address: Address, geometry: Geometry) -> Option<usize> {
+pub(crate) fn extent_at(address: Address, page_size: PageSize) -> Option<usize> {
     let offset = usize::from(address.offset).checked_sub(XDES_ARRAY + XDES_NODE)?;
-    let in_page = geometry.physical / geometry.extent();
-    let entry = offset / geometry.descriptor();
-    let is_entry = offset.is_multiple_of(geometry.descriptor()) && entry < in_page as usize;
-    (is_entry && address.page.is_multiple_of(geometry.physical))
-        .then(|| (address.page / geometry.extent()) as usize + entry)
+    let entry = offset / len(page_size);
+    let is_entry = offset.is_multiple_of(len(page_size)) && entry < count(page_size);
+    (is_entry && address.page.is_multiple_of(page_size.physical))
+        .then(|| (address.page / page_size.extent_pages()) as usize + entry)
 }
 
 #[cfg(test)]
@@ -100,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    const SIZE: Geometry = Geometry { physical: 16_384, logical: 16_384, is_compressed: false };
+    const SIZE: PageSize = PageSize { physical: 16_384, logical: 16_384, is_compressed: false };
 
     #[test]
     fn descriptors_are_read() {
@@ -130,9 +145,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..3000), flags: u32) {
-            if let Some(geometry) = Geometry::of(flags) {
-                for extent in parse(&bytes, geometry) {
-                    let _ = (extent.used(64), extent_at(extent.next, geometry));
+            if let Some(page_size) = PageSize::of(flags) {
+                for extent in parse(&bytes, page_size) {
+                    let _ = (extent.used(64), extent_at(extent.next, page_size));
                 }
             }
         }

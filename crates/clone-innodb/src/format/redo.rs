@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The redo log: blocks of 512 bytes, each of which ends with the CRC-32C of the bytes before
+//! (`include/log0constants.h`, `include/log0types.h`).
+//!
+//! Since 8.0.30 the log is in `#innodb_redo/#ib_redoN`, before in `ib_logfile0`, `ib_logfile1` and
+//! so on, which are used in a circle. Each file begins with a header of four blocks:
+//!
+//! | Block | Offset | Bytes | Field |
+//! |---|---|---|---|
+//! | 0 | 0 | 4 | `LOG_HEADER_FORMAT` |
+//! | 0 | 4 | 4 | `LOG_HEADER_LOG_UUID`, since 8.0.30 |
+//! | 0 | 8 | 8 | `LOG_HEADER_START_LSN` |
+//! | 0 | 16 | 32 | `LOG_HEADER_CREATOR` |
+//! | 0 | 48 | 4 | `LOG_HEADER_FLAGS` |
+//! | 1, 3 | 8 | 8 | `LOG_CHECKPOINT_LSN` |
+//! | 1, 3 | 16 | 8 | `LOG_CHECKPOINT_OFFSET`, before 8.0.30: where the LSN is, in bytes from the first file's beginning |
+//! | 2 | 48 | 111 | encryption information |
+//!
+//! All other blocks are of the log:
+//!
+//! | Offset | Bytes | Field |
+//! |---|---|---|
+//! | 0 | 4 | the block's number, from its LSN; before 8.0.30 the first bit marks the start of a write |
+//! | 4 | 2 | bytes of the block that are used, this header included; the first bit: encrypted |
+//! | 6 | 2 | where the first group of records begins, 0 if none begins here |
+//! | 8 | 4 | the epoch, from the LSN; before 8.0.30 the number of a checkpoint |
+
+use clone_io::checksum;
+
+use super::bytes::{u16_at, u32_at, u64_at};
+
+/// Bytes of a block (`OS_FILE_LOG_BLOCK_SIZE`).
+pub const BLOCK: usize = 512;
+/// Bytes of a block before its first record (`LOG_BLOCK_HDR_SIZE`).
+pub const BLOCK_HEADER: usize = 12;
+/// Bytes of a block before its checksum.
+pub const BLOCK_END: usize = BLOCK - 4;
+
+/// `Log_format::VERSION_8_0_3`. A server upgrades the log of an older one.
+pub const FORMAT_8_0_3: u32 = 3;
+/// `Log_format::VERSION_8_0_30`, the newest.
+pub const FORMAT_8_0_30: u32 = 6;
+
+/// LSN count from here (`LOG_START_LSN`).
+pub(crate) const START_LSN: u64 = 16 * BLOCK as u64;
+/// No log is longer (`LSN_MAX`).
+pub(crate) const MAX_LSN: u64 = 1 << 63;
+
+/// Places in a header, in bytes.
+pub(crate) mod at {
+    pub(crate) const FORMAT: usize = 0;
+    pub(crate) const UUID: usize = 4;
+    pub(crate) const START_LSN: usize = 8;
+    pub(crate) const CREATOR: usize = 16;
+    pub(crate) const FLAGS: usize = 48;
+    /// Both checkpoints.
+    pub(crate) const CHECKPOINTS: [usize; 2] = [512, 1536];
+    /// In a checkpoint.
+    pub(crate) const CHECKPOINT_LSN: usize = 8;
+    /// In a checkpoint.
+    pub(crate) const CHECKPOINT_OFFSET: usize = 16;
+    /// The block with the encryption information (`LOG_ENCRYPTION`).
+    pub(crate) const KEY_BLOCK: usize = 1024;
+    /// `LOG_HEADER_ENCRYPTION_INFO_OFFSET`.
+    pub(crate) const KEY: usize = KEY_BLOCK + 48;
+}
+
+/// Block numbers begin anew after this many (`LOG_BLOCK_MAX_NO`).
+const NUMBERS: u64 = 1 << 30;
+/// `LOG_BLOCK_FLUSH_BIT_MASK`, before 8.0.30.
+const FLUSH_BIT: u32 = 1 << 31;
+/// `LOG_BLOCK_ENCRYPT_BIT_MASK`.
+const ENCRYPTED_BIT: u16 = 1 << 15;
+/// Fields of a block.
+const DATA_LEN: usize = 4;
+const EPOCH: usize = 8;
+
+/// What the header of a file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileHeader {
+    /// Whether the checksum of its first block is right.
+    pub is_whole: bool,
+    /// `LOG_HEADER_FORMAT`.
+    pub format: u32,
+    /// `LOG_HEADER_LOG_UUID`, since 8.0.30.
+    pub uuid: u32,
+    /// `LOG_HEADER_START_LSN`.
+    pub start: u64,
+    /// `LOG_HEADER_FLAGS`.
+    pub flags: u32,
+    /// The newer checkpoint of those that are whole.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// A checkpoint. The one with the greater LSN is the newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Checkpoint {
+    /// Recovery begins here.
+    pub lsn: u64,
+    /// `LOG_CHECKPOINT_OFFSET`, before 8.0.30.
+    pub offset: u64,
+}
+
+impl FileHeader {
+    /// Parses the first 2,048 bytes of a file. Bytes that are missing read as zeros.
+    pub fn parse(header: &[u8]) -> Self {
+        let checkpoint = |from: &usize| {
+            let block = header.get(*from..*from + BLOCK).filter(|block| is_sealed(block))?;
+            let lsn = u64_at(block, at::CHECKPOINT_LSN);
+            let offset = u64_at(block, at::CHECKPOINT_OFFSET);
+            (START_LSN..MAX_LSN).contains(&lsn).then_some(Checkpoint { lsn, offset })
+        };
+        Self {
+            is_whole: header.get(..BLOCK).is_some_and(is_sealed),
+            format: u32_at(header, at::FORMAT),
+            uuid: u32_at(header, at::UUID),
+            start: u64_at(header, at::START_LSN),
+            flags: u32_at(header, at::FLAGS),
+            checkpoint: at::CHECKPOINTS.iter().filter_map(checkpoint).max(),
+        }
+    }
+
+    /// Since 8.0.30 the log has as many files as are needed, each with its own range of LSN.
+    pub fn has_many_files(&self) -> bool {
+        self.format >= FORMAT_8_0_30
+    }
+}
+
+/// What a block of the log says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBlock {
+    /// Bytes that are used, with the header; 512 in all blocks but the last.
+    pub data_len: u16,
+    /// Whether its records are encrypted.
+    pub is_encrypted: bool,
+}
+
+impl LogBlock {
+    /// None if the log has no block at this LSN: the bytes are older, or were not written whole.
+    /// `has_epoch`: the server is 8.0.30 or later.
+    pub fn parse(block: &[u8], lsn: u64, has_epoch: bool) -> Option<Self> {
+        let has_number = block.len() == BLOCK && u32_at(block, 0) & !FLUSH_BIT == number(lsn);
+        if !has_number || (has_epoch && u32_at(block, EPOCH) != epoch(lsn)) {
+            return None;
+        }
+        let data_len = u16_at(block, DATA_LEN);
+        let is_encrypted = data_len & ENCRYPTED_BIT != 0;
+        let data_len = data_len & !ENCRYPTED_BIT;
+        // The checksum of an encrypted block is that of the block before it was encrypted.
+        let is_whole = (BLOCK_HEADER..=BLOCK).contains(&usize::from(data_len))
+            && (is_encrypted || is_sealed(block));
+        is_whole.then_some(Self { data_len, is_encrypted })
+    }
+}
+
+/// A block without records.
+pub(crate) fn empty_block(lsn: u64, has_epoch: bool) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    block[..4].copy_from_slice(&number(lsn).to_be_bytes());
+    // Twelve.
+    block[DATA_LEN + 1] = BLOCK_HEADER as u8;
+    if has_epoch {
+        block[EPOCH..EPOCH + 4].copy_from_slice(&epoch(lsn).to_be_bytes());
+    }
+    seal(&mut block);
+    block
+}
+
+/// `log_block_convert_lsn_to_hdr_no`.
+fn number(lsn: u64) -> u32 {
+    u32::try_from(1 + lsn / BLOCK as u64 % NUMBERS).unwrap_or(u32::MAX)
+}
+
+/// `log_block_convert_lsn_to_epoch_no`.
+fn epoch(lsn: u64) -> u32 {
+    u32::try_from(1 + lsn / BLOCK as u64 / NUMBERS).unwrap_or(u32::MAX)
+}
+
+/// Puts the checksum at the end of a block, which has [`BLOCK`] bytes.
+pub(crate) fn seal(block: &mut [u8]) {
+    let sum = checksum(&block[..BLOCK_END]);
+    block[BLOCK_END..BLOCK].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Whether the checksum at the end of a block is right.
+pub(crate) fn is_sealed(block: &[u8]) -> bool {
+    block.len() == BLOCK && checksum(&block[..BLOCK_END]).to_be_bytes() == block[BLOCK_END..]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_block_is_known_by_its_lsn() {
+        // Block numbers begin anew here, and the next epoch.
+        let lsn = (5 << 30) * BLOCK as u64;
+        for has_epoch in [false, true] {
+            let block = empty_block(lsn, has_epoch);
+            let found = LogBlock::parse(&block, lsn, has_epoch).unwrap();
+            assert_eq!(found, LogBlock { data_len: 12, is_encrypted: false });
+            assert_eq!(LogBlock::parse(&block, lsn + 512, has_epoch), None);
+            let other = lsn - (1 << 30) * BLOCK as u64;
+            assert_eq!(LogBlock::parse(&block, other, has_epoch).is_some(), !has_epoch);
+        }
+    }
+
+    #[test]
+    fn an_encrypted_block_has_the_checksum_of_another() {
+        let mut block = empty_block(START_LSN, true);
+        block[BLOCK_HEADER] ^= 1;
+        assert_eq!(LogBlock::parse(&block, START_LSN, true), None);
+        block[DATA_LEN] |= 0x80;
+        assert!(LogBlock::parse(&block, START_LSN, true).unwrap().is_encrypted);
+        block[DATA_LEN] |= 0x40;
+        assert_eq!(LogBlock::parse(&block, START_LSN, true), None, "the length is impossible");
+    }
+
+    #[test]
+    fn the_newer_checkpoint_counts_if_it_is_whole() {
+        let mut header = vec![0; 2048];
+        let checkpoint = |lsn, offset| Some(Checkpoint { lsn, offset });
+        for (from, lsn) in at::CHECKPOINTS.into_iter().zip([9000_u64, 9500]) {
+            let block = &mut header[from..from + BLOCK];
+            block[8..16].copy_from_slice(&lsn.to_be_bytes());
+            block[16..24].copy_from_slice(&(lsn + 1).to_be_bytes());
+            seal(block);
+        }
+        assert_eq!(FileHeader::parse(&header).checkpoint, checkpoint(9500, 9501));
+        header[1536 + 100] ^= 1;
+        assert_eq!(FileHeader::parse(&header).checkpoint, checkpoint(9000, 9001));
+        header[512 + 100] ^= 1;
+        assert_eq!(FileHeader::parse(&header).checkpoint, None);
+        assert!(!FileHeader::parse(&header).is_whole);
+        seal(&mut header[..BLOCK]);
+        assert!(FileHeader::parse(&header).is_whole);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..3000), lsn: u64, seals: bool,
+        ) {
+            if seals {
+                bytes.chunks_exact_mut(BLOCK).for_each(seal);
+            }
+            let _ = FileHeader::parse(&bytes);
+            for block in bytes.chunks(BLOCK) {
+                let _ = (LogBlock::parse(block, lsn, true), LogBlock::parse(block, lsn, false));
+            }
+        }
+    }
+}
