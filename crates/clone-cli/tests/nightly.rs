@@ -135,8 +135,23 @@ fn a_failure_costs_no_copy() {
     nightly.ends_with(0, "2026-11-27", &[], &["2026-11-27"]);
     nightly.ends_with(5, "2026-11-28", &[("PULL", "5")], &["2026-11-27", "2026-11-28.partial"]);
     nightly.ends_with(8, "2026-11-29", &[("VERIFY", "8")], &["2026-11-27", "2026-11-29.damaged"]);
-    nightly.ends_with(6, "2026-11-30", &[("VERIFY", "6")], &["2026-11-27", "2026-11-30.damaged"]);
+    nightly.ends_with(8, "2026-11-30", &[("VERIFY", "8")], &["2026-11-27", "2026-11-30.damaged"]);
     nightly.ends_with(0, "2026-12-01", &[], &["2026-11-30.damaged", "2026-12-01"]);
+}
+
+/// Only exit code 8 of `verify` is damage. After another code the copy is not published, and a
+/// damaged copy of another day stays.
+#[test]
+fn a_copy_that_cannot_be_verified_is_not_called_damaged() {
+    let nightly = Nightly::new("keep=1");
+    nightly.ends_with(8, "2026-11-27", &[("VERIFY", "8")], &["2026-11-27.damaged"]);
+    for (code, text) in [(2, "2"), (3, "3"), (6, "6")] {
+        let left = ["2026-11-27.damaged", "2026-11-28.partial"];
+        nightly.ends_with(code, "2026-11-28", &[("VERIFY", text)], &left);
+    }
+    nightly.calls();
+    nightly.ends_with(0, "2026-11-28", &[], &["2026-11-27.damaged", "2026-11-28"]);
+    assert_eq!(nightly.calls(), ["pull", "verify"], "the copy was not pulled again");
 }
 
 #[test]
