@@ -126,7 +126,7 @@ impl Report {
         if let Some(path) = &self.keyring_file {
             text += &format!(
                 "# The data are encrypted. The server needs component_keyring_file with this file: \
-                 {}\n# Options cannot say so: see docs/pull.md, and mysqld.my and\n\
+                 {}\n# Options cannot say so: see docs/encrypted-pull.md, and mysqld.my and\n\
                  # component_keyring_file.cnf in this directory.\n",
                 path.display()
             );
@@ -174,11 +174,9 @@ impl fmt::Display for Report {
         }
         match &self.coordinates {
             Some(coordinates) => write!(f, "{coordinates}"),
-            None => writeln!(
-                f,
-                "  start        mysqld --defaults-extra-file={}",
-                self.option_file.display()
-            ),
+            None => {
+                writeln!(f, "  start        mysqld --defaults-file={}", self.option_file.display())
+            }
         }
     }
 }
