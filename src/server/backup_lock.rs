@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The backup lock, which keeps DDL (and LOCK INSTANCE FOR BACKUP) out, but not DML.
+//! The backup lock, which keeps DDL out, but not DML. Several sessions can hold it, LOCK INSTANCE
+//! FOR BACKUP among them.
 
 use std::ffi::c_ulong;
 use std::sync::Arc;
