@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clone_io::MachineTime;
 use clone_protocol::HandoverKey;
 
 use crate::base::Base;
@@ -55,9 +54,14 @@ pub trait Clock {
         clone_io::thread_time()
     }
 
-    /// The time of this machine's processors; none if that is not known.
-    fn machine_time(&self) -> Option<MachineTime> {
-        MachineTime::now().ok()
+    /// The processor time that this process has used.
+    fn process_time(&self) -> Duration {
+        clone_io::process_time()
+    }
+
+    /// For how long the machine's processors were idle, all added; none if that is not known.
+    fn idle_time(&self) -> Option<Duration> {
+        clone_io::idle_time().ok()
     }
 }
 

@@ -34,7 +34,7 @@ pub use file::{end_of_block, offset, read_exact, read_exact_at, seek, write_all,
 pub use file_facts::{can_share_blocks, is_direct, is_read_only, may_share_blocks, shares_blocks};
 pub use handover::{FileGiver, FileTaker, Taken, TakenFile, check_handover};
 pub use packet::{PacketError, PacketReader, PacketWriter, ReceivedPacket};
-pub use processor::{MachineTime, thread_time};
+pub use processor::{idle_time, process_time, thread_time};
 pub use socket::is_within_host;
 pub use sparse::Sparse;
 pub use writer::{FileWriter, extends};

@@ -25,6 +25,8 @@ pub(super) struct Packers {
     at: Packing,
     /// When the previous block was sent; none before the first.
     pub(super) previous: Option<Duration>,
+    /// For how long the network took nothing of what was sent before the next block's data.
+    pub(super) blocked: Duration,
 }
 
 /// Two clocks.
@@ -42,6 +44,11 @@ impl Times {
             clock: self.clock.saturating_sub(earlier.clock),
             thread: self.thread.saturating_sub(earlier.thread),
         }
+    }
+
+    /// Time in which the thread did not work.
+    pub(super) fn waited(self) -> Duration {
+        self.clock.saturating_sub(self.thread)
     }
 }
 
@@ -81,7 +88,7 @@ impl Packers {
             fixed => accepts.contains(form(fixed)),
         };
         let packer = if is_accepted { Some(packer(wanted)?) } else { None };
-        Ok(Self { wanted, accepts, sparse, packer, at: wanted, previous: None })
+        Ok(Self { wanted, accepts, sparse, packer, at: wanted, ..Self::default() })
     }
 
     /// Whether any block can be packed.
@@ -100,9 +107,7 @@ impl Packers {
     /// # Errors
     /// No memory for a compressor.
     pub(super) fn choose(&mut self, packing: &ClonePacking, may_pack: bool) -> Result<Choice> {
-        let (packing, survey) = packing.choose();
-        let packing = if may_pack { packing } else { Packing::None };
-        let survey = survey.filter(|_| may_pack);
+        let (packing, survey) = if may_pack { packing.choose() } else { (Packing::None, None) };
         self.switch(packing)?;
         let skips = self.packer(packing).is_none_or(|packer| packer.should_skip());
         Ok(Choice { packing, should_skip: skips && survey.is_none(), survey })
@@ -154,7 +159,7 @@ impl Packers {
         }
     }
 
-    /// Counts a block that is sent without an attempt to pack it.
+    /// Counts a block that is sent without an attempt to pack it, so that a later one is tried.
     pub(super) fn skip(&mut self, packing: Packing) {
         if let Some(packer) = self.packer(packing) {
             packer.skip();

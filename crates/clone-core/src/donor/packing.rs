@@ -42,12 +42,16 @@ impl Drop for AtWork<'_> {
 impl ClonePacking {
     /// A task begins to send, to a recipient that wants this packing and accepts these forms.
     pub(super) fn begin(&self, wanted: Packing, accepts: Forms) -> AtWork<'_> {
-        self.tasks.fetch_add(1, Ordering::Relaxed);
+        let is_first = self.tasks.fetch_add(1, Ordering::Relaxed) == 0;
         let mut state = self.state();
         state.wanted = wanted;
-        if wanted == Packing::Auto && state.steering.is_none() {
-            let accepts = |packing| accepts.contains(form(packing));
-            state.steering = Some(Steering::new(accepts));
+        match &mut state.steering {
+            Some(steering) if is_first => steering.pause(),
+            None if wanted == Packing::Auto => {
+                let accepts = |packing| accepts.contains(form(packing));
+                state.steering = Some(Steering::new(accepts));
+            }
+            _ => {}
         }
         AtWork(self)
     }
@@ -57,6 +61,13 @@ impl ClonePacking {
         let mut state = self.state();
         let wanted = state.wanted;
         state.steering.as_mut().map_or((wanted, None), Steering::choose)
+    }
+
+    /// Takes a survey back for which no block was packed: another block is.
+    pub(super) fn give_back(&self, survey: Survey) {
+        if let Some(steering) = &mut self.state().steering {
+            steering.give_back(survey);
+        }
     }
 
     /// Takes a survey back that has seen one block more.

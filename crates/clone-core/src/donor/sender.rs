@@ -16,8 +16,8 @@ use super::handover::{HandedOver, Handover};
 use super::packers::{Choice, Packers, Times};
 use super::packing::{AtWork, ClonePacking};
 use super::peer::Peer;
-use super::steering::{Measured, Survey};
-use super::way::{BlockFacts, Terms, Unpacked, Way};
+use super::steering::Measured;
+use super::way::{BlockFacts, Terms, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
 use crate::engine::{BlockOutput, Engine, ServerEngine, View};
 use crate::error::{Error, NetworkError, Result};
@@ -139,8 +139,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
 
     /// How to pack the next block.
     fn choose(&mut self) -> Result<Choice> {
-        let host = self.session.host();
-        let may_pack = self.allowance.may_pack(host.now(), self.allowance.processors(&**host));
+        let may_pack = self.allowance.may_pack(&**self.session.host());
         self.output.packers.choose(self.packing, may_pack)
     }
 
@@ -149,23 +148,22 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         times(self.session)
     }
 
-    /// Packs the first `len` bytes of [`place`](Framer::place) for the survey, and leaves the
-    /// packers ready for `packing`.
-    fn survey(&mut self, survey: Option<Survey>, len: usize, packing: Packing) -> Result<()> {
-        let Some(mut survey) = survey else { return Ok(()) };
+    /// Packs the first `len` bytes of [`place`](Framer::place) for the survey, if there is one, and
+    /// leaves the packers ready for the packing that was chosen.
+    fn survey(&mut self, choice: &mut Choice, len: usize) -> Result<()> {
+        let Some(mut survey) = choice.survey.take() else { return Ok(()) };
         let (session, begin) = (self.session, self.times());
         let Output { framer, packers, .. } = &mut *self.output;
         let block = framer.place(len)?;
         survey.sample(|packing| packers.sample(packing, block, || times(session)))?;
-        packers.switch(packing)?;
+        packers.switch(choice.packing)?;
         let end = self.times();
         let took = end.since(begin);
         // The next block has not waited for that.
         if let Some(previous) = &mut self.output.packers.previous {
             *previous += took.clock;
         }
-        let processors = self.allowance.processors(&**self.session.host());
-        self.allowance.spend(end.clock, processors, took.thread);
+        self.allowance.spend(took.thread);
         self.packing.surveyed(end.clock, survey);
         Ok(())
     }
@@ -177,33 +175,37 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let (pack, send) = (packed.since(begin), end.since(packed));
         let is_packed = packing != Packing::None;
         let pack = if is_packed { pack } else { Times::default() };
-        let previous = self.output.packers.previous.replace(end.clock);
+        let packers = &mut self.output.packers;
+        let previous = packers.previous.replace(end.clock);
+        let blocked = std::mem::take(&mut packers.blocked);
         let one = Measured {
             packing,
             raw: raw as u64,
             sent: sent as u64,
             pack: pack.clock,
             pack_cpu: pack.thread,
-            blocked: send.clock.saturating_sub(send.thread),
+            blocked: blocked + send.waited(),
             elapsed: end.clock.saturating_sub(previous.unwrap_or(begin.clock)),
         };
-        let processors = self.allowance.processors(&**self.session.host());
         if is_packed {
-            self.allowance.spend(end.clock, processors, pack.thread);
+            self.allowance.spend(pack.thread);
         }
+        let processors = self.allowance.processors(&**self.session.host());
         self.packing.sent(end.clock, &one, processors);
     }
 
     /// Sends the descriptor and its data, the first `len` bytes of [`place`](Framer::place). With
-    /// `pack`, the data is packed with this packing if it shrinks.
+    /// `pack`, the data is packed as was chosen if it shrinks.
     fn send_packet(
         &mut self,
         view: &View<'_>,
         len: usize,
-        packing: Packing,
+        mut choice: Choice,
         pack: bool,
-        unpacked: Unpacked,
     ) -> Result<()> {
+        self.survey(&mut choice, len)?;
+        let Choice { packing, should_skip, .. } = choice;
+        let unpacked = self.output.terms.unpacked();
         if view.is_secure {
             self.send_descriptor(view)?;
         } else {
@@ -211,6 +213,9 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         }
         let begin = self.times();
         let Output { framer, packers, .. } = &mut *self.output;
+        if should_skip {
+            packers.skip(packing);
+        }
         let packer = packers.packer(packing).filter(|_| pack);
         let (descriptor, packet) = framer.finish(len, packer, unpacked)?;
         let sent = packet.len();
@@ -232,16 +237,12 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             && self.output.files.may_share(file)
             && clone_io::is_read_only(file);
         let choice = if may_share { Choice::default() } else { self.choose()? };
-        let Choice { packing, should_skip, .. } = choice;
         let base = self.clone.map(|clone| &clone.base).filter(|_| terms.compares);
         let place = base.and_then(|base| base.place(view.descriptor, len));
         let has_digests = place.is_some();
+        let Choice { should_skip, .. } = choice;
         let facts = BlockFacts { is_secure: view.is_secure, may_share, should_skip, has_digests };
         let way = terms.way(facts);
-        let is_compared = matches!(way, Way::Compare { .. });
-        if should_skip && way != Way::Share && !is_compared {
-            self.output.packers.skip(packing);
-        }
         match (way, end) {
             (Way::Share, Some(end)) => {
                 if self.share(view, file, end, len)? {
@@ -251,7 +252,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
                 self.send_block(view, file, len)
             }
             (Way::Stream { checksum }, Some(_)) => {
-                match self.stream(view, file, len, packing, checksum)? {
+                match self.stream(view, file, len, &choice, checksum)? {
                     true => Ok(()),
                     false => self.send_through_memory(view, file, len, choice, way, place),
                 }
@@ -272,7 +273,6 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         way: Way,
         place: Option<SpacePlace>,
     ) -> Result<()> {
-        let Choice { packing, survey, .. } = choice;
         let len = len as usize;
         // Read the data before the descriptor is sent. If the file cannot be read, the recipient
         // must not wait for data.
@@ -281,10 +281,9 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         if let (Way::Compare { .. }, Some(place)) = (way, place)
             && let Some(equal) = self.compare(place, len)?
         {
-            return self.send_rest(view, &equal, packing, way);
+            return self.send_rest(view, &equal, choice, way);
         }
-        self.survey(survey, len, packing)?;
-        self.send_packet(view, len, packing, way.packs(), self.output.terms.unpacked())
+        self.send_packet(view, len, choice, way.packs())
     }
 
     /// Which units of the block in memory are equal to the recipient's base; none if there are
@@ -294,8 +293,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let block = self.output.framer.place(len)?;
         let equal = self.clone.and_then(|clone| clone.base.compare(place, block));
         let end = self.times();
-        let processors = self.allowance.processors(&**self.session.host());
-        self.allowance.spend(end.clock, processors, end.thread.saturating_sub(begin.thread));
+        self.allowance.spend(end.since(begin).thread);
         Ok(equal)
     }
 
@@ -304,18 +302,24 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         &mut self,
         view: &View<'_>,
         equal: &EqualUnits,
-        packing: Packing,
+        choice: Choice,
         way: Way,
     ) -> Result<()> {
         let len = equal.block_len();
         let rest = equal.keep_rest(self.output.framer.place(len)?);
+        let begin = self.times();
         self.link.send(false, &mut map(equal))?;
+        let blocked = self.times().since(begin).waited();
         if rest == 0 {
+            if let Some(survey) = choice.survey {
+                self.packing.give_back(survey);
+            }
             // The next block has not waited for this one.
             self.output.packers.previous = Some(self.session.host().now());
             return self.send_descriptor(view);
         }
-        self.send_packet(view, rest, packing, way.packs(), self.output.terms.unpacked())
+        self.output.packers.blocked = blocked;
+        self.send_packet(view, rest, choice, way.packs())
     }
 
     /// Sends the block from the file to the socket. Returns false if this file or this connection
@@ -325,7 +329,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         view: &View<'_>,
         file: BorrowedFd<'_>,
         len: u32,
-        packing: Packing,
+        choice: &Choice,
         checksum: bool,
     ) -> Result<bool> {
         self.describe(view);
@@ -337,7 +341,10 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             TransferError::File(error) => Error::file(false, view.source_name, &error),
         })?;
         if is_sent {
-            self.note(packing, len as usize, len as usize, begin, begin);
+            if choice.should_skip {
+                self.output.packers.skip(choice.packing);
+            }
+            self.note(choice.packing, len as usize, len as usize, begin, begin);
         }
         Ok(is_sent)
     }
@@ -495,8 +502,8 @@ impl<S: DonorSession> BlockOutput for Sender<'_, S> {
             return Ok(());
         }
         self.output.framer.place(data.len())?.copy_from_slice(data);
-        let Choice { packing, should_skip, survey } = self.choose()?;
-        self.survey(survey, data.len(), packing)?;
-        self.send_packet(view, data.len(), packing, !should_skip, self.output.terms.unpacked())
+        let choice = self.choose()?;
+        let pack = !choice.should_skip;
+        self.send_packet(view, data.len(), choice, pack)
     }
 }

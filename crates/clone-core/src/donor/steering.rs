@@ -54,12 +54,20 @@ const WINDOW_BLOCKS: f64 = 8.0;
 const WINDOW_SECONDS: f64 = 0.05;
 
 /// In seconds. A task that did nothing else for so long has waited for another task or for a
-/// message, so its window says nothing.
+/// message. No task may have had anything to send for so long, for example while the connections
+/// were lost. Then the window says nothing.
 const PAUSE: f64 = 0.5;
 
 /// Bytes that each task sends before a trial counts: what the buffers between donor and recipient
 /// hold.
 const SETTLE: f64 = 8e6;
+
+/// Seconds after which a trial counts in any case. Buffers on a slow link hold less.
+const SETTLE_SECONDS: f64 = 10.0;
+
+/// Task-seconds of surveys and trials that are remembered beyond what they may cost. A link that
+/// hangs during a trial makes that trial dear, and says nothing of the next one.
+const MAX_OVERSPENT: f64 = 2.0;
 
 /// Two windows in a row whose times differ by less than this factor are steady. At the beginning
 /// the buffers fill, and the link seems to be fast.
@@ -127,12 +135,14 @@ struct Trial {
     from: usize,
     /// Seconds for a byte before.
     before: f64,
-    /// What the packing needs of that, as the model says.
-    gain: f64,
+    /// The part of that which the packing needs, as the model says.
+    part: f64,
     /// Bytes per second of the link before.
     link: Option<f64>,
     /// Bytes to send until the buffers hold nothing of the previous packing.
     unsettled: f64,
+    /// Seconds until then, at most.
+    settles_in: f64,
     /// The trial of `from` has failed, and it is tested whether the packing before is really as
     /// fast: perhaps the link has changed meanwhile.
     is_return: bool,
@@ -146,6 +156,8 @@ pub(super) struct Steering {
     survey: Option<Survey>,
     trial: Option<Trial>,
     window: Window,
+    /// When the last block was sent.
+    last: Option<f64>,
     shown: Option<Shown>,
     /// The packing with which the tasks waited for the network in the last such window.
     limited: Option<usize>,
@@ -160,7 +172,7 @@ pub(super) struct Steering {
     /// Task-seconds that surveys and trials have cost.
     spent: f64,
     /// Processors that packing may use.
-    cores: f64,
+    processors: f64,
 }
 
 impl Steering {
@@ -173,6 +185,7 @@ impl Steering {
             survey: None,
             trial: None,
             window: Window::default(),
+            last: None,
             shown: None,
             limited: None,
             is_faster: false,
@@ -180,13 +193,23 @@ impl Steering {
             link: None,
             worked: 0.0,
             spent: 0.0,
-            cores: 0.0,
+            processors: 0.0,
         }
     }
 
     /// How to pack the next block, and a survey for which it is packed before, if there is one.
     pub(super) fn choose(&mut self) -> (Packing, Option<Survey>) {
         (self.rungs[self.current].packing, self.survey.take())
+    }
+
+    /// Takes a survey back that has seen no block more.
+    pub(super) fn give_back(&mut self, survey: Survey) {
+        self.survey.get_or_insert(survey);
+    }
+
+    /// No task has been at work until now.
+    pub(super) fn pause(&mut self) {
+        self.last = None;
     }
 
     /// Takes a survey back that has [seen](Survey::sample) one block more.
@@ -198,7 +221,7 @@ impl Steering {
         }
         let raw = reference.raw / f64::from(survey.blocks);
         let free = self.shown.map_or(0.0, |shown| shown.blocked * raw);
-        self.spent += (survey.cost - free).max(0.0);
+        self.spend(survey.cost - free);
         let recent = &mut self.rungs[reference.rung];
         let ratio = recent.figures.ratio;
         if !survey.is_enough(ratio) && self.current == reference.rung {
@@ -217,17 +240,22 @@ impl Steering {
     }
 
     /// Takes what a block took. So many tasks are at work, and packing may use so many processors.
-    pub(super) fn sent(&mut self, now: Duration, one: &Measured, tasks: u32, cores: f64) {
+    pub(super) fn sent(&mut self, now: Duration, one: &Measured, tasks: u32, processors: f64) {
         let now = now.as_secs_f64();
         let tasks = f64::from(tasks.max(1));
-        self.cores = cores;
+        self.processors = processors;
         let took = one.elapsed.as_secs_f64();
         if one.raw == 0 {
             return;
         }
+        let last = self.last.replace(now);
         if took - one.blocked.as_secs_f64() > PAUSE {
             self.window = Window { begin: now, ..Window::default() };
             return;
+        }
+        let begin = (now - took).max(0.0);
+        if last.is_none_or(|last| begin - last > PAUSE) {
+            self.window = Window { begin, ..Window::default() };
         }
         let raw = one.raw as f64;
         let (pack, pack_cpu) = (one.pack.as_secs_f64(), one.pack_cpu.as_secs_f64());
@@ -238,9 +266,6 @@ impl Steering {
             current.note(now, raw, Figures { ratio, pace: pack / raw, cpu: pack_cpu / raw });
         }
         let window = &mut self.window;
-        if window.blocks == 0.0 && window.begin == 0.0 {
-            window.begin = (now - took).max(0.0);
-        }
         window.blocks += 1.0;
         window.raw += raw;
         window.sent += one.sent as f64;
@@ -257,6 +282,7 @@ impl Steering {
         let window = self.window;
         self.window = Window { begin: now, ..Window::default() };
         self.worked += window.elapsed;
+        self.spent = self.spent.min(SPENDING * self.worked + MAX_OVERSPENT);
         let mut shown = Shown {
             time: wall / window.raw,
             is_limited: window.blocked > LIMITED * window.elapsed,
@@ -302,17 +328,17 @@ impl Steering {
         current.surveyed = current.figures.ratio;
         for (index, rung) in self.rungs.iter_mut().enumerate() {
             if index != self.current {
-                rung.at = None;
+                rung.forget();
             }
         }
     }
 
     /// Whether a trial goes on, has shown what it should, or is taken back.
     fn judge(&mut self, now: f64, mut trial: Trial, window: &Window, shown: &Shown) {
-        let lost = (shown.time - trial.before) * window.raw * shown.tasks;
-        self.spent += lost.max(0.0);
-        let is_settled = trial.unsettled <= 0.0;
+        self.spend((shown.time - trial.before) * window.raw * shown.tasks);
+        let is_settled = trial.unsettled <= 0.0 || trial.settles_in <= 0.0;
         trial.unsettled -= window.sent / shown.tasks;
+        trial.settles_in -= shown.time * window.raw;
         // After a return, the buffers hold blocks that hold more data than the new ones: these
         // seem to be slow at first.
         let is_bad = shown.time > BAD * trial.before && shown.is_limited && !trial.is_return;
@@ -321,10 +347,10 @@ impl Steering {
             return;
         }
         self.trial = None;
-        let Trial { from, link, gain, before, is_return, .. } = trial;
+        let Trial { from, link, part, before, is_return, .. } = trial;
         let tried = self.current;
-        let half = f64::midpoint(1.0, gain);
-        let expected = predicted(&self.rungs[tried].figures, shown, link, self.cores);
+        let half = f64::midpoint(1.0, part);
+        let expected = predicted(&self.rungs[tried].figures, shown, link, self.processors);
         if is_return {
             if shown.time * half <= before {
                 // If a dearer packing does not help, those above it do not help either.
@@ -343,16 +369,17 @@ impl Steering {
             }
         } else {
             // Not even the packing before may be as fast as it was.
-            self.start(from, shown.time, gain, true);
+            self.start(from, shown.time, part, true);
             return;
         }
         self.decide(now);
     }
 
     /// Uses the packing from now on, as a trial.
-    fn start(&mut self, rung: usize, before: f64, gain: f64, is_return: bool) {
+    fn start(&mut self, rung: usize, before: f64, part: f64, is_return: bool) {
         let (from, link) = (self.current, self.link);
-        self.trial = Some(Trial { from, before, gain, link, unsettled: SETTLE, is_return });
+        let (unsettled, settles_in) = (SETTLE, SETTLE_SECONDS);
+        self.trial = Some(Trial { from, before, part, link, unsettled, settles_in, is_return });
         self.current = rung;
     }
 
@@ -362,15 +389,20 @@ impl Steering {
         self.rungs[first..end].iter_mut().for_each(|rung| rung.refuse(now, backoff));
     }
 
+    /// Counts task-seconds that a survey or a trial has cost.
+    fn spend(&mut self, cost: f64) {
+        self.spent += cost.max(0.0);
+    }
+
     /// Seconds for a byte with these figures, of all tasks together.
     fn predicted(&self, figures: &Figures, shown: &Shown) -> f64 {
-        predicted(figures, shown, self.link, self.cores)
+        predicted(figures, shown, self.link, self.processors)
     }
 
     /// Looks for a better packing, and begins a survey or a trial of it.
     fn decide(&mut self, now: f64) {
         let Some(shown) = self.shown.filter(|_| self.survey.is_none()) else { return };
-        if self.cores <= 0.0 {
+        if self.processors <= 0.0 {
             self.current = 0;
             return;
         }
@@ -404,8 +436,8 @@ impl Steering {
             best = 0;
         }
         if best != self.current && (self.unsteady == 0 || self.unsteady >= MAX_UNSTEADY) {
-            let gain = self.predicted(&self.rungs[best].figures, &shown) / time;
-            self.start(best, shown.time, gain, false);
+            let part = self.predicted(&self.rungs[best].figures, &shown) / time;
+            self.start(best, shown.time, part, false);
         }
     }
 
@@ -417,18 +449,23 @@ impl Steering {
         let times = rungs.clone().filter(|index| fresh(*index));
         let times = times.map(|index| self.predicted(&self.rungs[index].figures, shown));
         let limit = GAIN * times.fold(f64::MAX, f64::min);
-        let mut free = shown.blocked * shown.block + budget;
-        let is_worth = |index: &usize| {
-            let rung = &self.rungs[*index];
-            if fresh(*index) || rung.not_before > now {
-                return false;
-            }
+        // The packing in use packs the block once more.
+        let pace = |index: usize| self.rungs[index].figures.pace * shown.block;
+        let mut free = shown.blocked * shown.block + budget - pace(self.current);
+        let mut wanted = Vec::new();
+        for index in rungs.filter(|index| !fresh(*index)) {
+            let rung = &self.rungs[index];
             let hoped = Figures::hoped(rung.packing);
-            let known = if rung.at.is_some() { rung.figures } else { hoped };
-            free -= known.pace * shown.block;
-            self.predicted(&hoped, shown) < limit && free >= 0.0
-        };
-        rungs.filter(is_worth).collect()
+            if rung.not_before > now || self.predicted(&hoped, shown) >= limit {
+                continue;
+            }
+            free -= if rung.at.is_some() { pace(index) } else { hoped.pace * shown.block };
+            if free < 0.0 {
+                break;
+            }
+            wanted.push(index);
+        }
+        wanted
     }
 
     /// While packing takes all of the time, nobody knows how fast the link is. So blocks are sent
@@ -447,10 +484,10 @@ impl Steering {
 
 /// Seconds for a byte with these figures, of all tasks together, over a link of so many bytes per
 /// second, if packing may use so many processors.
-fn predicted(figures: &Figures, shown: &Shown, link: Option<f64>, cores: f64) -> f64 {
+fn predicted(figures: &Figures, shown: &Shown, link: Option<f64>, allowed: f64) -> f64 {
     let work = (shown.own + figures.pace) / shown.tasks;
     let network = link.map_or(0.0, |link| figures.ratio / link);
-    let processors = if figures.cpu > 0.0 { figures.cpu / cores } else { 0.0 };
+    let processors = if figures.cpu > 0.0 { figures.cpu / allowed } else { 0.0 };
     work.max(network).max(processors)
 }
 

@@ -17,7 +17,6 @@ use clone_core::donor::DonorClones;
 use clone_core::facts::Question;
 use clone_core::session::{Clock, Host, Observer, PluginName, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
-use clone_io::MachineTime;
 
 use super::commits::Commits;
 use super::engine::Innodb;
@@ -262,7 +261,7 @@ impl Clock for SimHost {
         Duration::ZERO
     }
 
-    fn machine_time(&self) -> Option<MachineTime> {
+    fn idle_time(&self) -> Option<Duration> {
         None
     }
 }

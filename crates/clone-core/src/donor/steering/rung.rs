@@ -86,6 +86,14 @@ impl Rung {
         self.at = Some(now);
     }
 
+    /// The data is different now. Sending without packing takes no time that could be remembered.
+    pub(super) fn forget(&mut self) {
+        self.at = None;
+        if self.packing == Packing::None {
+            self.figures = Figures::hoped(self.packing);
+        }
+    }
+
     pub(super) fn is_fresh(&self, now: f64) -> bool {
         self.at.is_some_and(|at| now - at < FRESH)
     }

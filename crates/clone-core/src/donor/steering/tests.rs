@@ -431,7 +431,7 @@ fn a_slow_disk_at_the_recipient() {
 #[test]
 fn a_donor_without_spare_processors() {
     for (name, link) in [("1 Gbit/s", (|_| 125e6) as Link), ("10 Gbit/s", |_| 1250e6)] {
-        for (others, allowed) in [(8.0, 0.0), (8.0, 0.2), (30.0, 2.0)] {
+        for (others, allowed) in [(8.0, 0.0), (8.0, 0.2), (30.0, 0.05)] {
             let world = World { others, allowed, link, cores: 2.0, volume: 3e9, ..PLAIN };
             let compared = compare(&format!("{name}, {others} others, {allowed} allowed"), world);
             let plain = compared.fixed[0].seconds;
@@ -453,11 +453,30 @@ fn other_seeds() {
     }
 }
 
+/// Tells of a block that one of two tasks has sent over 1 Gbit/s.
+fn send(steering: &mut Steering, now: &mut f64, packing: Packing, outcomes: &Outcomes) {
+    const TASKS: f64 = 2.0;
+    let seconds = Duration::from_secs_f64;
+    let (ratio, pack) = outcome(outcomes, packing);
+    let wire = ratio * BLOCK / 125e6;
+    *now += wire;
+    let elapsed = (TASKS * wire).max(pack);
+    let one = Measured {
+        packing,
+        raw: BLOCK as u64,
+        sent: (ratio * BLOCK) as u64,
+        pack: seconds(pack),
+        pack_cpu: seconds(pack),
+        blocked: seconds(elapsed - pack),
+        elapsed: seconds(elapsed),
+    };
+    steering.sent(seconds(*now), &one, TASKS as u32, 1.0);
+}
+
 /// The first blocks of each survey hold hardly anything: they must not decide.
 #[test]
 fn a_survey_looks_for_blocks_like_the_recent_ones() {
     const EMPTY: Outcomes = [(0.06, 0.0), (0.01, 5e9), (0.01, 4e9), (0.01, 3e9), (0.01, 2e9)];
-    const TASKS: f64 = 2.0;
     let mut steering = Steering::new(|_| true);
     let (mut now, mut empty, mut tried) = (0.0, 0, Vec::new());
     while now < 3.0 {
@@ -469,24 +488,36 @@ fn a_survey_looks_for_blocks_like_the_recent_ones() {
             take_sample(&mut survey, outcomes);
             steering.surveyed(Duration::from_secs_f64(now), survey);
         }
-        let (ratio, pack) = outcome(outcomes, packing);
-        let wire = ratio * BLOCK / 125e6;
-        now += wire;
-        let elapsed = (TASKS * wire).max(pack);
-        let seconds = Duration::from_secs_f64;
-        let one = Measured {
-            packing,
-            raw: BLOCK as u64,
-            sent: (ratio * BLOCK) as u64,
-            pack: seconds(pack),
-            pack_cpu: seconds(pack),
-            blocked: seconds(elapsed - pack),
-            elapsed: seconds(elapsed),
-        };
-        steering.sent(seconds(now), &one, TASKS as u32, 1.0);
+        send(&mut steering, &mut now, packing, outcomes);
         if tried.last() != Some(&packing) {
             tried.push(packing);
         }
     }
     assert_eq!(tried, [Packing::None, Packing::Zstd(1)]);
+}
+
+/// The connections are lost in the middle of a trial. The clone goes on five minutes later.
+#[test]
+fn an_outage_says_nothing_of_a_trial() {
+    let mut steering = Steering::new(|_| true);
+    let (mut now, mut is_over, mut tried) = (0.0, false, Vec::new());
+    while now < 303.0 {
+        let (packing, survey) = steering.choose();
+        if let Some(mut survey) = survey {
+            take_sample(&mut survey, &SYSBENCH);
+            steering.surveyed(Duration::from_secs_f64(now), survey);
+        }
+        send(&mut steering, &mut now, packing, &SYSBENCH);
+        if steering.trial.is_some() && !is_over {
+            now += 300.0;
+            steering.pause();
+            is_over = true;
+        }
+        if tried.last() != Some(&packing) {
+            tried.push(packing);
+        }
+    }
+    assert!(is_over);
+    assert_eq!(tried, [Packing::None, Packing::Zstd(1)]);
+    assert!(steering.spent < 0.5, "{}", steering.spent);
 }

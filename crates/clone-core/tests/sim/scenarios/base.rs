@@ -14,6 +14,7 @@ use clone_protocol::{BLOCK_HEAD, BlockForm, CommandCode, Packing, Response};
 use super::Tally;
 use crate::sim::engine::ContentShape;
 use crate::sim::faults::{Action, Event};
+use crate::sim::network::NetworkShape;
 use crate::sim::world::{Setup, Target, World};
 
 /// The smallest unit, in bytes: four pages.
@@ -51,6 +52,27 @@ fn only_what_differs_is_sent() {
                 assert!(used(world) > needed / 4, "{} of {needed}", used(world));
             });
         }
+    }
+}
+
+/// Each block has pages that differ and pages that are equal. Over a slow link what differs is
+/// packed, by a fixed packing and by AUTO.
+#[test]
+fn what_differs_is_packed() {
+    for packing in [Packing::Zstd(1), Packing::Auto] {
+        let mut setup = setup(3).threads(2);
+        setup.settings.compression = packing;
+        setup.network = NetworkShape { rate: 50_000, window: 20_000, ..setup.network };
+        setup.content =
+            ContentShape { pages: 2000, pages_in_block: 128, is_text: true, ..setup.content };
+        setup.run(move |world| {
+            give(world, 7);
+            world.clone_remote(Target::Directory("clone")).assert_ok();
+            let lines = world.donor.log_lines();
+            let line = lines.iter().find(|line| line.starts_with("Compression ")).unwrap();
+            println!("{packing}: {line}");
+            assert!(line.contains("ZSTD1: "), "{line}");
+        });
     }
 }
 
