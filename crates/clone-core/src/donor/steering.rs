@@ -18,6 +18,8 @@
 
 mod rung;
 mod survey;
+mod trial;
+mod window;
 
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ use clone_protocol::Packing;
 
 use rung::{BACKOFF, Figures, LADDER, Rung, is_same_data};
 pub(super) use survey::{Sampled, Survey};
+use trial::{SETTLE, Trial};
+pub(super) use window::Measured;
+use window::{PAUSE, Shown, WINDOW_BLOCKS, Window};
 
 /// A packing must be better than a cheaper one by this factor, or it is not worth its work.
 const GAIN: f64 = 0.93;
@@ -37,33 +42,8 @@ const EXPECTED: f64 = 1.1;
 /// A cheaper packing may be slower by this much.
 const SAME: f64 = 1.02;
 
-/// A trial that is slower than this is over at once.
-const BAD: f64 = 1.3;
-
-/// The part of their time that tasks must wait for the network, so that the network is what limits
-/// the clone.
-const LIMITED: f64 = 0.1;
-
 /// The part of the clone's time that surveys and trials may cost.
 const SPENDING: f64 = 0.01;
-
-/// A window has this many blocks at least, and one for each task.
-const WINDOW_BLOCKS: f64 = 8.0;
-
-/// A window lasts this long at least, in seconds.
-const WINDOW_SECONDS: f64 = 0.05;
-
-/// In seconds. A task that did nothing else for so long has waited for another task or for a
-/// message. No task may have had anything to send for so long, for example while the connections
-/// were lost. Then the window says nothing.
-const PAUSE: f64 = 0.5;
-
-/// Bytes that each task sends before a trial counts: what the buffers between donor and recipient
-/// hold.
-const SETTLE: f64 = 8e6;
-
-/// Seconds after which a trial counts in any case. Buffers on a slow link hold less.
-const SETTLE_SECONDS: f64 = 10.0;
 
 /// Task-seconds of surveys and trials that are remembered beyond what they may cost. A link that
 /// hangs during a trial makes that trial dear, and says nothing of the next one.
@@ -79,74 +59,6 @@ const MAX_UNSTEADY: u32 = 4;
 /// Processors that packing may use for each task without being asked why. Data that does not shrink
 /// costs less than that, so the packing stays for the data that comes next.
 const TRIFLE: f64 = 0.02;
-
-/// What one block took.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Measured {
-    /// What [`Steering::choose`] said.
-    pub(super) packing: Packing,
-    /// Bytes of data.
-    pub(super) raw: u64,
-    /// Bytes that were sent for them.
-    pub(super) sent: u64,
-    /// Time to pack, by the clock.
-    pub(super) pack: Duration,
-    /// Processor time to pack.
-    pub(super) pack_cpu: Duration,
-    /// Time in which the network took nothing.
-    pub(super) blocked: Duration,
-    /// All time since the end of the task's previous block, with the times above.
-    pub(super) elapsed: Duration,
-}
-
-/// Blocks that are evaluated together.
-#[derive(Clone, Copy, Debug, Default)]
-struct Window {
-    begin: f64,
-    blocks: f64,
-    raw: f64,
-    sent: f64,
-    /// Of all tasks, seconds.
-    pack: f64,
-    blocked: f64,
-    elapsed: f64,
-}
-
-/// What the last window showed.
-#[derive(Clone, Copy, Debug)]
-struct Shown {
-    /// Seconds for a byte of data, of all tasks together.
-    time: f64,
-    /// The network is what limits the clone.
-    is_limited: bool,
-    /// Tasks at work.
-    tasks: f64,
-    /// Seconds for a byte that a task neither packs nor waits for the network.
-    own: f64,
-    /// Seconds for a byte that a task waits for the network.
-    blocked: f64,
-    /// Bytes of a block.
-    block: f64,
-}
-
-/// A packing is in use to see whether it takes as long as the model says.
-#[derive(Clone, Copy, Debug)]
-struct Trial {
-    from: usize,
-    /// Seconds for a byte before.
-    before: f64,
-    /// The part of that which the packing needs, as the model says.
-    part: f64,
-    /// Bytes per second of the link before.
-    link: Option<f64>,
-    /// Bytes to send until the buffers hold nothing of the previous packing.
-    unsettled: f64,
-    /// Seconds until then, at most.
-    settles_in: f64,
-    /// The trial of `from` has failed, and it is tested whether the packing before is really as
-    /// fast: perhaps the link has changed meanwhile.
-    is_return: bool,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -184,7 +96,7 @@ impl Steering {
             current: 0,
             survey: None,
             trial: None,
-            window: Window::default(),
+            window: Window::new(0.0),
             last: None,
             shown: None,
             limited: None,
@@ -250,12 +162,12 @@ impl Steering {
         }
         let last = self.last.replace(now);
         if took - one.blocked.as_secs_f64() > PAUSE {
-            self.window = Window { begin: now, ..Window::default() };
+            self.window = Window::new(now);
             return;
         }
         let begin = (now - took).max(0.0);
         if last.is_none_or(|last| begin - last > PAUSE) {
-            self.window = Window { begin, ..Window::default() };
+            self.window = Window::new(begin);
         }
         let raw = one.raw as f64;
         let (pack, pack_cpu) = (one.pack.as_secs_f64(), one.pack_cpu.as_secs_f64());
@@ -265,33 +177,17 @@ impl Steering {
             let ratio = one.sent as f64 / raw;
             current.note(now, raw, Figures { ratio, pace: pack / raw, cpu: pack_cpu / raw });
         }
-        let window = &mut self.window;
-        window.blocks += 1.0;
-        window.raw += raw;
-        window.sent += one.sent as f64;
-        window.pack += pack;
-        window.blocked += one.blocked.as_secs_f64();
-        window.elapsed += took;
-        let wall = now - window.begin;
-        if wall >= WINDOW_SECONDS && window.blocks >= WINDOW_BLOCKS.max(tasks) {
-            self.close_window(now, wall, tasks);
+        self.window.add(one);
+        if self.window.is_full(now, tasks) {
+            self.close_window(now, tasks);
         }
     }
 
-    fn close_window(&mut self, now: f64, wall: f64, tasks: f64) {
-        let window = self.window;
-        self.window = Window { begin: now, ..Window::default() };
+    fn close_window(&mut self, now: f64, tasks: f64) {
+        let window = std::mem::replace(&mut self.window, Window::new(now));
         self.worked += window.elapsed;
         self.spent = self.spent.min(SPENDING * self.worked + MAX_OVERSPENT);
-        let mut shown = Shown {
-            time: wall / window.raw,
-            is_limited: window.blocked > LIMITED * window.elapsed,
-            tasks,
-            own: (window.elapsed - window.pack - window.blocked).max(0.0) / window.raw,
-            blocked: window.blocked / window.raw,
-            block: window.raw / window.blocks,
-        };
-        let speed = window.sent / wall;
+        let (mut shown, speed) = window.shown(now, tasks);
         // The same packing kept the network busy before, or more leaves than ever: the link is
         // faster than it was.
         let is_more = self.link.is_some_and(|link| speed > STEADY * link);
@@ -333,53 +229,60 @@ impl Steering {
         }
     }
 
-    /// Whether a trial goes on, has shown what it should, or is taken back.
+    /// Counts what a trial costs, and judges it when its blocks are what the window has measured.
     fn judge(&mut self, now: f64, mut trial: Trial, window: &Window, shown: &Shown) {
         self.spend((shown.time - trial.before) * window.raw * shown.tasks);
-        let is_settled = trial.unsettled <= 0.0 || trial.settles_in <= 0.0;
-        trial.unsettled -= window.sent / shown.tasks;
-        trial.settles_in -= shown.time * window.raw;
-        // After a return, the buffers hold blocks that hold more data than the new ones: these
-        // seem to be slow at first.
-        let is_bad = shown.time > BAD * trial.before && shown.is_limited && !trial.is_return;
-        if !is_settled && !is_bad {
+        if !trial.is_over(window, shown) {
             self.trial = Some(trial);
             return;
         }
         self.trial = None;
-        let Trial { from, link, part, before, is_return, .. } = trial;
-        let tried = self.current;
-        let half = f64::midpoint(1.0, part);
-        let expected = predicted(&self.rungs[tried].figures, shown, link, self.processors);
-        if is_return {
-            if shown.time * half <= before {
-                // If a dearer packing does not help, those above it do not help either.
-                let end = if from > tried { self.rungs.len() } else { from + 1 };
-                self.refuse(now, from, end);
-            } else {
-                self.current = from;
-                self.rungs[from].backoff = BACKOFF;
-            }
-        } else if shown.time <= half * before || shown.time <= EXPECTED * expected {
-            let time = |rung: usize| self.predicted(&self.rungs[rung].figures, shown);
-            if tried < from && time(tried) > SAME * time(from) {
-                self.refuse(now, tried, tried + 1);
-            } else {
-                self.rungs[tried].backoff = BACKOFF;
-            }
+        if trial.is_return {
+            self.judge_return(now, &trial, shown);
+        } else if self.has_succeeded(&trial, shown) {
+            self.keep(now, &trial, shown);
         } else {
             // Not even the packing before may be as fast as it was.
-            self.start(from, shown.time, part, true);
-            return;
+            return self.start(trial.from, shown.time, trial.part, true);
         }
         self.decide(now);
     }
 
+    /// Whether a byte takes as long as the model says, or half of the gain is there.
+    fn has_succeeded(&self, trial: &Trial, shown: &Shown) -> bool {
+        let expected =
+            predicted(&self.rungs[self.current].figures, shown, trial.link, self.processors);
+        shown.time <= trial.half() || shown.time <= EXPECTED * expected
+    }
+
+    /// Stays with a packing that has succeeded.
+    fn keep(&mut self, now: f64, trial: &Trial, shown: &Shown) {
+        let tried = self.current;
+        let time = |rung: usize| self.predicted(&self.rungs[rung].figures, shown);
+        if tried < trial.from && time(tried) > SAME * time(trial.from) {
+            self.refuse(now, tried, tried + 1);
+        } else {
+            self.rungs[tried].backoff = BACKOFF;
+        }
+    }
+
+    /// The packing before is in use again. If it is not clearly slower than the one that failed,
+    /// that one does not help.
+    fn judge_return(&mut self, now: f64, trial: &Trial, shown: &Shown) {
+        let (from, tried) = (trial.from, self.current);
+        if shown.time * f64::midpoint(1.0, trial.part) <= trial.before {
+            // If a dearer packing does not help, those above it do not help either.
+            let end = if from > tried { self.rungs.len() } else { from + 1 };
+            self.refuse(now, from, end);
+        } else {
+            self.current = from;
+            self.rungs[from].backoff = BACKOFF;
+        }
+    }
+
     /// Uses the packing from now on, as a trial.
     fn start(&mut self, rung: usize, before: f64, part: f64, is_return: bool) {
-        let (from, link) = (self.current, self.link);
-        let (unsettled, settles_in) = (SETTLE, SETTLE_SECONDS);
-        self.trial = Some(Trial { from, before, part, link, unsettled, settles_in, is_return });
+        self.trial = Some(Trial::new(self.current, before, part, self.link, is_return));
         self.current = rung;
     }
 

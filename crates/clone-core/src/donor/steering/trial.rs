@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A packing that is tried.
+
+use super::window::{Shown, Window};
+
+/// A trial that is slower than this is over at once.
+const BAD: f64 = 1.3;
+
+/// Bytes that each task sends before a trial counts: what the buffers between donor and recipient
+/// hold.
+pub(super) const SETTLE: f64 = 8e6;
+
+/// Seconds after which a trial counts in any case. Buffers on a slow link hold less.
+const SETTLE_SECONDS: f64 = 10.0;
+
+/// A packing is in use to see whether it takes as long as the model says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trial {
+    pub(super) from: usize,
+    /// Seconds for a byte before.
+    pub(super) before: f64,
+    /// The part of that which the packing needs, as the model says.
+    pub(super) part: f64,
+    /// Bytes per second of the link before.
+    pub(super) link: Option<f64>,
+    /// Bytes to send until the buffers hold nothing of the previous packing.
+    unsettled: f64,
+    /// Seconds until then, at most.
+    settles_in: f64,
+    /// The trial of `from` has failed, and it is tested whether the packing before is really as
+    /// fast: perhaps the link has changed meanwhile.
+    pub(super) is_return: bool,
+}
+
+impl Trial {
+    /// A trial that begins now, while `from` is in use.
+    pub(super) fn new(
+        from: usize,
+        before: f64,
+        part: f64,
+        link: Option<f64>,
+        is_return: bool,
+    ) -> Self {
+        let (unsettled, settles_in) = (SETTLE, SETTLE_SECONDS);
+        Self { from, before, part, link, unsettled, settles_in, is_return }
+    }
+
+    /// Counts a window. Whether the window before has settled the trial, or this one is too slow.
+    pub(super) fn is_over(&mut self, window: &Window, shown: &Shown) -> bool {
+        let is_settled = self.unsettled <= 0.0 || self.settles_in <= 0.0;
+        self.unsettled -= window.sent / shown.tasks;
+        self.settles_in -= shown.time * window.raw;
+        // After a return, the buffers hold blocks that hold more data than the new ones: these
+        // seem to be slow at first.
+        let is_bad = shown.time > BAD * self.before && shown.is_limited && !self.is_return;
+        is_settled || is_bad
+    }
+
+    /// Seconds for a byte with half of the gain.
+    pub(super) fn half(&self) -> f64 {
+        f64::midpoint(1.0, self.part) * self.before
+    }
+}
