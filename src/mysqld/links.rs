@@ -317,10 +317,10 @@ impl DonorLink for DonorLinkOf<'_> {
         file: BorrowedFd<'_>,
         len: u32,
         is_block: bool,
-    ) -> Result<bool, TransferError> {
+    ) -> Result<Option<Duration>, TransferError> {
         let sent = match self.plain().map_err(TransferError::Link)? {
             Some((writer, socket)) => writer.send_file(socket, descriptor, file, len, is_block),
-            None => Ok(false),
+            None => Ok(None),
         };
         sent.map_err(|error| match error {
             CopyError::Write(error) => {

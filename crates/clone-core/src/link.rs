@@ -114,8 +114,8 @@ pub trait DonorLink {
     /// Sends the packet `descriptor`, and then a packet with `len` bytes of `file`, from the file's
     /// current offset on. The bytes do not pass through the server's own functions. With
     /// `is_block`, the second packet is a raw [`Block`](clone_protocol::Block), otherwise DATA.
-    /// Returns false if this connection or this file does not allow that. Then nothing was read or
-    /// sent.
+    /// Returns for how long the connection took nothing. Returns none if this connection or this
+    /// file does not allow that. Then nothing was read or sent.
     ///
     /// # Errors
     /// The file's, or the connection's, which is closed in both cases.
@@ -125,9 +125,9 @@ pub trait DonorLink {
         file: BorrowedFd<'_>,
         len: u32,
         is_block: bool,
-    ) -> Result<bool, TransferError> {
+    ) -> Result<Option<Duration>, TransferError> {
         let _ = (descriptor, file, len, is_block);
-        Ok(false)
+        Ok(None)
     }
 
     /// Sends the error of the diagnostics area, and clears that area. With `fatal`, closes the

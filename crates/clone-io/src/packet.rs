@@ -173,9 +173,9 @@ impl PacketWriter {
         let is_short = second.len() <= SHORT;
         let beginning = if is_short { second } else { &[] };
         self.put_together(first, second.len(), beginning)?;
-        let sent = socket.send(&self.head, !is_short).and_then(|()| match is_short {
+        let sent = socket.send(&self.head, !is_short).and_then(|_| match is_short {
             true => Ok(()),
-            false => socket.send(second, false),
+            false => socket.send(second, false).map(drop),
         });
         if sent.is_err() {
             socket.shut_down();
@@ -186,8 +186,9 @@ impl PacketWriter {
     /// Sends the payload `descriptor`, and then a payload with `len` bytes of `file`, from the
     /// file's current offset on. The second payload is a raw [`Block`] with its checksum, or DATA.
     ///
-    /// Returns false if the file is opened for direct I/O, if it ends before the block does, or if
-    /// the payload is too long for one packet. Then nothing was read or sent.
+    /// Returns for how long the connection took nothing. Returns none if the file is opened for
+    /// direct I/O, if it ends before the block does, or if the payload is too long for one packet.
+    /// Then nothing was read or sent.
     ///
     /// # Errors
     /// The file's, or the connection's. The connection is closed in both cases: the peer would wait
@@ -199,7 +200,7 @@ impl PacketWriter {
         file: BorrowedFd<'_>,
         len: u32,
         with_checksum: bool,
-    ) -> Result<bool, CopyError> {
+    ) -> Result<Option<Duration>, CopyError> {
         let block = Block::head(BlockForm::Raw, len);
         let (head, tail) = match with_checksum {
             true => (&block[..], BLOCK_TAIL),
@@ -211,7 +212,7 @@ impl PacketWriter {
             || is_direct(file)
             || end_of_block(file, u64::from(len)).is_none()
         {
-            return Ok(false);
+            return Ok(None);
         }
         self.put_together(descriptor, payload, head).map_err(CopyError::Write)?;
         let socket = Socket::new(socket, self.timeout);
@@ -220,7 +221,7 @@ impl PacketWriter {
         if sent.is_err() {
             socket.shut_down();
         }
-        sent.map(|()| true)
+        sent.map(Some)
     }
 
     /// Puts into `head`: the packet of `first`, and the header and the beginning of a packet whose
@@ -314,7 +315,8 @@ mod tests {
                 let (socket, file) = (one.as_fd(), file.as_fd());
                 let sent = writer.send_file(socket, b"desc", file, len, with_checksum).unwrap();
                 // The rest of the file is too short for one more.
-                sent && !writer.send_file(socket, b"desc", file, len, with_checksum).unwrap()
+                let again = writer.send_file(socket, b"desc", file, len, with_checksum).unwrap();
+                sent.is_some() && again.is_none()
             });
             let mut reader = reader();
             assert_eq!(reader.receive(other.as_fd()).unwrap().data, b"desc");

@@ -52,27 +52,34 @@ impl<'fd> Socket<'fd> {
         Ok(())
     }
 
-    /// Sends all of `data`; with `more` the kernel may hold it back until more follows.
+    /// Sends all of `data`; with `more` the kernel may hold it back until more follows. Returns for
+    /// how long the connection took nothing.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::TimedOut`].
-    pub(crate) fn send(&self, mut data: &[u8], more: bool) -> io::Result<()> {
+    pub(crate) fn send(&self, mut data: &[u8], more: bool) -> io::Result<Duration> {
+        let mut blocked = Duration::ZERO;
         let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         flags.set(SendFlags::MORE, more);
         while !data.is_empty() {
             match rustix::net::send(self.fd, data, flags) {
                 Ok(count) => data = &data[count..],
-                Err(Errno::AGAIN) => self.wait(PollFlags::OUT)?,
+                Err(Errno::AGAIN) => {
+                    let begin = Instant::now();
+                    self.wait(PollFlags::OUT)?;
+                    blocked += begin.elapsed();
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(blocked)
     }
 
     /// Sends `head`, then `len` bytes of `file` from its current offset, and with `sums` the tail
     /// of a [`Block`] with their [`checksum`](crate::checksum). The bytes go through `buffer`,
-    /// which stays in the processor's cache. A short file leaves in one call.
+    /// which stays in the processor's cache. A short file leaves in one call. Returns for how long
+    /// the connection took nothing; the time to read the file does not count.
     ///
     /// # Errors
     /// [`CopyError::Read`] for the file, [`CopyError::Write`] for the connection. In both cases the
@@ -84,7 +91,8 @@ impl<'fd> Socket<'fd> {
         len: u64,
         sums: bool,
         buffer: &mut Vec<u8>,
-    ) -> Result<(), CopyError> {
+    ) -> Result<Duration, CopyError> {
+        let mut blocked = Duration::ZERO;
         let mut checksum = Checksum::default();
         let room = head.len() + BUFFER + BLOCK_TAIL;
         if buffer.len() < room {
@@ -109,9 +117,9 @@ impl<'fd> Socket<'fd> {
                 buffer[filled..end].copy_from_slice(&Block::tail(checksum.finish()));
                 filled = end;
             }
-            self.send(&buffer[..filled], !is_last).map_err(CopyError::Write)?;
+            blocked += self.send(&buffer[..filled], !is_last).map_err(CopyError::Write)?;
             if is_last {
-                return Ok(());
+                return Ok(blocked);
             }
             filled = 0;
         }

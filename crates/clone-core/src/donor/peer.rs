@@ -198,10 +198,10 @@ impl DonorLink for CountingLink<'_> {
         file: std::os::fd::BorrowedFd<'_>,
         len: u32,
         is_block: bool,
-    ) -> Result<bool, crate::link::TransferError> {
+    ) -> Result<Option<Duration>, crate::link::TransferError> {
         self.count(2);
         let sent = self.link.send_file(descriptor, file, len, is_block);
-        if let Ok(false) = sent {
+        if let Ok(None) = sent {
             self.peer.packets.fetch_sub(2, Ordering::Relaxed);
         }
         sent

@@ -168,30 +168,21 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         Ok(())
     }
 
-    /// Tells what a block took that was packed with `packing`: from `begin` to `packed` it was
-    /// packed, and sent from then on.
-    fn note(&mut self, packing: Packing, raw: usize, sent: usize, begin: Times, packed: Times) {
-        let end = self.times();
-        let (pack, send) = (packed.since(begin), end.since(packed));
-        let is_packed = packing != Packing::None;
-        let pack = if is_packed { pack } else { Times::default() };
+    /// Tells of a block that was packed since `begin` and is sent now. `one` has all but the time
+    /// since the previous block.
+    fn note(&mut self, begin: Times, one: Measured) {
+        let now = self.times().clock;
         let packers = &mut self.output.packers;
-        let previous = packers.previous.replace(end.clock);
-        let blocked = std::mem::take(&mut packers.blocked);
+        let previous = packers.previous.replace(now);
+        let before = std::mem::take(&mut packers.blocked);
         let one = Measured {
-            packing,
-            raw: raw as u64,
-            sent: sent as u64,
-            pack: pack.clock,
-            pack_cpu: pack.thread,
-            blocked: blocked + send.waited(),
-            elapsed: end.clock.saturating_sub(previous.unwrap_or(begin.clock)),
+            blocked: before + one.blocked,
+            elapsed: now.saturating_sub(previous.unwrap_or(begin.clock)),
+            ..one
         };
-        if is_packed {
-            self.allowance.spend(pack.thread);
-        }
+        self.allowance.spend(one.pack_cpu);
         let processors = self.allowance.processors(&**self.session.host());
-        self.packing.sent(end.clock, &one, processors);
+        self.packing.sent(now, &one, processors);
     }
 
     /// Sends the descriptor and its data, the first `len` bytes of [`place`](Framer::place). With
@@ -224,7 +215,13 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             true => self.link.send(false, packet)?,
             false => self.link.send_both(descriptor, packet)?,
         }
-        self.note(packing, len, sent, begin, packed);
+        let blocked = self.times().since(packed).waited();
+        let is_packed = packing != Packing::None;
+        let pack = if is_packed { packed.since(begin) } else { Times::default() };
+        let (raw, sent) = (len as u64, sent as u64);
+        let (pack, pack_cpu) = (pack.clock, pack.thread);
+        let one = Measured { packing, raw, sent, pack, pack_cpu, blocked, ..Measured::default() };
+        self.note(begin, one);
         Ok(())
     }
 
@@ -336,17 +333,18 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let begin = self.times();
         let descriptor = self.output.framer.descriptor();
         let sent = self.link.send_file(descriptor, file, len, checksum);
-        let is_sent = sent.map_err(|error| match error {
+        let sent = sent.map_err(|error| match error {
             TransferError::Link(error) => error,
             TransferError::File(error) => Error::file(false, view.source_name, &error),
         })?;
-        if is_sent {
-            if choice.should_skip {
-                self.output.packers.skip(choice.packing);
-            }
-            self.note(choice.packing, len as usize, len as usize, begin, begin);
+        let Some(blocked) = sent else { return Ok(false) };
+        let Choice { packing, should_skip, .. } = *choice;
+        if should_skip {
+            self.output.packers.skip(packing);
         }
-        Ok(is_sent)
+        let (raw, sent) = (len.into(), len.into());
+        self.note(begin, Measured { packing, raw, sent, blocked, ..Measured::default() });
+        Ok(true)
     }
 
     /// Hands the file over for one block that ends at `end`. Returns false if the recipient has

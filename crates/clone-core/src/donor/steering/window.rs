@@ -22,7 +22,7 @@ const WINDOW_SECONDS: f64 = 0.05;
 pub(super) const PAUSE: f64 = 0.5;
 
 /// What one block took.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Measured {
     /// What [`Steering::choose`](super::Steering::choose) said.
     pub(crate) packing: Packing,
