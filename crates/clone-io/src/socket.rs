@@ -243,6 +243,26 @@ mod tests {
     }
 
     #[test]
+    fn waiting_for_the_peer_is_told() {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let len = 32 << 20;
+        let (one, other) = pair();
+        let mut from = tempfile::tempfile().unwrap();
+        from.write_all(&pattern(len)).unwrap();
+        from.rewind().unwrap();
+        let receiver = thread::spawn(move || {
+            thread::sleep(PAUSE);
+            socket(&other, LIMIT).receive(&mut vec![0; len]).unwrap();
+        });
+        let file = from.as_fd();
+        let blocked = socket(&one, LIMIT).send_file(b"", file, len as u64, false, &mut Vec::new());
+        receiver.join().unwrap();
+        assert!(blocked.unwrap() > PAUSE / 2);
+        let (one, _other) = pair();
+        assert_eq!(socket(&one, LIMIT).send(b"short", false).unwrap(), Duration::ZERO);
+    }
+
+    #[test]
     fn a_peer_on_this_machine_is_known_by_its_address() {
         let (one, other) = pair();
         assert!(is_within_host(one.as_fd()));
