@@ -28,6 +28,9 @@ const LEAST_SHARE: f64 = 0.005;
 /// Processor time that was not used is kept for this long, in seconds.
 const CREDIT: f64 = 0.1;
 
+/// Comparing leaves at most so much debt, in seconds of one processor.
+const MAX_DEBT_OF_COMPARING: f64 = 1.0;
+
 /// The processor time for packing. Others come first: packing may use what it uses already, and
 /// what is idle. It gives way within a second when nothing is idle.
 #[derive(Debug, Default)]
@@ -91,6 +94,15 @@ impl Allowance {
         let mut machine = self.machine();
         machine.used += time;
         machine.debt += time.as_secs_f64();
+    }
+
+    /// Counts the processor time that comparing a block with a base took. Packing gives way to
+    /// comparing, but comparing goes on without leave, so it must not forbid packing for long.
+    pub(super) fn spend_comparing(&self, time: Duration) {
+        let mut machine = self.machine();
+        machine.used += time;
+        let most = machine.debt.max(MAX_DEBT_OF_COMPARING);
+        machine.debt = (machine.debt + time.as_secs_f64()).min(most);
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -259,6 +271,18 @@ mod tests {
             machine.look(Duration::from_secs(second), None, 2);
         }
         assert_eq!(machine.share(0.3), 0.3);
+    }
+
+    #[test]
+    fn comparing_forbids_packing_for_a_moment_only() {
+        let allowance = Allowance::default();
+        for _ in 0..1000 {
+            allowance.spend_comparing(Duration::from_millis(300));
+        }
+        assert!(allowance.machine().debt <= MAX_DEBT_OF_COMPARING);
+        allowance.spend(Duration::from_secs(5));
+        allowance.spend_comparing(Duration::from_millis(300));
+        assert!((5.0..=6.0).contains(&allowance.machine().debt));
     }
 
     #[test]

@@ -290,7 +290,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let block = self.output.framer.place(len)?;
         let equal = self.clone.and_then(|clone| clone.base.compare(place, block));
         let end = self.times();
-        self.allowance.spend(end.since(begin).thread);
+        self.allowance.spend_comparing(end.since(begin).thread);
         Ok(equal)
     }
 
@@ -306,17 +306,18 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let rest = equal.keep_rest(self.output.framer.place(len)?);
         let begin = self.times();
         self.link.send(false, &mut map(equal))?;
-        let blocked = self.times().since(begin).waited();
         if rest == 0 {
-            if let Some(survey) = choice.survey {
-                self.packing.give_back(survey);
-            }
-            // The next block has not waited for this one.
-            self.output.packers.previous = Some(self.session.host().now());
-            return self.send_descriptor(view);
+            self.send_descriptor(view)?;
         }
-        self.output.packers.blocked = blocked;
-        self.send_packet(view, rest, choice, way.packs())
+        // This belongs to the next block of which something is packed.
+        self.output.packers.blocked += self.times().since(begin).waited();
+        if rest > 0 {
+            return self.send_packet(view, rest, choice, way.packs());
+        }
+        if let Some(survey) = choice.survey {
+            self.packing.give_back(survey);
+        }
+        Ok(())
     }
 
     /// Sends the block from the file to the socket. Returns false if this file or this connection

@@ -253,7 +253,9 @@ impl Log {
                 let parsed = LogBlock::parse(block, lsn, self.has_many_files());
                 let Some(parsed) = parsed else { break 'log };
                 if parsed.is_encrypted {
-                    return Err(encrypted());
+                    return Err(damaged(format_args!(
+                        "the block at LSN {lsn} is encrypted, and the header has no key"
+                    )));
                 }
                 let mut copy = [0; BLOCK];
                 copy.copy_from_slice(block);

@@ -312,6 +312,12 @@ fn system_tablespace(
             Error::Refused(format!("{} is damaged: its first page says nothing", path.display()))
         })?;
     refuse_encrypted(&path, page)?;
+    if page.size.is_compressed {
+        return Err(Error::Refused(format!(
+            "{} is damaged: it has flags of compressed tables",
+            path.display()
+        )));
+    }
     let page_size = u64::from(page.size.physical);
     let mut pages = 0;
     let mut next = Some((path, first, facts));

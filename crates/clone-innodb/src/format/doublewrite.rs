@@ -31,7 +31,8 @@ pub fn is_file(name: &str) -> bool {
 
 /// The page size in the name of a file of copies, in bytes: that of the instance.
 pub fn page_size(path: &Path) -> Option<u32> {
-    let size = path.file_name()?.to_str()?.split('_').nth(1)?.parse::<u32>().ok()?;
+    let (size, _) = path.file_name()?.to_str()?.strip_prefix("#ib_")?.split_once('_')?;
+    let size = size.parse::<u32>().ok()?;
     (size.is_power_of_two() && (4096..=65_536).contains(&size)).then_some(size)
 }
 
@@ -53,7 +54,11 @@ mod tests {
     #[test]
     fn files_are_known_by_their_names() {
         assert_eq!(page_size(Path::new("/d/#ib_4096_1.dblwr")), Some(4096));
-        assert_eq!(page_size(Path::new("#ib_5000_1.dblwr")), None);
+        for other in
+            ["#ib_5000_1.dblwr", "old#ib_4096_1.dblwr", "backup_4096_1.dblwr", "#ib_.dblwr"]
+        {
+            assert_eq!(page_size(Path::new(other)), None, "{other}");
+        }
         assert!(is_file("#ib_4096_1.dblwr"));
         assert!(!is_file("#ib_4096_1.bdblwr"));
     }

@@ -110,6 +110,7 @@ pub(crate) fn extent_at(address: Address, page_size: PageSize) -> Option<usize> 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
 
@@ -140,6 +141,17 @@ mod tests {
         assert_eq!(address(0, 159), None);
         assert_eq!(address(0, 158 + 256 * 40), None);
         assert_eq!(address(u32::MAX, 0), None);
+    }
+
+    #[test]
+    fn descriptors_end_where_the_key_begins() {
+        // The flags of pages of 4, 16 and 64 KiB, and of 8 KiB that are compressed.
+        for (flags, descriptor, end) in
+            [(3 << 6, 88, 1558), (0, 40, 10_390), (7 << 6, 40, 41_110), (0x29, 40, 5270)]
+        {
+            let page_size = PageSize::of(flags).unwrap();
+            assert_eq!((len(page_size), super::end(page_size)), (descriptor, end), "{flags:#x}");
+        }
     }
 
     proptest! {

@@ -47,10 +47,14 @@ pub struct Inode {
     pub pages: Vec<u32>,
 }
 
+/// Bytes of an inode. A segment has as many single pages as half of an extent.
+fn len(page_size: PageSize) -> usize {
+    FIXED + page_size.extent_pages() as usize / 2 * 4
+}
+
 /// The inodes of a page that are in use.
 pub fn parse(page: &[u8], number: u32, page_size: PageSize) -> Vec<Inode> {
-    // A segment has as many single pages as half of an extent.
-    let size = FIXED + page_size.extent_pages() as usize / 2 * 4;
+    let size = len(page_size);
     let count = page.len().saturating_sub(INODE_ARRAY + 10) / size;
     let array = page.get(INODE_ARRAY..).unwrap_or_default();
     let entries = array.chunks_exact(size).take(count).enumerate();
@@ -94,6 +98,11 @@ mod tests {
         assert_eq!(inodes.len(), 1);
         assert_eq!((inodes[0].id, inodes[0].offset, inodes[0].is_marked), (2, 242, true));
         assert_eq!(inodes[0].pages, [4]);
+    }
+
+    #[test]
+    fn inodes_of_small_pages_are_longer() {
+        assert_eq!([4096, 16_384, 65_536].map(|size| len(PageSize::whole(size))), [576, 192, 192]);
     }
 
     proptest! {

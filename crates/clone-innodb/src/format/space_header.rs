@@ -13,7 +13,7 @@
 //! | 78     | 16    | FSP_FREE_FRAG                                       |
 //! | 94     | 16    | FSP_FULL_FRAG                                       |
 
-use clone_protocol::innodb::PageSize;
+use clone_protocol::innodb::{FileKind, PageSize};
 
 use super::bytes::{u16_at, u32_at};
 use super::layout::{
@@ -21,19 +21,13 @@ use super::layout::{
     FSP_SPACE_ID, SERVER_VERSION, SPACE_ID,
 };
 
-/// Bytes of page 0 up to the end of the header.
+/// Bytes of page 0 that are parsed. The rest of the header is about segments.
 pub const BYTES: usize = FSP_FULL_FRAG + 16;
 
 /// The bit of `FSP_SPACE_FLAGS` for a temporary tablespace.
 const TEMPORARY: u32 = 1 << 12;
 /// The bit for an encrypted tablespace.
 const ENCRYPTED: u32 = 1 << 13;
-
-/// The first id that is not a tablespace (`dict_sys_t::s_log_space_id`).
-const FIRST_LOG_SPACE: u32 = 0xFFFF_FFF0;
-/// Ids that each undo tablespace has for its truncations (`undo_space_id_range`), times the most
-/// undo tablespaces (`FSP_MAX_UNDO_TABLESPACES`).
-const UNDO_SPACES: u32 = 400_000 * 127;
 
 /// Where a descriptor or an inode page stands: `fil_addr_t`, six bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,7 +121,7 @@ impl SpaceHeader {
 
     /// Whether the tablespace is one for undo.
     pub fn is_undo(&self) -> bool {
-        (FIRST_LOG_SPACE - UNDO_SPACES..FIRST_LOG_SPACE).contains(&self.space_id)
+        FileKind::of(self.space_id) == FileKind::Undo
     }
 
     /// The sizes of the tablespace's pages. None if this is no page 0: the page is zeros, is of the
@@ -175,14 +169,6 @@ mod tests {
         assert_eq!(page_size(&page), Some(size));
         page[SPACE_ID] ^= 1;
         assert_eq!(page_size(&page), None);
-    }
-
-    #[test]
-    fn undo_tablespaces_have_ids_of_their_own() {
-        let is_undo = |space_id| SpaceHeader { space_id, ..SpaceHeader::parse(&[]) }.is_undo();
-        assert!(is_undo(0xFFFF_FFEF) && is_undo(0xFFFF_FFF0 - UNDO_SPACES));
-        assert!(!is_undo(0xFFFF_FFF0) && !is_undo(0xFFFF_FFFE));
-        assert!(!is_undo(0) && !is_undo(0xFFFF_FFEF - UNDO_SPACES));
     }
 
     proptest! {

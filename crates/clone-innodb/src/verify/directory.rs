@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::page_size::page_size;
 use super::redo;
 use crate::format::bytes::u32_at;
-use crate::format::doublewrite;
+use crate::format::doublewrite::{self, TRX_SYS_PAGE};
 use crate::format::layout::NUMBER;
 use crate::format::page::MAX_PAGE;
 use crate::format::space_header::SpaceHeader;
@@ -165,9 +165,10 @@ fn is_tablespace(name: &str) -> bool {
         || name.strip_prefix("undo_").is_some_and(is_undo)
 }
 
-/// The beginning of a tablespace: 256 KiB, or less if the file is shorter.
+/// The beginning of a tablespace: 384 KiB, which are six pages at least, or less if the file is
+/// shorter.
 pub(crate) fn beginning(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; 4 * MAX_PAGE];
+    let mut bytes = vec![0; (TRX_SYS_PAGE as usize + 1) * MAX_PAGE];
     let mut len = 0;
     while len < bytes.len() {
         match file.read_at(&mut bytes[len..], len as u64) {

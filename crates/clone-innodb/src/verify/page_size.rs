@@ -8,7 +8,7 @@ use crate::format::bytes::u32_at;
 use crate::format::checksum;
 use crate::format::layout::{FSP_FLAGS, NUMBER};
 
-/// Finds the page size of a tablespace from its beginning, at best 256 KiB of it: from the flags of
+/// Finds the page size of a tablespace from its beginning, at best 384 KiB of it: from the flags of
 /// page 0 if page 0 is good, or else from what the pages look like. Also says whether the flags are
 /// to be believed.
 pub fn page_size(beginning: &[u8]) -> Option<(PageSize, bool)> {

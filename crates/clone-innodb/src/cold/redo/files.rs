@@ -51,7 +51,7 @@ struct Opened {
     header: FileHeader,
     /// Whether the header has the key of an encrypted log.
     has_key: bool,
-    /// The name of the directory.
+    /// The number in its name.
     number: u32,
 }
 
