@@ -43,9 +43,9 @@ fn data_is_the_same() {
                 let report = clone::run(&mut recipient, &statement)?;
                 assert_eq!(report.status.source, format!("192.0.2.1:{}", donor.port()));
                 // Whatever the two servers' file systems could share: data comes by the cable, but
-                // for zeros.
+                // for zeros. AUTO may compress the rest.
                 let (data, network) = (report.data(), report.network());
-                assert!(network > data / 8, "{network} of {data} bytes over the network");
+                assert!(network > data / 30, "{network} of {data} bytes over the network");
                 let clone = server("clone", recipients_plugin).adopt(&directory).start()?;
                 verify::assert_sound(&clone)?;
                 verify::assert_equal(&donor, &clone)?;
