@@ -98,7 +98,7 @@ impl Packers {
 
     /// Begins to send. The result ends that when it is dropped.
     pub(super) fn begin<'a>(&mut self, packing: &'a ClonePacking) -> AtWork<'a> {
-        self.previous = None;
+        (self.previous, self.blocked) = (None, Duration::ZERO);
         packing.begin(self.wanted, self.accepts)
     }
 

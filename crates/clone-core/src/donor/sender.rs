@@ -309,7 +309,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         if rest == 0 {
             self.send_descriptor(view)?;
         }
-        // This belongs to the next block of which something is packed.
+        // The next block of which something is sent has waited for this.
         self.output.packers.blocked += self.times().since(begin).waited();
         if rest > 0 {
             return self.send_packet(view, rest, choice, way.packs());
