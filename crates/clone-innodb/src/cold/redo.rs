@@ -20,9 +20,7 @@ use std::path::PathBuf;
 use super::files::read_exact;
 use super::outside::{MAX_NAME, OutsideNames};
 use crate::error::{Error, Result};
-use crate::format::redo::{
-    BLOCK, BLOCK_END, BLOCK_HEADER, FORMAT_8_0_30, LogBlock, at, empty_block, seal,
-};
+use crate::format::redo::{self, BLOCK, BLOCK_END, BLOCK_HEADER, LogBlock, at, empty_block, seal};
 use crate::geometry::{Block, REDO_HEADER};
 use crate::source::{RedoCopy, RedoFile};
 
@@ -234,9 +232,8 @@ impl Redo {
 }
 
 impl Log {
-    /// Since 8.0.30 the log has as many files as are needed, each with its own range of LSN.
     fn has_many_files(&self) -> bool {
-        self.format >= FORMAT_8_0_30
+        redo::has_many_files(self.format)
     }
 
     /// The LSN of the last block, this block, and the LSN where the log ends.

@@ -5,7 +5,7 @@
 //!
 //! | Server | Copies |
 //! |---|---|
-//! | since 8.0.20 | `#ib_<page size>_<number>.dblwr`: one page after the other, each in a slot as long as a page of the instance |
+//! | since 8.0.20 | `#ib_<page size>_<number>.dblwr`: pages, each in a slot as long as a page of the instance |
 //! | before | two blocks of the system tablespace, each as long as an extent, named in its page 5 |
 
 use std::ops::Range;

@@ -14,7 +14,7 @@
 //! | 0 | 16 | 32 | `LOG_HEADER_CREATOR` |
 //! | 0 | 48 | 4 | `LOG_HEADER_FLAGS` |
 //! | 1, 3 | 8 | 8 | `LOG_CHECKPOINT_LSN` |
-//! | 1, 3 | 16 | 8 | `LOG_CHECKPOINT_OFFSET`, before 8.0.30: where the LSN is, in bytes from the first file's beginning |
+//! | 1, 3 | 16 | 8 | `LOG_CHECKPOINT_OFFSET`, before 8.0.30: bytes from the first file on |
 //! | 2 | 48 | 111 | encryption information |
 //!
 //! All other blocks are of the log:
@@ -121,10 +121,15 @@ impl FileHeader {
         }
     }
 
-    /// Since 8.0.30 the log has as many files as are needed, each with its own range of LSN.
+    /// Whether the log has as many files as are needed, each with its own range of LSN.
     pub fn has_many_files(&self) -> bool {
-        self.format >= FORMAT_8_0_30
+        has_many_files(self.format)
     }
+}
+
+/// Since 8.0.30 the log has as many files as are needed, each with its own range of LSN.
+pub(crate) fn has_many_files(format: u32) -> bool {
+    format >= FORMAT_8_0_30
 }
 
 /// What a block of the log says.

@@ -8,6 +8,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::redo::FORMAT_8_0_30;
 use crate::geometry::Geometry;
 
 const SMALL: u64 = 64 << 10;

@@ -218,7 +218,8 @@ fn json(lines: &[Line]) -> Value {
     let of = |sample: &Sample| {
         json!({
             "wall": sample.wall, "cpu": sample.cpu, "rss_mib": sample.rss, "data_mib": sample.data,
-            "network_mib": sample.network, "file_copy_mib_s": sample.file_copy, "transactions": sample.transactions, "before": sample.before,
+            "network_mib": sample.network, "file_copy_mib_s": sample.file_copy,
+            "transactions": sample.transactions, "before": sample.before,
         })
     };
     let line = |line: &Line| {
