@@ -35,6 +35,9 @@ const OF_RECIPIENT: [&str; 12] = [
     "FLUSH BINARY LOGS",
 ];
 
+/// The tables among these.
+const TABLES_OF_RECIPIENT: u64 = 4;
+
 /// Whose data a server has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Whose {
@@ -42,21 +45,24 @@ pub enum Whose {
     Recipients,
     /// The donor's.
     Donors,
-    /// Neither: a clone that dropped the data first has failed.
+    /// Neither: a clone that dropped the data first has failed, perhaps when a part was dropped.
     Nobodys,
 }
 
 impl Whose {
     /// Reads it from the schemas.
     pub fn of(server: &Mysqld) -> Result<Self> {
-        let schemas: Vec<String> = server
-            .session()?
+        let mut session = server.session()?;
+        let schemas: Vec<String> = session
             .rows("SHOW DATABASES WHERE `Database` IN ('mine', 'theirs', 'theirs_empty')")?;
         let schemas: Vec<_> = schemas.iter().map(String::as_str).collect();
+        // DROP DATABASE is not atomic with tables of MyISAM and CSV.
+        let tables: u64 = session
+            .one("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'mine'")?;
         Ok(match *schemas {
-            ["mine"] => Self::Recipients,
+            ["mine"] if tables == TABLES_OF_RECIPIENT => Self::Recipients,
             ["theirs", "theirs_empty"] => Self::Donors,
-            [] => Self::Nobodys,
+            ["mine"] | [] => Self::Nobodys,
             _ => anyhow::bail!("{} has data of both: {schemas:?}", server.name()),
         })
     }
