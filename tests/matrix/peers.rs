@@ -114,6 +114,11 @@ impl Peers {
             self.inflict(cell, &running)?;
             self.await_end(cell, running)?;
         }
+        if (cell.fault, cell.end) == (Fault::FullDisk, End::Donor) && !self.donor.is_running()? {
+            // If the redo archiver cannot create its file, InnoDB may follow a null pointer in its
+            // function `clone_copy`, and the server ends (9.7.4).
+            self.donor.await_exit()?;
+        }
         self.mend()?;
 
         let whose = Whose::of(&self.recipient)?;

@@ -145,7 +145,7 @@ impl Mysqld {
 
     /// Starts the server and waits until it answers.
     pub fn start(&mut self) -> Result<()> {
-        ensure!(self.child.is_none(), "{} is running already", self.name);
+        self.ensure_stopped()?;
         for _ in 0..START_ATTEMPTS {
             self.log_start = match fs::metadata(self.log_file()) {
                 Ok(metadata) => usize::try_from(metadata.len())?,
@@ -167,6 +167,14 @@ impl Mysqld {
         bail!("{} did not start in {START_ATTEMPTS} attempts", self.name)
     }
 
+    fn ensure_stopped(&mut self) -> Result<()> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        match child.try_wait()? {
+            Some(status) => bail!("{} has ended by itself: {status}", self.name),
+            None => bail!("{} is running already", self.name),
+        }
+    }
+
     /// Starts the server, and ends it after `time` as a crash would, whether it answers by then or
     /// not. Does nothing more if the server has ended by itself.
     pub fn start_and_kill(&mut self, time: Duration) -> Result<()> {
@@ -179,7 +187,7 @@ impl Mysqld {
     }
 
     fn start_and_signal(&mut self, time: Duration, signal: Signal) -> Result<()> {
-        ensure!(self.child.is_none(), "{} is running already", self.name);
+        self.ensure_stopped()?;
         let child = self.child.insert(process::spawn(self.command())?);
         if process::wait_exit(child, time)?.is_none() {
             process::signal(child, signal)?;
