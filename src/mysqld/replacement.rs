@@ -112,6 +112,15 @@ pub(super) fn accept_system_file(session: &MysqldSession, index: usize, size: u6
 /// Refuses a tablespace where this server does not look for tablespaces, as InnoDB does since 9.7
 /// (`clone0apply.cc:build_file_path`).
 pub(super) fn accept_outside_file(session: &MysqldSession, path: &Path) -> Result<()> {
+    if looks_for_tablespaces(session, path)? {
+        return Ok(());
+    }
+    let value = path.to_string_lossy();
+    Err(Error::Raised(raise(Raise::WrongValue { what: "file path", value: &value })))
+}
+
+/// Whether this server looks for tablespaces where `path` is.
+pub(super) fn looks_for_tablespaces(session: &MysqldSession, path: &Path) -> Result<bool> {
     let configuration = Configuration::of(session)?;
     let base = &configuration.data_directory;
     let listed = session.variables(&["innodb_directories", "innodb_data_home_dir"])?;
@@ -121,11 +130,7 @@ pub(super) fn accept_outside_file(session: &MysqldSession, path: &Path) -> Resul
     let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
     let directories =
         Directories { base: bytes(base), known: known.map(|path| bytes(&path)).collect() };
-    if directories.contain(path.as_os_str().as_bytes()) {
-        return Ok(());
-    }
-    let value = path.to_string_lossy();
-    Err(Error::Raised(raise(Raise::WrongValue { what: "file path", value: &value })))
+    Ok(directories.contain(path.as_os_str().as_bytes()))
 }
 
 /// Free bytes on the disk of the data directory. None if the disk does not tell.

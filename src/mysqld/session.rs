@@ -364,6 +364,12 @@ impl ServerChecks for MysqldSession {
         outcome.inspect_err(|error| log::info!(target: CLIENT, "A check failed: {error}")).ok()
     }
 
+    fn has_place_for(&self, path: &Path) -> bool {
+        let is_dropped_first = self.host.settings().keep_data == KeepData::Off;
+        let is_free = is_dropped_first && services().layout.writes_anywhere;
+        is_free || replacement::looks_for_tablespaces(self, path).unwrap_or(true)
+    }
+
     fn free_space(&self) -> Option<u64> {
         match self.host.settings().keep_data {
             KeepData::Off => None,

@@ -41,6 +41,9 @@ pub(crate) struct Layout {
     /// `MYSQL_VERSION_MATURITY` of the server's build, which no variable tells: what a donor of 9.7
     /// says of itself.
     pub(crate) maturity: &'static str,
+    /// Whether InnoDB writes a donor's tablespaces to any directory. Since 9.7 it refuses those in
+    /// which it does not look for tablespaces (`clone0apply.cc:build_file_path`).
+    pub(crate) writes_anywhere: bool,
     /// What has to do with clones, rather than with the server's interfaces.
     pub(crate) release: ReleaseFacts,
 }
@@ -71,6 +74,7 @@ impl Layout {
             thread_info_v5: known.thread_info_v5,
             clone_interface: known.clone_interface,
             maturity: maturity(version.release),
+            writes_anywhere: version.release < Release::new(9, 7, 0),
             release: release_facts(version.release),
         })
     }
@@ -367,8 +371,10 @@ mod tests {
             let has_spare = is_oldest || version == "8.0.28-0ubuntu4";
             assert_eq!(layout.release.has_spare_redo_file, has_spare, "{version}");
         }
-        assert_eq!(layout("9.7.4-2", NEWEST).expect("9.7.4").maturity, "LTS");
-        assert_eq!(layout("9.3.0", FLAGS).expect("9.3.0").maturity, "INNOVATION");
+        let (newest, older) = (layout("9.7.4-2", NEWEST), layout("9.3.0", FLAGS));
+        let (newest, older) = (newest.expect("9.7.4"), older.expect("9.3.0"));
+        assert_eq!((newest.maturity, newest.writes_anywhere), ("LTS", false));
+        assert_eq!((older.maturity, older.writes_anywhere), ("INNOVATION", true));
     }
 
     #[test]

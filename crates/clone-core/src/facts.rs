@@ -43,6 +43,10 @@ pub enum Question {
     Events,
     /// The number is the size of all tablespaces in bytes.
     Size,
+    /// Files of tablespaces outside of the data directory, without those of undo tablespaces.
+    OutsideFiles,
+    /// File names that several undo tablespaces have, each with the number of these tablespaces.
+    UndoFileNames,
 }
 
 /// Schemas of MySQL itself.
@@ -54,7 +58,7 @@ macro_rules! of_users {
 
 impl Question {
     /// All questions. A donor answers with at most one packet for each.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::LowerCaseTableNames,
         Self::ServerUuid,
         Self::RedoEncryption,
@@ -67,6 +71,8 @@ impl Question {
         Self::FunctionLibraries,
         Self::Events,
         Self::Size,
+        Self::OutsideFiles,
+        Self::UndoFileNames,
     ];
 
     /// The name of the CONFIG_V3 with the answer.
@@ -84,6 +90,8 @@ impl Question {
             Self::FunctionLibraries => "mysql_clone_function_libraries",
             Self::Events => "mysql_clone_events",
             Self::Size => "mysql_clone_size",
+            Self::OutsideFiles => "mysql_clone_outside_files",
+            Self::UndoFileNames => "mysql_clone_undo_file_names",
         }
     }
 
@@ -127,6 +135,16 @@ impl Question {
             Self::Size => {
                 "SELECT 'bytes', CAST(SUM(ALLOCATED_SIZE) AS UNSIGNED) \
                  FROM information_schema.INNODB_TABLESPACES"
+            }
+            Self::OutsideFiles => {
+                "SELECT FILE_NAME, COUNT(*) OVER () FROM information_schema.FILES \
+                 WHERE FILE_TYPE = 'TABLESPACE' AND TABLESPACE_NAME <> 'innodb_system' \
+                 AND (FILE_NAME LIKE '/%' OR FILE_NAME LIKE '../%') ORDER BY 1 LIMIT 50"
+            }
+            Self::UndoFileNames => {
+                "SELECT SUBSTRING_INDEX(FILE_NAME, '/', -1), COUNT(*) \
+                 FROM information_schema.FILES WHERE FILE_TYPE = 'UNDO LOG' \
+                 GROUP BY 1 HAVING COUNT(*) > 1 ORDER BY 1 LIMIT 50"
             }
         }
     }

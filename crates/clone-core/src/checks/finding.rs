@@ -39,6 +39,8 @@ pub enum Check {
     Accounts,
     /// `lower_case_table_names` is equal.
     LowerCaseTableNames,
+    /// The donor's tablespaces have places here.
+    TablespaceFiles,
     /// The disk has room for the clone beside the data of this server.
     DiskSpace,
     /// Somebody starts this server again after the clone.
@@ -47,7 +49,7 @@ pub enum Check {
 
 impl Check {
     /// All checks, in the order in which they are made.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Plugins,
         Self::Collations,
         Self::Settings,
@@ -64,6 +66,7 @@ impl Check {
         Self::ForceRecovery,
         Self::Accounts,
         Self::LowerCaseTableNames,
+        Self::TablespaceFiles,
         Self::DiskSpace,
         Self::Supervisor,
     ];
@@ -87,6 +90,7 @@ impl Check {
             Self::ForceRecovery => "innodb_force_recovery",
             Self::Accounts => "accounts",
             Self::LowerCaseTableNames => "lower_case_table_names",
+            Self::TablespaceFiles => "tablespace_files",
             Self::DiskSpace => "disk_space",
             Self::Supervisor => "supervisor",
         }

@@ -2,11 +2,13 @@
 
 //! What only matters to a server that goes on with the donor's data itself.
 
+use std::path::Path;
+
 use super::finding::Check;
 use super::report::Findings;
 use super::server::ServerChecks;
 use crate::error::{Error, Result};
-use crate::facts::{Entry, Facts, Question};
+use crate::facts::{Entry, Facts, Question, first_names};
 use crate::parameters::Parameters;
 
 /// The facts were not asked for, or not answered.
@@ -19,6 +21,7 @@ pub(super) fn check<S: ServerChecks>(
     force_recovery(findings)?;
     accounts(findings, &donor.facts);
     lower_case_table_names(findings, &donor.facts);
+    tablespace_files(findings, &donor.facts);
     disk_space(findings, &donor.facts);
     supervisor(findings);
     Ok(())
@@ -86,6 +89,39 @@ fn lower_case_table_names<S: ServerChecks>(findings: &mut Findings<'_, S>, facts
             format!("{NAME} is {value} at the donor and {} here", own.unwrap_or_default()),
             "Initialise this server with the donor's value",
         );
+    }
+    findings.done(check);
+}
+
+/// InnoDB finds these out in the middle of FILE COPY.
+fn tablespace_files<S: ServerChecks>(findings: &mut Findings<'_, S>, facts: &Facts) {
+    let check = Check::TablespaceFiles;
+    let [outside, undo] =
+        [Question::OutsideFiles, Question::UndoFileNames].map(|one| facts.get(one));
+    let (Some(outside), Some(undo)) = (outside, undo) else {
+        let remedy = "GRANT PROCESS ON *.* to the account at the donor";
+        return findings.skip(check, "the account at the donor may not read paths", remedy);
+    };
+    let server = findings.server;
+    let paths = outside.iter().map(|entry| entry.text.as_str());
+    let homeless: Vec<_> = paths.filter(|path| !server.has_place_for(Path::new(path))).collect();
+    if !homeless.is_empty() {
+        let error = Error::SystemConfig(format!(
+            "tablespaces of the donor lie where this server does not look for tablespaces: {}",
+            first_names(&homeless)
+        ));
+        let remedy = "Add their directories to innodb_directories of this server, and restart it";
+        findings.refuse(check, &error, remedy);
+    }
+    if !undo.is_empty() {
+        let names: Vec<_> = undo.iter().map(|entry| entry.text.as_str()).collect();
+        let error = Error::SystemConfig(format!(
+            "undo tablespaces of the donor have the same file name, and would lie in one directory \
+             here: {}",
+            first_names(&names)
+        ));
+        let remedy = "Drop one of them at the donor, and create it with another file name";
+        findings.refuse(check, &error, remedy);
     }
     findings.done(check);
 }

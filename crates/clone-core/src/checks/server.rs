@@ -2,6 +2,8 @@
 
 //! The server that checks a donor.
 
+use std::path::Path;
+
 use super::finding::Finding;
 use crate::error::{Error, Result};
 use crate::facts::Rows;
@@ -33,6 +35,10 @@ pub trait ServerChecks: Variables {
 
     /// The rows of a statement at this server. None if it failed.
     fn rows(&self, statement: &'static str) -> Option<Rows>;
+
+    /// Whether a clone can put a tablespace's file at this path, which lies outside of the donor's
+    /// data directory.
+    fn has_place_for(&self, path: &Path) -> bool;
 
     /// Free bytes on the disk where a clone waits that keeps this server's data. None if such a
     /// clone is not asked for (`clone_keep_data`), or if the disk does not tell.

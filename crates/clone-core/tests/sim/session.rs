@@ -377,6 +377,10 @@ impl ServerChecks for SimSession {
         Some(if self.host.facts().has_keyring { vec![row] } else { Vec::new() })
     }
 
+    fn has_place_for(&self, _: &Path) -> bool {
+        true
+    }
+
     fn free_space(&self) -> Option<u64> {
         None
     }
