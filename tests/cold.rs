@@ -85,7 +85,7 @@ fn tablespaces_outside_of_the_directory() {
         create("late")?;
         donor.kill()?;
         let names = |donor: &Mysqld| -> Result<Vec<String>> {
-            let cold = ColdDirectory::open(&Options::new(donor.data_dir()))?;
+            let cold = ColdDirectory::open(&Options::new(donor.data_dir()), None)?;
             let files = cold.file_copy(&mut || Ok(()))?;
             let names = files.iter().map(|file| String::from_utf8_lossy(&file.name).into_owned());
             Ok(names.filter(|name| name.starts_with('/')).collect())
@@ -113,7 +113,7 @@ fn torn_pages() {
         let torn = tear(donor.data_dir())?;
         ensure!(torn > 0, "no page is as it is in the doublewrite buffer");
 
-        let cold = ColdDirectory::open(&Options::new(donor.data_dir()))?;
+        let cold = ColdDirectory::open(&Options::new(donor.data_dir()), None)?;
         println!("{torn} pages torn, {} restored", cold.restored_pages());
         ensure!(cold.restored_pages() >= torn, "{} restored", cold.restored_pages());
         let target = donor.scratch("clone");
@@ -130,7 +130,7 @@ fn torn_pages() {
                 fs::remove_file(path)?;
             }
         }
-        let cold = ColdDirectory::open(&Options::new(donor.data_dir()))?;
+        let cold = ColdDirectory::open(&Options::new(donor.data_dir()), None)?;
         let refused = copy(&cold, &donor.scratch("refused"), donor.server()).unwrap_err();
         ensure!(format!("{refused:#}").contains("was not written whole"), "{refused:#}");
         Ok(())
@@ -195,12 +195,12 @@ fn clean(server: &'static Server, options: &[&str]) -> Result<()> {
             "INSERT INTO small.t (v) SELECT a.v FROM small.t a, small.t b, small.t c, small.t d",
         ])?;
     }
-    let refused = ColdDirectory::open(&Options::new(donor.data_dir())).unwrap_err();
+    let refused = ColdDirectory::open(&Options::new(donor.data_dir()), None).unwrap_err();
     ensure!(refused.to_string().contains("a server has"), "{refused}");
     let expected = Fingerprint::read(&mut donor.session()?)?;
     donor.stop()?;
 
-    let cold = ColdDirectory::open(&Options::new(donor.data_dir()))?;
+    let cold = ColdDirectory::open(&Options::new(donor.data_dir()), None)?;
     ensure!(!cold.needs_recovery(), "redo after a clean shutdown");
     let version = &cold.version().text;
     ensure!(server.version.starts_with(version), "{version} instead of {}", server.version);
@@ -226,7 +226,7 @@ fn crashed(server: &'static Server) -> Result<()> {
     donor.kill()?;
     let _ = writers.stop();
 
-    let cold = ColdDirectory::open(&Options::new(donor.data_dir()))?;
+    let cold = ColdDirectory::open(&Options::new(donor.data_dir()), None)?;
     ensure!(cold.needs_recovery(), "no redo after a crash");
     let before = digest(donor.data_dir())?;
     let target = donor.scratch("clone");

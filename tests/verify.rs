@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use clone_innodb::verify::{self, Fault, Keyring, Observer, Options, Plan, Summary, redo};
+use clone_innodb::encryption::Keyring;
+use clone_innodb::verify::{self, Fault, Observer, Options, Plan, Summary, redo};
 use clone_testkit::anyhow::{Result, ensure};
 use clone_testkit::server::Server;
 use clone_testkit::{Mysqld, check, dataset, fastrand};

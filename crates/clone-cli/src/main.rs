@@ -6,6 +6,7 @@
 
 mod connection;
 mod failure;
+mod keyring;
 mod manual;
 mod password;
 mod pull;

@@ -20,6 +20,7 @@ use signal_hook::flag;
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Kind, Result};
+use crate::keyring;
 use crate::password;
 use connection::Connections;
 use facts::Facts;
@@ -55,6 +56,11 @@ pub(crate) struct Arguments {
     /// The certificate's key, PEM.
     #[arg(long, value_name = "FILE", requires = "ssl_cert")]
     ssl_key: Option<PathBuf>,
+
+    /// The keyring of the directory's server, for encrypted directories: the file of
+    /// component_keyring_file or of the plugin keyring_file.
+    #[arg(long, value_name = "FILE")]
+    keyring_file: Option<PathBuf>,
 
     /// Ends when a recipient has got one clone whole.
     #[arg(long)]
@@ -162,7 +168,8 @@ fn open(arguments: &Arguments) -> Result<ColdDirectory> {
         undo: arguments.innodb_undo_directory.clone(),
         doublewrite: arguments.innodb_doublewrite_dir.clone(),
     };
-    ColdDirectory::open(&options).map_err(|error| {
+    let keyring = arguments.keyring_file.as_deref().map(keyring::from_file).transpose()?;
+    ColdDirectory::open(&options, keyring.as_ref()).map_err(|error| {
         let kind = match error {
             InnodbError::Io { .. } => Kind::Disk,
             _ => Kind::Refused,
@@ -189,8 +196,13 @@ fn describe(arguments: &Arguments, directory: &ColdDirectory) -> String {
             "not shut down, recovered by the recipient, pages from the doublewrite buffer: {pages}"
         ),
     };
+    let encrypted = match (directory.encrypted_files().count(), directory.has_encrypted_redo()) {
+        (0, false) => String::new(),
+        (count, false) => format!(", encrypted: {count} files"),
+        (count, true) => format!(", encrypted: {count} files and the redo log"),
+    };
     format!(
-        "Serving {}: MySQL {}, {} files, {} MiB, {state}",
+        "Serving {}: MySQL {}, {} files, {} MiB, {state}{encrypted}",
         arguments.datadir.display(),
         directory.version().text,
         directory.files(),

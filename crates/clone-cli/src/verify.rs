@@ -5,15 +5,14 @@
 pub(crate) mod in_use;
 mod output;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use clone_innodb::verify::{self, Keyring, Options, Plan, redo};
-use zeroize::Zeroizing;
+use clone_innodb::verify::{self, Options, Plan, redo};
 
 use crate::failure::{Failure, Kind, Result};
+use crate::keyring;
 
 /// The arguments of `verify`.
 #[derive(Debug, clap::Args)]
@@ -67,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.force {
         in_use::refuse(&plan)?;
     }
-    let keyring = arguments.keyring_file.as_deref().map(keyring).transpose()?;
+    let keyring = arguments.keyring_file.as_deref().map(keyring::from_file).transpose()?;
     let threads = arguments.threads.map_or_else(processors, usize::from);
     check(&plan, &Options { threads, keyring }, arguments.json, arguments.quiet, begin)
 }
@@ -80,7 +79,7 @@ pub(crate) fn pulled(
     quiet: bool,
 ) -> Result<()> {
     let plan = Plan::find(&[directory.to_owned()]);
-    let keyring = keyring_file.map(keyring).transpose()?;
+    let keyring = keyring_file.map(keyring::from_file).transpose()?;
     let options = Options { threads: processors(), keyring };
     check(&plan, &options, json, quiet, Instant::now())
 }
@@ -106,11 +105,4 @@ fn check(plan: &Plan, options: &Options, json: bool, quiet: bool, begin: Instant
 
 fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn keyring(path: &Path) -> Result<Keyring> {
-    let failed =
-        |kind, why: String| Failure::new(kind, format!("--keyring-file {}: {why}", path.display()));
-    let bytes = fs::read(path).map_err(|error| failed(Kind::Disk, error.to_string()))?;
-    Keyring::parse(&Zeroizing::new(bytes)).map_err(|why| failed(Kind::Usage, why))
 }

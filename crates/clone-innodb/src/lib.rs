@@ -15,7 +15,7 @@
 //! * [`cold`]: the files of a data directory that no server has open, for [`source`].
 //! * [`mod@format`]: InnoDB's files as bytes.
 //! * [`geometry`]: how files are cut into blocks and chunks.
-//! * [`encryption`]: the master key of a copy, and the file of its keyring.
+//! * [`encryption`]: the master keys of a server, from its keyring file, and the new one of a copy.
 //! * [`verify`]: checks the files of a data directory.
 //! * [`clock`]: time, waiting and cancellation, which a simulation brings itself.
 //! * [`error`]: one error, with MySQL's numbers.

@@ -13,7 +13,6 @@
 //! thread. `docs/verify.md` lists what is checked and what is not.
 
 mod allocation;
-pub(crate) mod decrypt;
 mod directory;
 mod doublewrite;
 mod examine;
@@ -21,7 +20,6 @@ pub mod expand;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-pub(crate) mod keyring;
 mod memory;
 mod observer;
 pub mod page_size;
@@ -34,7 +32,6 @@ mod tree;
 
 pub use directory::{Plan, SpaceFiles};
 pub use fault::{Fault, Kind};
-pub use keyring::Keyring;
 pub use memory::{Told, check_bytes};
 pub use observer::Observer;
 pub use run::{Options, Summary, run};

@@ -63,6 +63,10 @@ impl ColdInnodb {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    pub(super) fn directory(&self) -> &ColdDirectory {
+        &self.shared.directory
+    }
+
     /// Clones that a recipient has got whole.
     pub(super) fn completed(&self) -> u64 {
         self.shared.completed.load(Ordering::Relaxed)

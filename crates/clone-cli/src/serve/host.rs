@@ -209,14 +209,26 @@ impl DonorSession for ColdSession {
         self.host.facts.maturity()
     }
 
-    /// Only what the user has said: the rest is in the dictionary, which is not read.
+    /// What the user has said, and what the files say. The dictionary is not read.
     fn facts(&self) -> facts::Facts {
         let mut facts = facts::Facts::default();
-        let value = self.host.facts.get("lower_case_table_names").unwrap_or_default();
-        if !value.is_empty() {
-            let row = vec![Some(value), Some("1".to_owned())];
-            facts.note(Question::LowerCaseTableNames, vec![row]);
+        let mut note = |question, entries: Vec<(String, u64)>| {
+            let row = |(text, number): (String, u64)| vec![Some(text), Some(number.to_string())];
+            facts.note(question, entries.into_iter().map(row).collect());
+        };
+        let lower_case = self.host.facts.get("lower_case_table_names").unwrap_or_default();
+        if !lower_case.is_empty() {
+            note(Question::LowerCaseTableNames, vec![(lower_case, 1)]);
         }
+        let directory = self.host.engine.directory();
+        let redo = u64::from(directory.has_encrypted_redo());
+        note(Question::RedoEncryption, vec![("redo log".to_owned(), redo)]);
+        let names = directory.encrypted_files();
+        let names: Vec<_> = names.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let count = names.len() as u64;
+        let tablespaces = names.into_iter().map(|name| (name, count)).collect();
+        note(Question::EncryptedTablespaces, tablespaces);
+        note(Question::Size, vec![("bytes".to_owned(), directory.allocated())]);
         facts
     }
 

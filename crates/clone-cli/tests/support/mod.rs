@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use clone_testkit::anyhow::{Context, Result, bail, ensure};
 use clone_testkit::clone::Status;
+use clone_testkit::program::Served;
 use clone_testkit::replica::{self, StartFrom};
 use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
@@ -48,7 +49,18 @@ impl Tool {
 
     pub(crate) fn pull_as(account: &Account, donor: &Mysqld, directory: &Path) -> Self {
         let address = format!("{}@{}:{}", account.user, donor.address(), donor.port());
-        let tool = Self::new(["pull", &address, "--datadir"]).arg(directory);
+        Self::pull_at(&address, account, directory)
+    }
+
+    /// A pull from `mysql-clone serve` into `directory`.
+    pub(crate) fn pull_served(served: &Served, directory: &Path) -> Self {
+        let account = Served::account();
+        let address = format!("{}@127.0.0.1:{}", account.user, served.port());
+        Self::pull_at(&address, &account, directory)
+    }
+
+    fn pull_at(address: &str, account: &Account, directory: &Path) -> Self {
+        let tool = Self::new(["pull", address, "--datadir"]).arg(directory);
         Self { password: account.password.clone(), ..tool }
     }
 

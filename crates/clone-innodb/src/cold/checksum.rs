@@ -4,9 +4,10 @@
 
 use clone_protocol::innodb::PageSize;
 
+use crate::encryption::DataKey;
 use crate::format::bytes::{is_zero, u16_at};
 use crate::format::checksum;
-use crate::format::layout::{COMPRESSED, TYPE};
+use crate::format::layout::{COMPRESSED, COMPRESSED_AND_ENCRYPTED, TYPE, is_encrypted};
 
 /// What a page in a file looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +23,26 @@ pub(super) enum PageState {
 }
 
 impl PageState {
-    /// Of a page as long as it is in the file.
-    pub(super) fn of(page: &[u8], size: PageSize) -> Self {
+    /// Of a page as long as it is in the file. `key` is that of its tablespace.
+    pub(super) fn of(page: &[u8], size: PageSize, key: Option<&DataKey>) -> Self {
         if is_zero(page) {
             return Self::Zeros;
         }
         if page.len() < 1 << 10 {
             return Self::Torn;
         }
-        if u16_at(page, TYPE) == COMPRESSED {
+        let kind = u16_at(page, TYPE);
+        if matches!(kind, COMPRESSED | COMPRESSED_AND_ENCRYPTED) {
             return Self::Packed;
         }
+        let mut plain = Vec::new();
+        let page = match key.filter(|_| is_encrypted(kind)) {
+            Some(key) => {
+                key.decrypt_page(page, &mut plain);
+                &plain
+            }
+            None => page,
+        };
         let is_whole = checksum::check(page, size.is_compressed).is_ok();
         if is_whole { Self::Whole } else { Self::Torn }
     }
@@ -44,6 +54,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::encryption::data_key::tests as data_key;
     use crate::format::page::initial_page;
 
     /// `BUF_NO_CHECKSUM_MAGIC`.
@@ -57,33 +68,45 @@ mod tests {
     fn a_page_with_one_other_byte_is_torn() {
         for flags in [0x4021, 0x4029] {
             let mut page = initial_page(size(flags), 7, flags, 90_704, None);
-            assert_eq!(PageState::of(&page, size(flags)), PageState::Whole);
+            assert_eq!(PageState::of(&page, size(flags), None), PageState::Whole);
             page[5000] ^= 1;
-            assert_eq!(PageState::of(&page, size(flags)), PageState::Torn);
+            assert_eq!(PageState::of(&page, size(flags), None), PageState::Torn);
         }
+    }
+
+    #[test]
+    fn an_encrypted_page_has_the_checksum_of_the_plain_one() {
+        let key = DataKey::of(&data_key::info(), &data_key::keyring()).unwrap();
+        let size = size(0x4021);
+        let mut page = initial_page(size, 7, 0x4021, 90_704, None);
+        data_key::encrypt_page(&mut page);
+        assert_eq!(PageState::of(&page, size, Some(&key)), PageState::Whole);
+        assert_eq!(PageState::of(&page, size, None), PageState::Torn);
+        page[5000] ^= 1;
+        assert_eq!(PageState::of(&page, size, Some(&key)), PageState::Torn);
     }
 
     #[test]
     fn pages_without_a_checksum() {
         let size = size(0x4021);
-        assert_eq!(PageState::of(&[0; 16 << 10], size), PageState::Zeros);
+        assert_eq!(PageState::of(&[0; 16 << 10], size, None), PageState::Zeros);
         let mut page = initial_page(size, 7, 0x4021, 90_704, None);
         page[25] = 14;
-        assert_eq!(PageState::of(&page, size), PageState::Packed);
+        assert_eq!(PageState::of(&page, size, None), PageState::Packed);
         page[25] = 8;
         page[..4].copy_from_slice(&NO_CHECKSUM.to_be_bytes());
-        assert_eq!(PageState::of(&page, size), PageState::Torn);
+        assert_eq!(PageState::of(&page, size, None), PageState::Torn);
         page[16_376..16_380].copy_from_slice(&NO_CHECKSUM.to_be_bytes());
-        assert_eq!(PageState::of(&page, size), PageState::Whole);
+        assert_eq!(PageState::of(&page, size, None), PageState::Whole);
         page[16_383] = 1;
-        assert_eq!(PageState::of(&page, size), PageState::Torn, "the end has another LSN");
+        assert_eq!(PageState::of(&page, size, None), PageState::Torn, "the end has another LSN");
     }
 
     proptest! {
         #[test]
         fn any_page_has_a_state(page in proptest::collection::vec(any::<u8>(), 0..5000)) {
-            let _ = PageState::of(&page, size(0x4021));
-            let _ = PageState::of(&page, size(0x4029));
+            let _ = PageState::of(&page, size(0x4021), None);
+            let _ = PageState::of(&page, size(0x4029), None);
         }
     }
 }

@@ -101,14 +101,16 @@ impl Doublewrite {
         let Some((index, file, offset)) = place(files, space, number) else { return Ok(()) };
         let Some(size) = file.size else { return Ok(()) };
         let Some(copy) = slot.get(..size.physical as usize) else { return Ok(()) };
-        if PageState::of(copy, size) != PageState::Whole {
+        // Copies of encrypted pages are encrypted since 8.0.23, and plain before.
+        let key = file.key.as_ref();
+        if PageState::of(copy, size, key) != PageState::Whole {
             return Ok(());
         }
         let mut page = vec![0; copy.len()];
         file.read(&mut page, offset)?;
         let known = self.repairs.get(&(index, offset));
         let is_older = |other: &[u8]| u64_at(other, LSN) <= u64_at(copy, LSN);
-        let is_wanted = match PageState::of(&page, size) {
+        let is_wanted = match PageState::of(&page, size, key) {
             PageState::Whole => false,
             PageState::Zeros => true,
             // What a page with transparent compression has lost cannot be seen.

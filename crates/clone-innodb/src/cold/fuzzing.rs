@@ -14,7 +14,7 @@ pub fn parse(bytes: &[u8]) {
     let _ = SpaceHeader::parse(bytes).page_size();
     for flags in [0, 0x4029] {
         if let Some(size) = PageSize::of(flags) {
-            let _ = PageState::of(bytes, size);
+            let _ = PageState::of(bytes, size, None);
         }
     }
     let _ = LogBlock::parse(bytes, 0, true);

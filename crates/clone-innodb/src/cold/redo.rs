@@ -3,11 +3,23 @@
 //! The redo log of a data directory, as a donor sends it.
 //!
 //! A recipient gets the redo from the block of the last checkpoint to the end, in files that all
-//! have the same size. The first file begins with a header that says "MySQL Clone"; by this the
-//! recipient's server knows that it opens a clone (`arch/arch0log.cc:update_header`,
-//! `log/log0log.cc`). The redo files of a directory may have other sizes and begin elsewhere, so
+//! have the same size. The redo files of a directory may have other sizes and begin elsewhere, so
 //! the log is cut anew by log sequence number (LSN). Blocks stay as they are: what a block says of
-//! itself depends on its LSN only.
+//! itself depends on its LSN only. Encrypted blocks stay encrypted, and the header has their key.
+//!
+//! # Who wrote the log
+//!
+//! A server that finds the creator "MySQL Clone" in the header (`arch/arch0log.cc:update_header`)
+//! recovers a clone: it passes over the counters of AUTO_INCREMENT in the redo
+//! (`MLOG_TABLE_DYNAMIC_META`), because a donor has written them to their table before. A server
+//! that has crashed has not. So the log of such a directory keeps its creator, and the recipient's
+//! server recovers as the directory's server would. This has two consequences:
+//!
+//! * The server looks into its doublewrite files, which may have pages of the data that the clone
+//!   replaces. It takes such a page in place of one that is torn or consists of zeros
+//!   (`buf0dblwr.cc:dblwr_recover_page`), so neither is sent.
+//! * Keys of tablespaces in the redo are encrypted with the master key of the directory's server,
+//!   which the recipient does not have. Such a log is refused.
 
 mod files;
 #[cfg(test)]
@@ -15,16 +27,18 @@ pub(super) mod tests;
 
 use std::cmp::Ordering;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use super::files::read_exact;
 use super::outside::{MAX_NAME, OutsideNames};
+use crate::encryption::{DataKey, Keyring};
 use crate::error::{Error, Result};
+use crate::format::encryption_info::{LEN, MAGIC};
 use crate::format::redo::{self, BLOCK, BLOCK_END, BLOCK_HEADER, LogBlock, at, empty_block, seal};
 use crate::geometry::{Block, REDO_HEADER};
 use crate::source::{RedoCopy, RedoFile};
-
-pub(super) use files::Directories;
 
 /// Bytes of a file's header (`LOG_FILE_HDR_SIZE`).
 const HEADER: u64 = REDO_HEADER as u64;
@@ -34,6 +48,9 @@ const READ: usize = 1 << 20;
 
 /// The creator that a donor writes to the header (`LOG_HEADER_CREATOR_CLONE`).
 const CREATOR: &[u8] = b"MySQL Clone";
+
+/// `LOG_HEADER_FLAG_FILE_FULL`.
+const FULL: u32 = 1 << 3;
 
 /// A part of the log that lies in one piece.
 #[derive(Debug)]
@@ -57,10 +74,27 @@ struct Log {
     format: u32,
     /// `LOG_HEADER_LOG_UUID`, 0 before 8.0.30.
     uuid: u32,
+    /// `LOG_HEADER_CREATOR`: the server.
+    creator: [u8; 32],
     /// The LSN of the last checkpoint.
     checkpoint: u64,
     /// Bytes of the largest file.
     file_size: u64,
+    /// The key of encrypted blocks, if there may be such and the keyring has it.
+    key: Option<DataKey>,
+}
+
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    /// The LSN of the last block.
+    last: u64,
+    /// The last block, as it is or as it would be.
+    trailer: [u8; BLOCK],
+    /// The LSN behind the last record.
+    lsn: u64,
+    /// Whether a block from the checkpoint on is encrypted.
+    is_encrypted: bool,
 }
 
 /// The redo of a directory.
@@ -69,36 +103,37 @@ pub(super) struct Redo {
     log: Log,
     /// The first byte that is sent: that of the checkpoint's block.
     start: u64,
-    /// The LSN of the last block. It is sent as the trailer.
-    last: u64,
-    /// The last block, as it is or as it would be.
-    trailer: [u8; BLOCK],
-    /// Whether redo follows the checkpoint.
-    needs_recovery: bool,
+    /// The last block is sent as the trailer.
+    end: End,
 }
 
 impl Redo {
-    /// Opens the log and looks for its end.
+    /// Opens the log in `directory` (`innodb_log_group_home_dir`) and looks for its end.
     ///
     /// # Errors
-    /// A file cannot be read; the log is damaged, encrypted, or was switched off.
-    pub(super) fn open(directories: &Directories<'_>) -> Result<Self> {
-        let log = files::open(directories)?;
+    /// A file cannot be read; the log is damaged, was switched off, or is encrypted and the keyring
+    /// does not have its key.
+    pub(super) fn open(directory: &Path, keyring: Option<&Keyring>) -> Result<Self> {
+        let log = files::open(directory, keyring)?;
         let start = log.checkpoint - log.checkpoint % BLOCK as u64;
-        let (last, trailer, end) = log.find_end(start)?;
-        if end < log.checkpoint {
+        let end = log.find_end(start)?;
+        if end.lsn < log.checkpoint {
             return Err(damaged(format_args!(
-                "it ends at LSN {end}, before its last checkpoint at {}",
-                log.checkpoint
+                "it ends at LSN {}, before its last checkpoint at {}",
+                end.lsn, log.checkpoint
             )));
         }
-        let needs_recovery = end > log.checkpoint;
-        Ok(Self { log, start, last, trailer, needs_recovery })
+        Ok(Self { log, start, end })
+    }
+
+    /// Whether redo is sent encrypted, with its key.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.end.is_encrypted
     }
 
     /// Whether the server that had the directory did not shut down.
     pub(super) fn needs_recovery(&self) -> bool {
-        self.needs_recovery
+        self.end.lsn > self.log.checkpoint
     }
 
     pub(super) fn checkpoint(&self) -> u64 {
@@ -110,19 +145,54 @@ impl Redo {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn search(&self, names: &mut OutsideNames) -> Result<()> {
+        self.records(MAX_NAME, |records| names.search(records))
+    }
+
+    /// Refuses a log that has keys of tablespaces.
+    ///
+    /// # Errors
+    /// The log has such keys, or a file cannot be read.
+    pub(super) fn refuse_keys(&self) -> Result<()> {
+        /// The longest record before the bytes that it writes.
+        const BEFORE: usize = 16;
+        let mut has_keys = false;
+        self.records(LEN + BEFORE, |records| {
+            let places = records.windows(MAGIC.len()).enumerate();
+            let mut magics = places.filter(|(_, bytes)| bytes == MAGIC);
+            has_keys |= magics.any(|(at, _)| redo::writes_to_page_0(&records[..at]));
+        })?;
+        if has_keys && self.needs_recovery() {
+            return Err(Error::Refused(
+                "the redo log has keys of tablespaces that were created or encrypted, or whose \
+                 master key was rotated, shortly before the server ended. They cannot be read at the \
+                 recipient. Start a server on the directory once, and shut it down"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Passes the records on, decrypted, in parts of which each begins with the last `overlap`
+    /// bytes of the part before.
+    fn records(&self, overlap: usize, mut each: impl FnMut(&[u8])) -> Result<()> {
         let mut blocks = vec![0; READ];
-        let mut records = Vec::with_capacity(READ);
+        let mut records = Zeroizing::new(Vec::with_capacity(READ + overlap));
         let mut lsn = self.start;
-        while lsn <= self.last {
-            let len = (READ as u64).min(self.last + BLOCK as u64 - lsn);
+        while lsn <= self.end.last {
+            let len = (READ as u64).min(self.end.last + BLOCK as u64 - lsn);
             let part = &mut blocks[..usize::try_from(len).unwrap_or(READ)];
             self.read_log(lsn, part)?;
-            // A name may begin in the part before.
-            let keep = records.len().min(MAX_NAME);
-            records.drain(..records.len() - keep);
+            if let Some(key) = &self.log.key {
+                let blocks = part.chunks_exact_mut(BLOCK);
+                let encrypted = blocks.filter(|block| redo::has_encrypted_bit(block));
+                encrypted.for_each(|block| key.decrypt_log_block(block));
+            }
+            let keep = records.len().min(overlap);
+            let before = records.len() - keep;
+            records.drain(..before);
             let data = part.chunks_exact(BLOCK).map(|block| &block[BLOCK_HEADER..BLOCK_END]);
             data.for_each(|data| records.extend_from_slice(data));
-            names.search(&records);
+            each(&records);
             lsn += len;
         }
         Ok(())
@@ -130,13 +200,13 @@ impl Redo {
 
     /// Bytes of redo that are sent.
     pub(super) fn len(&self) -> u64 {
-        self.last + BLOCK as u64 - self.start
+        self.end.last + BLOCK as u64 - self.start
     }
 
     /// What a recipient gets in REDO_COPY.
     pub(super) fn layout(&self) -> RedoCopy {
         let size = self.log.file_size;
-        let (index, offset) = self.place(self.last);
+        let (index, offset) = self.place(self.end.last);
         // Before 8.0.30 a server does not start with one file.
         let files = if self.log.has_many_files() { index + 1 } else { index.max(1) + 1 };
         let files = (0..files).map(|file| {
@@ -147,7 +217,7 @@ impl Redo {
                 Ordering::Equal => offset,
                 Ordering::Greater => 0,
             };
-            RedoFile { size, data: from..to }
+            RedoFile { size, data: from..to, encrypted: self.is_encrypted() }
         });
         let len = u32::try_from(BLOCK).unwrap_or(u32::MAX);
         RedoCopy {
@@ -163,7 +233,7 @@ impl Redo {
     /// A file cannot be read; the block is not of the layout.
     pub(super) fn read(&self, block: &Block) -> Result<(Vec<u8>, u64)> {
         let size = self.log.file_size;
-        let (last_index, last_offset) = self.place(self.last);
+        let (last_index, last_offset) = self.place(self.end.last);
         let end = if block.file == last_index { last_offset + BLOCK as u64 } else { size };
         let to = block.offset.checked_add(block.len.into()).filter(|to| *to <= end);
         if to.is_none() || block.file > last_index {
@@ -172,7 +242,7 @@ impl Redo {
         let mut bytes = vec![0; block.len as usize];
         let mut filled = 0;
         if block.offset < HEADER {
-            let header = self.header(block.file);
+            let header = Zeroizing::new(self.header(block.file));
             let from = usize::try_from(block.offset).unwrap_or(usize::MAX);
             let part = header.get(from..).unwrap_or_default();
             filled = part.len().min(bytes.len());
@@ -189,11 +259,11 @@ impl Redo {
 
     /// Reads the log from `lsn` on, which is not behind the trailer.
     fn read_log(&self, lsn: u64, bytes: &mut [u8]) -> Result<()> {
-        let before = self.last.saturating_sub(lsn).min(bytes.len() as u64);
+        let before = self.end.last.saturating_sub(lsn).min(bytes.len() as u64);
         let (log, trailer) = bytes.split_at_mut(usize::try_from(before).unwrap_or(usize::MAX));
         self.log.read(lsn, log)?;
-        let from = usize::try_from(lsn.saturating_sub(self.last)).unwrap_or(usize::MAX);
-        let source = self.trailer.get(from..).and_then(|rest| rest.get(..trailer.len()));
+        let from = usize::try_from(lsn.saturating_sub(self.end.last)).unwrap_or(usize::MAX);
+        let source = self.end.trailer.get(from..).and_then(|rest| rest.get(..trailer.len()));
         match source {
             Some(source) => trailer.copy_from_slice(source),
             None => return Err(Error::internal("a part of the redo log behind its end")),
@@ -216,7 +286,13 @@ impl Redo {
         put(&mut header, at::FORMAT, &self.log.format.to_be_bytes());
         put(&mut header, at::UUID, &self.log.uuid.to_be_bytes());
         put(&mut header, at::START_LSN, &start.to_be_bytes());
-        put(&mut header, at::CREATOR, CREATOR);
+        if self.needs_recovery() {
+            put(&mut header, at::CREATOR, &self.log.creator);
+            let is_full = self.log.has_many_files() && index < self.place(self.end.last).0;
+            put(&mut header, at::FLAGS, &(if is_full { FULL } else { 0 }).to_be_bytes());
+        } else {
+            put(&mut header, at::CREATOR, CREATOR);
+        }
         seal(&mut header[..BLOCK]);
         for from in at::CHECKPOINTS {
             let checkpoint = &mut header[from..from + BLOCK];
@@ -227,6 +303,9 @@ impl Redo {
             }
             seal(checkpoint);
         }
+        if let Some(key) = self.log.key.as_ref().filter(|_| index == 0 && self.is_encrypted()) {
+            header[at::KEY..at::KEY + LEN].copy_from_slice(key.clear_info());
+        }
         header
     }
 }
@@ -236,10 +315,27 @@ impl Log {
         redo::has_many_files(self.format)
     }
 
-    /// The LSN of the last block, this block, and the LSN where the log ends.
-    fn find_end(&self, start: u64) -> Result<(u64, [u8; BLOCK], u64)> {
+    /// What a block says. None if the log has no block at this LSN.
+    fn parse(&self, block: &[u8], lsn: u64) -> Result<Option<LogBlock>> {
+        let has_epoch = self.has_many_files();
+        let parsed = LogBlock::parse(block, lsn, has_epoch);
+        if !parsed.is_some_and(|parsed| parsed.is_encrypted) {
+            return Ok(parsed);
+        }
+        let key = self.key.as_ref().ok_or_else(|| {
+            Error::Refused(
+                "the redo log is encrypted (innodb_redo_log_encrypt=ON). Name the keyring file of \
+                 the server"
+                    .into(),
+            )
+        })?;
+        Ok(key.parse_log_block(block, lsn, has_epoch))
+    }
+
+    /// Looks for the end, from the block at `start` on.
+    fn find_end(&self, start: u64) -> Result<End> {
         let mut bytes = vec![0; READ];
-        let mut last: Option<(u64, [u8; BLOCK], u64)> = None;
+        let mut found: Option<End> = None;
         let mut lsn = start;
         let log_end = self.segments.last().map_or(start, |segment| segment.end);
         'log: while lsn < log_end {
@@ -247,28 +343,27 @@ impl Log {
             let part = &mut bytes[..usize::try_from(len).unwrap_or(READ)];
             self.read(lsn, part)?;
             for block in part.chunks_exact(BLOCK) {
-                let parsed = LogBlock::parse(block, lsn, self.has_many_files());
-                let Some(parsed) = parsed else { break 'log };
-                if parsed.is_encrypted {
-                    return Err(damaged(format_args!(
-                        "the block at LSN {lsn} is encrypted, and the header has no key"
-                    )));
-                }
-                let mut copy = [0; BLOCK];
-                copy.copy_from_slice(block);
-                last = Some((lsn, copy, lsn + u64::from(parsed.data_len)));
+                let Some(parsed) = self.parse(block, lsn)? else { break 'log };
+                let mut trailer = [0; BLOCK];
+                trailer.copy_from_slice(block);
+                let end = lsn + u64::from(parsed.data_len);
+                let is_encrypted = parsed.is_encrypted || found.is_some_and(|end| end.is_encrypted);
+                found = Some(End { last: lsn, trailer, lsn: end, is_encrypted });
                 lsn += BLOCK as u64;
                 if usize::from(parsed.data_len) < BLOCK {
                     break 'log;
                 }
             }
         }
-        match last {
-            Some(last) => Ok(last),
+        match found {
+            Some(found) => Ok(found),
             // A block that has no record yet need not have been written.
-            None if self.checkpoint == start + BLOCK_HEADER as u64 => {
-                Ok((start, empty_block(start, self.has_many_files()), self.checkpoint))
-            }
+            None if self.checkpoint == start + BLOCK_HEADER as u64 => Ok(End {
+                last: start,
+                trailer: empty_block(start, self.has_many_files()),
+                lsn: self.checkpoint,
+                is_encrypted: false,
+            }),
             None => Err(damaged(format_args!(
                 "the block of its last checkpoint, at LSN {}, is missing",
                 self.checkpoint
@@ -292,12 +387,6 @@ impl Log {
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
-}
-
-fn encrypted() -> Error {
-    Error::Refused(
-        "the redo log is encrypted (innodb_redo_log_encrypt=ON), which cannot be served".into(),
-    )
 }
 
 fn damaged(what: std::fmt::Arguments<'_>) -> Error {

@@ -16,9 +16,12 @@ use clone_protocol::innodb::{Compression, PageSize, SPACE_ID_BUFFER_POOL};
 use super::Options;
 use super::files::{FileFacts, open, read_exact};
 use super::outside::OutsideNames;
+use crate::encryption::{DataKey, Keyring};
 use crate::error::{Error, FileOperation, Result};
 use crate::format::bytes::{u16_at, u32_at};
-use crate::format::layout::{COMPRESSED, COMPRESSION_ALGORITHM, TYPE};
+use crate::format::layout::{
+    COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSION_ALGORITHM, TYPE, is_encrypted,
+};
 use crate::format::space_header::{self, SpaceHeader};
 use crate::source::SourceFile;
 
@@ -69,6 +72,8 @@ pub(super) struct DataFile {
     pub(super) size: Option<PageSize>,
     /// The number of the file's first page.
     pub(super) first_page: u32,
+    /// The key of an encrypted tablespace.
+    pub(super) key: Option<DataKey>,
     /// The file of the system tablespace is kept open: closing it would give back the lock.
     pub(super) opened: Option<File>,
 }
@@ -95,10 +100,10 @@ pub(super) struct DataFiles {
 }
 
 impl DataFiles {
-    /// Finds all files. `system_file` is `ibdata1`, locked.
-    /// `names` are those of the redo.
+    /// Finds all files. `system_file` is `ibdata1`, locked. `names` are those of the redo.
     pub(super) fn find(
         options: &Options,
+        keyring: Option<&Keyring>,
         system_file: (File, FileFacts),
         mut names: OutsideNames,
     ) -> Result<Self> {
@@ -117,7 +122,7 @@ impl DataFiles {
         let mut undo = 0;
         let first_own = files.len();
         for (path, name) in found {
-            let Some((file, first)) = tablespace(path, name, &system)? else { continue };
+            let Some((file, first)) = tablespace(path, name, &system, keyring)? else { continue };
             if let Some(other) = spaces.insert(file.source.space_id, file.path.clone()) {
                 return Err(Error::Refused(format!(
                     "{} and {} are the same tablespace, {}: a server would not start. Move one away",
@@ -135,7 +140,7 @@ impl DataFiles {
         }
         let (outside, missing) = names.resolve(&options.directory);
         for (path, name) in outside {
-            let Some((file, first)) = tablespace(path, name, &system)? else { continue };
+            let Some((file, first)) = tablespace(path, name, &system, keyring)? else { continue };
             if let Entry::Vacant(entry) = spaces.entry(first.header.space_id) {
                 entry.insert(file.path.clone());
                 files.push(file);
@@ -296,6 +301,7 @@ fn buffer_pool(directory: &Path) -> Result<Option<DataFile>> {
         },
         size: None,
         first_page: 0,
+        key: None,
         opened: None,
     }))
 }
@@ -311,10 +317,9 @@ fn system_tablespace(
         first_page(&first, &path)?.filter(|page| page.header.space_id == 0).ok_or_else(|| {
             Error::Refused(format!("{} is damaged: its first page says nothing", path.display()))
         })?;
-    refuse_encrypted(&path, page)?;
-    if page.size.is_compressed {
+    if page.size.is_compressed || page.header.is_encrypted() {
         return Err(Error::Refused(format!(
-            "{} is damaged: it has flags of compressed tables",
+            "{} is damaged: it has flags of compressed or encrypted tables",
             path.display()
         )));
     }
@@ -327,7 +332,7 @@ fn system_tablespace(
         let source = source(name.as_bytes().to_vec(), page, facts, Compression::None);
         let first_page = u32::try_from(pages).unwrap_or(u32::MAX);
         let size = Some(page.size);
-        files.push(DataFile { path: path.clone(), source, size, first_page, opened: Some(file) });
+        files.push(DataFile { path, source, size, first_page, key: None, opened: Some(file) });
         pages += facts.size / page_size;
         let another = home.join(format!("ibdata{number}"));
         if another.exists() {
@@ -350,6 +355,7 @@ fn tablespace(
     path: PathBuf,
     name: Vec<u8>,
     system: &FirstPage,
+    keyring: Option<&Keyring>,
 ) -> Result<Option<(DataFile, FirstPage)>> {
     let (file, facts) = open(&path)?;
     let Some(first) = first_page(&file, &path)? else {
@@ -371,7 +377,8 @@ fn tablespace(
             system.size.logical
         )));
     }
-    refuse_encrypted(&path, first)?;
+    let is_encrypted = first.header.is_encrypted();
+    let key = is_encrypted.then(|| key(&file, &path, first.size, keyring)).transpose()?;
     let compression = if facts.allocated < facts.size && !first.size.is_compressed {
         compression(&file, &path, first.size, facts.size)?
     } else {
@@ -391,20 +398,30 @@ fn tablespace(
     };
     let source = source(name, first, facts, compression);
     let size = Some(first.size);
-    Ok(Some((DataFile { path, source, size, first_page: 0, opened: None }, first)))
+    Ok(Some((DataFile { path, source, size, first_page: 0, key, opened: None }, first)))
 }
 
 /// Searches the dictionary for names of tablespaces outside of the directory.
 fn search(dictionary: &DataFile, names: &mut OutsideNames) -> Result<()> {
     let (file, facts) = open(&dictionary.path)?;
     // A row is within a page, and so is a name. Pages have 64 KiB at most.
+    let page_size = dictionary.size.map_or(SEARCH, |size| size.physical as usize);
+    let mut plain = Vec::new();
     let mut part = vec![0; SEARCH];
     let mut offset = 0;
     while offset < facts.size {
         let len = (SEARCH as u64).min(facts.size - offset);
         let part = &mut part[..usize::try_from(len).unwrap_or(SEARCH)];
         read_exact(&file, &dictionary.path, part, offset)?;
-        names.search(part);
+        for page in part.chunks(page_size) {
+            match dictionary.key.as_ref().filter(|_| is_encrypted(u16_at(page, TYPE))) {
+                Some(key) => {
+                    key.decrypt_page(page, &mut plain);
+                    names.search(&plain);
+                }
+                None => names.search(page),
+            }
+        }
         offset += len;
     }
     Ok(())
@@ -425,7 +442,7 @@ fn source(
         fsp_flags: first.header.flags,
         block_size: facts.block_size,
         compression,
-        encrypted: false,
+        encrypted: first.header.is_encrypted(),
     }
 }
 
@@ -437,15 +454,16 @@ fn first_page(file: &File, path: &Path) -> Result<Option<FirstPage>> {
     }
 }
 
-fn refuse_encrypted(path: &Path, first: FirstPage) -> Result<()> {
-    if !first.header.is_encrypted() {
-        return Ok(());
-    }
-    Err(Error::Refused(format!(
-        "{} is encrypted. The key is in the keyring of its server, which cannot be read here, so \
-         encrypted tablespaces cannot be served",
-        path.display()
-    )))
+/// The key of an encrypted tablespace, from its page 0.
+fn key(file: &File, path: &Path, size: PageSize, keyring: Option<&Keyring>) -> Result<DataKey> {
+    let refused = |why: &str| {
+        let name = path.display();
+        Error::Refused(format!("{name} is encrypted: {why}. Name the keyring file of its server"))
+    };
+    let keyring = keyring.ok_or_else(|| refused("its key is in the keyring of its server"))?;
+    let mut page = vec![0; size.physical as usize];
+    read_exact(file, path, &mut page, 0)?;
+    DataKey::of_page_0(&page, size, keyring).map_err(|why| refused(&why))
 }
 
 /// The transparent compression of a file with holes. The dictionary says which one a table has;
@@ -455,7 +473,7 @@ fn compression(file: &File, path: &Path, size: PageSize, bytes: u64) -> Result<C
     for page in 0..SAMPLE.min(bytes / page_size) {
         let mut start = [0; COMPRESSION_ALGORITHM + 1];
         read_exact(file, path, &mut start, page * page_size)?;
-        if u16_at(&start, TYPE) == COMPRESSED {
+        if matches!(u16_at(&start, TYPE), COMPRESSED | COMPRESSED_AND_ENCRYPTED) {
             return Ok(match start[COMPRESSION_ALGORITHM] {
                 1 => Compression::Zlib,
                 2 => Compression::Lz4,

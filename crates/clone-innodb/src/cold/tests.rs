@@ -12,7 +12,9 @@ use std::path::Path;
 use clone_protocol::innodb::PageSize;
 
 use super::*;
-use crate::format::checksum::page_checksum;
+use crate::encryption::data_key::tests as data_key;
+use crate::format::checksum::{page_checksum, seal};
+use crate::format::encryption_info;
 use crate::format::page::initial_page;
 
 const PAGE: usize = 4096;
@@ -76,7 +78,11 @@ impl Directory {
     }
 
     fn open(&self) -> Result<ColdDirectory> {
-        ColdDirectory::open(&Options::new(self.path()))
+        ColdDirectory::open(&Options::new(self.path()), None)
+    }
+
+    fn open_with_keyring(&self) -> Result<ColdDirectory> {
+        ColdDirectory::open(&Options::new(self.path()), Some(&data_key::keyring()))
     }
 
     fn refusal(&self) -> String {
@@ -198,6 +204,49 @@ fn what_a_server_would_not_open_is_refused() {
     }
 }
 
+/// Page 0 of an encrypted tablespace.
+fn page_0_with_key(space: u32) -> Vec<u8> {
+    let size = PageSize::of(FLAGS).unwrap();
+    let mut first = page(space, 0, LSN);
+    first[56] |= 0x20;
+    let info = data_key::info();
+    first[encryption_info::in_page_0(size)..][..info.len()].copy_from_slice(&info);
+    seal(&mut first, false);
+    first
+}
+
+#[test]
+fn an_encrypted_tablespace_is_sent_with_its_key() {
+    let directory = Directory::new(true);
+    directory.write("db/t.ibd", &page_0_with_key(7), 0);
+    let mut encrypted = page(7, 2, LSN + 100);
+    data_key::encrypt_page(&mut encrypted);
+    let mut torn = encrypted.clone();
+    torn[PAGE / 2..].fill(7);
+    directory.write("db/t.ibd", &torn, 2);
+    directory.write("#ib_4096_0.dblwr", &encrypted, 0);
+    assert!(directory.refusal().contains("Name the keyring file of its server"));
+
+    let cold = directory.open_with_keyring().unwrap();
+    assert_eq!(cold.restored_pages(), 1);
+    assert_eq!(cold.encrypted_files().collect::<Vec<_>>(), [b"./db/t.ibd"]);
+    let files = cold.file_copy(&mut || Ok(())).unwrap();
+    assert!(files.iter().all(|file| file.encrypted == (file.space_id == 7)));
+    assert_eq!(read(&cold, "./db/t.ibd", 2).unwrap(), encrypted, "restored, and still encrypted");
+    assert_eq!(read(&cold, "./db/t.ibd", 0).unwrap(), page_0_with_key(7), "no key in FILE_COPY");
+
+    let copy = cold.page_copy(&mut || Ok(())).unwrap();
+    let index = files.iter().position(|file| file.space_id == 7).unwrap() as u32;
+    assert_eq!(copy.pages, [Block { file: index, offset: 0, len: 4096 }]);
+    let page_copy = |block| SourceFiles::read(&cold, SnapshotState::PageCopy, block);
+    let SourceBlock::Bytes { mut bytes, .. } = page_copy(&copy.pages[0]).unwrap() else { panic!() };
+    assert!(bytes.windows(32).any(|bytes| bytes == [5; 32]), "the key is in clear");
+    let size = PageSize::of(FLAGS).unwrap();
+    assert_eq!(PageState::of(&bytes, size, None), PageState::Whole);
+    crate::encryption::MasterKey::generate().unwrap().wrap_page(&mut bytes, size).unwrap();
+    assert!(page_copy(&Block { file: 0, offset: 0, len: 4 }).is_err(), "a file without a key");
+}
+
 #[test]
 fn files_that_say_nothing_are_left_out() {
     let directory = Directory::new(false);
@@ -266,6 +315,22 @@ fn torn_pages_are_restored() {
     assert_eq!(read(&cold, "./db/s#p#1.ibd", 6).unwrap(), page(5, 6, LSN + 6));
     let untouched = fs::read(directory.path().join("db/t.ibd")).unwrap();
     assert_eq!(untouched[2 * PAGE..3 * PAGE], torn(7, 2, LSN + 100), "the file was written");
+}
+
+/// A server that has crashed looks into its doublewrite files for pages of zeros.
+#[test]
+fn pages_of_zeros_get_a_header() {
+    for is_crashed in [false, true] {
+        let directory = Directory::new(is_crashed);
+        directory.write("db/t.ibd", &[0; PAGE], 6);
+        let page = read(&directory.open().unwrap(), "./db/t.ibd", 6).unwrap();
+        let size = PageSize::of(FLAGS).unwrap();
+        let expected = if is_crashed { PageState::Whole } else { PageState::Zeros };
+        assert_eq!(PageState::of(&page, size, None), expected);
+        if is_crashed {
+            assert_eq!((page[7], page[37]), (6, 7), "number and tablespace");
+        }
+    }
 }
 
 #[test]

@@ -108,6 +108,11 @@ pub(crate) const ENCRYPTED: u16 = 15;
 pub(crate) const COMPRESSED_AND_ENCRYPTED: u16 = 16;
 /// `FIL_PAGE_ENCRYPTED_RTREE`.
 pub(crate) const ENCRYPTED_RTREE: u16 = 17;
+
+/// Whether a page of this type is encrypted behind its header.
+pub(crate) fn is_encrypted(kind: u16) -> bool {
+    matches!(kind, ENCRYPTED | COMPRESSED_AND_ENCRYPTED | ENCRYPTED_RTREE)
+}
 /// `FIL_PAGE_TYPE_LEGACY_DBLWR`.
 pub(crate) const LEGACY_DBLWR: u16 = 20;
 /// `FIL_PAGE_TYPE_LAST`: the highest of the small numbers.

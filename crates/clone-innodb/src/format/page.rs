@@ -8,7 +8,7 @@ use super::bytes::u16_at;
 use super::checksum::seal;
 use super::encryption_info;
 use super::layout::{
-    COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSED_SIZE, DATA, FSP_FLAGS, SERVER_VERSION,
+    COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSED_SIZE, DATA, FSP_FLAGS, NUMBER, SERVER_VERSION,
     SPACE_ID, SPACE_VERSION, TYPE,
 };
 
@@ -49,6 +49,14 @@ pub(crate) fn initial_page(
     }
     seal(&mut page, size.is_compressed);
     page
+}
+
+/// Makes a page of zeros one that was freed before it had contents (`FIL_PAGE_TYPE_ALLOCATED`).
+/// InnoDB initialises either when it takes the page into use.
+pub(crate) fn fill_unused(page: &mut [u8], space_id: u32, number: u32, is_compressed: bool) {
+    put(page, NUMBER, number);
+    put(page, SPACE_ID, space_id);
+    seal(page, is_compressed);
 }
 
 fn put(page: &mut [u8], at: usize, value: u32) {

@@ -25,6 +25,16 @@
 //! | 4 | 2 | bytes of the block that are used, this header included; the first bit: encrypted |
 //! | 6 | 2 | where the first group of records begins, 0 if none begins here |
 //! | 8 | 4 | the epoch, from the LSN; before 8.0.30 the number of a checkpoint |
+//!
+//! Records follow each other behind these headers and before the checksums. One of them is
+//! `MLOG_WRITE_STRING`: its type (30, or 158 if it is alone in its group), the tablespace and the
+//! page in compressed form (1 to 5 bytes), and then:
+//!
+//! | Bytes | Field |
+//! |---|---|
+//! | 2 | the place in the page |
+//! | 2 | bytes that are written |
+//! | .. | these bytes |
 
 use clone_io::checksum;
 
@@ -47,12 +57,18 @@ pub(crate) const START_LSN: u64 = 16 * BLOCK as u64;
 /// No log is longer (`LSN_MAX`).
 pub(crate) const MAX_LSN: u64 = 1 << 63;
 
+/// `MLOG_WRITE_STRING`.
+const WRITE_STRING: u8 = 30;
+/// `MLOG_SINGLE_REC_FLAG`: the record is alone in its group.
+const SINGLE: u8 = 0x80;
+
 /// Places in a header, in bytes.
 pub(crate) mod at {
     pub(crate) const FORMAT: usize = 0;
     pub(crate) const UUID: usize = 4;
     pub(crate) const START_LSN: usize = 8;
     pub(crate) const CREATOR: usize = 16;
+    /// Bit 3: the file is full, and the next one goes on.
     pub(crate) const FLAGS: usize = 48;
     /// Both checkpoints.
     pub(crate) const CHECKPOINTS: [usize; 2] = [512, 1536];
@@ -87,6 +103,8 @@ pub struct FileHeader {
     pub uuid: u32,
     /// `LOG_HEADER_START_LSN`.
     pub start: u64,
+    /// `LOG_HEADER_CREATOR`, padded with zeros.
+    pub creator: [u8; 32],
     /// `LOG_HEADER_FLAGS`.
     pub flags: u32,
     /// The newer checkpoint of those that are whole.
@@ -111,7 +129,10 @@ impl FileHeader {
             let offset = u64_at(block, at::CHECKPOINT_OFFSET);
             (START_LSN..MAX_LSN).contains(&lsn).then_some(Checkpoint { lsn, offset })
         };
+        let creator =
+            header.get(at::CREATOR..at::CREATOR + 32).and_then(|text| text.try_into().ok());
         Self {
+            creator: creator.unwrap_or_default(),
             is_whole: header.get(..BLOCK).is_some_and(is_sealed),
             format: u32_at(header, at::FORMAT),
             uuid: u32_at(header, at::UUID),
@@ -152,10 +173,49 @@ impl LogBlock {
         let data_len = u16_at(block, DATA_LEN);
         let is_encrypted = data_len & ENCRYPTED_BIT != 0;
         let data_len = data_len & !ENCRYPTED_BIT;
-        // The checksum of an encrypted block is that of the block before it was encrypted.
+        // The checksum of an encrypted block is encrypted, too.
         let is_whole = (BLOCK_HEADER..=BLOCK).contains(&usize::from(data_len))
             && (is_encrypted || is_sealed(block));
         is_whole.then_some(Self { data_len, is_encrypted })
+    }
+}
+
+/// Whether a block says that it is encrypted.
+pub(crate) fn has_encrypted_bit(block: &[u8]) -> bool {
+    u16_at(block, DATA_LEN) & ENCRYPTED_BIT != 0
+}
+
+/// Makes an encrypted block a plain one. Its records are decrypted by the caller.
+pub(crate) fn clear_encrypted_bit(block: &mut [u8]) {
+    if let Some(field) = block.get_mut(DATA_LEN..DATA_LEN + 2) {
+        let data_len = u16_at(field, 0) & !ENCRYPTED_BIT;
+        field.copy_from_slice(&data_len.to_be_bytes());
+    }
+}
+
+/// Whether a record `MLOG_WRITE_STRING` for page 0 of a tablespace ends with `records`, so that the
+/// bytes that it writes follow.
+pub(crate) fn writes_to_page_0(records: &[u8]) -> bool {
+    // Behind the page: the place in the page, and the number of bytes.
+    let before = records.split_last_chunk::<4>().and_then(|(before, _)| before.strip_suffix(&[0]));
+    let Some(before) = before else { return false };
+    (1..=5).any(|len| {
+        let space = before.len().checked_sub(len).and_then(|at| Some((at, before.get(at)?)));
+        space.is_some_and(|(at, first)| {
+            let kind = at.checked_sub(1).and_then(|at| before.get(at));
+            compressed_len(*first) == len && kind.is_some_and(|kind| kind & !SINGLE == WRITE_STRING)
+        })
+    })
+}
+
+/// Bytes of a number in compressed form that begins with this byte (`mach_read_compressed`).
+fn compressed_len(first: u8) -> usize {
+    match first {
+        0..0x80 => 1,
+        0x80..0xC0 | 0xF8..0xFC => 2,
+        0xC0..0xE0 | 0xFC..0xFE => 3,
+        0xE0..0xF0 | 0xFE.. => 4,
+        0xF0..0xF8 => 5,
     }
 }
 
@@ -223,6 +283,32 @@ mod tests {
         assert!(LogBlock::parse(&block, START_LSN, true).unwrap().is_encrypted);
         block[DATA_LEN] |= 0x40;
         assert_eq!(LogBlock::parse(&block, START_LSN, true), None, "the length is impossible");
+    }
+
+    #[test]
+    fn a_record_is_known_by_what_stands_before_its_bytes() {
+        for space in [
+            &[7][..],
+            &[0x92, 0x34],
+            &[0xD2, 0x34, 0x56],
+            &[0xE1, 0x23, 0x45, 0x67],
+            &[0xF0, 0x12, 0x34, 0x56, 0x78],
+            // The first undo tablespace.
+            &[0xFB, 0xEF],
+            &[0xFC, 0x12, 0x34],
+            &[0xFE, 0x12, 0x34, 0x56],
+        ] {
+            for kind in [30, 158] {
+                let record = [&[9, kind], space, &[0, 0x28, 0x96, 0, 111]].concat();
+                assert!(writes_to_page_0(&record), "{space:x?}");
+                assert!(!writes_to_page_0(&record[2..]), "{space:x?}: no type");
+            }
+            let record = [&[9, 31], space, &[0, 0x28, 0x96, 0, 111]].concat();
+            assert!(!writes_to_page_0(&record), "{space:x?}: another type");
+            let record = [&[9, 30], space, &[1, 0x28, 0x96, 0, 111]].concat();
+            assert!(!writes_to_page_0(&record), "{space:x?}: page 1");
+        }
+        assert!(!writes_to_page_0(&[]));
     }
 
     #[test]

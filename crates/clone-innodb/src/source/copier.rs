@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use clone_protocol::innodb::{
     Compression, Data, Descriptor, FileMetadata, SPACE_ID_REDO, SnapshotState, State, TaskMetadata,
 };
+use zeroize::Zeroize;
 
 use super::files::{FileChange, FileChangeKind, RedoFile, SourceBlock, SourceFile, SourceFiles};
 use super::{BlockOutput, Output, Source};
@@ -171,14 +172,19 @@ impl<'a> Copier<'a> {
         block: &Block,
         bytes: SourceBlock,
     ) -> Result<()> {
-        let (file, bytes, file_size) = match bytes {
+        let (file, mut bytes, file_size) = match bytes {
             SourceBlock::File { file, file_size } => (Some(file), Vec::new(), file_size),
             SourceBlock::Bytes { bytes, file_size } => (None, bytes, file_size),
             SourceBlock::Dropped => return Ok(()),
         };
-        let name = match state {
-            SnapshotState::RedoCopy => format!("redo file {}", block.file),
-            _ => self.source.snapshot().name(block.file),
+        let (name, is_encrypted) = {
+            let snapshot = self.source.snapshot();
+            match state {
+                SnapshotState::RedoCopy => {
+                    (format!("redo file {}", block.file), snapshot.redo(block.file).encrypted)
+                }
+                _ => (snapshot.name(block.file), snapshot.is_encrypted(block.file)),
+            }
         };
         let descriptor = encode(&Descriptor::Data(Data {
             state,
@@ -190,7 +196,9 @@ impl<'a> Copier<'a> {
             file_offset: block.offset,
             file_size,
         }));
-        let output = Output { descriptor: &descriptor, name: &name, is_secure: false };
+        // FILE_COPY sends no key in clear. A page of PAGE_COPY and the redo header may have one.
+        let is_secure = is_encrypted && state != SnapshotState::FileCopy;
+        let output = Output { descriptor: &descriptor, name: &name, is_secure };
         if let Some(file) = file {
             return self.output.borrow_mut().file(&output, file.as_fd(), block.len);
         }
@@ -201,7 +209,11 @@ impl<'a> Copier<'a> {
                 block.len
             )));
         }
-        self.output.borrow_mut().buffer(&output, &bytes)
+        let sent = self.output.borrow_mut().buffer(&output, &bytes);
+        if is_secure {
+            bytes.zeroize();
+        }
+        sent
     }
 
     fn start_state(&self) -> Result<()> {
@@ -249,20 +261,19 @@ impl<'a> Copier<'a> {
     }
 
     fn describe_redo(&self, index: u32) -> Result<()> {
-        let (size, (first_chunk, last_chunk)) = {
+        let (file, (first_chunk, last_chunk)) = {
             let snapshot = self.source.snapshot();
-            let at = index as usize;
-            let size = snapshot.redo.get(at).map_or(0, |file| file.size);
-            (size, snapshot.layout.ranges.get(at).copied().unwrap_or(NO_CHUNKS))
+            let range = snapshot.layout.ranges.get(index as usize).copied();
+            (snapshot.redo(index), range.unwrap_or(NO_CHUNKS))
         };
         self.describe_file(FileMetadata {
             state: SnapshotState::RedoCopy,
-            file_size: size,
-            allocated_size: size,
+            file_size: file.size,
+            allocated_size: file.size,
             fsp_flags: u32::MAX,
             block_size: 4096,
             compression: Compression::None,
-            encrypted: false,
+            encrypted: file.encrypted,
             renamed: false,
             deleted: false,
             space_id: SPACE_ID_REDO,
@@ -340,6 +351,16 @@ impl Snapshot {
 
     fn chunks(&self, index: u32) -> (u32, u32) {
         self.data.get(index as usize).map_or(NO_CHUNKS, |data| data.chunks)
+    }
+
+    fn is_encrypted(&self, index: u32) -> bool {
+        self.data.get(index as usize).is_some_and(|data| data.file.encrypted)
+    }
+
+    /// A redo file, and an empty one for an index that the state does not have.
+    fn redo(&self, index: u32) -> RedoFile {
+        let empty = RedoFile { size: 0, data: 0..0, encrypted: false };
+        self.redo.get(index as usize).cloned().unwrap_or(empty)
     }
 
     fn name(&self, index: u32) -> String {

@@ -75,7 +75,7 @@ pub struct SourceFile {
     pub block_size: u32,
     /// Transparent page compression.
     pub compression: Compression,
-    /// The tablespace is encrypted: its metadata must go over TLS.
+    /// The tablespace is encrypted: its metadata and its key must go over TLS.
     pub encrypted: bool,
 }
 
@@ -106,6 +106,8 @@ pub struct RedoFile {
     pub size: u64,
     /// Where redo is in it, without the header and the trailer.
     pub data: Range<u64>,
+    /// The redo is encrypted: its metadata and its key must go over TLS.
+    pub encrypted: bool,
 }
 
 /// What DDL did to a file.

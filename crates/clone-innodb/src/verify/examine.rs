@@ -8,21 +8,20 @@ use std::sync::Arc;
 
 use clone_protocol::innodb::PageSize;
 
-use super::decrypt::SpaceKey;
 use super::expand::Expander;
 use super::fault::Kind;
 use super::rows;
 use super::space::{PageRecord, Root, Sink, Space, State};
+use crate::encryption::DataKey;
 use crate::format::bytes::{is_zero, u16_at, u32_at, u64_at};
 use crate::format::checksum::{self, Damage};
 use crate::format::doublewrite::{self, TRX_SYS_PAGE};
 use crate::format::extents::{self, Extent};
 use crate::format::inodes::{self, Inode};
 use crate::format::layout::{
-    CHANGE_BUFFER, CHANGE_BUFFER_ROOT, COMPRESSED, COMPRESSED_AND_ENCRYPTED, ENCRYPTED,
-    ENCRYPTED_RTREE, FSP_HDR, IBUF_FREE_LIST, INDEX, INDEX_ID, INODE, LEGACY_DBLWR, LEVEL, LSN,
-    N_HEAP, N_RECS, NEXT, NULL, NUMBER, ORIGINAL_TYPE, PREV, RTREE, SDI, SEG_LEAF, SEG_TOP,
-    SPACE_ID, TYPE, XDES, is_tree,
+    CHANGE_BUFFER, CHANGE_BUFFER_ROOT, COMPRESSED, ENCRYPTED_RTREE, FSP_HDR, IBUF_FREE_LIST, INDEX,
+    INDEX_ID, INODE, LEGACY_DBLWR, LEVEL, LSN, N_HEAP, N_RECS, NEXT, NULL, NUMBER, ORIGINAL_TYPE,
+    PREV, RTREE, SDI, SEG_LEAF, SEG_TOP, SPACE_ID, TYPE, XDES, is_encrypted, is_tree,
 };
 use crate::format::space_header::{List, SpaceHeader};
 
@@ -36,7 +35,7 @@ pub(crate) struct Expected {
     /// No page may have a greater LSN. `None`: the end of the redo log is not known.
     pub end_lsn: Option<u64>,
     /// The key of the tablespace's encrypted pages, if it is known.
-    pub key: Option<Arc<SpaceKey>>,
+    pub key: Option<Arc<DataKey>>,
     /// Blocks of the old doublewrite buffer, which hold pages of other places.
     pub doublewrite: Vec<Range<u32>>,
 }
@@ -156,7 +155,7 @@ impl Examiner {
         record.state = State::Bad;
         let mut kind = u16_at(page, TYPE);
         let mut page = page;
-        if matches!(kind, ENCRYPTED | COMPRESSED_AND_ENCRYPTED | ENCRYPTED_RTREE) {
+        if is_encrypted(kind) {
             let Some(key) = &expected.key else {
                 record.kind =
                     if kind == ENCRYPTED_RTREE { RTREE } else { u16_at(page, ORIGINAL_TYPE) };
@@ -168,7 +167,7 @@ impl Examiner {
                 found.is_partial = true;
                 return record;
             };
-            key.decrypt(page, &mut self.decrypted);
+            key.decrypt_page(page, &mut self.decrypted);
             page = &self.decrypted;
             kind = u16_at(page, TYPE);
         }

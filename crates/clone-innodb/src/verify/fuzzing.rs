@@ -3,9 +3,9 @@
 //! The body of the fuzz target `verify` (feature `fuzzing`).
 
 use super::expand::Expander;
-use super::keyring::Keyring;
 use super::memory::check_bytes;
 use super::rows;
+use crate::encryption::Keyring;
 use crate::format::checksum::seal;
 use crate::format::layout::{FSP_FLAGS, NUMBER, SPACE_ID};
 use crate::format::redo::FileHeader;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::fault::Fault;
-use super::keyring::Keyring;
+use crate::encryption::Keyring;
 
 /// What is told while files are checked. Each function may be called by several threads at once.
 pub trait Observer: Sync {

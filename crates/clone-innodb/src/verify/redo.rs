@@ -8,7 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Kind};
-use crate::format::redo::{self, Checkpoint, FileHeader, LogBlock};
+use crate::encryption::{DataKey, Keyring};
+use crate::format::encryption_info;
+use crate::format::redo::{self, Checkpoint, FileHeader, LogBlock, at};
 use crate::geometry::REDO_HEADER;
 
 const BLOCK: u64 = redo::BLOCK as u64;
@@ -50,13 +52,20 @@ struct LogFile {
     file: File,
     len: u64,
     header: FileHeader,
+    /// The key of encrypted blocks, if the keyring has it.
+    key: Option<DataKey>,
 }
 
-/// Reads a log. Tells faults, and returns the end if there is one.
+/// Reads a log. Tells faults, and returns the end if there is one. Without the keyring, only the
+/// order of encrypted blocks is checked.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn read(files: &Files, fault: &mut impl FnMut(Fault)) -> Result<Option<End>> {
+pub fn read(
+    files: &Files,
+    keyring: Option<&Keyring>,
+    fault: &mut impl FnMut(Fault),
+) -> Result<Option<End>> {
     let mut logs = Vec::new();
     let mut checkpoint = None;
     for path in &files.paths {
@@ -69,6 +78,9 @@ pub fn read(files: &Files, fault: &mut impl FnMut(Fault)) -> Result<Option<End>>
             continue;
         }
         file.read_exact_at(&mut header, 0).map_err(failed)?;
+        let has_key = encryption_info::is_in_redo(&header, 0);
+        let info = header.get(at::KEY..).filter(|_| has_key);
+        let key = info.zip(keyring).and_then(|(info, keyring)| DataKey::of(info, keyring).ok());
         let header = FileHeader::parse(&header);
         if !header.is_whole {
             let detail = "the checksum of the header is wrong";
@@ -76,7 +88,7 @@ pub fn read(files: &Files, fault: &mut impl FnMut(Fault)) -> Result<Option<End>>
             continue;
         }
         checkpoint = checkpoint.max(header.checkpoint);
-        logs.push(LogFile { path: path.clone(), file, len, header });
+        logs.push(LogFile { path: path.clone(), file, len, header, key });
     }
     let (Some(first), Some(checkpoint)) = (logs.first(), checkpoint) else {
         if let Some(path) = files.paths.first() {
@@ -113,10 +125,13 @@ impl Reader<'_> {
         let limit = self.logs.iter().map(|log| log.len).sum::<u64>();
         while lsn - checkpoint.min(lsn) <= limit {
             let Some((log, block)) = self.block(lsn)? else { break };
-            let Some(data_len) = self.data_len(&block, lsn) else {
+            let Some(data_len) = self.data_len(log, &block, lsn) else {
                 // The log ends here if nothing of it follows.
                 let next = self.block(lsn + BLOCK)?;
-                if next.is_none_or(|(_, next)| self.data_len(&next, lsn + BLOCK).is_none()) {
+                let is_next = |(log, next): (usize, Vec<u8>)| {
+                    self.data_len(log, &next, lsn + BLOCK).is_some()
+                };
+                if !next.is_some_and(is_next) {
                     break;
                 }
                 let detail = format!("the block at LSN {lsn} is damaged");
@@ -133,9 +148,16 @@ impl Reader<'_> {
     }
 
     /// Bytes of the log's block at this LSN that are used, if this is it.
-    fn data_len(&self, block: &[u8], lsn: u64) -> Option<u64> {
-        let block = LogBlock::parse(block, lsn, !self.is_circular)?;
-        Some(block.data_len.into())
+    fn data_len(&self, log: usize, block: &[u8], lsn: u64) -> Option<u64> {
+        let has_epoch = !self.is_circular;
+        let mut parsed = LogBlock::parse(block, lsn, has_epoch)?;
+        // The header of the first file of a ring has the key of all files.
+        let log = if self.is_circular { 0 } else { log };
+        let key = self.logs.get(log).and_then(|log| log.key.as_ref());
+        if let Some(key) = key.filter(|_| parsed.is_encrypted) {
+            parsed = key.parse_log_block(block, lsn, has_epoch)?;
+        }
+        Some(parsed.data_len.into())
     }
 
     /// The block at an LSN and the file that it is in.
@@ -208,6 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::encryption::data_key::tests as data_key;
     use crate::format::redo::seal;
 
     /// A log with so many full blocks behind its checkpoint, and one with 100 bytes.
@@ -229,11 +252,15 @@ mod tests {
     }
 
     fn read_bytes(bytes: &[u8]) -> (Option<End>, Vec<Fault>) {
+        read_with(bytes, None)
+    }
+
+    fn read_with(bytes: &[u8], keyring: Option<&Keyring>) -> (Option<End>, Vec<Fault>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("#ib_redo0"), bytes).unwrap();
         let mut faults = Vec::new();
         let files = find(dir.path()).unwrap();
-        (read(&files, &mut |fault| faults.push(fault)).unwrap(), faults)
+        (read(&files, keyring, &mut |fault| faults.push(fault)).unwrap(), faults)
     }
 
     #[test]
@@ -257,6 +284,22 @@ mod tests {
         let (end, faults) = read_bytes(&bytes);
         assert_eq!(end, None);
         assert_eq!(faults[0].kind, Kind::RedoHeader);
+    }
+
+    #[test]
+    fn damage_in_an_encrypted_block_is_found_with_the_keyring() {
+        let mut bytes = log(8192, 5);
+        bytes[at::KEY..at::KEY + encryption_info::LEN].copy_from_slice(&data_key::info());
+        bytes[2048..2048 + 6 * 512].chunks_exact_mut(512).for_each(data_key::encrypt_log_block);
+        let keyring = data_key::keyring();
+        let whole = read_with(&bytes, Some(&keyring));
+        assert_eq!(whole, read_bytes(&bytes));
+        assert_eq!(whole, (read_bytes(&log(8192, 5)).0, Vec::new()));
+        bytes[2048 + 2 * 512 + 50] ^= 1;
+        assert_eq!(read_bytes(&bytes), whole, "without the key it cannot be seen");
+        let (end, faults) = read_with(&bytes, Some(&keyring));
+        assert_eq!((end, faults.len()), (whole.0, 1));
+        assert_eq!(faults[0].kind, Kind::RedoBlock);
     }
 
     proptest! {

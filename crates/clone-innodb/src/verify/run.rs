@@ -9,10 +9,10 @@ use std::thread;
 use super::directory::{Plan, logical_page};
 use super::doublewrite::Copies;
 use super::examine::Examiner;
-use super::keyring::Keyring;
 use super::observer::{Context, Observer};
 use super::redo::{self, End};
 use super::scan::{Opened, Piece, Scan, Totals};
+use crate::encryption::Keyring;
 use crate::format::doublewrite;
 use crate::lock;
 
@@ -49,7 +49,7 @@ pub fn run(plan: &Plan, options: &Options, observer: &dyn Observer) -> Summary {
         observer.unreadable(path, None, error);
     }
     plan.notes.iter().for_each(|note| observer.note(note));
-    summary.redo = redo_end(plan, &mut summary, observer);
+    summary.redo = redo_end(plan, options, &mut summary, observer);
     let is_clean = summary.redo.is_none_or(|end| end.is_clean());
     if !is_clean {
         observer.note(
@@ -92,11 +92,16 @@ pub fn run(plan: &Plan, options: &Options, observer: &dyn Observer) -> Summary {
     summary
 }
 
-fn redo_end(plan: &Plan, summary: &mut Summary, observer: &dyn Observer) -> Option<End> {
+fn redo_end(
+    plan: &Plan,
+    options: &Options,
+    summary: &mut Summary,
+    observer: &dyn Observer,
+) -> Option<End> {
     let mut end = None::<End>;
     for files in &plan.redo {
         let mut faults = 0;
-        let read = redo::read(files, &mut |fault| {
+        let read = redo::read(files, options.keyring.as_ref(), &mut |fault| {
             faults += 1;
             observer.fault(&fault);
         });

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex};
 use clone_protocol::innodb::PageSize;
 use rustix::fs::{Advice, fadvise};
 
-use super::decrypt::SpaceKey;
 use super::directory::{SpaceFiles, beginning};
 use super::examine::{Examiner, Expected, Found};
 use super::fault::{Fault, Kind};
@@ -22,6 +21,7 @@ use super::observer::{Context, Observer};
 use super::page_size::page_size;
 use super::space::{PageRecord, Sink, State};
 use super::{allocation, tree};
+use crate::encryption::DataKey;
 use crate::format::bytes::{u16_at, u32_at};
 use crate::format::layout::{FSP_HDR, NUMBER, TYPE};
 use crate::format::space_header::SpaceHeader;
@@ -117,7 +117,7 @@ impl Scan {
                 if let Some(keyring) = context.keyring
                     && SpaceHeader::parse(&begin).is_encrypted()
                 {
-                    match SpaceKey::of(&begin, page_size, keyring) {
+                    match DataKey::of_page_0(&begin, page_size, keyring) {
                         Ok(key) => found.key = Some(Arc::new(key)),
                         Err(why) => notes.push(format!("{}: {why}", path.display())),
                     }

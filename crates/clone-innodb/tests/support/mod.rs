@@ -142,8 +142,8 @@ impl SourceFiles for Server {
         state.files[3].name = "./db/a.ibd".to_owned();
         let changes = vec![state.change(3, FileChangeKind::Renamed)];
         let files = vec![
-            RedoFile { size: 40_000, data: REDO_HEADER.into()..40_000 },
-            RedoFile { size: 40_000, data: 0..30_000 },
+            RedoFile { size: 40_000, data: REDO_HEADER.into()..40_000, encrypted: false },
+            RedoFile { size: 40_000, data: 0..30_000, encrypted: false },
         ];
         Ok(RedoCopy { changes, files, trailer: Block { file: 1, offset: 30_000, len: 512 } })
     }

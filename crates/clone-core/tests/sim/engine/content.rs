@@ -224,7 +224,7 @@ impl Content {
         let files = self.redo.iter().enumerate().map(|(file, bytes)| {
             let from = if file == 0 { REDO_HEADER.into() } else { 0 };
             let end = if file == last { bytes.len() - REDO_TRAILER } else { bytes.len() };
-            RedoFile { size: bytes.len() as u64, data: from..end as u64 }
+            RedoFile { size: bytes.len() as u64, data: from..end as u64, encrypted: false }
         });
         let trailer = Block {
             file: u32::try_from(last).unwrap(),

@@ -12,11 +12,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::files::{open as open_file, read_exact};
-use super::{HEADER, Log, Segment, damaged, encrypted};
+use super::{HEADER, Log, Segment, damaged};
+use crate::encryption::{DataKey, Keyring};
 use crate::error::{Error, FileOperation, Result};
-use crate::format::encryption_info;
+use crate::format::encryption_info::{self, LEN};
 use crate::format::redo::{
-    BLOCK, Checkpoint, FORMAT_8_0_3, FORMAT_8_0_30, FileHeader, MAX_LSN, START_LSN,
+    BLOCK, Checkpoint, FORMAT_8_0_3, FORMAT_8_0_30, FileHeader, MAX_LSN, START_LSN, at,
 };
 use crate::geometry::REDO_HEADER;
 
@@ -36,40 +37,33 @@ const UNSAFE_FLAGS: [(u32, &str); 3] = [
     (1 << 2, "the directory was not initialised completely"),
 ];
 
-/// Where the log may be.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Directories<'a> {
-    /// `innodb_log_group_home_dir`.
-    pub(in super::super) redo: &'a Path,
-}
-
 /// A file with its header.
 struct Opened {
     file: File,
     path: PathBuf,
     size: u64,
     header: FileHeader,
-    /// Whether the header has the key of an encrypted log.
-    has_key: bool,
+    /// The encryption information in the header.
+    info: Option<[u8; LEN]>,
     /// The number in its name.
     number: u32,
 }
 
-/// Opens the log.
-pub(super) fn open(directories: &Directories<'_>) -> Result<Log> {
-    let dynamic = list(&directories.redo.join("#innodb_redo"), "#ib_redo")?;
+/// Opens the log in `directory`.
+pub(super) fn open(directory: &Path, keyring: Option<&Keyring>) -> Result<Log> {
+    let dynamic = list(&directory.join("#innodb_redo"), "#ib_redo")?;
     if !dynamic.is_empty() {
-        return many(dynamic);
+        return many(dynamic, keyring);
     }
-    let ring = list(directories.redo, "ib_logfile")?;
+    let ring = list(directory, "ib_logfile")?;
     if ring.is_empty() {
         return Err(Error::Refused(format!(
             "no redo log in {}: neither #innodb_redo/#ib_redoN nor ib_logfile0. Name its directory \
              if innodb_log_group_home_dir was set",
-            directories.redo.display()
+            directory.display()
         )));
     }
-    ring_of(ring)
+    ring_of(ring, keyring)
 }
 
 /// All files `<prefix><number>`, by number. A directory that does not exist has none.
@@ -101,11 +95,17 @@ fn opened(path: PathBuf, number: u32) -> Result<Opened> {
     }
     let mut header = vec![0; REDO_HEADER as usize];
     read_exact(&file, &path, &mut header, 0)?;
-    let has_key = encryption_info::is_in_redo(&header, 0);
-    Ok(Opened { file, path, size, header: FileHeader::parse(&header), has_key, number })
+    let info = header.get(at::KEY..at::KEY + LEN).and_then(|info| info.try_into().ok());
+    let info = info.filter(|_| encryption_info::is_in_redo(&header, 0));
+    Ok(Opened { file, path, size, header: FileHeader::parse(&header), info, number })
 }
 
 impl Opened {
+    /// The LSN behind the last one of a file since 8.0.30, whose header is [checked](Self::check).
+    fn end(&self) -> u64 {
+        self.header.start + self.size - HEADER
+    }
+
     /// Refuses a log that cannot be served.
     fn check(&self) -> Result<()> {
         let broken = || damaged(format_args!("the header of {} is broken", self.path.display()));
@@ -122,9 +122,6 @@ impl Opened {
         if let Some((_, text)) = UNSAFE_FLAGS.iter().find(|(flag, _)| flags & flag != 0) {
             return Err(Error::Refused(format!("{text}, so the data need not be consistent")));
         }
-        if self.has_key {
-            return Err(encrypted());
-        }
         if start % BLOCK as u64 != 0 || !(START_LSN..MAX_LSN).contains(&start) {
             return Err(broken());
         }
@@ -132,13 +129,37 @@ impl Opened {
     }
 }
 
+/// The key of a log whose files are these. None if there is no keyring, or if nothing was ever
+/// encrypted.
+fn key<'a>(
+    files: impl Iterator<Item = &'a Opened>,
+    keyring: Option<&Keyring>,
+) -> Result<Option<DataKey>> {
+    let Some(keyring) = keyring else { return Ok(None) };
+    let mut found: Option<DataKey> = None;
+    for file in files {
+        let Some(info) = &file.info else { continue };
+        let name = file.path.display();
+        let key = DataKey::of(info, keyring)
+            .map_err(|why| Error::Refused(format!("{name} is encrypted: {why}")))?;
+        if found.as_ref().is_some_and(|other| !other.is_same(&key)) {
+            return Err(damaged(format_args!("{name} has another key than the file before")));
+        }
+        found = Some(key);
+    }
+    Ok(found)
+}
+
 /// The log of a server since 8.0.30.
-fn many(files: Vec<Opened>) -> Result<Log> {
+fn many(files: Vec<Opened>, keyring: Option<&Keyring>) -> Result<Log> {
     let mut segments: Vec<Segment> = Vec::new();
-    let (mut format, mut uuid, mut file_size) = (0, 0, 0);
-    let mut checkpoint = 0;
+    let (mut format, mut uuid, mut file_size, mut creator) = (0, 0, 0, [0; 32]);
+    files.iter().try_for_each(Opened::check)?;
+    let checkpoints = files.iter().filter_map(|file| file.header.checkpoint);
+    let checkpoint = checkpoints.map(|found| found.lsn).max().unwrap_or_default();
+    // What is before the checkpoint is not read.
+    let key = key(files.iter().filter(|file| file.end() > checkpoint), keyring)?;
     for opened in files {
-        opened.check()?;
         let header = opened.header;
         let is_other = |one: &Segment| {
             one.end != header.start || header.format != format || header.uuid != uuid
@@ -147,14 +168,12 @@ fn many(files: Vec<Opened>) -> Result<Log> {
             let name = opened.path.display();
             return Err(damaged(format_args!("{name} does not follow the file before")));
         }
-        (format, uuid) = (header.format, header.uuid);
+        (format, uuid, creator) = (header.format, header.uuid, header.creator);
         if !header.has_many_files() {
             return Err(damaged(format_args!("{} has an old format", opened.path.display())));
         }
         file_size = opened.size.max(file_size);
-        checkpoint = header.checkpoint.map_or(0, |found| found.lsn).max(checkpoint);
-        let start = header.start;
-        let end = start + opened.size - HEADER;
+        let (start, end) = (header.start, opened.end());
         let Opened { file, path, .. } = opened;
         segments.push(Segment { file, path, start, end, offset: HEADER });
     }
@@ -163,16 +182,17 @@ fn many(files: Vec<Opened>) -> Result<Log> {
     if !is_inside {
         return Err(damaged(format_args!("its last checkpoint, at LSN {checkpoint}, is missing")));
     }
-    Ok(Log { segments, format, uuid, checkpoint, file_size })
+    Ok(Log { segments, format, uuid, creator, checkpoint, file_size, key })
 }
 
 /// The log of a server before 8.0.30.
-fn ring_of(files: Vec<Opened>) -> Result<Log> {
+fn ring_of(files: Vec<Opened>, keyring: Option<&Keyring>) -> Result<Log> {
     let complete = (0..).zip(&files).all(|(number, file): (u32, _)| file.number == number);
     let Some(first) = files.first().filter(|_| complete) else {
         return Err(damaged(format_args!("an ib_logfile is missing")));
     };
     first.check()?;
+    let key = key([first].into_iter(), keyring)?;
     let (header, size) = (first.header, first.size);
     if header.has_many_files() || files.iter().any(|file| file.size != size) {
         return Err(damaged(format_args!("its files do not belong together")));
@@ -203,5 +223,6 @@ fn ring_of(files: Vec<Opened>) -> Result<Log> {
         segments.push(Segment { file, path: opened.path.clone(), start, end, offset: from });
         start = end;
     }
-    Ok(Log { segments, format: header.format, uuid: 0, checkpoint, file_size: size })
+    let FileHeader { format, creator, .. } = header;
+    Ok(Log { segments, format, uuid: 0, creator, checkpoint, file_size: size, key })
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::encryption::MasterKey;
+use crate::encryption::data_key::tests as data_key;
 use crate::format::redo::FORMAT_8_0_30;
 use crate::geometry::Geometry;
 
@@ -27,6 +29,8 @@ struct Written {
     last_len: u16,
     /// The checkpoint, in bytes from the start.
     checkpoint: u64,
+    /// Blocks from this one on are encrypted, and all headers have the key.
+    encrypted_from: Option<u64>,
 }
 
 impl Written {
@@ -47,6 +51,9 @@ impl Written {
             *byte = (lsn / BLOCK as u64 * 31 + at as u64) as u8;
         }
         seal(&mut block);
+        if self.encrypted_from.is_some_and(|from| number >= from) {
+            data_key::encrypt_log_block(&mut block);
+        }
         block.to_vec()
     }
 
@@ -64,6 +71,9 @@ impl Written {
             put(checkpoint, at::CHECKPOINT_LSN, &lsn.to_be_bytes());
             put(checkpoint, at::CHECKPOINT_OFFSET, &offset.to_be_bytes());
             seal(checkpoint);
+        }
+        if self.encrypted_from.is_some() {
+            put(&mut header, at::KEY, &data_key::info());
         }
         header
     }
@@ -100,7 +110,7 @@ impl Written {
     fn open(&self) -> Result<Redo> {
         let directory = tempfile::tempdir().unwrap();
         self.write(directory.path());
-        Redo::open(&Directories { redo: directory.path() })
+        Redo::open(directory.path(), Some(&data_key::keyring()))
     }
 }
 
@@ -108,8 +118,10 @@ const START: u64 = 16 * BLOCK as u64;
 
 fn written() -> impl Strategy<Value = Written> {
     let sizes = proptest::collection::vec(64_u64..96, 1..5);
+    let encrypted_from = proptest::option::of(0_u64..300);
     let shape = (sizes, any::<bool>(), any::<u64>(), any::<u64>(), 12_u16..=512, 16_u64..1 << 33);
-    shape.prop_map(|(sizes, is_ring, full, checkpoint, last_len, start)| {
+    (shape, encrypted_from).prop_map(|(shape, encrypted_from)| {
+        let (sizes, is_ring, full, checkpoint, last_len, start) = shape;
         let first = sizes[0];
         let blocks = |size: u64| ((size << 10) - HEADER) / BLOCK as u64;
         let capacity: u64 =
@@ -121,12 +133,12 @@ fn written() -> impl Strategy<Value = Written> {
         let within = (checkpoint % BLOCK as u64).clamp(12, 508);
         let checkpoint = checkpoint - checkpoint % BLOCK as u64 + within;
         let checkpoint = checkpoint.min(length);
-        Written { start, sizes, is_ring, full, last_len, checkpoint }
+        Written { start, sizes, is_ring, full, last_len, checkpoint, encrypted_from }
     })
 }
 
-/// Writes what a recipient gets, as a recipient writes it.
-fn receive(redo: &Redo, is_ring: bool, directory: &Path) {
+/// Writes what a recipient gets, as a recipient with this master key writes it.
+fn receive(redo: &Redo, is_ring: bool, directory: &Path, master: &MasterKey) {
     let layout = redo.layout();
     let ranges: Vec<_> = layout.files.iter().map(|file| file.data.clone()).collect();
     let chunks = Geometry::innodb(16 << 10).redo(&ranges, layout.trailer).chunks;
@@ -141,6 +153,9 @@ fn receive(redo: &Redo, is_ring: bool, directory: &Path) {
     if !is_ring {
         fs::create_dir(directory.join("#innodb_redo")).unwrap();
     }
+    assert!(layout.files.iter().all(|file| file.encrypted == redo.is_encrypted()));
+    let wrapped = master.wrap_redo_header(&mut files[0]);
+    assert_eq!(wrapped.is_ok(), redo.is_encrypted(), "a key, if and only if it is needed");
     for (number, bytes) in files.iter().enumerate() {
         let name = match is_ring {
             true => format!("ib_logfile{number}"),
@@ -159,25 +174,35 @@ proptest! {
         let redo = written.open().unwrap();
         let last = written.start() + written.full * BLOCK as u64;
         prop_assert_eq!(redo.checkpoint(), written.checkpoint());
-        prop_assert_eq!(redo.last, last);
+        prop_assert_eq!(redo.end.last, last);
         let end = last + u64::from(written.last_len);
         prop_assert_eq!(redo.needs_recovery(), end > written.checkpoint());
 
         let directory = tempfile::tempdir().unwrap();
-        receive(&redo, written.is_ring, directory.path());
+        let is_encrypted = written.encrypted_from.is_some_and(|from| from <= written.full);
+        prop_assert_eq!(redo.is_encrypted(), is_encrypted);
+        let master = MasterKey::generate().unwrap();
+        receive(&redo, written.is_ring, directory.path(), &master);
         if written.is_ring {
             let second = fs::metadata(directory.path().join("ib_logfile1"));
             prop_assert!(second.is_ok(), "a server before 8.0.30 needs two files");
         } else {
             let first = fs::read(directory.path().join("#innodb_redo/#ib_redo0")).unwrap();
-            prop_assert_eq!(&first[16..28], b"MySQL Clone\0");
+            let is_clone = !redo.needs_recovery();
+            let creator = if is_clone { b"MySQL Clone\0" } else { b"MySQL 8.0.36" };
+            prop_assert_eq!(&first[16..28], creator);
+            let is_full = first[at::FLAGS + 3] == 8;
+            prop_assert_eq!(is_full, !is_clone && redo.layout().files.len() > 1);
         }
+        let keyring = directory.path().join("keyring");
+        master.write_new(&keyring).unwrap();
+        let keyring = Keyring::read(&keyring).unwrap();
         // A second file of the ring without redo has no header, and nobody reads it.
-        let again = Redo::open(&Directories { redo: directory.path() }).unwrap();
+        let again = Redo::open(directory.path(), Some(&keyring)).unwrap();
         prop_assert_eq!(again.checkpoint(), redo.checkpoint());
-        prop_assert_eq!((again.start, again.last), (redo.start, redo.last));
+        prop_assert_eq!((again.start, again.end), (redo.start, redo.end));
         let mut lsn = redo.start;
-        while lsn <= redo.last {
+        while lsn <= redo.end.last {
             let mut block = [0; BLOCK];
             again.read_log(lsn, &mut block).unwrap();
             prop_assert_eq!(&block[..], &written.block(lsn)[..], "LSN {}", lsn);
@@ -193,7 +218,15 @@ pub(in super::super) fn write_small(directory: &Path, needs_recovery: bool) {
 }
 
 fn small(is_ring: bool) -> Written {
-    Written { start: 16, sizes: vec![64], is_ring, full: 3, last_len: 100, checkpoint: 700 }
+    Written {
+        start: 16,
+        sizes: vec![64],
+        is_ring,
+        full: 3,
+        last_len: 100,
+        checkpoint: 700,
+        encrypted_from: None,
+    }
 }
 
 /// Changes bytes of the first file, and gives the error.
@@ -205,7 +238,7 @@ fn broken(written: &Written, change: impl Fn(&mut Vec<u8>)) -> String {
     let mut bytes = fs::read(&path).unwrap();
     change(&mut bytes);
     fs::write(path, bytes).unwrap();
-    Redo::open(&Directories { redo: directory.path() }).unwrap_err().to_string()
+    Redo::open(directory.path(), None).unwrap_err().to_string()
 }
 
 #[test]
@@ -225,17 +258,70 @@ fn a_damaged_log_is_refused() {
 }
 
 #[test]
-fn an_encrypted_log_is_refused() {
+fn an_encrypted_log_needs_the_keyring() {
     for is_ring in [false, true] {
-        let written = small(is_ring);
-        let text = broken(&written, |bytes| bytes[at::KEY..at::KEY + 3].copy_from_slice(b"lCC"));
-        assert!(text.contains("encrypted"), "{text}");
-        let text = broken(&written, |bytes| {
-            let block = &mut bytes[2048 + 512..2048 + 1024];
-            block[4] |= 0x80;
-            seal(block);
-        });
-        assert!(text.contains("encrypted"), "{text}");
+        let written = Written { encrypted_from: Some(2), ..small(is_ring) };
+        let text = broken(&written, |_| {});
+        assert!(text.contains("Name the keyring file"), "{text}");
+        // The log was encrypted once, and is not encrypted from the checkpoint on.
+        let directory = tempfile::tempdir().unwrap();
+        Written { encrypted_from: Some(9), ..small(is_ring) }.write(directory.path());
+        assert!(!Redo::open(directory.path(), None).unwrap().is_encrypted());
+    }
+}
+
+#[test]
+fn a_key_that_the_keyring_does_not_have_is_refused() {
+    for is_ring in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        Written { encrypted_from: Some(0), ..small(is_ring) }.write(directory.path());
+        let path = directory.path().join("keyring");
+        MasterKey::generate().unwrap().write_new(&path).unwrap();
+        let keyring = Keyring::read(&path).unwrap();
+        let text = Redo::open(directory.path(), Some(&keyring)).unwrap_err().to_string();
+        assert!(text.contains("no master key 1 of server"), "{text}");
+    }
+}
+
+/// An encrypted block whose checksum is wrong is behind the end, as a plain one is.
+#[test]
+fn a_torn_encrypted_block_is_behind_the_end() {
+    for is_ring in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let written = Written { encrypted_from: Some(0), ..small(is_ring) };
+        written.write(directory.path());
+        let name = if is_ring { "ib_logfile0" } else { "#innodb_redo/#ib_redo8" };
+        let path = directory.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2048 + 3 * 512 + 40] ^= 1;
+        fs::write(path, bytes).unwrap();
+        let redo = Redo::open(directory.path(), Some(&data_key::keyring())).unwrap();
+        assert_eq!(redo.end.last, written.start() + 2 * 512);
+    }
+}
+
+/// A record that writes the key of tablespace 7.
+#[test]
+fn a_crashed_log_with_keys_is_refused() {
+    for is_ring in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        small(is_ring).write(directory.path());
+        let name = if is_ring { "ib_logfile0" } else { "#innodb_redo/#ib_redo8" };
+        let path = directory.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        let block = &mut bytes[2048 + 2 * 512..2048 + 3 * 512];
+        put(block, 100, &[30, 7, 0, 0x28, 0x96, 0, 111, b'l', b'C', b'C']);
+        seal(block);
+        fs::write(&path, &bytes).unwrap();
+        let redo = Redo::open(directory.path(), None).unwrap();
+        let text = redo.refuse_keys().unwrap_err().to_string();
+        assert!(text.contains("keys of tablespaces"), "{text}");
+        // Before the checkpoint they do not matter.
+        let written = Written { checkpoint: 3 * 512 + 50, ..small(is_ring) };
+        bytes[512..2048]
+            .copy_from_slice(&written.header(written.start(), 2048 + 3 * 512 + 50)[512..]);
+        fs::write(&path, &bytes).unwrap();
+        assert!(Redo::open(directory.path(), None).unwrap().refuse_keys().is_ok());
     }
 }
 
@@ -265,14 +351,14 @@ fn files_with_a_gap_are_refused() {
     let written = Written { sizes: vec![64, 64, 64], full: 300, ..small(false) };
     written.write(directory.path());
     fs::remove_file(directory.path().join("#innodb_redo/#ib_redo9")).unwrap();
-    let error = Redo::open(&Directories { redo: directory.path() }).unwrap_err();
+    let error = Redo::open(directory.path(), None).unwrap_err();
     assert!(error.to_string().contains("does not follow"), "{error}");
 }
 
 #[test]
 fn a_directory_without_a_log() {
     let directory = tempfile::tempdir().unwrap();
-    let error = Redo::open(&Directories { redo: directory.path() }).unwrap_err();
+    let error = Redo::open(directory.path(), None).unwrap_err();
     assert!(error.to_string().contains("no redo log"), "{error}");
 }
 
@@ -283,8 +369,8 @@ fn a_block_without_records_may_be_missing() {
         let written = Written { full: 3, checkpoint: 4 * 512 + 12, ..small(is_ring) };
         let redo = written.open().unwrap();
         assert!(!redo.needs_recovery());
-        assert_eq!(redo.last, written.start() + 4 * 512);
-        assert_eq!(redo.trailer, empty_block(redo.last, !is_ring));
+        assert_eq!(redo.end.last, written.start() + 4 * 512);
+        assert_eq!(redo.end.trailer, empty_block(redo.end.last, !is_ring));
         assert_eq!(redo.len(), 512);
         assert_eq!(redo.layout().trailer, Block { file: 0, offset: 2048, len: 512 });
     }
@@ -324,7 +410,7 @@ proptest! {
             bytes[..2048].chunks_mut(BLOCK).for_each(seal);
         }
         fs::write(path, bytes).unwrap();
-        if let Ok(redo) = Redo::open(&Directories { redo: directory.path() }) {
+        if let Ok(redo) = Redo::open(directory.path(), None) {
             let layout = redo.layout();
             prop_assert!(redo.read(&layout.trailer).is_ok());
         }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `mysql-clone pull` of encrypted instances, from and into servers with `component_keyring_file`.
+//! `mysql-clone pull` and `serve` of encrypted instances, from and into servers with
+//! `component_keyring_file`.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod serve;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::fs;
@@ -19,6 +22,7 @@ use clone_testkit::server::Server;
 use clone_testkit::verify;
 use clone_testkit::writer::{Load, Writers};
 use clone_testkit::{Mysqld, Plugin, check, clone, dataset, releases, replica, until};
+use serve::crashed;
 use support::{Tool, holds, is_exact, mysqld_program};
 
 /// A donor on which all is encrypted that can be.
@@ -72,6 +76,16 @@ const TABLES: [&str; 5] = ["t", "zip", "packed", "plain", "general"];
 fn checksums(server: &Mysqld) -> Result<Vec<(String, Option<u64>)>> {
     let tables = TABLES.map(|table| format!("d.{table}")).join(", ");
     server.session()?.rows(format!("CHECKSUM TABLE {tables}"))
+}
+
+releases! {
+    crashed;
+    #[ignore = "make compat"]
+    served_8_0_36: "8.0.36";
+    served_8_0: "8.0";
+    #[ignore = "make compat"]
+    served_8_4: "8.4";
+    served_9_7: "9.7";
 }
 
 releases! {

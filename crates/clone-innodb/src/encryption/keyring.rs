@@ -14,6 +14,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use serde::Deserialize;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -55,6 +58,21 @@ struct Element {
 }
 
 impl Keyring {
+    /// Reads a file of either form.
+    ///
+    /// # Errors
+    /// The file cannot be read. [`io::ErrorKind::InvalidData`]: it is no keyring, or has no key of
+    /// InnoDB.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len().min(MAX_FILE as u64 + 1);
+        // No growing: that would leave parts of a key behind.
+        let capacity = usize::try_from(len).unwrap_or(MAX_FILE) + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+        file.take(len).read_to_end(&mut bytes)?;
+        Self::parse(&bytes).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))
+    }
+
     /// Parses a file of either form.
     ///
     /// # Errors

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::encryption::DataKey;
 use crate::format::checksum::check;
 use crate::format::page::initial_page;
-use crate::verify::decrypt::SpaceKey;
 
 /// The information as a donor sends it: number 0, and the pair in clear.
 fn clear_info() -> [u8; LEN] {
@@ -39,9 +39,9 @@ fn a_page_is_read_with_the_keyring_file() {
         page[at..at + LEN].copy_from_slice(&clear_info());
         master.wrap_page(&mut page, size).unwrap();
         assert_eq!(check(&page, size.is_compressed), Ok(()), "{flags:#x}");
-        SpaceKey::of(&page, size, &keyring(&master)).unwrap();
+        DataKey::of_page_0(&page, size, &keyring(&master)).unwrap();
         let other = MasterKey::generate().unwrap();
-        assert!(SpaceKey::of(&page, size, &keyring(&other)).is_err());
+        assert!(DataKey::of_page_0(&page, size, &keyring(&other)).is_err());
         assert!(!page.windows(32).any(|bytes| bytes == [5; 32]), "{flags:#x}: in clear");
         // What is wrapped is not in clear, and is not wrapped once more.
         assert_eq!(master.wrap_page(&mut page, size), Err(NoKey));
@@ -51,7 +51,7 @@ fn a_page_is_read_with_the_keyring_file() {
         assert_eq!(page[at..at + LEN], info);
         let page = initial_page(size, 7, flags, 90_704, Some(&info));
         assert_eq!(check(&page, size.is_compressed), Ok(()), "{flags:#x}");
-        SpaceKey::of(&page, size, &keyring(&master)).unwrap();
+        DataKey::of_page_0(&page, size, &keyring(&master)).unwrap();
     }
     assert!(master.is_used());
 }
