@@ -52,7 +52,7 @@ extern "C" fn follow_server() {
         + u32::from(release.minor) * 100
         + u32::from(release.patch);
     let version = c_int::try_from(id << 8).unwrap_or(0);
-    // SAFETY: nobody else has seen the library yet.
+    // SAFETY: `dlopen` runs this function. No other thread knows an address of this library yet.
     unsafe { DAEMON.as_ptr().write(abi::st_mysql_daemon { interface_version: version }) };
 }
 

@@ -172,19 +172,20 @@ struct Names<const N: usize>([*const c_char; N]);
 // SAFETY: pointers to literals, which nobody changes.
 unsafe impl<const N: usize> Sync for Names<N> {}
 
-/// `clone_strict_checks` of a session.
+/// `clone_strict_checks` of a session that runs a clone.
 pub(crate) fn is_strict(thd: Thd<'_>) -> bool {
     session_value(&DESCRIPTIONS.strict_checks, thd)
 }
 
-/// `clone_dry_run` of a session.
+/// `clone_dry_run` of a session that runs a clone.
 pub(crate) fn is_dry_run(thd: Thd<'_>) -> bool {
     session_value(&DESCRIPTIONS.dry_run, thd)
 }
 
+/// The value of a variable in a session that runs a clone.
 fn session_value(description: &'static Writable<abi::thdvar_bool>, thd: Thd<'_>) -> bool {
-    // SAFETY: mysqld writes the description only while it loads the plugin, and no session runs a
-    // clone then.
+    // SAFETY: the session runs a clone, and holds a reference to the plugin. mysqld does not write
+    // then: see `Writable`.
     let description = unsafe { &*description.as_ptr() };
     let Some(resolve) = description.resolve else { return description.def_val };
     // SAFETY: mysqld's own function, with the offset that mysqld has set. The session is the one of
@@ -216,7 +217,7 @@ static ON_LOAD: extern "C" fn() = follow_server;
 extern "C" fn follow_server() {
     // Otherwise this is not mysqld, or one that `init` refuses.
     let Some(release) = symbols::release() else { return };
-    // SAFETY: nobody else has seen the library yet.
+    // SAFETY: `dlopen` runs this function. No other thread knows an address of this library yet.
     let variables = unsafe { &mut *VARIABLES.as_ptr() };
     let mut kept = 0;
     for at in 0..variables.len() {
@@ -475,7 +476,8 @@ unsafe extern "C" fn check_donor_list(
         errors::raise(&error);
         error.number()
     };
-    // SAFETY: mysqld has called this with these.
+    // SAFETY: mysqld calls a check function with the session of SET, with the address of a `char *`
+    // as `save`, and with the value. All of them live until this function returns.
     unsafe { check_text(thd, save, value, check) }
 }
 
@@ -496,7 +498,8 @@ unsafe extern "C" fn check_excluded_plugins(
             "Clone: The following plugins cannot be excluded: {needed}"
         )))
     };
-    // SAFETY: mysqld has called this with these.
+    // SAFETY: mysqld calls a check function with the session of SET, with the address of a `char *`
+    // as `save`, and with the value. All of them live until this function returns.
     unsafe { check_text(thd, save, value, check) }
 }
 

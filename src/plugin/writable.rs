@@ -1,47 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Statics that mysqld writes to.
+//! Statics that mysqld knows by their addresses.
 
 use std::cell::UnsafeCell;
 
-use crate::server::abi;
-
-/// What mysqld is given in a [`Writable`].
+/// A static whose address mysqld has. Who reads or writes it must know that nobody else writes
+/// then:
 ///
-/// # Safety
-/// Plain data, which any thread may read and write: its pointers are only followed by mysqld, to
-/// statics of this library.
-pub(super) unsafe trait ForMysqld {}
-
-// SAFETY: see the structure in include/server_plugin.h.
-unsafe impl ForMysqld for abi::st_mysql_plugin {}
-// SAFETY: as above.
-unsafe impl ForMysqld for abi::Mysql_clone {}
-// SAFETY: as above.
-unsafe impl ForMysqld for abi::st_mysql_daemon {}
-// SAFETY: as above.
-unsafe impl ForMysqld for abi::sysvar_bool {}
-// SAFETY: as above.
-unsafe impl ForMysqld for abi::sysvar_str {}
-// SAFETY: as above.
-unsafe impl ForMysqld for abi::sysvar_uint {}
-// SAFETY: as above.
-unsafe impl ForMysqld for abi::sysvar_enum {}
-// SAFETY: as above.
-unsafe impl ForMysqld for abi::thdvar_bool {}
-// SAFETY: as above.
-unsafe impl ForMysqld for abi::TYPELIB {}
-// SAFETY: the address of one of the variables above.
-unsafe impl ForMysqld for *mut abi::SYS_VAR {}
-// SAFETY: as its elements.
-unsafe impl<T: ForMysqld, const N: usize> ForMysqld for [T; N] {}
-
-/// A static that mysqld writes to.
+/// 1. While `dlopen` runs, only the functions in `.init_array` write. No other thread knows an
+///    address of this library then.
+/// 2. Then only mysqld writes, with `LOCK_plugin` held: before it calls `init` of the plugin, and
+///    after `deinit` (`sql/sql_plugin.cc:plugin_add` and `plugin_del`). A session that runs a
+///    clone holds a reference to the plugin. mysqld gives no reference before `plugin_add` has
+///    ended, and does not call `plugin_del` while there is one.
 #[repr(transparent)]
 pub(crate) struct Writable<T>(UnsafeCell<T>);
 
-// SAFETY: only mysqld writes to it, with its plugin lock held. This side only takes the address.
-unsafe impl<T: ForMysqld> Sync for Writable<T> {}
+// SAFETY: from a shared reference, safe code gets an address and nothing else. Reading or writing
+// there takes an `unsafe` block, which has to show that nobody else writes.
+unsafe impl<T> Sync for Writable<T> {}
 
 impl<T> Writable<T> {
     pub(super) const fn new(value: T) -> Self {
