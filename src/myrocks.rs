@@ -17,7 +17,7 @@ use clone_core::error::{Error, Result};
 use clone_rocksdb::{Client, Donor, DonorOptions, Layout, RocksDb};
 
 use crate::c_api;
-use crate::plugin::start_up;
+use crate::plugin::clone_swap;
 use crate::server::error_log::CLIENT;
 use crate::server::handlerton::Handlerton;
 use crate::server::plugins::EnginePlugin;
@@ -86,7 +86,7 @@ fn lend(engine: Handlerton<'_>, directories: Directories) -> Option<Adopted> {
     let donor = Donor::new(Arc::new(MyRocks::new(directories)), options);
     let client = Client::new(Layout::rocksdb(ROOT))
         .with_home(HOME)
-        .replacing_if(move || check_start_up(&data, &wal));
+        .replacing_if(move || check_swap(&data, &wal));
     if !c_api::register(db_type.into(), Arc::new(RocksDb::new(donor, client))) {
         log::warn!(target: CLIENT, "{NAME} is not cloned: there is another engine of type {db_type}");
         return None;
@@ -101,8 +101,8 @@ fn lend(engine: Handlerton<'_>, directories: Directories) -> Option<Adopted> {
 
 /// A clone that replaces the server's data puts MyRocks' files in place when the server starts
 /// again.
-fn check_start_up(data: &Path, wal: &Path) -> Result<()> {
-    if start_up::serves(data, wal) {
+fn check_swap(data: &Path, wal: &Path) -> Result<()> {
+    if clone_swap::will_swap(data, wal) {
         return Ok(());
     }
     Err(Error::NotSupported(

@@ -2,11 +2,11 @@
 
 //! The plugin as mysqld sees it.
 
+pub(crate) mod clone_swap;
 mod declaration;
 mod entry;
 mod loaded;
 mod read_only;
-pub(crate) mod start_up;
 mod tables;
 pub(crate) mod variables;
 mod writable;

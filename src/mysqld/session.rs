@@ -27,7 +27,7 @@ use super::interrupter::{GRACE, Trigger};
 use super::links::RecipientLink;
 use super::{debug_hooks, errors, facts, library, links, replacement};
 use crate::myrocks;
-use crate::plugin::start_up::NAME;
+use crate::plugin::clone_swap::NAME;
 use crate::plugin::variables;
 use crate::server::abi;
 use crate::server::connection::{self, Connection, SslContext};

@@ -7,8 +7,8 @@ use std::ffi::{CStr, c_int, c_ulong};
 use std::mem::size_of;
 use std::ptr::null_mut;
 
+use super::clone_swap;
 use super::entry;
-use super::start_up;
 use super::variables::VARIABLES;
 use super::writable::Writable;
 use crate::server::abi;
@@ -51,17 +51,17 @@ pub(crate) static _mysql_plugin_declarations_: Writable<[abi::st_mysql_plugin; 3
         },
         abi::st_mysql_plugin {
             type_: abi::MYSQL_DAEMON_PLUGIN,
-            info: start_up::DAEMON.as_ptr().cast(),
-            name: start_up::NAME.as_ptr(),
+            info: clone_swap::DAEMON.as_ptr().cast(),
+            name: clone_swap::NAME.as_ptr(),
             author: AUTHOR.as_ptr(),
             descr: c"Puts a clone of MyRocks in place before the server opens it".as_ptr(),
             license: abi::PLUGIN_LICENSE_GPL,
-            init: Some(start_up::init),
+            init: Some(clone_swap::init),
             check_uninstall: None,
             deinit: None,
             version: 0x0100,
             status_vars: null_mut(),
-            system_vars: start_up::VARIABLES.as_ptr().cast(),
+            system_vars: clone_swap::VARIABLES.as_ptr().cast(),
             reserved1: null_mut(),
             // If all plugins of the library are loaded, this one is loaded, too, but is off.
             flags: ALLOW_EARLY | abi::PLUGIN_OPT_DEFAULT_OFF as c_ulong,

@@ -9,14 +9,15 @@ use clone_core::board::Begin;
 use clone_core::donor_list::{self, DonorList, not_listed};
 use clone_core::error::Error;
 use clone_core::link::Donor;
+use clone_core::read_only::ReadOnly;
 use clone_core::session::{Clock, Host, RecipientSession, Session, Variables};
 use clone_core::{donor, local, recipient};
 use log::Level;
 use zeroize::Zeroizing;
 
+use super::clone_swap;
 use super::loaded::{self, Loaded, host};
 use super::read_only;
-use super::start_up;
 use super::tables;
 use crate::guard::{self, guard};
 use crate::myrocks;
@@ -40,10 +41,6 @@ use crate::server_report;
 pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
     guard(|| match load() {
         Ok(()) => {
-            // With such a setting it is not known yet whether the clone is good.
-            if read_only::setting().is_none() {
-                start_up::settle();
-            }
             replacement::settle();
             if let Err(error) = clone_io::check_handover() {
                 log::info!(
@@ -71,23 +68,29 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
 fn load() -> Result<(), LoadError> {
     services::install(Services::acquire()?);
     guard::install_hook();
-    let loaded = register();
+    let read_only = read_only::setting();
+    let loaded = register(read_only);
     if loaded.is_err() {
         guard::remove_hook();
         services::uninstall();
     }
     loaded::set(loaded?);
+    // With innodb_read_only or innodb_force_recovery, InnoDB has not proved that the clone is good.
+    // The replaced data is kept until a start without them.
+    if read_only.is_none() {
+        clone_swap::settle();
+    }
     Ok(())
 }
 
 /// Makes the plugin known to the parts of mysqld that have to know it.
-fn register() -> Result<Loaded, LoadError> {
+fn register(read_only: Option<ReadOnly>) -> Result<Loaded, LoadError> {
     let symbols = services().symbols;
     let phase = clone_handle::create(symbols).map_err(LoadError::CloneHandle)?;
     let host = MysqldHost::new(psi::register(&services()));
     let tables = match phase {
         ServerPhase::Initializing => Ok(None),
-        ServerPhase::Serving => match read_only::setting() {
+        ServerPhase::Serving => match read_only {
             Some(setting) => {
                 read_only::warn(setting);
                 Ok(None)

@@ -118,7 +118,7 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
         match outcome {
             Ok(Outcome::Nothing) => 0,
             Ok(outcome) => {
-                log(Level::Info, said(outcome));
+                log(Level::Info, text_of(outcome));
                 0
             }
             Err(error) => {
@@ -149,7 +149,7 @@ fn directories() -> (&'static Path, Option<&'static Path>) {
 
 /// Whether a clone of MyRocks, which has its files and logs there, will be put in place when this
 /// server starts again.
-pub(crate) fn serves(directory: &Path, wal_directory: &Path) -> bool {
+pub(crate) fn will_swap(directory: &Path, wal_directory: &Path) -> bool {
     let (data, wal) = directories();
     let is_same = |one: &Path, other: &Path| {
         // Components leave out what makes no difference, but for the first ".".
@@ -171,7 +171,7 @@ pub(super) fn settle() {
     }
 }
 
-fn said(outcome: Outcome) -> &'static str {
+fn text_of(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Nothing => "there is no clone of MyRocks",
         Outcome::Swapped => "a clone of MyRocks is put in place",
