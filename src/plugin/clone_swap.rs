@@ -14,10 +14,10 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use clone_core::error::Result;
 use clone_rocksdb::{Layout, Outcome, Standing, Swap};
@@ -33,15 +33,16 @@ use crate::server::{abi, plugins, symbols};
 /// The plugin's name.
 pub(crate) const NAME: &CStr = c"clone_swap";
 
-/// mysqld's data directory: its working directory by then.
+/// mysqld's data directory, which is its working directory when it calls `init`.
 const ROOT: &str = ".";
 
-/// What mysqld reads of a daemon plugin. The number is that of the server, or it is not loaded.
+/// mysqld loads a daemon plugin only if `interface_version` is the server's own. [`follow_server`]
+/// writes the number.
 pub(super) static DAEMON: Writable<abi::st_mysql_daemon> =
     Writable::new(abi::st_mysql_daemon { interface_version: 0 });
 
-/// mysqld looks at [`DAEMON`] before it calls anything here. This runs earlier: when the library is
-/// opened.
+/// mysqld reads [`DAEMON`] before it calls anything here. This runs earlier: when mysqld opens the
+/// library.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static ON_LOAD: extern "C" fn() = follow_server;
@@ -95,13 +96,46 @@ const fn directory(
     })
 }
 
-/// The plugin was loaded early, and looks for clones at each start.
-static IS_READY: AtomicBool = AtomicBool::new(false);
+/// The directories in which `init` has run a swap when this server started. Not set if the plugin
+/// was not loaded early.
+static AT_START: OnceLock<Directories> = OnceLock::new();
 
 /// The swap that was run, until it is settled.
 static SWAP: Mutex<Option<Swap>> = Mutex::new(None);
 
-/// The plugin is loaded: before InnoDB, if as it should be.
+/// Where MyRocks is, by the variables.
+struct Directories {
+    data: PathBuf,
+    /// None if the logs are with the files.
+    wal: Option<PathBuf>,
+}
+
+impl Directories {
+    /// Copies the values of the variables. mysqld does not always keep them: those of an INSTALL
+    /// PLUGIN are gone before it calls `init` (`sql/sql_plugin.cc:mysql_install_plugin`).
+    ///
+    /// # Safety
+    /// Each variable is NULL or a text that is alive. While mysqld starts they are.
+    unsafe fn from_variables() -> Self {
+        let [data, wal] = [&DATADIR, &WAL_DIR].map(|variable| {
+            // SAFETY: by the caller's promise.
+            unsafe { path(variable.load(Ordering::Relaxed)) }.unwrap_or(Path::new("")).to_owned()
+        });
+        Self { data, wal: Some(wal).filter(|wal| !wal.as_os_str().is_empty()) }
+    }
+
+    /// Whether these are the same directories.
+    fn are(&self, data: &Path, wal: &Path) -> bool {
+        let is_same = |one: &Path, other: &Path| {
+            // Components leave out what makes no difference, but for the first ".".
+            let plain = |path: &Path| path.strip_prefix(".").unwrap_or(path).to_owned();
+            plain(one) == plain(other)
+        };
+        is_same(&self.data, data) && is_same(self.wal.as_ref().unwrap_or(&self.data), wal)
+    }
+}
+
+/// mysqld has loaded the plugin. It must not have opened InnoDB yet.
 pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
     guard(|| {
         let log = |level, text: &str| {
@@ -113,12 +147,15 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
             log(Level::Error, "engines are open already: load it with --early-plugin-load");
             return 1;
         }
-        let outcome = run();
-        IS_READY.store(outcome.is_ok(), Ordering::Relaxed);
-        match outcome {
-            Ok(Outcome::Nothing) => 0,
+        // SAFETY: InnoDB is not open, so mysqld is starting. The texts are among the options that
+        // mysqld was started with, which it keeps.
+        let directories = unsafe { Directories::from_variables() };
+        match run(&directories) {
             Ok(outcome) => {
-                log(Level::Info, text_of(outcome));
+                let _ = AT_START.set(directories);
+                if outcome != Outcome::Nothing {
+                    log(Level::Info, text_of(outcome));
+                }
                 0
             }
             Err(error) => {
@@ -130,35 +167,18 @@ pub(super) unsafe extern "C" fn init(plugin: *mut c_void) -> c_int {
     })
 }
 
-fn run() -> Result<Outcome> {
-    let (data, wal) = directories();
-    let swap = Swap::new(&Layout::rocksdb(ROOT), data, wal);
+fn run(directories: &Directories) -> Result<Outcome> {
+    let Directories { data, wal } = directories;
+    let swap = Swap::new(&Layout::rocksdb(ROOT), data, wal.as_deref());
     let outcome = swap.run(Standing::of_innodb(Path::new(ROOT)))?;
     *SWAP.lock().unwrap_or_else(PoisonError::into_inner) = Some(swap);
     Ok(outcome)
 }
 
-/// Where MyRocks is said to be: its files, and its logs unless they are in the same directory.
-fn directories() -> (&'static Path, Option<&'static Path>) {
-    let [data, wal] = [&DATADIR, &WAL_DIR].map(|variable| {
-        // SAFETY: mysqld has set the variables to texts that it keeps, since they are read-only.
-        unsafe { path(variable.load(Ordering::Relaxed)) }.unwrap_or(Path::new(""))
-    });
-    (data, Some(wal).filter(|wal| !wal.as_os_str().is_empty()))
-}
-
-/// Whether a clone of MyRocks, which has its files and logs there, will be put in place when this
-/// server starts again.
-pub(crate) fn will_swap(directory: &Path, wal_directory: &Path) -> bool {
-    let (data, wal) = directories();
-    let is_same = |one: &Path, other: &Path| {
-        // Components leave out what makes no difference, but for the first ".".
-        let plain = |path: &Path| path.strip_prefix(".").unwrap_or(path).to_owned();
-        plain(one) == plain(other)
-    };
-    IS_READY.load(Ordering::Relaxed)
-        && is_same(data, directory)
-        && is_same(wal.unwrap_or(data), wal_directory)
+/// Whether the next start of this server will put a clone of MyRocks in place. `data` and `wal` are
+/// where MyRocks has its files and logs.
+pub(crate) fn will_swap(data: &Path, wal: &Path) -> bool {
+    AT_START.get().is_some_and(|directories| directories.are(data, wal))
 }
 
 /// InnoDB has started with its part of the clone, if there was a clone. The data that the clone has
@@ -166,7 +186,7 @@ pub(crate) fn will_swap(directory: &Path, wal_directory: &Path) -> bool {
 pub(super) fn settle() {
     let swap = SWAP.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(swap) = swap {
-        // What is left is removed by the next start.
+        // After an error the next start removes what is left.
         let _ = swap.settle(Standing::of_innodb(Path::new(ROOT)));
     }
 }
@@ -197,4 +217,38 @@ fn stop(text: &str) -> ! {
     let _ = writeln!(std::io::stderr(), "[ERROR] clone_swap: {text}");
     // SAFETY: ends the process, without the exit handlers of a server that is half up.
     unsafe { libc::_exit(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+
+    use super::*;
+
+    /// mysqld sets the variables again at INSTALL PLUGIN, and frees the texts before `init`.
+    #[test]
+    fn directories_are_those_of_the_start() {
+        let at_start = [c"./rocks/", c""].map(CString::from);
+        for (variable, text) in [&DATADIR, &WAL_DIR].iter().zip(&at_start) {
+            variable.store(text.as_ptr().cast_mut(), Ordering::Relaxed);
+        }
+        assert!(!will_swap(Path::new("rocks"), Path::new("rocks")));
+        // SAFETY: the texts are alive.
+        assert!(AT_START.set(unsafe { Directories::from_variables() }).is_ok());
+        drop(at_start);
+        let later = c"other";
+        DATADIR.store(later.as_ptr().cast_mut(), Ordering::Relaxed);
+        WAL_DIR.store(null_mut(), Ordering::Relaxed);
+        assert!(will_swap(Path::new("rocks"), Path::new("./rocks")));
+        assert!(!will_swap(Path::new("rocks"), Path::new("logs")));
+        assert!(!will_swap(Path::new("other"), Path::new("other")));
+    }
+
+    #[test]
+    fn logs_may_be_elsewhere() {
+        let wal = Some(PathBuf::from("/logs"));
+        let directories = Directories { data: PathBuf::from("rocks"), wal };
+        assert!(directories.are(Path::new("rocks"), Path::new("/logs")));
+        assert!(!directories.are(Path::new("rocks"), Path::new("rocks")));
+    }
 }
