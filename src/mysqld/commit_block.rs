@@ -64,10 +64,10 @@ impl CommitBlock {
         let theirs = Ended(Arc::clone(&shared));
         let thread = Thread::spawn(c"clone_commits", move || {
             let shared = &theirs.0;
-            // It makes this a thread of mysqld, and ends before the thread does.
+            // The session makes this a thread of mysqld. It ends before the thread does.
             let session = services().clone_protocol.start_session(0);
             let Some(_session) = session else { return };
-            // A panic has been logged; the caller hears that the thread has ended.
+            // A panic has been logged. `Ended` tells the caller that the thread has ended.
             let _ = caught(|| hold(connection, timeout_seconds, shared));
         })
         .map_err(|error| Error::Internal(format!("Clone: no thread: {error}")))?;
@@ -89,7 +89,7 @@ impl session::CommitBlock for CommitBlock {
 
 impl Drop for CommitBlock {
     fn drop(&mut self) {
-        // Then the thread ends, which is waited for.
+        // This ends the thread. Dropping `_thread` waits for its end.
         self.shared.change(|state| state.is_released = true);
     }
 }
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    /// The time-out is the recipient's, and may be 68 years.
+    /// The time-out comes from the recipient. The highest one is 68 years.
     #[test]
     fn a_lock_that_is_never_had_is_given_up() {
         let mut sql = Busy::new(1205);
@@ -328,15 +328,15 @@ mod tests {
 
     #[test]
     fn other_ends_of_waiting() {
-        // The caller has gone.
+        // The caller needs the lock no longer.
         let mut sql = Busy::new(1205);
         assert!(lock(300, &mut sql, &mut |_| true).is_err());
         assert_eq!(sql.flushes(), 1);
-        // It is no matter of waiting.
+        // Another error than that of a time-out.
         let mut sql = Busy::new(1317);
         assert!(lock(300, &mut sql, &mut |_| panic!("no pause")).is_err());
         assert_eq!(sql.flushes(), 1);
-        // No time at all.
+        // A time-out of 0.
         let mut sql = Busy::new(1205);
         assert!(lock(0, &mut sql, &mut |_| panic!("no pause")).is_err());
         assert_eq!(sql.statements[0], "SET SESSION lock_wait_timeout = 1");

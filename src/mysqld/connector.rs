@@ -56,8 +56,8 @@ impl Connector {
 }
 
 impl<T: Send + 'static> Connector<T> {
-    /// Runs `work` in a thread. After KILL, or behind the limit, its connection is closed as soon
-    /// as there is one.
+    /// Runs `work` in a thread. After KILL or the limit nobody waits for the connection, which is
+    /// closed as soon as `work` has opened it.
     fn run(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -101,7 +101,7 @@ impl<T> Attempt<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The outcome, none if nobody waits for it any more.
+    /// Waits for the outcome. None if `is_abandoned` returns true first.
     fn wait(&self, is_abandoned: impl Fn() -> bool) -> Option<Result<T>> {
         let mut state = self.state();
         loop {
@@ -121,8 +121,8 @@ impl<T> Attempt<T> {
         }
     }
 
-    /// Gives the outcome to who waits for it. Without anybody the outcome is dropped, which closes
-    /// the connection.
+    /// Gives the outcome to the statement that waits. If none waits, the outcome is dropped, which
+    /// closes the connection.
     fn end(&self, outcome: Result<T>) {
         let mut state = self.state();
         *state = match *state {

@@ -66,7 +66,7 @@ impl Engine<MysqldSession> for MysqldEngine {
         ddl_timeout: u32,
     ) -> Result<Begun> {
         let begin = || self.engine.begin(session.thd(), locator, clone_mode(mode));
-        // A worker's task waits for no DDL.
+        // Only Start and Restart wait for DDL.
         let begun = match mode {
             Mode::AddTask | Mode::Version => begin(),
             Mode::Start | Mode::Restart => session.host().with_ddl_timeout(ddl_timeout, begin),
@@ -172,7 +172,7 @@ fn from_engine(begun: engine::Begun) -> Begun {
     Begun { locator: begun.locator, task: begun.task }
 }
 
-/// There are at most 16 engines.
+/// The index as engines take it. It is small: a clone has at most 16 engines.
 fn index(locator_index: usize) -> u32 {
     u32::try_from(locator_index).unwrap_or(u32::MAX)
 }
@@ -184,7 +184,8 @@ struct OutputAdapter<'a> {
     output: &'a mut dyn BlockOutput,
 }
 
-/// The same for an engine that applies.
+/// Passes the callbacks of an engine that applies on to the clone logic, and raises errors as
+/// [`OutputAdapter`] does.
 struct InputAdapter<'a> {
     session: &'a MysqldSession,
     input: &'a mut dyn BlockInput,
@@ -195,7 +196,7 @@ fn raised(session: &MysqldSession, error: &Error) -> u32 {
     error.number()
 }
 
-/// The engine called a function of the other direction.
+/// An engine that copies called a function for engines that apply, or the other way round.
 fn wrong_direction(session: &MysqldSession, what: &str) -> u32 {
     raised(session, &Error::Internal(what.to_owned()))
 }

@@ -146,7 +146,7 @@ impl Host for MysqldHost {
             WorkerKind::Heartbeat => (c"clone_heartbeat", self.keys.client_task),
             WorkerKind::Local => (c"clone_local", self.keys.local_task),
         };
-        // A worker opens some, and the clone can do without it.
+        // Such a worker opens files. The clone can do without the worker.
         if matches!(kind, WorkerKind::Client | WorkerKind::Local) {
             check_open_files()?;
         }
@@ -154,7 +154,7 @@ impl Host for MysqldHost {
         // SAFETY: a statement's thread waits for its workers before its session ends.
         let statement = Thd::with_current(|thd| unsafe { thd.kill_flag() });
         Thread::spawn(name, move || {
-            // The session ends before the thread does: mysqld's state of the thread goes with it.
+            // The session must end before the thread: then mysqld's state of the thread ends, too.
             let Some(own) = MysqldSession::start(key, statement, host) else { return };
             // A panic has been logged and raised. The master sees the task's error in the engine,
             // or misses the task's part.

@@ -108,7 +108,8 @@ impl Interrupter {
         let mut state = self.connections.state();
         if !state.thread_runs {
             let connections = Arc::clone(&self.connections);
-            // The thread before has ended, or ends at once: it needs nothing that is locked here.
+            // This drops the previous thread, which waits for its end. The previous thread has set
+            // `thread_runs` to false, and takes no lock after that.
             *thread = Some(Thread::spawn(c"clone_watch", move || connections.run())?);
             state.thread_runs = true;
         }
@@ -261,7 +262,7 @@ mod tests {
         assert!(since.elapsed() >= delay);
         assert!(is_open(&mut third, &mut thirds_peer));
         drop((watch, later, alive));
-        // The thread ends without connections, and is started again.
+        // Without connections the thread ends. The next connection starts a thread.
         while runs(&interrupter) {
             std::thread::yield_now();
         }

@@ -135,7 +135,7 @@ impl Link<MysqldSession> for RecipientLink {
         self.reader = is_plain.then(|| {
             let limit = variable(session, "max_allowed_packet", 64 << 20);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            // Until then the watch has ended the connection.
+            // The watch ends a silent connection earlier.
             PacketReader::new(LONGEST_WAIT, limit)
         });
         Ok(())
@@ -172,7 +172,7 @@ impl Link<MysqldSession> for RecipientLink {
                 }
             };
         }
-        // mysqld's own limit comes later than the watch's.
+        // mysqld has a limit, too. It is higher, so that the watch ends the connection.
         let longest = if patience.lives.is_some() { LONGEST_WAIT } else { limit + LATER };
         let longest = u32::try_from(longest.as_secs()).unwrap_or(u32::MAX);
         let packet =
@@ -349,7 +349,7 @@ impl Drop for WaitEnd {
     }
 }
 
-/// A wait changes as a whole.
+/// Locks `wait`, also after a panic: a wait is only ever replaced as a whole.
 fn lock<T>(wait: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
     wait.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -363,7 +363,8 @@ fn not_watched(error: &io::Error) -> Error {
     })
 }
 
-/// A dead host is noticed whatever the peer's plugin is. Other sockets have no other host.
+/// Ends the connection if the peer's host is dead, whatever plugin the peer has. An error says that
+/// the socket is not a TCP socket: then the peer is on this host.
 fn end_with_dead_host(socket: BorrowedFd<'_>, patience: Option<Duration>) {
     if let Some(patience) = patience {
         let _ = tcp::end_with_dead_host(socket, patience);

@@ -44,7 +44,7 @@ pub(crate) struct MysqldSession {
     /// References to the engines that this session has given out, which stay until it ends: what
     /// clone-core holds of an engine is not used longer.
     engines: RefCell<Vec<EnginePlugin>>,
-    /// Of mysqld, or [`Self::_own`].
+    /// A session that mysqld has started, or [`Self::_own`].
     thd: Thd<'static>,
     /// The kill flag of the session whose statement this session works for.
     statement: Option<KillFlag>,
@@ -60,7 +60,8 @@ impl MysqldSession {
     /// # Safety
     /// `thd` is NULL or the session of this thread, which outlives the result.
     pub(crate) unsafe fn new(thd: *mut abi::THD, host: Arc<MysqldHost>) -> Option<Self> {
-        // SAFETY: by the caller's promise, as `Self::thd` gives it out for shorter.
+        // SAFETY: by the caller's promise the session lives longer than the result. `Self::thd`
+        // gives it out for no longer than the result lives.
         let thd = unsafe { Thd::from_raw(thd) }?;
         Some(Self { engines: RefCell::default(), thd, statement: None, host, _own: None })
     }
@@ -73,7 +74,7 @@ impl MysqldSession {
         host: Arc<MysqldHost>,
     ) -> Option<Self> {
         let own = services().clone_protocol.start_session(thread_key)?;
-        // SAFETY: it lives as long as the result, which has it.
+        // SAFETY: the session lives as long as the result, which owns it.
         let thd = unsafe { Thd::from_raw(own.thd().as_ptr()) }?;
         Some(Self { engines: RefCell::default(), thd, statement, host, _own: Some(own) })
     }
@@ -132,8 +133,8 @@ impl Session for MysqldSession {
     fn raise(&self, error: &Error) {
         let there = self.raised();
         match error {
-            // A task that hears of the donor's error through its engine: the text comes with the
-            // donor's packet.
+            // The task knows the donor's error from its engine, as a number. The error is raised
+            // with its text, which comes in the donor's packet.
             Error::Raised(number::ER_CLONE_DONOR) => {}
             Error::Raised(number) if there.is_none() => errors::raise_number(*number),
             Error::Raised(_) => {}
@@ -162,7 +163,7 @@ impl Session for MysqldSession {
         let engines = services().engines().unwrap_or_default();
         let mut engines: Vec<_> =
             engines.into_iter().filter_map(|engine| self.give(engine)).collect();
-        // mysqld has them in an order of its own. InnoDB leads, and peers have the same order.
+        // InnoDB is first, and peers have the same order. mysqld's list has another order.
         engines.sort_by_key(|engine| (engine.db_type() != innodb::DB_TYPE, engine.db_type()));
         engines
     }
@@ -283,8 +284,8 @@ impl RecipientSession for MysqldSession {
 
 impl OwnData for MysqldSession {
     fn staging_directory(&self) -> Result<Option<PathBuf>> {
-        // An engine of this project has a directory of its own for a clone that replaces its data.
-        // Its swap does not know of a staging directory.
+        // Besides InnoDB there is an engine of this project. It puts the clone into a directory of
+        // its own, and its swap does not know a staging directory.
         if self.engines().len() > 1 {
             return Ok(None);
         }

@@ -101,7 +101,7 @@ fn register(read_only: Option<ReadOnly>) -> Result<Loaded, LoadError> {
     match tables {
         Ok(tables) => Ok(Loaded { host, tables }),
         Err(error) => {
-            // Nothing is to be done about a handle that mysqld does not find.
+            // An error says that mysqld has no handle, so nothing is left to be dropped.
             let _ = clone_handle::drop_handle(symbols);
             Err(error)
         }
@@ -117,7 +117,8 @@ pub(super) unsafe extern "C" fn check_uninstall(plugin: *mut c_void) -> c_int {
     })
 }
 
-/// The plugin is unloaded, and may have been loaded in vain.
+/// The plugin is unloaded. mysqld also calls this after an `init` that failed. Then there is
+/// nothing to undo.
 pub(super) unsafe extern "C" fn deinit(_plugin: *mut c_void) -> c_int {
     guard(|| {
         if let Some(loaded) = loaded::take() {
@@ -284,7 +285,8 @@ mod tests {
 
     use super::*;
 
-    /// A clone into another directory than the one that mysqld has made.
+    /// mysqld has made a directory of these bytes. With another text for it, the clone would go
+    /// into another directory.
     #[test]
     fn directories_that_are_not_utf_8_are_refused() {
         // SAFETY: a literal.

@@ -99,7 +99,8 @@ sysvars! {
         c"Time in minutes up to which donor allows recipient to re-connect and restart cloning after network failure.";
     delay_after_data_drop: Number = Number { default: 0, min: 0, max: 60 * 60, step: 1 },
         c"Time in seconds to wait after removing data.", in Settings;
-    // Ours, from here. What stock peers compress is zlib's business.
+    // Variables that only this plugin has. With a stock donor `clone_enable_compression` (zlib)
+    // decides, not `clone_compression`.
     compression: Choice = Choice { names: &COMPRESSION, default: 0 },
         c"How a donor with this plugin compresses what it sends to this recipient: AUTO as it measures what is fastest, OFF not at all, LZ4, or Zstandard at a level from 1 to 19", in Settings;
     compression_max_cpu: Number = Number { default: 50, min: 0, max: 100, step: 1 },
@@ -116,7 +117,7 @@ sysvars! {
         c"If CLONE INSTANCE ends after all checks, without a change to any data. performance_schema.clone_checks has the results";
     peer_timeout: Number = Number { default: 60, min: 0, max: 24 * 60 * 60, step: 1 },
         c"Time in seconds after which a donor or recipient that shows no sign of life is given up; 0: as the server's own time-outs have it", in Settings;
-    // Percona's, with Percona's text.
+    // Percona Server's plugin has this variable, with this text.
     exclude_plugins_list: Text = Text { check: Some(check_excluded_plugins) },
         c"Comma separated plugin names that are not installed on recipient. Clone will not error out if these are active on donor but not installed on recipient";
 }
@@ -206,16 +207,16 @@ pub(crate) fn restore_ddl_timeout(lent: u32, own: u32) {
     let _ = value.compare_exchange(lent, own, relaxed, relaxed);
 }
 
-/// mysqld registers the variables of a plugin before it calls anything in it. This runs earlier:
-/// when the library is opened.
+/// mysqld reads [`VARIABLES`] before it calls anything here. This runs earlier: when mysqld opens
+/// the library.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static ON_LOAD: extern "C" fn() = follow_server;
 
-/// Takes out of [`VARIABLES`] what the stock plugin of this server's release does not have. Those
-/// keep their defaults.
+/// Takes out of [`VARIABLES`] what the stock plugin of this server's release does not have. What is
+/// taken out keeps its default.
 extern "C" fn follow_server() {
-    // Otherwise this is not mysqld, or one that `init` refuses.
+    // Without a release this is not mysqld, or `init` refuses this mysqld.
     let Some(release) = symbols::release() else { return };
     // SAFETY: `dlopen` runs this function. No other thread knows an address of this library yet.
     let variables = unsafe { &mut *VARIABLES.as_ptr() };
