@@ -9,23 +9,22 @@
 //! Numbers and booleans are read as atomics. Strings are mysqld's memory and are only ever read
 //! through its services, which take the lock that SET holds.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::ffi::CStr;
+use std::ptr::null_mut;
+use std::sync::atomic::Ordering;
 
-use clone_core::donor_list::{DonorList, FormatError};
-use clone_core::error::Error;
-use clone_core::excluded_plugins::ExcludedPlugins;
-use clone_core::settings::{KeepData, Settings};
-use clone_protocol::Packing;
+use clone_core::settings::Settings;
 
 use super::writable::Writable;
-use crate::guard::guard;
-use crate::mysqld::errors;
-use crate::server::raise::{self, Raise};
 use crate::server::thd::Thd;
-use crate::server::value::value_text;
 use crate::server::{abi, releases, symbols};
+use checks::{check_donor_list, check_excluded_plugins};
+use choices::{COMPRESSION, KEEP_DATA};
+use kinds::{Boolean, Choice, Kind, Number, SessionBoolean, Setting, Text, c_str};
+
+mod checks;
+mod choices;
+mod kinds;
 
 /// Makes of each row `name: Kind = kind, text, in Settings;` the value, mysqld's description of
 /// the variable, its place in [`VARIABLES`] and, if the row says so, the field `name` of
@@ -101,11 +100,11 @@ sysvars! {
         c"Time in seconds to wait after removing data.", in Settings;
     // Variables that only this plugin has. With a stock donor `clone_enable_compression` (zlib)
     // decides, not `clone_compression`.
-    compression: Choice = Choice { names: &COMPRESSION, default: 0 },
+    compression: Choice = Choice { names: &COMPRESSION },
         c"How a donor with this plugin compresses what it sends to this recipient: AUTO as it measures what is fastest, OFF not at all, LZ4, or Zstandard at a level from 1 to 19", in Settings;
     compression_max_cpu: Number = Number { default: 50, min: 0, max: 100, step: 1 },
         c"Percent of this machine's processors that compression may use at the donor, for all clones together; 0 for no compression", in Settings;
-    keep_data: Choice = Choice { names: &KEEP_DATA, default: 0 },
+    keep_data: Choice = Choice { names: &KEEP_DATA },
         c"What becomes of this server's data when a clone replaces it: AUTO keeps the data until the clone is complete if the disk has room for both, ON keeps the data or refuses the clone, OFF drops the data before the clone is copied", in Settings;
     keep_failed_directory: Boolean = Boolean { default: false },
         c"If the directory of a clone that failed stays, instead of being removed", in Settings;
@@ -121,57 +120,6 @@ sysvars! {
     exclude_plugins_list: Text = Text { check: Some(check_excluded_plugins) },
         c"Comma separated plugin names that are not installed on recipient. Clone will not error out if these are active on donor but not installed on recipient";
 }
-
-/// The values of `clone_keep_data`, in the order of [`KeepData::of`](Setting::of).
-static KEEP_DATA: Writable<abi::TYPELIB> = Writable::new(abi::TYPELIB {
-    count: KEEP_DATA_NAMES.0.len() - 1,
-    name: c"".as_ptr(),
-    type_names: KEEP_DATA_NAMES.0.as_ptr().cast_mut(),
-    type_lengths: null_mut(),
-});
-
-static KEEP_DATA_NAMES: Names<4> =
-    Names([c"AUTO".as_ptr(), c"ON".as_ptr(), c"OFF".as_ptr(), null()]);
-
-/// The values of `clone_compression`, in the order of [`Packing::of`](Setting::of).
-static COMPRESSION: Writable<abi::TYPELIB> = Writable::new(abi::TYPELIB {
-    count: COMPRESSION_NAMES.0.len() - 1,
-    name: c"".as_ptr(),
-    type_names: COMPRESSION_NAMES.0.as_ptr().cast_mut(),
-    type_lengths: null_mut(),
-});
-
-static COMPRESSION_NAMES: Names<23> = Names([
-    c"AUTO".as_ptr(),
-    c"OFF".as_ptr(),
-    c"LZ4".as_ptr(),
-    c"ZSTD1".as_ptr(),
-    c"ZSTD2".as_ptr(),
-    c"ZSTD3".as_ptr(),
-    c"ZSTD4".as_ptr(),
-    c"ZSTD5".as_ptr(),
-    c"ZSTD6".as_ptr(),
-    c"ZSTD7".as_ptr(),
-    c"ZSTD8".as_ptr(),
-    c"ZSTD9".as_ptr(),
-    c"ZSTD10".as_ptr(),
-    c"ZSTD11".as_ptr(),
-    c"ZSTD12".as_ptr(),
-    c"ZSTD13".as_ptr(),
-    c"ZSTD14".as_ptr(),
-    c"ZSTD15".as_ptr(),
-    c"ZSTD16".as_ptr(),
-    c"ZSTD17".as_ptr(),
-    c"ZSTD18".as_ptr(),
-    c"ZSTD19".as_ptr(),
-    null(),
-]);
-
-/// Literals, and NULL behind the last.
-struct Names<const N: usize>([*const c_char; N]);
-
-// SAFETY: pointers to literals, which nobody changes.
-unsafe impl<const N: usize> Sync for Names<N> {}
 
 /// `clone_strict_checks` of a session that runs a clone.
 pub(crate) fn is_strict(thd: Thd<'_>) -> bool {
@@ -234,305 +182,6 @@ extern "C" fn follow_server() {
         }
     }
     variables[kept..].fill(null_mut());
-}
-
-/// A kind of variable.
-trait Kind {
-    /// What mysqld writes the value to.
-    type Value;
-    /// What mysqld is told of the variable.
-    type Description;
-}
-
-/// A number of 32 bits without a sign: its default, its range and its step.
-struct Number {
-    default: u32,
-    min: u32,
-    max: u32,
-    step: u32,
-}
-
-/// ON or OFF.
-struct Boolean {
-    default: bool,
-}
-
-/// ON or OFF, in each session.
-struct SessionBoolean {
-    default: bool,
-}
-
-/// One of several names: the names, and the index of the default.
-struct Choice {
-    names: &'static Writable<abi::TYPELIB>,
-    default: u64,
-}
-
-/// A text, NULL by default, and what decides about a value.
-struct Text {
-    check: abi::mysql_var_check_func,
-}
-
-impl Kind for Number {
-    type Value = AtomicU32;
-    type Description = abi::sysvar_uint;
-}
-
-impl Kind for Boolean {
-    type Value = AtomicBool;
-    type Description = abi::sysvar_bool;
-}
-
-/// mysqld has the values.
-impl Kind for SessionBoolean {
-    type Value = ();
-    type Description = abi::thdvar_bool;
-}
-
-impl Kind for Choice {
-    type Value = AtomicU64;
-    type Description = abi::sysvar_enum;
-}
-
-impl Kind for Text {
-    type Value = AtomicPtr<c_char>;
-    type Description = abi::sysvar_str;
-}
-
-impl Number {
-    const fn value(&self) -> AtomicU32 {
-        AtomicU32::new(self.default)
-    }
-
-    const fn description(
-        self,
-        name: &'static CStr,
-        comment: &'static CStr,
-        value: &'static AtomicU32,
-    ) -> Writable<abi::sysvar_uint> {
-        let flags = abi::PLUGIN_VAR_INT | abi::PLUGIN_VAR_UNSIGNED | abi::PLUGIN_VAR_RQCMDARG;
-        Writable::new(abi::sysvar_uint {
-            header: header(flags, name, comment, None),
-            value: value.as_ptr(),
-            def_val: self.default,
-            min_val: self.min,
-            max_val: self.max,
-            blk_sz: self.step,
-        })
-    }
-}
-
-impl Boolean {
-    const fn value(&self) -> AtomicBool {
-        AtomicBool::new(self.default)
-    }
-
-    const fn description(
-        self,
-        name: &'static CStr,
-        comment: &'static CStr,
-        value: &'static AtomicBool,
-    ) -> Writable<abi::sysvar_bool> {
-        let flags = abi::PLUGIN_VAR_BOOL | abi::PLUGIN_VAR_NOCMDARG;
-        Writable::new(abi::sysvar_bool {
-            header: header(flags, name, comment, None),
-            value: value.as_ptr(),
-            def_val: self.default,
-        })
-    }
-}
-
-impl SessionBoolean {
-    const fn value(&self) {}
-
-    const fn description(
-        self,
-        name: &'static CStr,
-        comment: &'static CStr,
-        _: &'static (),
-    ) -> Writable<abi::thdvar_bool> {
-        let flags = abi::PLUGIN_VAR_BOOL | abi::PLUGIN_VAR_THDLOCAL | abi::PLUGIN_VAR_NOCMDARG;
-        Writable::new(abi::thdvar_bool {
-            header: header(flags, name, comment, None),
-            offset: -1,
-            def_val: self.default,
-            resolve: None,
-        })
-    }
-}
-
-impl Choice {
-    const fn value(&self) -> AtomicU64 {
-        AtomicU64::new(self.default)
-    }
-
-    const fn description(
-        self,
-        name: &'static CStr,
-        comment: &'static CStr,
-        value: &'static AtomicU64,
-    ) -> Writable<abi::sysvar_enum> {
-        let flags = abi::PLUGIN_VAR_ENUM | abi::PLUGIN_VAR_RQCMDARG;
-        Writable::new(abi::sysvar_enum {
-            header: header(flags, name, comment, None),
-            value: value.as_ptr(),
-            def_val: self.default,
-            typelib: self.names.as_ptr(),
-        })
-    }
-}
-
-impl Text {
-    const fn value(&self) -> AtomicPtr<c_char> {
-        AtomicPtr::new(null_mut())
-    }
-
-    const fn description(
-        self,
-        name: &'static CStr,
-        comment: &'static CStr,
-        value: &'static AtomicPtr<c_char>,
-    ) -> Writable<abi::sysvar_str> {
-        let flags = abi::PLUGIN_VAR_STR | abi::PLUGIN_VAR_OPCMDARG | abi::PLUGIN_VAR_MEMALLOC;
-        Writable::new(abi::sysvar_str {
-            header: header(flags, name, comment, self.check),
-            value: value.as_ptr(),
-            def_val: null_mut(),
-        })
-    }
-}
-
-const fn header(
-    flags: c_int,
-    name: &'static CStr,
-    comment: &'static CStr,
-    check: abi::mysql_var_check_func,
-) -> abi::SYS_VAR {
-    abi::SYS_VAR { flags, name: name.as_ptr(), comment: comment.as_ptr(), check, update: None }
-}
-
-const fn c_str(terminated: &'static str) -> &'static CStr {
-    match CStr::from_bytes_with_nul(terminated.as_bytes()) {
-        Ok(text) => text,
-        Err(_) => panic!("a NUL at the end, and nowhere else"),
-    }
-}
-
-/// A field of [`Settings`], as a variable gives it.
-trait Setting<V> {
-    fn of(value: &V) -> Self;
-}
-
-impl Setting<AtomicU32> for u32 {
-    fn of(value: &AtomicU32) -> Self {
-        value.load(Ordering::Relaxed)
-    }
-}
-
-impl Setting<AtomicU32> for u8 {
-    fn of(value: &AtomicU32) -> Self {
-        u8::try_from(value.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
-    }
-}
-
-impl Setting<AtomicU64> for KeepData {
-    fn of(value: &AtomicU64) -> Self {
-        match value.load(Ordering::Relaxed) {
-            1 => KeepData::On,
-            2 => KeepData::Off,
-            _ => KeepData::Auto,
-        }
-    }
-}
-
-impl Setting<AtomicU64> for Packing {
-    fn of(value: &AtomicU64) -> Self {
-        match value.load(Ordering::Relaxed) {
-            0 => Packing::Auto,
-            1 => Packing::None,
-            2 => Packing::Lz4,
-            level => Packing::Zstd(u8::try_from(level - 2).unwrap_or(1)),
-        }
-    }
-}
-
-impl Setting<AtomicBool> for bool {
-    fn of(value: &AtomicBool) -> Self {
-        value.load(Ordering::Relaxed)
-    }
-}
-
-/// Checks a value for `clone_valid_donor_list`.
-unsafe extern "C" fn check_donor_list(
-    thd: *mut abi::THD,
-    _var: *mut abi::SYS_VAR,
-    save: *mut c_void,
-    value: *mut abi::st_mysql_value,
-) -> c_int {
-    let check = |list: &CStr| {
-        if list.to_str().is_ok_and(|list| DonorList::parse(list).is_ok()) {
-            return 0;
-        }
-        let error = Error::SystemConfig(FormatError.to_string());
-        errors::raise(&error);
-        error.number()
-    };
-    // SAFETY: mysqld calls a check function with the session of SET, with the address of a `char *`
-    // as `save`, and with the value. All of them live until this function returns.
-    unsafe { check_text(thd, save, value, check) }
-}
-
-/// Checks a value for `clone_exclude_plugins_list`.
-unsafe extern "C" fn check_excluded_plugins(
-    thd: *mut abi::THD,
-    _var: *mut abi::SYS_VAR,
-    save: *mut c_void,
-    value: *mut abi::st_mysql_value,
-) -> c_int {
-    let check = |list: &CStr| {
-        let list = list.to_string_lossy();
-        let needed = ExcludedPlugins::new(&list).needed().join(",");
-        if needed.is_empty() {
-            return 0;
-        }
-        raise::raise(Raise::WrongArguments(&format!(
-            "Clone: The following plugins cannot be excluded: {needed}"
-        )))
-    };
-    // SAFETY: mysqld calls a check function with the session of SET, with the address of a `char *`
-    // as `save`, and with the value. All of them live until this function returns.
-    unsafe { check_text(thd, save, value, check) }
-}
-
-/// Checks a text that SET assigns. `check` raises an error and returns its number, or returns 0.
-/// What is stored at `save` is what SET assigns. NULL is always good.
-///
-/// # Safety
-/// mysqld gave all of them to the check function of a string variable, which has not returned.
-unsafe fn check_text(
-    thd: *mut abi::THD,
-    save: *mut c_void,
-    value: *mut abi::st_mysql_value,
-    check: impl FnOnce(&CStr) -> u32,
-) -> c_int {
-    let save: *mut *const c_char = save.cast();
-    guard(|| {
-        // SAFETY: for a string variable mysqld passes the address of a pointer
-        // (sql/sql_plugin_var.cc).
-        unsafe { *save = null() };
-        // SAFETY: mysqld gives a session and a value that live through this call.
-        let text = unsafe { value_text(thd, value) };
-        if text.is_null() {
-            return 0;
-        }
-        // SAFETY: `value_text` gives a C string in the session's memory.
-        let error = check(unsafe { CStr::from_ptr(text) });
-        if error == 0 {
-            // SAFETY: as above.
-            unsafe { *save = text };
-        }
-        c_int::try_from(error).unwrap_or(c_int::MAX)
-    })
 }
 
 #[cfg(test)]
