@@ -110,7 +110,8 @@ impl Based {
             match (&part.equal, self.share(target, &part, view, file, start)) {
                 (None, _) => clone_io::write_all_at(file, own, at).map_err(failed)?,
                 (Some(_), Ok(())) => target.base.note(len as u64, true),
-                // The block came whole, so that the base is not needed.
+                // The block came whole, so the base is not needed. A full disk shows again when the
+                // bytes are written.
                 (Some(_), Err(error)) if is_whole => {
                     log::warn!(target: CLIENT, "{error}");
                     clone_io::write_all_at(file, own, at).map_err(failed)?;
@@ -169,10 +170,14 @@ impl Based {
         for piece in pieces(target, part)? {
             let path = path(target.base, &piece)?;
             let at = start + piece.at as u64;
-            let shared = self.reader.open(path).and_then(|from| {
-                clone_io::share_range(from, piece.offset, file, at, piece.len as u64)
-            });
-            shared.map_err(|error| lost(path, &error.to_string()))?;
+            let from = self.reader.open(path).map_err(|error| lost(path, &error.to_string()))?;
+            clone_io::share_range(from, piece.offset, file, at, piece.len as u64).map_err(
+                |error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => lost(path, "the file is shorter than it was"),
+                    // Most errors are of the file that is written: a full disk, a quota.
+                    _ => Error::file(true, view.destination_name, &error),
+                },
+            )?;
             let bytes = self.block.aligned(piece.len);
             let bytes = bytes.map_err(|_| Error::OutOfMemory(piece.len))?;
             clone_io::read_exact_at(file, bytes, at)
@@ -231,4 +236,52 @@ fn lost(path: &Path, why: &str) -> Error {
          uses it",
         path.display()
     ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::fs::File;
+    use std::num::NonZeroUsize;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::base::BaseFile;
+    use crate::error::number;
+
+    const UNIT: usize = 4096;
+
+    /// Shares the first page of a base of two pages, whose file then has `len` bytes, with a file
+    /// at `start`.
+    fn share(len: u64, start: u64) -> Error {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("old.ibd");
+        let old = vec![7; 2 * UNIT];
+        std::fs::write(&path, &old).unwrap();
+        let place = SpacePlace { space_id: 1, offset: 0 };
+        let file = BaseFile { place, len: old.len() as u64, path: path.clone() };
+        let base = Base::read(vec![file], UNIT as u32, NonZeroUsize::MIN).unwrap();
+        let equal = base.compare(place, &old).unwrap();
+        let part = &equal.parts()[0];
+        File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+        let target = Target { base: &base, place, equal: &equal, directory: directory.path() };
+        let view = View { destination_name: "new.ibd", ..View::default() };
+        let new = tempfile::tempfile_in(directory.path()).unwrap();
+        Based::default().share(&target, part, &view, new.as_fd(), start).unwrap_err()
+    }
+
+    #[test]
+    fn an_error_of_the_new_file_is_not_one_of_the_base() {
+        // No file system has files of 2^62 bytes (EFBIG). A full disk takes the same way.
+        let error = share(2 * UNIT as u64, 1 << 62);
+        assert_eq!(error.number(), number::ER_ERROR_ON_WRITE, "{error}");
+        assert!(error.to_string().starts_with("write 'new.ibd': "), "{error}");
+    }
+
+    #[test]
+    fn a_base_that_is_shorter_than_it_was_is_lost() {
+        let error = share(UNIT as u64, 0);
+        assert_eq!(error.number(), number::ER_INTERNAL_ERROR, "{error}");
+        assert!(error.to_string().contains("old.ibd': the file is shorter than it was"), "{error}");
+    }
 }
