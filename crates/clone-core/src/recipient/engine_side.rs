@@ -199,6 +199,9 @@ impl EngineSide {
 
     /// What the engine is told instead of a checked descriptor of InnoDB, if the clone waits in a
     /// staging directory.
+    ///
+    /// # Errors
+    /// This server does not accept the file that the descriptor describes.
     pub(super) fn place<S: RecipientSession>(
         session: &S,
         shared: &Shared<S>,
@@ -211,11 +214,13 @@ impl EngineSide {
             shared.note_disk_estimate(state.estimate_disk);
         }
         let data = session.own_data()?;
-        let check = |file: NewFile<'_>| match file {
-            NewFile::System { index, size } => data.accept_system_file(index, size),
-            NewFile::Outside(path) => data.accept_outside_file(path),
-        };
-        shared.placement().note(descriptor, check)
+        let noted = shared.placement().note(descriptor);
+        match noted.new_file {
+            Some(NewFile::System { index, size }) => data.accept_system_file(index, size)?,
+            Some(NewFile::Outside(path)) => data.accept_outside_file(path)?,
+            None => {}
+        }
+        Ok(noted.descriptor)
     }
 
     /// Gives a descriptor to its engine, which takes the data from `input`.

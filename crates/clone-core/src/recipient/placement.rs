@@ -13,7 +13,6 @@ use clone_protocol::innodb::{Descriptor, FileKind, FileMetadata};
 
 use zeroize::Zeroizing;
 
-use crate::error::Result;
 use crate::session::{OutsideFile, StagedClone};
 
 /// The directory in the staging directory for files outside of the donor's data directory. A donor
@@ -34,70 +33,73 @@ pub(super) struct Placement {
     outside: Vec<Vec<u8>>,
 }
 
+/// What follows from a descriptor.
+#[derive(Default)]
+pub(super) struct Noted<'d> {
+    /// The descriptor for the engine, if it differs from the donor's.
+    pub(super) descriptor: Option<Zeroizing<Vec<u8>>>,
+    /// The file, if it was described for the first time.
+    pub(super) new_file: Option<NewFile<'d>>,
+}
+
 /// A file that was described for the first time, and that the server has to accept.
-pub(super) enum NewFile<'a> {
+pub(super) enum NewFile<'d> {
     /// Of the system tablespace: its place in `innodb_data_file_path`, and its size in bytes.
     System { index: usize, size: u64 },
     /// Outside of the donor's data directory: its path at the donor.
-    Outside(&'a Path),
+    Outside(&'d Path),
 }
 
 impl Placement {
-    /// Notes the file that a checked descriptor describes, if `check` accepts it. Returns the
-    /// descriptor for the engine, if it differs.
-    pub(super) fn note(
-        &mut self,
-        descriptor: &[u8],
-        check: impl FnOnce(NewFile<'_>) -> Result<()>,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    /// Notes the file that a checked descriptor describes.
+    ///
+    /// The caller asks the server about a new file without the lock. So the file is noted before
+    /// the server accepts it, and no other task asks once more. If the server refuses the file, the
+    /// clone fails, and nobody uses what was noted.
+    pub(super) fn note<'d>(&mut self, descriptor: &'d [u8]) -> Noted<'d> {
         let Ok(Descriptor::FileMetadata(file)) = Descriptor::parse(descriptor) else {
-            return Ok(None);
+            return Noted::default();
         };
         match FileKind::of(file.space_id) {
-            FileKind::System => self.system_file(&file, check)?,
+            FileKind::System => Noted { descriptor: None, new_file: self.system_file(&file) },
             FileKind::Undo => {
                 if !self.undo.iter().any(|name| name == file.name) {
                     self.undo.push(file.name.to_vec());
                 }
+                Noted::default()
             }
             FileKind::Tablespace if is_outside(file.name) => {
-                let name = staged_name(self.outside_index(file.name, check)?);
+                let (index, new_file) = self.outside_file(file.name);
+                let name = staged_name(index);
                 // The descriptor may have a key.
                 let mut placed = Zeroizing::new(Vec::with_capacity(PLACED_LEN));
                 let file = FileMetadata { name: name.as_bytes(), ..file };
                 Descriptor::FileMetadata(file).encode(&mut placed);
-                return Ok(Some(placed));
+                Noted { descriptor: Some(placed), new_file }
             }
-            FileKind::Tablespace | FileKind::Redo | FileKind::BufferPool => {}
+            FileKind::Tablespace | FileKind::Redo | FileKind::BufferPool => Noted::default(),
         }
-        Ok(None)
     }
 
-    fn system_file(
-        &mut self,
-        file: &FileMetadata<'_>,
-        check: impl FnOnce(NewFile<'_>) -> Result<()>,
-    ) -> Result<()> {
+    /// Notes a file of the system tablespace. None if the file is known.
+    fn system_file(&mut self, file: &FileMetadata<'_>) -> Option<NewFile<'static>> {
         if self.system.iter().any(|(index, _)| *index == file.file_index) {
-            return Ok(());
+            return None;
         }
         self.system.push((file.file_index, file.name.to_vec()));
         self.system.sort_unstable();
         let index = self.system.iter().position(|(index, _)| *index == file.file_index);
-        check(NewFile::System { index: index.unwrap_or(0), size: file.file_size })
+        Some(NewFile::System { index: index.unwrap_or(0), size: file.file_size })
     }
 
-    fn outside_index(
-        &mut self,
-        name: &[u8],
-        check: impl FnOnce(NewFile<'_>) -> Result<()>,
-    ) -> Result<usize> {
+    /// Notes a file outside, and returns its number; without the file if the file is known.
+    fn outside_file<'d>(&mut self, name: &'d [u8]) -> (usize, Option<NewFile<'d>>) {
         if let Some(known) = self.outside.iter().position(|known| known == name) {
-            return Ok(known);
+            return (known, None);
         }
-        check(NewFile::Outside(Path::new(OsStr::from_bytes(name))))?;
         self.outside.push(name.to_vec());
-        Ok(self.outside.len() - 1)
+        let file = NewFile::Outside(Path::new(OsStr::from_bytes(name)));
+        (self.outside.len() - 1, Some(file))
     }
 
     /// What the server has to know to take the clone.
@@ -131,7 +133,6 @@ mod tests {
     use clone_protocol::innodb::{Compression, SPACE_ID_REDO, SnapshotState};
 
     use super::*;
-    use crate::error::Error;
 
     fn file(space_id: u32, index: u32, name: &str) -> Vec<u8> {
         let file = FileMetadata {
@@ -166,17 +167,21 @@ mod tests {
     #[test]
     fn files_outside_get_names_below_the_staging_directory() {
         let mut placement = Placement::default();
-        let mut note = |name: &str| placement.note(&file(9, 3, name), |_| Ok(())).unwrap();
-        assert_eq!(note("./test/t.ibd"), None);
-        let first = note("/srv/test/t.ibd").expect("outside");
-        assert_eq!(name(&first), "#outside/0.ibd");
-        assert_eq!(name(&note("../ts.ibd").expect("outside")), "#outside/1.ibd");
-        assert_eq!(name(&note("/srv/test/t.ibd").expect("outside")), "#outside/0.ibd");
-        let refused = placement.note(&file(9, 3, "/etc/t.ibd"), |file| match file {
-            NewFile::Outside(path) => Err(Error::Internal(path.display().to_string())),
-            NewFile::System { .. } => Ok(()),
-        });
-        assert_eq!(refused.unwrap_err(), Error::Internal("/etc/t.ibd".to_owned()));
+        let mut note = |name: &str| {
+            let descriptor = file(9, 3, name);
+            let noted = placement.note(&descriptor);
+            let is_new = match noted.new_file {
+                Some(NewFile::Outside(path)) => path == Path::new(name),
+                Some(NewFile::System { .. }) => panic!("{name} is no system file"),
+                None => false,
+            };
+            (noted.descriptor.map(|placed| self::name(&placed)), is_new)
+        };
+        let outside = |index: u32| Some(format!("#outside/{index}.ibd"));
+        assert_eq!(note("./test/t.ibd"), (None, false));
+        assert_eq!(note("/srv/test/t.ibd"), (outside(0), true));
+        assert_eq!(note("../ts.ibd"), (outside(1), true));
+        assert_eq!(note("/srv/test/t.ibd"), (outside(0), false));
         let staged = placement.staged(Path::new("/data/.clone_staging"));
         let paths: Vec<_> = staged.outside_files.iter().map(|file| file.path.as_path()).collect();
         assert_eq!(paths, [Path::new("/srv/test/t.ibd"), Path::new("../ts.ibd")]);
@@ -188,16 +193,16 @@ mod tests {
         let mut placement = Placement::default();
         let mut told = Vec::new();
         for (index, name) in [(1, "ibdata1"), (2, "ibdata2"), (1, "ibdata1")] {
-            let tell = |file: NewFile<'_>| {
-                if let NewFile::System { index, size } = file {
-                    told.push((index, size));
-                }
-                Ok(())
-            };
-            assert_eq!(placement.note(&file(0, index, name), tell).unwrap(), None);
+            let descriptor = file(0, index, name);
+            let noted = placement.note(&descriptor);
+            assert_eq!(noted.descriptor, None);
+            if let Some(NewFile::System { index, size }) = noted.new_file {
+                told.push((index, size));
+            }
         }
         assert_eq!(told, [(0, 7 << 20), (1, 7 << 20)]);
-        placement.note(&file(SPACE_ID_REDO - 1, 5, "undo_001"), |_| Ok(())).unwrap();
+        let undo = file(SPACE_ID_REDO - 1, 5, "undo_001");
+        assert!(placement.note(&undo).new_file.is_none());
         let staged = placement.staged(Path::new("/d"));
         assert_eq!(staged.system_files, ["ibdata1", "ibdata2"]);
         assert_eq!(staged.undo_files, ["undo_001"]);

@@ -100,7 +100,7 @@ impl<S: RecipientSession> Shared<S> {
     }
 
     /// The files of a clone in a staging directory. A panic of another task leaves at worst a file
-    /// that was noted too early.
+    /// that the server has not accepted, and the clone then fails.
     pub(super) fn placement(&self) -> MutexGuard<'_, Placement> {
         self.placement.lock().unwrap_or_else(PoisonError::into_inner)
     }
