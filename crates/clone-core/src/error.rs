@@ -78,6 +78,12 @@ pub mod number {
 
 use number::*;
 
+/// Whether the number is one of MySQL's client library (`include/errmsg.h:CR_MIN_ERROR`,
+/// `CR_MAX_ERROR`), and none of a server.
+pub fn is_of_client(number: u32) -> bool {
+    (2000..3000).contains(&number)
+}
+
 /// Why a clone, or a step of it, failed. The text is for logs. Users see the text of MySQL's
 /// message catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
@@ -290,6 +296,15 @@ impl Error {
             )
     }
 
+    /// The number in the text of an [`Error::Connect`]: "Connect failed: 1040 : Too many
+    /// connections", or "1040 : Too many connections". None for other errors, and if the text has
+    /// no number.
+    pub fn connect_number(&self) -> Option<u32> {
+        let Error::Connect(text) = self else { return None };
+        let text = text.strip_prefix("Connect failed: ").unwrap_or(text);
+        text.split_once(" : ")?.0.parse().ok()
+    }
+
     /// A failed read or write of the file that the engine calls `name`.
     pub fn file(write: bool, name: &str, error: &io::Error) -> Error {
         Error::File { write, name: name.to_owned(), errno: error.raw_os_error().unwrap_or(0) }
@@ -323,6 +338,23 @@ mod tests {
         for error in [Error::Interrupted, Error::TooManyClones, Error::Raised(1026)] {
             assert!(!error.ends_connection(), "{error}");
         }
+    }
+
+    #[test]
+    fn the_number_of_a_connection_that_failed() {
+        let number = |text: &str| Error::Connect(text.to_owned()).connect_number();
+        assert_eq!(number("Connect failed: 1040 : Too many connections"), Some(1040));
+        assert_eq!(number("3032 : The server is currently in offline mode"), Some(3032));
+        assert_eq!(number("Connect failed"), None);
+        assert_eq!(number("Connect failed: No file descriptors: limit 1024"), None);
+        assert_eq!(Error::Internal("Connect failed: 1040 : x".to_owned()).connect_number(), None);
+    }
+
+    #[test]
+    fn numbers_of_the_client_library_end_before_newer_numbers_of_the_server() {
+        let numbers = [1040, 1999, 2000, 2013, 2999, 3000, 3024, 3032];
+        let of_client: Vec<_> = numbers.into_iter().filter(|one| is_of_client(*one)).collect();
+        assert_eq!(of_client, [2000, 2013, 2999]);
     }
 
     #[test]

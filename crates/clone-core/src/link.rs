@@ -41,8 +41,8 @@ pub trait Link<S>: Send {
     /// [`MAX_ENTRIES`](crate::facts::MAX_ENTRIES) rows are kept.
     ///
     /// # Errors
-    /// [`Error::Donor`] with the number of the donor, or of the client library (2000 and above). It
-    /// has not been raised.
+    /// [`Error::Donor`] with the number of the donor, or of the client library
+    /// ([`is_of_client`](crate::error::is_of_client)). It has not been raised.
     fn query(&mut self, session: &S, statement: &str) -> Result<Rows> {
         let _ = (session, statement);
         Err(Error::NotSupported("SQL statements at the donor".into()))
@@ -52,8 +52,8 @@ pub trait Link<S>: Send {
     fn kill(&mut self, other: &mut Self) -> Result<()>;
 
     /// Ends the connection. With `abort`, the dialogue is broken, and the connection is closed at
-    /// once. With `clear_error`, the errors of the session are cleared. `session` is none for the
-    /// auxiliary connection.
+    /// once. With `clear_error`, the errors of `session` are cleared. An auxiliary connection has a
+    /// `session` only for that.
     fn disconnect(self, session: Option<&S>, abort: bool, clear_error: bool);
 }
 

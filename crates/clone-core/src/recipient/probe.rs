@@ -14,12 +14,14 @@
 //! [`EXTENSION_CONFIG`] first, and a CONFIG_V3 for each fact. After COMPLETE the connection takes
 //! SQL statements. With them a stock donor is asked for the facts.
 
+use std::time::Duration;
+
 use clone_protocol::{CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, Offer, Response, innodb};
 
 use super::answer::{donor_error, silent, unexpected};
 use super::shared::Shared;
 use crate::engine::ServerEngine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_of_client};
 use crate::facts::{Facts, LIMIT_TIME, PRIVILEGES, Question};
 use crate::link::{Link, LinkKind, Patience};
 use crate::log_target::CLIENT;
@@ -28,13 +30,18 @@ use crate::session::{Host, RecipientSession, log_step};
 /// The most packets in an answer to EXIT.
 const MAX_ANSWERS: usize = 32;
 
-/// From this number on, an error is one of the connection (`include/errmsg.h:CR_MIN_ERROR`).
-const FIRST_OF_CONNECTION: i32 = 2000;
-
 /// What the donor has answered.
 struct Answer {
     understands_offers: bool,
     facts: Facts,
+}
+
+/// What came of the question.
+enum Outcome {
+    Answered(Answer),
+    Failed(Error),
+    /// The donor took the connection, and then was silent for so long.
+    Silent(Duration),
 }
 
 /// Asks the donor, if this clone needs the answer. Called before the first connection.
@@ -55,7 +62,13 @@ pub(super) fn meet_donor<S: RecipientSession>(session: &S, shared: &Shared<S>) -
     let asks = shared.target.own_directory().is_none() || session.is_dry_run();
     let mut is_stock = false;
     if wants_compression || !others.is_empty() || asks {
-        let answer = meet(session, shared, asks)?;
+        let answer = match meet(session, shared, asks) {
+            Outcome::Answered(answer) => answer,
+            Outcome::Failed(error) => return Err(error),
+            Outcome::Silent(silence) => {
+                return Err(silent(&session.name_of(&shared.donor), silence));
+            }
+        };
         is_stock = !answer.understands_offers;
         let _ = shared.facts.set(answer.facts);
     }
@@ -71,22 +84,23 @@ pub(super) fn meet_donor<S: RecipientSession>(session: &S, shared: &Shared<S>) -
 /// Whether the donor answers a new connection, be it with an error.
 pub(super) fn answers<S: RecipientSession>(session: &S, shared: &Shared<S>) -> bool {
     match meet(session, shared, false) {
-        Ok(_) | Err(Error::Donor { .. } | Error::Protocol(_)) => true,
-        // "Connect failed: 1040 : Too many connections": from 2000 on it is the client that speaks.
-        Err(Error::Connect(text)) => {
-            let number = text.split([':', ' ']).find_map(|word| word.parse::<u32>().ok());
-            number.is_some_and(|number| !(2000..3000).contains(&number))
+        Outcome::Answered(_) | Outcome::Failed(Error::Donor { .. } | Error::Protocol(_)) => true,
+        // A donor that refuses a connection, for example with 1040 ("Too many connections"), lives.
+        Outcome::Failed(error) => {
+            error.connect_number().is_some_and(|number| !is_of_client(number))
         }
-        Err(_) => false,
+        Outcome::Silent(_) => false,
     }
 }
 
-fn meet<S: RecipientSession>(session: &S, shared: &Shared<S>, asks: bool) -> Result<Answer> {
-    let connected = session.connect(&shared.donor, LinkKind::Auxiliary, false);
-    if connected.is_err() {
-        log_step(session, CLIENT, "Task Connect", &connected);
-    }
-    let mut link = connected?;
+fn meet<S: RecipientSession>(session: &S, shared: &Shared<S>, asks: bool) -> Outcome {
+    let mut link = match session.connect(&shared.donor, LinkKind::Auxiliary, false) {
+        Ok(link) => link,
+        Err(error) => {
+            log_step::<S, ()>(session, CLIENT, "Task Connect", &Err(error.clone()));
+            return Outcome::Failed(error);
+        }
+    };
     let offer = Offer { asks, ..shared.offer };
     let mut answer = ask(session, &mut link, offer);
     let mut is_lost = answer.is_err();
@@ -97,15 +111,15 @@ fn meet<S: RecipientSession>(session: &S, shared: &Shared<S>, asks: bool) -> Res
         is_lost = !ask_by_sql(session, &mut link, &mut answer.facts);
     }
     let silence = link.silence().filter(|_| answer.is_err());
-    // After an error the donor is gone or out of step, so the connection is closed at once.
+    // After an error the donor is gone or out of step, so the connection is closed at once. How
+    // long a donor was silent says more than the network's error, which is cleared.
     link.disconnect(silence.map(|_| session), is_lost, silence.is_some());
-    if let Some(silence) = silence {
-        answer = Err(silent(&session.name_of(&shared.donor), silence));
+    match (answer, silence) {
+        _ if session.is_killed() => Outcome::Failed(Error::Interrupted),
+        (_, Some(silence)) => Outcome::Silent(silence),
+        (Ok(answer), None) => Outcome::Answered(answer),
+        (Err(error), None) => Outcome::Failed(error),
     }
-    if session.is_killed() {
-        return Err(Error::Interrupted);
-    }
-    answer
 }
 
 fn ask<S: RecipientSession>(session: &S, link: &mut S::Link, offer: Offer) -> Result<Answer> {
@@ -140,7 +154,10 @@ fn ask<S: RecipientSession>(session: &S, link: &mut S::Link, offer: Offer) -> Re
 fn ask_by_sql<S: RecipientSession>(session: &S, link: &mut S::Link, facts: &mut Facts) -> bool {
     let mut run = |statement: &str| match link.query(session, statement) {
         Ok(rows) => Ok(Some(rows)),
-        Err(Error::Donor { number, .. }) if number < FIRST_OF_CONNECTION => Ok(None),
+        // The account may not read this, or the statement took too long (3024).
+        Err(Error::Donor { number, .. }) if !u32::try_from(number).is_ok_and(is_of_client) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     };
     let outcome = (|| {
