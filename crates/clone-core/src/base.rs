@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! An older copy of the donor's data at the recipient, the *base*, and its digests
-//! ([`clone_protocol::Base`]).
+//! An older copy of the donor's data at the recipient, the *base*. The recipient makes digests of
+//! it, and tells them to the donor ([`clone_protocol::Base`]).
 
 use std::fs::File;
 use std::io;
@@ -14,8 +14,9 @@ use std::thread;
 
 use clone_io::{AlignedBuffer, Digester};
 use clone_protocol::innodb::SpacePlace;
-use clone_protocol::{Digest, EqualUnits, MAX_DIGESTS, RUN_COST, Run, Units};
+use clone_protocol::{Digest, EqualUnits, MAX_DIGESTS, RUN_COST, Run};
 
+use crate::digests::Digests;
 use crate::log_target::CLIENT;
 
 /// Bytes that one thread digests before it takes the next part.
@@ -26,114 +27,6 @@ const PIECE: usize = 4 << 20;
 
 /// The most pages of a unit: a donor sends that many at once. Larger units never lie in one block.
 const MAX_PAGES: u32 = 64;
-
-/// Digests by their places, in order.
-#[derive(Debug)]
-pub(crate) struct Digests {
-    unit: u32,
-    runs: Vec<Known>,
-    /// What counts for [`MAX_DIGESTS`].
-    cost: usize,
-}
-
-#[derive(Debug)]
-struct Known {
-    space_id: u32,
-    first: u64,
-    digests: Vec<Digest>,
-}
-
-impl Known {
-    fn end(&self) -> u64 {
-        self.first + self.digests.len() as u64
-    }
-}
-
-/// Why digests are not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotTaken {
-    /// There are [`MAX_DIGESTS`].
-    Full,
-    /// They do not lie behind those before.
-    Order,
-    /// No memory.
-    Memory,
-}
-
-impl Digests {
-    pub(crate) fn new(unit: u32) -> Self {
-        Self { unit, runs: Vec::new(), cost: 0 }
-    }
-
-    /// Bytes of a unit.
-    pub(crate) fn unit(&self) -> u32 {
-        self.unit
-    }
-
-    /// Adds a run, which lies behind all others.
-    ///
-    /// # Errors
-    /// See [`NotTaken`]. Nothing was added.
-    pub(crate) fn push(&mut self, run: &Run<'_>) -> Result<(), NotTaken> {
-        let last = self.runs.last().map(|last| (last.space_id, last.end()));
-        if last.is_some_and(|last| last > (run.space_id, run.first)) {
-            return Err(NotTaken::Order);
-        }
-        let cost = self.cost.saturating_add(run.cost());
-        if cost > MAX_DIGESTS {
-            return Err(NotTaken::Full);
-        }
-        let mut digests = Vec::new();
-        digests.try_reserve_exact(run.digests.len()).map_err(|_| NotTaken::Memory)?;
-        self.runs.try_reserve(1).map_err(|_| NotTaken::Memory)?;
-        digests.extend_from_slice(run.digests);
-        self.runs.push(Known { space_id: run.space_id, first: run.first, digests });
-        self.cost = cost;
-        Ok(())
-    }
-
-    /// The digest of a unit.
-    pub(crate) fn get(&self, space_id: u32, unit: u64) -> Option<&Digest> {
-        let behind = self.runs.partition_point(|run| (run.space_id, run.first) <= (space_id, unit));
-        let run = self.runs[..behind].last().filter(|run| run.space_id == space_id)?;
-        run.digests.get(usize::try_from(unit - run.first).ok()?)
-    }
-
-    /// Whether a block at this place has units with digests.
-    pub(crate) fn concern(&self, place: SpacePlace, len: u32) -> bool {
-        let units = self.units(place, len);
-        let mut numbers = (units.first..).take(units.count);
-        numbers.any(|unit| self.get(place.space_id, unit).is_some())
-    }
-
-    /// The units of a block at this place.
-    pub(crate) fn units(&self, place: SpacePlace, len: u32) -> Units {
-        Units::of(place.offset, len, self.unit)
-    }
-
-    /// Which units of the block have the digests that are known of them.
-    pub(crate) fn compare(
-        &self,
-        digester: &Digester,
-        place: SpacePlace,
-        block: &[u8],
-    ) -> Option<EqualUnits> {
-        let units = self.units(place, u32::try_from(block.len()).ok()?);
-        EqualUnits::find(units, |index| {
-            let known = self.get(place.space_id, units.first + index as u64);
-            known.is_some_and(|known| digester.digest(&block[units.range(index)]) == *known)
-        })
-    }
-
-    /// All runs, in order.
-    fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        self.runs.iter().map(|run| Run {
-            space_id: run.space_id,
-            first: run.first,
-            digests: &run.digests,
-        })
-    }
-}
 
 /// A file of a base.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,15 +57,15 @@ pub struct Base {
 
 impl Base {
     /// Makes the digests, with so many threads. Files that cannot be read are left out, with a
-    /// warning, and so is what lies behind the most digests that a donor takes.
+    /// warning, and so is what lies behind the most digests that a donor takes. Of files that
+    /// overlap, such as copies of a tablespace, the first counts.
     ///
     /// # Errors
     /// The system gives no random numbers.
     pub fn read(files: Vec<BaseFile>, page_size: u32, threads: NonZeroUsize) -> io::Result<Self> {
         let mut files = files;
         files.sort();
-        // Copies of a tablespace: the first counts.
-        files.dedup_by(|later, first| later.place == first.place);
+        files.dedup_by(|later, first| overlaps(first, later));
         let unit = unit(&files, page_size);
         let digester = Digester::random()?;
         let parts = parts(&files, unit);
@@ -198,11 +91,13 @@ impl Base {
             let made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
             let file = &files[part.file];
             let run = Run { space_id: file.place.space_id, first: part.first, digests: &made };
+            // The files are in order and do not overlap, and so are the runs. So if a run is not
+            // taken, the digests are full or there is no memory, and no later run is taken either.
             if !made.is_empty()
                 && let Err(why) = digests.push(&run)
             {
                 let path = file.path.display();
-                log::warn!(target: CLIENT, "The base is used up to '{path}' only: {why:?}");
+                log::warn!(target: CLIENT, "The base is used up to '{path}' only: {why}");
                 break;
             }
         }
@@ -301,6 +196,13 @@ impl Base {
     }
 }
 
+/// Whether `later` begins in `first`, which is not behind it.
+fn overlaps(first: &BaseFile, later: &BaseFile) -> bool {
+    let behind = first.place.offset.saturating_add(first.len);
+    later.place == first.place
+        || (later.place.space_id == first.place.space_id && later.place.offset < behind)
+}
+
 /// One page, as long as all digests fit.
 fn unit(files: &[BaseFile], page_size: u32) -> u32 {
     let page_size = page_size.max(4096);
@@ -355,11 +257,7 @@ impl Reader {
     /// # Errors
     /// The operating system's.
     pub(crate) fn open(&mut self, path: &Path) -> io::Result<BorrowedFd<'_>> {
-        let opened = match self.opened.take().filter(|(last, _)| last == path) {
-            Some(opened) => opened,
-            None => (path.to_owned(), File::open(path)?),
-        };
-        Ok(self.opened.insert(opened).1.as_fd())
+        open(&mut self.opened, path)
     }
 
     fn digest(
@@ -386,8 +284,8 @@ impl Reader {
         digester: &Digester,
         digests: &mut Vec<Digest>,
     ) -> io::Result<()> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let opened = self.open(&file.path)?;
+        let Self { opened, buffer } = self;
+        let opened = open(opened, &file.path)?;
         let mut at = part.first * u64::from(unit) - file.place.offset;
         let mut left = part.count * u64::from(unit);
         digests.try_reserve_exact(usize::try_from(part.count).unwrap_or(usize::MAX))?;
@@ -399,9 +297,17 @@ impl Reader {
             at += piece as u64;
             left -= piece as u64;
         }
-        self.buffer = buffer;
         Ok(())
     }
+}
+
+/// The file, which stays open until another one is opened.
+fn open<'o>(opened: &'o mut Option<(PathBuf, File)>, path: &Path) -> io::Result<BorrowedFd<'o>> {
+    let file = match opened.take().filter(|(last, _)| last == path) {
+        Some(same) => same,
+        None => (path.to_owned(), File::open(path)?),
+    };
+    Ok(opened.insert(file).1.as_fd())
 }
 
 #[cfg(test)]

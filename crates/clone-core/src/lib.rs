@@ -17,7 +17,7 @@
 //!   files.
 //! * [`donor_list`], [`excluded_plugins`], [`compat`]: `clone_valid_donor_list`,
 //!   `clone_exclude_plugins_list`, and which versions may clone each other.
-//! * [`base`]: an older copy at the recipient, and digests of it.
+//! * [`base`]: an older copy at the recipient.
 //! * [`bell`]: wakes a thread that waits for its next turn.
 //! * [`error`], [`log_target`]: one error with MySQL's numbers, and the targets of log lines.
 
@@ -29,6 +29,7 @@ pub mod board;
 pub mod checks;
 pub mod compat;
 mod consistency_point;
+mod digests;
 pub mod donor;
 pub mod donor_list;
 pub mod engine;

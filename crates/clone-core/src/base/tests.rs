@@ -21,30 +21,6 @@ fn one_thread() -> NonZeroUsize {
 }
 
 #[test]
-fn digests_are_found_by_their_places() {
-    let digests: Vec<Digest> = (0..10).map(|number| [number; 16]).collect();
-    let mut known = Digests::new(4096);
-    let run = |space_id, first, digests| Run { space_id, first, digests };
-    known.push(&run(1, 5, &digests[..3])).unwrap();
-    known.push(&run(1, 8, &digests[3..4])).unwrap();
-    known.push(&run(1, 20, &digests[4..5])).unwrap();
-    known.push(&run(7, 0, &digests[5..])).unwrap();
-    let found = |space_id, unit| known.get(space_id, unit).map(|digest| digest[0]);
-    assert_eq!(
-        [4, 5, 7, 8, 9, 20, 21].map(|unit| found(1, unit)),
-        [None, Some(0), Some(2), Some(3), None, Some(4), None]
-    );
-    assert_eq!([found(7, 4), found(7, 5), found(0, 0), found(3, 5)], [Some(9), None, None, None]);
-    assert!(known.concern(place(1, 19 * 4096), 2 * 4096));
-    assert!(!known.concern(place(1, 19 * 4096), 2 * 4096 - 1), "the unit is not whole");
-    assert_eq!(known.push(&run(7, 4, &digests[..1])), Err(NotTaken::Order));
-    assert_eq!(known.push(&run(6, 9, &digests[..1])), Err(NotTaken::Order));
-    known.cost = MAX_DIGESTS - RUN_COST - 1;
-    assert_eq!(known.push(&run(8, 0, &digests[..2])), Err(NotTaken::Full));
-    known.push(&run(8, 0, &digests[..1])).unwrap();
-}
-
-#[test]
 fn large_bases_have_large_units() {
     let file = |len| BaseFile { place: place(1, 0), len, path: PathBuf::new() };
     assert_eq!(unit(&[file(100 << 30)], 16 << 10), 16 << 10);
@@ -84,6 +60,27 @@ fn a_base_is_told_whole_and_found_again() {
     assert_eq!(base.find_changed(9, 0, &block), Some(2));
     assert_eq!(base.find_changed(9, 3, &block[3 * UNIT..]), None);
     assert!(base.compare(place(8, 0), &block).is_none());
+}
+
+#[test]
+fn of_files_that_overlap_the_first_counts_and_later_tablespaces_are_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for (number, (space_id, offset, count)) in
+        [(0, 0, 3), (0, 1, 3), (9, 0, 2)].into_iter().enumerate()
+    {
+        let path = directory.path().join(number.to_string());
+        let content = pages(count, number as u8);
+        fs::write(&path, &content).unwrap();
+        let place = place(space_id, offset * UNIT as u64);
+        files.push(BaseFile { place, len: content.len() as u64, path });
+    }
+    let base = Base::read(files, UNIT as u32, one_thread()).unwrap();
+    assert_eq!(base.bytes(), 5 * UNIT as u64);
+    // The bytes are taken from the file that has the digest.
+    let at = 2 * UNIT as u64;
+    assert_eq!(base.locate(place(0, at)), Some((0, at)));
+    assert_eq!(base.locate(place(9, 0)), Some((1, 0)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use clone_io::Digester;
 use clone_protocol::innodb::{Descriptor, FilePlaces, SpacePlace};
 use clone_protocol::{Base, EqualUnits, MAX_DIGESTS};
 
-use crate::base::{Digests, NotTaken};
+use crate::digests::{Digests, NotTaken};
 use crate::error::{Error, Result};
 use crate::log_target::SERVER;
 use crate::meter::mib;
