@@ -16,6 +16,14 @@ const OVERFLOW_UID: u32 = 65534;
 /// The type that `statfs` gives for the file system of namespaces.
 const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
+/// Checks that this process can prove its mount namespace, which both ends need.
+///
+/// # Errors
+/// The operating system's, for example if `/proc` is not mounted. Nothing is handed over then.
+pub fn check_handover() -> io::Result<()> {
+    mount_namespace().map(drop)
+}
+
 /// Returns true if the process at the other end runs as our own user.
 ///
 /// False if that is not certain: a user number that stands for every unknown user proves nothing,
