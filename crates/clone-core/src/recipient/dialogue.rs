@@ -121,10 +121,10 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         outcome
     }
 
-    /// Starts the thread that sends heartbeats, if this server sends any. In a restart the
-    /// donor has said before whether it knows heartbeats.
-    pub(super) fn start_heart(&self, is_restart: bool) -> Option<Heart<S>> {
-        if is_restart && !self.shared.heartbeats.is_agreed() {
+    /// Starts the thread that sends heartbeats, if this server sends any. A donor with which the
+    /// clone has begun has said whether it knows heartbeats.
+    pub(super) fn start_heart(&self, has_begun: bool) -> Option<Heart<S>> {
+        if has_begun && !self.shared.heartbeats.is_agreed() {
             return None;
         }
         let (line, auxiliary) = (Arc::clone(&self.line), Arc::clone(&self.auxiliary));

@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use clone_protocol::innodb::TaskRole;
 use clone_protocol::{BlockForm, Command, Init, Offer, Version};
@@ -28,7 +29,22 @@ use crate::tasks::EngineClone;
 
 /// The most connections of a clone's master, the first included. When this many have broken, the
 /// clone fails. Attempts that do not connect are not counted here.
-const MAX_RESTARTS: u32 = 100;
+const MAX_CONNECTIONS: u32 = 100;
+
+/// What a task does after it has cloned over a connection.
+enum After {
+    /// It connects again. The donor keeps the clone for this recipient.
+    Reconnect,
+    /// It ends without an error of the statement: the clone begins again, without the server's data
+    /// ([`Shared::begins_again_after`]).
+    DropDataAndBegin,
+    /// It ends. The failure of the network was really KILL.
+    Killed,
+    /// It ends. The donor has been silent for so long, which says more than the network's error.
+    Silent(Duration),
+    /// It ends. The clone is complete, or has failed.
+    End,
+}
 
 /// One thread of a recipient.
 pub(super) struct Task<'s, S: RecipientSession> {
@@ -119,48 +135,37 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     }
 
     /// Connects, and connects again after a network failure, until the clone is complete or has
-    /// failed. `is_restart`: the clone has begun before the first connection.
-    fn run_connections(mut self, mut is_restart: bool) -> Result<()> {
+    /// failed. `has_begun`: the engines have begun the clone, on an earlier connection or in
+    /// another process.
+    fn run_connections(mut self, mut has_begun: bool) -> Result<()> {
         let mut outcome;
-        let mut restarts = 0;
+        let mut connections = 0;
         loop {
-            restarts += 1;
+            connections += 1;
             outcome = match &self.master {
-                Some(master) if is_restart => self.donor_side.reconnect(master.reconnect_timeout()),
+                Some(master) if has_begun => self.donor_side.reconnect(master.reconnect_timeout()),
                 _ => self.donor_side.connect(false),
             };
             if outcome.is_err() {
                 break;
             }
-            outcome = self.clone_over_connection(is_restart);
-            let was_killed = self.donor_side.was_killed(&outcome);
-            if was_killed {
+            outcome = self.clone_over_connection(has_begun);
+            let after = self.after(&outcome, connections);
+            if matches!(after, After::Killed) {
                 outcome = Err(Error::Interrupted);
             }
-            // Before the apply has begun, the donor has nothing to resume.
-            let again = self.is_master()
-                && self.engine_side.is_active()
-                && matches!(&outcome, Err(error) if error.is_network())
-                && restarts < MAX_RESTARTS;
-            if again {
+            if matches!(after, After::Reconnect) {
                 self.donor_side.log_step("Source Network issue", &outcome);
-            } else if is_restart {
+            } else if has_begun {
                 self.donor_side.log_step("Source break restart loop", &outcome);
             }
-            let begins_again = self.is_master()
-                && matches!(&outcome, Err(error) if self.shared.begins_again_after(error));
-            // Which donor was silent, and for how long, is more than the network's error says.
-            let silence = self.donor_side.dialogue.silence().filter(|_| self.is_master());
-            let silence = silence.filter(|_| !was_killed && !again && !begins_again);
-            let clear_error = was_killed || again || begins_again || silence.is_some();
-            if let Err(error) = &outcome
-                && !clear_error
-            {
-                // Raise this error first: the user sees the first one.
+            let clear_error = !matches!(after, After::End);
+            if let (Err(error), After::End) = (&outcome, &after) {
+                // To disconnect may raise another error.
                 self.session.raise(error);
             }
             self.disconnect(&outcome, clear_error);
-            if let Some(silence) = silence {
+            if let After::Silent(silence) = after {
                 let donor = self.session.name_of(&self.shared.donor);
                 let error = silent(&donor, silence);
                 self.session.raise(&error);
@@ -172,17 +177,36 @@ impl<'s, S: RecipientSession> Task<'s, S> {
             if let Some(master) = &mut self.master {
                 master.join_workers();
             }
-            if !again {
+            if !matches!(after, After::Reconnect) {
                 break;
             }
-            is_restart = true;
+            has_begun = true;
         }
         self.finish(outcome)
     }
 
+    /// Decides what this task does after `outcome` on its connection, the last of `connections`.
+    /// The connection is still open.
+    fn after(&self, outcome: &Result<()>, connections: u32) -> After {
+        match outcome {
+            _ if self.donor_side.was_killed(outcome) => After::Killed,
+            _ if !self.is_master() => After::End,
+            // Before the apply has begun, the donor has nothing to resume.
+            Err(error)
+                if error.is_network()
+                    && self.engine_side.is_active()
+                    && connections < MAX_CONNECTIONS =>
+            {
+                After::Reconnect
+            }
+            Err(error) if self.shared.begins_again_after(error) => After::DropDataAndBegin,
+            _ => self.donor_side.dialogue.silence().map_or(After::End, After::Silent),
+        }
+    }
+
     /// INIT, REINIT or ATTACH, then EXECUTE.
-    fn clone_over_connection(&mut self, is_restart: bool) -> Result<()> {
-        let (step, outcome) = match (self.is_master(), is_restart) {
+    fn clone_over_connection(&mut self, has_begun: bool) -> Result<()> {
+        let (step, outcome) = match (self.is_master(), has_begun) {
             (true, false) => ("Command COM_INIT", self.init()),
             (true, true) => ("Command COM_REINIT", self.reinit()),
             (false, _) => ("Command COM_ATTACH", self.attach()),
