@@ -3,10 +3,10 @@
 //! One error for everything that can end a clone.
 //!
 //! MySQL reports an error by number and arguments. The text comes from MySQL's message catalogue in
-//! the session's language. So an [`Error`] carries number and arguments. It is put into the
-//! session's diagnostics area once, where it leaves this crate
-//! ([`Session::raise`](crate::session::Session::raise)). An error that the server or an engine has
-//! raised itself arrives as [`Error::Raised`] and is only passed on.
+//! the session's language. So an [`Error`] carries number and arguments. Raise an error
+//! ([`Session::raise`](crate::session::Session::raise)) before the next call that may raise another
+//! one: the user sees the first. An error that the server or an engine has raised itself arrives as
+//! [`Error::Raised`] and is only passed on.
 
 use std::borrow::Cow;
 use std::io;

@@ -146,8 +146,8 @@ pub trait Session: Cancel + Sized + 'static {
     /// The server that this session belongs to.
     fn host(&self) -> &Arc<Self::Host>;
 
-    /// Puts `error` into the diagnostics area. [`Error::Raised`] is in that area already, so
-    /// nothing happens.
+    /// Puts `error` into the diagnostics area. Nothing happens if `error` is there already, as
+    /// [`Error::Raised`] is.
     fn raise(&self, error: &Error);
 
     /// The error in the diagnostics area.

@@ -186,6 +186,9 @@ impl Session for PullSession {
             return;
         }
         let raised = (error.number(), error.to_string());
+        if self.raised.borrow().contains(&raised) {
+            return;
+        }
         self.host.shared().errors.push(raised.clone());
         self.raised.borrow_mut().push(raised);
     }

@@ -413,6 +413,8 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 (Command::Init(_), Some(master)) => Takes::Parameters(&mut master.parameters),
                 _ => Takes::Stream,
             };
+            // These errors are not raised here: a donor's error is explained first, and another
+            // connection may help after an error of the network.
             let event = match self.donor_side.dialogue.receive(command, takes) {
                 Ok(Event::Complete) if self.map.is_none() => return Ok(clones),
                 Ok(Event::Error(error)) => {
@@ -426,6 +428,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
                 Ok(event) => event,
             };
             if let Err(error) = self.handle(event, &mut clones) {
+                // The donor's error may come next.
                 session.raise(&error);
                 self.engine_side.fail(session, &self.shared, &error);
                 if ends_connection(&error) {
@@ -468,6 +471,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let dialogue = &mut self.donor_side.dialogue;
         dialogue.give_back(descriptor);
         let Err(error) = &outcome else { return Ok(()) };
+        // The connection that tells the donor may fail.
         self.session.raise(error);
         // After KILL the donor is told when this task disconnects. A silent donor is not waited for
         // once more.
