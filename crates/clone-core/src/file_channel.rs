@@ -53,11 +53,11 @@ pub trait FileTaker {
     fn take(&mut self, limit: Duration) -> io::Result<Box<dyn TakenFile>>;
 }
 
-/// A file that was handed over. If it is dropped before its block [is copied](Self::is_copied), the
+/// A file that was handed over. If it is dropped without [`confirm_copy`](Self::confirm_copy), the
 /// donor learns that no more files are wanted.
 pub trait TakenFile: AsFd {
-    /// Lets the donor go on.
-    fn is_copied(self: Box<Self>);
+    /// Says that the block has been copied. The donor goes on.
+    fn confirm_copy(self: Box<Self>);
 }
 
 impl FileGiver for clone_io::FileGiver {
@@ -95,7 +95,7 @@ impl FileTaker for clone_io::FileTaker {
 }
 
 impl TakenFile for clone_io::TakenFile {
-    fn is_copied(self: Box<Self>) {
-        clone_io::TakenFile::is_copied(*self);
+    fn confirm_copy(self: Box<Self>) {
+        clone_io::TakenFile::confirm_copy(*self);
     }
 }

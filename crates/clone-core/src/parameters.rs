@@ -37,9 +37,9 @@ pub struct Parameters {
     pub json: Option<String>,
     /// What the donor has told before the clone began.
     pub facts: Facts,
-    /// Whether the recipient's connection for acknowledgements reaches this donor. None if
+    /// Whether the recipient's connection for acknowledgements reaches this donor, too. None if
     /// that is not known, as with a donor without heartbeats.
-    pub is_acknowledged: Option<bool>,
+    pub same_donor: Option<bool>,
     /// Bytes of all names and values, and [`Self::ENTRY`] for each entry.
     bytes: usize,
 }
@@ -54,7 +54,7 @@ impl Default for Parameters {
             other_variables: Vec::new(),
             json: None,
             facts: Facts::default(),
-            is_acknowledged: None,
+            same_donor: None,
             bytes: 0,
         }
     }

@@ -84,7 +84,7 @@ fn a_file_that_cannot_be_taken() {
     let giver = FileGiver::connect(taker.key()).unwrap();
     let mut from = file();
     std::thread::scope(|scope| {
-        scope.spawn(|| taker.take(LIMIT).unwrap().is_copied());
+        scope.spawn(|| taker.take(LIMIT).unwrap().confirm_copy());
         giver.wait(from.as_fd(), 0, LIMIT, &mut || false).unwrap();
     });
     giver.give(from.as_fd()).unwrap();

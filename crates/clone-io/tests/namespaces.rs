@@ -152,7 +152,7 @@ fn takes() {
     // The limit of a taker that is never found.
     match taker.take(Duration::from_secs(2)) {
         Ok(file) => {
-            file.is_copied();
+            file.confirm_copy();
             println!("{SAYS}a file");
         }
         Err(error) => println!("{SAYS}{:?}", error.kind()),

@@ -35,7 +35,7 @@ pub(super) fn check<S: ServerChecks>(
 fn same_donor<S: ServerChecks>(findings: &mut Findings<'_, S>, donor: &Parameters) {
     let check = Check::SameDonor;
     let (first, second) = (donor.facts.text(Question::ServerUuid), donor.server_uuid());
-    let difference = match (first, second, donor.is_acknowledged) {
+    let difference = match (first, second, donor.same_donor) {
         (Some(first), Some(second), _) if first != second => {
             Some(format!("with the server_uuid {first} and {second}"))
         }

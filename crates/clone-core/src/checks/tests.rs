@@ -239,7 +239,7 @@ const MATRIX: [Case; 26] = {
             tell(donor, Q::UndoFileNames, &[("twin.ibu", 2)]);
         }),
         (Check::SameDonor, Refused, 3869, |_, donor| tell(donor, Q::ServerUuid, &[("x", 1)])),
-        (Check::SameDonor, Refused, 3869, |_, donor| donor.is_acknowledged = Some(false)),
+        (Check::SameDonor, Refused, 3869, |_, donor| donor.same_donor = Some(false)),
         (Check::SameDonor, Outcome::NotChecked, 0, |_, donor| donor.other_variables.clear()),
         (Check::DiskSpace, Warning, 3869, |_, donor| tell(donor, Q::Size, &[("bytes", 9 << 20)])),
         (Check::Supervisor, Warning, 3707, |server, _| server.has_supervisor = false),

@@ -89,7 +89,7 @@ impl BlockReceiver {
         let files = self.files.as_mut().ok_or_else(unexpected)?;
         let reason = match files.take(HANDOVER_LIMIT) {
             Ok(file) if files.can_share(file.as_fd(), directory) => {
-                file.is_copied();
+                file.confirm_copy();
                 return Ok(());
             }
             Ok(_) => "their blocks cannot be shared here".to_owned(),
@@ -206,7 +206,7 @@ impl BlockReceiver {
                         CopyError::Write(error) => failed(error),
                     },
                 )?;
-                from.is_copied();
+                from.confirm_copy();
                 Ok(())
             }
             Place::Sparse(block) if sink == Sink::Islands && !holds_key => {
@@ -347,7 +347,7 @@ impl Place<'_> {
             Place::File(file) => {
                 clone_io::read_exact(file.as_fd(), bytes)
                     .map_err(|error| Error::file(false, &donors_file(view), &error))?;
-                file.is_copied();
+                file.confirm_copy();
             }
         }
         Ok(bytes)

@@ -131,9 +131,12 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         Heart::start(self.session, &self.shared, line, auxiliary)
     }
 
-    /// Whether the auxiliary connection has reached the donor of the data connection. None if that
-    /// is not known.
-    pub(super) fn is_acknowledged(&self) -> Result<Option<bool>> {
+    /// Waits for the answer to the first heartbeat, which says whether the auxiliary connection has
+    /// reached the donor of the data connection. None if that is not known.
+    ///
+    /// # Errors
+    /// As [`reaches_donor`]'s.
+    pub(super) fn wait_for_same_donor(&self) -> Result<Option<bool>> {
         reaches_donor(self.session, &self.shared.heartbeats, &self.line)
     }
 

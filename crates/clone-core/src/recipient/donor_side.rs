@@ -101,9 +101,9 @@ impl<'s, S: RecipientSession> DonorSide<'s, S> {
         ))
     }
 
-    /// The donor has numbered the master's data connection. By the heartbeat that is sent now the
-    /// donor knows the auxiliary connection.
-    pub(super) fn is_numbered(&self) {
+    /// Sends a heartbeat now that the donor has numbered the master's data connection. By this
+    /// heartbeat the donor knows the auxiliary connection.
+    pub(super) fn send_first_heartbeat(&self) {
         self.heart.iter().for_each(Heart::beat);
     }
 

@@ -121,10 +121,11 @@ fn beat<S: RecipientSession>(
 
 /// Whether the auxiliary connection has reached the donor of the data connection `line`. A load
 /// balancer may have given it to another server, which does not know the number of `line`, or knows
-/// no heartbeats at all. None if the donor of `line` knows none, or the connection is broken.
+/// no heartbeats at all. None if the donor of `line` knows none, or the connection is broken. Waits
+/// for the answer to the first heartbeat, at most twice as long as the donor may be silent.
 ///
 /// # Errors
-/// The server at the other end is silent.
+/// The server at the other end is silent; KILL.
 pub(super) fn reaches_donor<S: RecipientSession>(
     session: &S,
     heartbeats: &Heartbeats,

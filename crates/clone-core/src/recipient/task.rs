@@ -349,7 +349,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
         let Some(master) = &mut self.master else { return Err(unexpected()) };
         master.parameters.version = self.shared.version();
         master.parameters.facts = self.shared.facts.get().cloned().unwrap_or_default();
-        master.parameters.is_acknowledged = self.donor_side.dialogue.is_acknowledged()?;
+        master.parameters.same_donor = self.donor_side.dialogue.wait_for_same_donor()?;
         let replaces_data = self.shared.target.own_directory().is_none();
         session.accept(&master.parameters, replaces_data)?;
         match &self.shared.target {
@@ -445,7 +445,7 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     fn handle(&mut self, event: Event, clones: &mut Option<Clones<S>>) -> Result<()> {
         match event {
             Event::Parameter => {}
-            Event::Numbered => self.donor_side.is_numbered(),
+            Event::Numbered => self.donor_side.send_first_heartbeat(),
             Event::Locators(version, locators) => {
                 self.shared.set_version(version);
                 *clones = Some(EngineSide::resolve(&self.shared, locators)?);

@@ -151,7 +151,7 @@ impl AsFd for Handed {
 }
 
 impl TakenFile for Handed {
-    fn is_copied(mut self: Box<Self>) {
+    fn confirm_copy(mut self: Box<Self>) {
         if let Some(channel) = self.channel.take() {
             *self.network.files.copied.lock().unwrap() += 1;
             channel.answer(true);

@@ -41,7 +41,7 @@ pub(super) enum Giver {
     Connected(Arc<OwnedFd>),
 }
 
-/// A file that was handed over. If it is dropped before its block [is copied](Self::is_copied), the
+/// A file that was handed over. If it is dropped without [`confirm_copy`](Self::confirm_copy), the
 /// giver learns that no more files are wanted.
 #[derive(Debug)]
 pub struct TakenFile {
@@ -163,7 +163,7 @@ impl FileTaker {
 impl TakenFile {
     /// Tells the giver that the block has been copied. If the giver is gone, the clone's connection
     /// shows that.
-    pub fn is_copied(mut self) {
+    pub fn confirm_copy(mut self) {
         if let Some(giver) = self.giver.take() {
             // The socket always has room for one byte: the giver reads each byte before it hands
             // over the next file.

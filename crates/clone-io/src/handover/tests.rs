@@ -28,7 +28,7 @@ fn pair() -> (FileTaker, FileGiver) {
     let mut taker = FileTaker::listen().unwrap();
     let giver = FileGiver::connect(taker.key()).unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| taker.take(LIMIT).unwrap().is_copied());
+        scope.spawn(|| taker.take(LIMIT).unwrap().confirm_copy());
         let first = file("");
         giver.give(first.as_fd()).unwrap();
         let waited = giver.wait(first.as_fd(), 0, LIMIT, &mut || false);
@@ -60,7 +60,7 @@ fn blocks_are_read_where_the_giver_stands_before_it_goes_on() {
         let from = taker.take(LIMIT).unwrap();
         crate::read_exact(from.as_fd(), &mut text).unwrap();
         assert_eq!(&text, expected);
-        from.is_copied();
+        from.confirm_copy();
     }
     drop(taker);
     thread.join().unwrap();
@@ -170,7 +170,7 @@ fn who_says_copied_and_has_not_is_found_out() {
     let (mut taker, giver) = pair();
     let from = file("one");
     giver.give(from.as_fd()).unwrap();
-    taker.take(LIMIT).unwrap().is_copied();
+    taker.take(LIMIT).unwrap().confirm_copy();
     let error = giver.wait(from.as_fd(), 3, LIMIT, &mut || false).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
@@ -218,7 +218,7 @@ fn strangers_who_know_the_name_alone_give_nothing() {
         let mut text = [0; 3];
         crate::read_exact(from.as_fd(), &mut text).unwrap();
         assert_eq!(&text, b"one");
-        from.is_copied();
+        from.confirm_copy();
     });
     let waited = stranger.wait(bad.as_fd(), 3, LIMIT, &mut || false);
     assert_eq!(waited.unwrap(), Taken::Refused);
