@@ -35,7 +35,7 @@ use std::time::Instant;
 use clone_classic::{ConnectOptions, SslMode};
 use clone_core::base::Base;
 use clone_core::error::{Error, number};
-use clone_core::recipient::{self, Interrupted};
+use clone_core::recipient::{self, ResumePoint};
 use clone_core::settings::Settings;
 use clone_innodb::destination::{EncryptedFiles, Options, OutsideFiles, RedoNames};
 use clone_protocol::Packing;
@@ -286,9 +286,9 @@ impl Pull<'_> {
             return done(host);
         }
         let session = PullSession::new(Arc::clone(&host));
-        let interrupted = Interrupted { parameters, locator, descriptors: place.descriptors() };
+        let point = ResumePoint { parameters, locator, descriptors: place.descriptors() };
         let path = target.path().to_owned();
-        match recipient::resume_instance(&session, connect.clone(), path, interrupted) {
+        match recipient::resume_instance(&session, connect.clone(), path, point) {
             Ok(()) => done(host),
             Err(error) if error.number() == number::ER_CLONE_DONOR => {
                 let why =

@@ -27,10 +27,10 @@ mod donor_side;
 mod engine_side;
 mod expected;
 mod heartbeat;
-mod interrupted;
 mod master;
 mod placement;
 mod probe;
+mod resume_point;
 mod shared;
 mod sign_of_life;
 mod target;
@@ -43,7 +43,7 @@ use crate::error::{Error, Result};
 use crate::log_target::CLIENT;
 use crate::session::{Host, RecipientSession};
 use crate::settings::KeepData;
-pub use interrupted::Interrupted;
+pub use resume_point::ResumePoint;
 use shared::Shared;
 use target::Target;
 use task::Task;
@@ -118,10 +118,10 @@ pub fn resume_instance<S: RecipientSession>(
     session: &S,
     donor: S::Donor,
     directory: PathBuf,
-    interrupted: Interrupted,
+    point: ResumePoint,
 ) -> Result<()> {
     let shared = Shared::new(session, Arc::new(donor), Target::Directory(directory));
-    Task::master(session, Arc::new(shared)).resume(interrupted)
+    Task::master(session, Arc::new(shared)).resume(point)
 }
 
 /// One clone from INIT to its end.

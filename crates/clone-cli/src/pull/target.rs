@@ -254,7 +254,7 @@ impl Place {
         }
     }
 
-    /// What took effect, for [`clone_core::recipient::Interrupted`].
+    /// What took effect, for [`clone_core::recipient::ResumePoint`].
     pub(super) fn descriptors(&self) -> Box<dyn Iterator<Item = Vec<u8>>> {
         // A journal that cannot be read any more ends early. `Destination::reopen` reads it, too,
         // and fails.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clone_protocol::{BlockForm, EqualUnits};
 
-use super::based::Target;
+use super::based::BlockInBase;
 use super::block::{BlockReceiver, Received};
 use super::dialogue::Dialogue;
 use super::expected::Expected;
@@ -72,14 +72,14 @@ impl<S: RecipientSession> Applier<'_, '_, S> {
     fn write(&mut self, view: &View<'_>, file: BorrowedFd<'_>) -> Result<()> {
         self.tune();
         let Self { session, shared, dialogue, receiver, expected, equal, .. } = self;
-        let files = &shared.files;
+        let writer = &shared.writer;
         let base = shared.base.as_deref().zip(expected.place());
         let directory = shared.target.path();
         if let (Some((base, place)), Some(equal)) = (base, &*equal) {
             let (received, network_len) =
                 receive_rest(shared, dialogue, receiver, *expected, equal)?;
-            let target = Target { base, place, equal, directory };
-            receiver.write_based(received, false, &target, view, file, files)?;
+            let block = BlockInBase { base, place, equal, directory };
+            receiver.write_based(received, false, &block, view, file, writer)?;
             return shared.traffic.pace(*session, equal.block_len() as u64, network_len);
         }
         let received = receive(shared, dialogue, receiver, *expected)?;
@@ -93,10 +93,10 @@ impl<S: RecipientSession> Applier<'_, '_, S> {
         });
         match found {
             Some((base, place, equal)) => {
-                let target = Target { base, place, equal: &equal, directory };
-                receiver.write_based(Some(received), true, &target, view, file, files)?;
+                let block = BlockInBase { base, place, equal: &equal, directory };
+                receiver.write_based(Some(received), true, &block, view, file, writer)?;
             }
-            None => receiver.write(received, view, file, files)?,
+            None => receiver.write(received, view, file, writer)?,
         }
         shared.traffic.pace(*session, len, network_len)
     }
@@ -156,8 +156,8 @@ impl<S: RecipientSession> BlockInput for Applier<'_, '_, S> {
         if let (Some((base, place)), Some(equal)) = (base, &*equal) {
             let received = receive_rest(shared, dialogue, receiver, *expected, equal);
             let outcome = received.and_then(|(received, network_len)| {
-                let target = Target { base, place, equal, directory: shared.target.path() };
-                let bytes = receiver.bytes_based(received, &target, view)?;
+                let block = BlockInBase { base, place, equal, directory: shared.target.path() };
+                let bytes = receiver.bytes_based(received, &block, view)?;
                 shared.traffic.pace(*session, equal.block_len() as u64, network_len)?;
                 Ok(bytes)
             });

@@ -13,35 +13,35 @@ use crate::session::Clock;
 const POLL: Duration = Duration::from_millis(2);
 
 /// The connection. No lock is held while it is used: who uses it takes it out.
-pub(super) struct Auxiliary<L>(Mutex<Place<L>>);
+pub(super) struct Auxiliary<L>(Mutex<Slot<L>>);
 
-enum Place<L> {
+enum Slot<L> {
     /// There is no connection.
     Closed,
     /// Somebody uses the connection.
-    Taken,
+    InUse,
     Free(L),
 }
 
 impl<L> Default for Auxiliary<L> {
     fn default() -> Self {
-        Self(Mutex::new(Place::Closed))
+        Self(Mutex::new(Slot::Closed))
     }
 }
 
 impl<L> Auxiliary<L> {
     /// The connection is opened.
     pub(super) fn put(&self, link: L) {
-        *self.place() = Place::Free(link);
+        *self.slot() = Slot::Free(link);
     }
 
     /// Takes the connection. None if it is in use or closed.
-    pub(super) fn take_if_free(&self) -> Option<Taken<'_, L>> {
+    pub(super) fn take_if_free(&self) -> Option<InUseLink<'_, L>> {
         self.take_now().ok().flatten()
     }
 
     /// Takes the connection, waits for it if necessary. None if it is closed.
-    pub(super) fn take(&self, clock: &impl Clock) -> Option<Taken<'_, L>> {
+    pub(super) fn take(&self, clock: &impl Clock) -> Option<InUseLink<'_, L>> {
         loop {
             match self.take_now() {
                 Ok(link) => return link,
@@ -50,19 +50,19 @@ impl<L> Auxiliary<L> {
         }
     }
 
-    fn take_now(&self) -> Result<Option<Taken<'_, L>>, InUse> {
-        let mut place = self.place();
-        match std::mem::replace(&mut *place, Place::Taken) {
-            Place::Free(link) => Ok(Some(Taken { auxiliary: self, link: Some(link) })),
-            Place::Taken => Err(InUse),
-            Place::Closed => {
-                *place = Place::Closed;
+    fn take_now(&self) -> Result<Option<InUseLink<'_, L>>, InUse> {
+        let mut slot = self.slot();
+        match std::mem::replace(&mut *slot, Slot::InUse) {
+            Slot::Free(link) => Ok(Some(InUseLink { auxiliary: self, link: Some(link) })),
+            Slot::InUse => Err(InUse),
+            Slot::Closed => {
+                *slot = Slot::Closed;
                 Ok(None)
             }
         }
     }
 
-    fn place(&self) -> MutexGuard<'_, Place<L>> {
+    fn slot(&self) -> MutexGuard<'_, Slot<L>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,20 +70,20 @@ impl<L> Auxiliary<L> {
 struct InUse;
 
 /// The connection, which is given back when this is dropped.
-pub(super) struct Taken<'a, L> {
+pub(super) struct InUseLink<'a, L> {
     auxiliary: &'a Auxiliary<L>,
     /// Present until the connection ends.
     link: Option<L>,
 }
 
-impl<L> Taken<'_, L> {
+impl<L> InUseLink<'_, L> {
     /// The connection is about to end: nobody can take it any more.
     pub(super) fn end(mut self) -> Option<L> {
         self.link.take()
     }
 }
 
-impl<L> Deref for Taken<'_, L> {
+impl<L> Deref for InUseLink<'_, L> {
     type Target = L;
 
     fn deref(&self) -> &L {
@@ -91,17 +91,17 @@ impl<L> Deref for Taken<'_, L> {
     }
 }
 
-impl<L> DerefMut for Taken<'_, L> {
+impl<L> DerefMut for InUseLink<'_, L> {
     fn deref_mut(&mut self) -> &mut L {
         self.link.as_mut().expect("present until `end`")
     }
 }
 
 /// After a panic nobody knows what is on the connection, which is closed.
-impl<L> Drop for Taken<'_, L> {
+impl<L> Drop for InUseLink<'_, L> {
     fn drop(&mut self) {
         let link = self.link.take().filter(|_| !thread::panicking());
-        *self.auxiliary.place() = link.map_or(Place::Closed, Place::Free);
+        *self.auxiliary.slot() = link.map_or(Slot::Closed, Slot::Free);
     }
 }
 

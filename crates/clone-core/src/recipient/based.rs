@@ -40,7 +40,7 @@ impl Map {
 }
 
 /// A block, and what of it is in the base.
-pub(super) struct Target<'a> {
+pub(super) struct BlockInBase<'a> {
     pub(super) base: &'a Base,
     /// Where the block belongs in its tablespace.
     pub(super) place: SpacePlace,
@@ -66,7 +66,7 @@ struct Piece {
 pub(super) struct Based {
     reader: Reader,
     /// A whole block, or what was written of one and is checked.
-    block: AlignedBuffer,
+    buffer: AlignedBuffer,
 }
 
 impl Based {
@@ -78,25 +78,25 @@ impl Based {
     /// A file could not be read or written; no memory; the base has changed.
     pub(super) fn write(
         &mut self,
-        target: &Target<'_>,
+        block: &BlockInBase<'_>,
         rest: &[u8],
         is_whole: bool,
         view: &View<'_>,
         file: BorrowedFd<'_>,
-        files: &FileWriter,
+        writer: &FileWriter,
     ) -> Result<()> {
         let failed = |error: io::Error| Error::file(true, view.destination_name, &error);
-        let shares = !is_direct(file) && target.base.can_share(target.directory);
+        let shares = !is_direct(file) && block.base.can_share(block.directory);
         if !shares && is_whole {
-            return files.write_all(file, rest).map_err(failed);
+            return writer.write_all(file, rest).map_err(failed);
         }
         if !shares {
-            let block = self.bytes(target, rest)?;
-            return files.write_all(file, block).map_err(failed);
+            let bytes = self.bytes(block, rest)?;
+            return writer.write_all(file, bytes).map_err(failed);
         }
         let start = clone_io::offset(file).map_err(failed)?;
         let mut taken = 0;
-        for part in target.equal.parts() {
+        for part in block.equal.parts() {
             let at = start + part.range.start as u64;
             let len = part.range.len();
             let own = match (&part.equal, is_whole) {
@@ -107,9 +107,9 @@ impl Based {
                     &rest[taken - len..taken]
                 }
             };
-            match (&part.equal, self.share(target, &part, view, file, start)) {
+            match (&part.equal, self.share(block, &part, view, file, start)) {
                 (None, _) => clone_io::write_all_at(file, own, at).map_err(failed)?,
-                (Some(_), Ok(())) => target.base.note(len as u64, true),
+                (Some(_), Ok(())) => block.base.note(len as u64, true),
                 // The block came whole, so the base is not needed. A full disk shows again when the
                 // bytes are written.
                 (Some(_), Err(error)) if is_whole => {
@@ -119,38 +119,38 @@ impl Based {
                 (Some(_), Err(error)) => return Err(error),
             }
         }
-        clone_io::seek(file, start + target.equal.block_len() as u64).map_err(failed)
+        clone_io::seek(file, start + block.equal.block_len() as u64).map_err(failed)
     }
 
     /// The block in memory. `rest` are the bytes that are not in the base.
     ///
     /// # Errors
     /// As [`write`](Self::write)'s.
-    pub(super) fn bytes(&mut self, target: &Target<'_>, rest: &[u8]) -> Result<&mut [u8]> {
-        let Target { base, equal, .. } = target;
+    pub(super) fn bytes(&mut self, block: &BlockInBase<'_>, rest: &[u8]) -> Result<&mut [u8]> {
+        let BlockInBase { base, equal, .. } = block;
         let len = equal.block_len();
-        let block = self.block.aligned(len).map_err(|_| Error::OutOfMemory(len))?;
+        let whole = self.buffer.aligned(len).map_err(|_| Error::OutOfMemory(len))?;
         let mut taken = 0;
         for part in equal.parts() {
             let len = part.range.len();
             if part.equal.is_none() {
-                block[part.range].copy_from_slice(&rest[taken..taken + len]);
+                whole[part.range].copy_from_slice(&rest[taken..taken + len]);
                 taken += len;
                 continue;
             }
-            for piece in pieces(target, &part)? {
+            for piece in pieces(block, &part)? {
                 let path = path(base, &piece)?;
-                let bytes = &mut block[piece.at..piece.at + piece.len];
+                let bytes = &mut whole[piece.at..piece.at + piece.len];
                 let read = self
                     .reader
                     .open(path)
                     .and_then(|file| clone_io::read_exact_at(file, bytes, piece.offset));
                 read.map_err(|error| lost(path, &error.to_string()))?;
-                check(target, &piece, bytes)?;
+                check(block, &piece, bytes)?;
             }
             base.note(len as u64, false);
         }
-        Ok(block)
+        Ok(whole)
     }
 
     /// Lets `file` share a part with the base, and checks what is in `file` then: the base may
@@ -158,7 +158,7 @@ impl Based {
     /// that is not in the base.
     fn share(
         &mut self,
-        target: &Target<'_>,
+        block: &BlockInBase<'_>,
         part: &Part,
         view: &View<'_>,
         file: BorrowedFd<'_>,
@@ -167,8 +167,8 @@ impl Based {
         if part.equal.is_none() {
             return Ok(());
         }
-        for piece in pieces(target, part)? {
-            let path = path(target.base, &piece)?;
+        for piece in pieces(block, part)? {
+            let path = path(block.base, &piece)?;
             let at = start + piece.at as u64;
             let from = self.reader.open(path).map_err(|error| lost(path, &error.to_string()))?;
             clone_io::share_range(from, piece.offset, file, at, piece.len as u64).map_err(
@@ -178,19 +178,19 @@ impl Based {
                     _ => Error::file(true, view.destination_name, &error),
                 },
             )?;
-            let bytes = self.block.aligned(piece.len);
+            let bytes = self.buffer.aligned(piece.len);
             let bytes = bytes.map_err(|_| Error::OutOfMemory(piece.len))?;
             clone_io::read_exact_at(file, bytes, at)
                 .map_err(|error| Error::file(false, view.destination_name, &error))?;
-            check(target, &piece, bytes)?;
+            check(block, &piece, bytes)?;
         }
         Ok(())
     }
 }
 
 /// The pieces of a part of equal units.
-fn pieces(target: &Target<'_>, part: &Part) -> Result<Vec<Piece>> {
-    let Target { base, place, equal, .. } = target;
+fn pieces(block: &BlockInBase<'_>, part: &Part) -> Result<Vec<Piece>> {
+    let BlockInBase { base, place, equal, .. } = block;
     let Some(units) = &part.equal else { return Ok(Vec::new()) };
     let unit = base.digests().unit() as usize;
     let mut pieces: Vec<Piece> = Vec::new();
@@ -214,8 +214,8 @@ fn path<'b>(base: &'b Base, piece: &Piece) -> Result<&'b Path> {
 }
 
 /// Checks bytes that come from the base.
-fn check(target: &Target<'_>, piece: &Piece, bytes: &[u8]) -> Result<()> {
-    let Target { base, place, .. } = target;
+fn check(block: &BlockInBase<'_>, piece: &Piece, bytes: &[u8]) -> Result<()> {
+    let BlockInBase { base, place, .. } = block;
     match base.find_changed(place.space_id, piece.first, bytes) {
         None => Ok(()),
         Some(unit) => {
@@ -264,10 +264,10 @@ mod tests {
         let equal = base.compare(place, &old).unwrap();
         let part = &equal.parts()[0];
         File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
-        let target = Target { base: &base, place, equal: &equal, directory: directory.path() };
+        let block = BlockInBase { base: &base, place, equal: &equal, directory: directory.path() };
         let view = View { destination_name: "new.ibd", ..View::default() };
         let new = tempfile::tempfile_in(directory.path()).unwrap();
-        Based::default().share(&target, part, &view, new.as_fd(), start).unwrap_err()
+        Based::default().share(&block, part, &view, new.as_fd(), start).unwrap_err()
     }
 
     #[test]

@@ -14,7 +14,7 @@ use clone_protocol::{Block, BlockForm, EqualUnits, HandoverKey, Response};
 use zeroize::Zeroize;
 
 use super::answer::unexpected;
-use super::based::{Based, Target};
+use super::based::{Based, BlockInBase};
 use super::expected::Expected;
 use crate::base::Base;
 use crate::engine::View;
@@ -31,7 +31,7 @@ pub(super) struct BlockReceiver {
     buffer: AlignedBuffer,
     unpacker: Unpacker,
     /// The socket where a donor on this machine hands over files.
-    files: Option<Box<dyn FileTaker>>,
+    taker: Option<Box<dyn FileTaker>>,
     /// Takes blocks from the base.
     pub(super) based: Based,
 }
@@ -45,7 +45,7 @@ const PIECE: usize = 1 << 20;
 
 /// The data of a descriptor, checked.
 pub(super) struct Received<'l> {
-    place: Place<'l>,
+    location: Location<'l>,
     /// The form in which the data came; none for DATA.
     pub(super) form: Option<BlockForm>,
     /// Bytes of data.
@@ -56,7 +56,7 @@ pub(super) struct Received<'l> {
 }
 
 /// Where the data is.
-enum Place<'l> {
+enum Location<'l> {
     /// In the connection's memory.
     Packet(&'l mut [u8]),
     /// In the connection's memory, without its zeros.
@@ -68,16 +68,16 @@ enum Place<'l> {
 }
 
 impl BlockReceiver {
-    /// Takes the donor's files from `files` from now on. Returns the key that the donor needs; none
-    /// without `files`.
-    pub(super) fn take_files(&mut self, files: Option<Box<dyn FileTaker>>) -> Option<HandoverKey> {
-        self.files = files;
-        self.files.as_ref().and_then(|files| HandoverKey::new(files.key()))
+    /// Takes the donor's files from `taker` from now on. Returns the key that the donor needs; none
+    /// without `taker`.
+    pub(super) fn take_files(&mut self, taker: Option<Box<dyn FileTaker>>) -> Option<HandoverKey> {
+        self.taker = taker;
+        self.taker.as_ref().and_then(|taker| HandoverKey::new(taker.key()))
     }
 
     /// Takes no more files. A donor that waits for the copy of a block goes on.
     pub(super) fn close_files(&mut self) {
-        self.files = None;
+        self.taker = None;
     }
 
     /// Takes the first file, and tests whether files in `directory` can share its blocks. Nothing
@@ -86,16 +86,16 @@ impl BlockReceiver {
     /// # Errors
     /// This task has not asked for files.
     pub(super) fn try_sharing(&mut self, directory: &Path, takes_files: &AtomicBool) -> Result<()> {
-        let files = self.files.as_mut().ok_or_else(unexpected)?;
-        let reason = match files.take(HANDOVER_LIMIT) {
-            Ok(file) if files.can_share(file.as_fd(), directory) => {
+        let taker = self.taker.as_mut().ok_or_else(unexpected)?;
+        let reason = match taker.take(HANDOVER_LIMIT) {
+            Ok(file) if taker.can_share(file.as_fd(), directory) => {
                 file.confirm_copy();
                 return Ok(());
             }
             Ok(_) => "their blocks cannot be shared here".to_owned(),
             Err(error) => error.to_string(),
         };
-        self.files = None;
+        self.taker = None;
         takes_files.store(false, Ordering::Relaxed);
         log::info!(target: CLIENT, "The donor sends its files: {reason}");
         Ok(())
@@ -130,10 +130,10 @@ impl BlockReceiver {
             let text = "Wrong Clone RPC response, data length differs from its descriptor";
             return Err(Error::Protocol(text.to_owned()));
         }
-        let place = match form {
-            None => Place::Packet(&mut data[1..]),
+        let location = match form {
+            None => Location::Packet(&mut data[1..]),
             Some(BlockForm::Base) => return Err(unexpected()),
-            Some(BlockForm::File) => Place::File(self.take_file(takes_files)?),
+            Some(BlockForm::File) => Location::File(self.take_file(takes_files)?),
             Some(form) => {
                 let range = Block::range(data.len());
                 let bytes = &mut data[range];
@@ -143,13 +143,13 @@ impl BlockReceiver {
                 self.unpack(form, bytes, len, expected.holds_key())?
             }
         };
-        Ok(Received { place, form, len: len as u64, network_len, expected })
+        Ok(Received { location, form, len: len as u64, network_len, expected })
     }
 
     /// The file that the donor has handed over for the block at hand.
     fn take_file(&mut self, takes_files: &AtomicBool) -> Result<Box<dyn TakenFile>> {
-        let files = self.files.as_mut().ok_or_else(unexpected)?;
-        files.take(HANDOVER_LIMIT).map_err(|error| {
+        let taker = self.taker.as_mut().ok_or_else(unexpected)?;
+        taker.take(HANDOVER_LIMIT).map_err(|error| {
             // The clone goes on over a new connection, where files are sent.
             takes_files.store(false, Ordering::Relaxed);
             log::warn!(target: CLIENT, "The donor handed over no file: {error}");
@@ -163,12 +163,12 @@ impl BlockReceiver {
         bytes: &'l mut [u8],
         len: usize,
         holds_key: bool,
-    ) -> Result<Place<'l>> {
+    ) -> Result<Location<'l>> {
         match form {
-            BlockForm::Raw => return Ok(Place::Packet(bytes)),
+            BlockForm::Raw => return Ok(Location::Packet(bytes)),
             BlockForm::Sparse if !holds_key => {
                 let block = Sparse::parse(bytes, len);
-                return block.map(Place::Sparse).ok_or_else(|| damaged("it cannot be unpacked"));
+                return block.map(Location::Sparse).ok_or_else(|| damaged("it cannot be unpacked"));
             }
             _ => {}
         }
@@ -177,7 +177,7 @@ impl BlockReceiver {
         if holds_key {
             bytes.zeroize();
         }
-        outcome.map(|()| Place::Buffer).map_err(|_| damaged("it cannot be unpacked"))
+        outcome.map(|()| Location::Buffer).map_err(|_| damaged("it cannot be unpacked"))
     }
 
     /// Writes the data to `file`, at its current offset.
@@ -189,18 +189,18 @@ impl BlockReceiver {
         received: Received<'_>,
         view: &View<'_>,
         file: BorrowedFd<'_>,
-        files: &FileWriter,
+        writer: &FileWriter,
     ) -> Result<()> {
         let len = usize::try_from(received.len).unwrap_or(usize::MAX);
         let failed = |error: io::Error| Error::file(true, view.destination_name, &error);
-        let sink = TargetFile::of(file).sink(received.place.origin());
+        let sink = TargetFile::of(file).sink(received.location.origin());
         let buffer = &mut self.buffer;
         let holds_key = received.expected.holds_key();
-        match received.place {
-            Place::File(from) if !holds_key => {
+        match received.location {
+            Location::File(from) if !holds_key => {
                 let inside_kernel = sink == Sink::Kernel;
                 let fd = from.as_fd();
-                files.copy(fd, file, received.len, inside_kernel, buffer, PIECE).map_err(
+                writer.copy(fd, file, received.len, inside_kernel, buffer, PIECE).map_err(
                     |error| match error {
                         CopyError::Read(error) => Error::file(false, &donors_file(view), &error),
                         CopyError::Write(error) => failed(error),
@@ -209,17 +209,17 @@ impl BlockReceiver {
                 from.confirm_copy();
                 Ok(())
             }
-            Place::Sparse(block) if sink == Sink::Islands && !holds_key => {
-                files.write_islands(file, &block, buffer).map_err(failed)
+            Location::Sparse(block) if sink == Sink::Islands && !holds_key => {
+                writer.write_islands(file, &block, buffer).map_err(failed)
             }
-            Place::Packet(bytes) if sink == Sink::Write => {
+            Location::Packet(bytes) if sink == Sink::Write => {
                 received.expected.check(bytes)?;
-                files.write_all(file, bytes).map_err(failed)
+                writer.write_all(file, bytes).map_err(failed)
             }
-            place => {
-                let bytes = place.aligned(buffer, len, view, holds_key)?;
+            location => {
+                let bytes = location.aligned(buffer, len, view, holds_key)?;
                 received.expected.check(bytes)?;
-                files.write_all(file, bytes).map_err(failed)
+                writer.write_all(file, bytes).map_err(failed)
             }
         }
     }
@@ -233,14 +233,14 @@ impl BlockReceiver {
         &mut self,
         received: Option<Received<'_>>,
         is_whole: bool,
-        target: &Target<'_>,
+        block: &BlockInBase<'_>,
         view: &View<'_>,
         file: BorrowedFd<'_>,
-        files: &FileWriter,
+        writer: &FileWriter,
     ) -> Result<()> {
         let Self { buffer, based, .. } = self;
         let rest = Received::rest(received, buffer, view)?;
-        based.write(target, rest, is_whole, view, file, files)
+        based.write(block, rest, is_whole, view, file, writer)
     }
 
     /// Returns the block in memory, with the equal units from the base, as [`bytes`](Self::bytes).
@@ -250,12 +250,12 @@ impl BlockReceiver {
     pub(super) fn bytes_based(
         &mut self,
         received: Option<Received<'_>>,
-        target: &Target<'_>,
+        block: &BlockInBase<'_>,
         view: &View<'_>,
     ) -> Result<&mut [u8]> {
         let Self { buffer, based, .. } = self;
         let rest = Received::rest(received, buffer, view)?;
-        based.bytes(target, rest)
+        based.bytes(block, rest)
     }
 
     /// Which units of a block that came whole are in the base.
@@ -264,8 +264,8 @@ impl BlockReceiver {
         base: &Base,
         place: SpacePlace,
     ) -> Option<EqualUnits> {
-        match &received.place {
-            Place::Packet(bytes) => base.compare(place, bytes),
+        match &received.location {
+            Location::Packet(bytes) => base.compare(place, bytes),
             _ => None,
         }
     }
@@ -282,9 +282,9 @@ impl BlockReceiver {
     ) -> Result<&'b mut [u8]> {
         let len = usize::try_from(received.len).unwrap_or(usize::MAX);
         let expected = received.expected;
-        let bytes = match received.place {
-            Place::Packet(bytes) if view.is_os_buffer_cached || is_aligned(bytes) => bytes,
-            place => place.aligned(&mut self.buffer, len, view, expected.holds_key())?,
+        let bytes = match received.location {
+            Location::Packet(bytes) if view.is_os_buffer_cached || is_aligned(bytes) => bytes,
+            location => location.aligned(&mut self.buffer, len, view, expected.holds_key())?,
         };
         expected.check(bytes)?;
         Ok(bytes)
@@ -300,25 +300,25 @@ impl Received<'_> {
     ) -> Result<&'b [u8]> {
         match received {
             None => Ok(&[]),
-            Some(Received { place: Place::Packet(bytes), .. }) => Ok(bytes),
+            Some(Received { location: Location::Packet(bytes), .. }) => Ok(bytes),
             Some(received) => {
                 let len = usize::try_from(received.len).unwrap_or(usize::MAX);
                 let holds_key = received.expected.holds_key();
-                Ok(received.place.aligned(buffer, len, view, holds_key)?)
+                Ok(received.location.aligned(buffer, len, view, holds_key)?)
             }
         }
     }
 }
 
-impl Place<'_> {
+impl Location<'_> {
     /// The facts that decide how the data gets into its file.
     fn origin(&self) -> Origin {
         match self {
-            Place::Packet(bytes) => Origin::Memory { is_aligned: is_aligned(bytes) },
-            Place::Sparse(_) => Origin::Sparse,
-            Place::Buffer => Origin::Memory { is_aligned: true },
+            Location::Packet(bytes) => Origin::Memory { is_aligned: is_aligned(bytes) },
+            Location::Sparse(_) => Origin::Sparse,
+            Location::Buffer => Origin::Memory { is_aligned: true },
             // The first file has shown that blocks are shared (`BlockReceiver::try_sharing`).
-            Place::File(file) => Origin::File {
+            Location::File(file) => Origin::File {
                 is_direct: clone_io::is_direct(file.as_fd()),
                 shares: true,
                 allows_kernel: true,
@@ -336,15 +336,15 @@ impl Place<'_> {
     ) -> Result<&'b mut [u8]> {
         let bytes = buffer.aligned(len).map_err(|_| Error::OutOfMemory(len))?;
         match self {
-            Place::Buffer => {}
-            Place::Sparse(block) => block.unpack(bytes),
-            Place::Packet(packet) => {
+            Location::Buffer => {}
+            Location::Sparse(block) => block.unpack(bytes),
+            Location::Packet(packet) => {
                 bytes.copy_from_slice(packet);
                 if holds_key {
                     packet.zeroize();
                 }
             }
-            Place::File(file) => {
+            Location::File(file) => {
                 clone_io::read_exact(file.as_fd(), bytes)
                     .map_err(|error| Error::file(false, &donors_file(view), &error))?;
                 file.confirm_copy();

@@ -13,7 +13,7 @@ use clone_protocol::{
 use zeroize::Zeroize;
 
 use super::answer::{donor_error, locators_expected, unexpected};
-use super::auxiliary::{Auxiliary, Taken};
+use super::auxiliary::{Auxiliary, InUseLink};
 use super::based::Map;
 use super::block::damaged;
 use super::heartbeat::{Heart, reaches_donor};
@@ -339,7 +339,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
             matches!(outcome, Err(error) if error.number() == number::ER_QUERY_INTERRUPTED);
         let mut abort = left.is_err();
         let auxiliary = self.auxiliary.take(&**self.session.host());
-        let mut auxiliary = auxiliary.and_then(Taken::end);
+        let mut auxiliary = auxiliary.and_then(InUseLink::end);
         if !abort
             && interrupted
             && let (Some(auxiliary), Some(data)) = (&mut auxiliary, &mut self.data)

@@ -91,7 +91,7 @@ impl EngineSide {
 
     /// Before REINIT, if another process has begun the clone: the engine takes over what that
     /// process has applied.
-    pub(super) fn begin_interrupted<S: RecipientSession>(
+    pub(super) fn begin_resumed<S: RecipientSession>(
         &mut self,
         session: &S,
         shared: &Shared<S>,

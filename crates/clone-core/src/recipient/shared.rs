@@ -41,7 +41,7 @@ pub(super) struct Shared<S: RecipientSession> {
     pub(super) first_error: OnceLock<Error>,
     /// The master has told the donor that the clone has failed, or has left the donor.
     pub(super) donor_knows: AtomicBool,
-    pub(super) files: FileWriter,
+    pub(super) writer: FileWriter,
     /// The offer to a donor of this project.
     pub(super) offer: Offer,
     /// What came in each form.
@@ -79,7 +79,7 @@ impl<S: RecipientSession> Shared<S> {
             takes_files: AtomicBool::new(settings.file_handover),
             first_error: OnceLock::new(),
             donor_knows: AtomicBool::new(false),
-            files: FileWriter::default(),
+            writer: FileWriter::default(),
             offer: offer(&settings),
             arrived: Mutex::default(),
             compressed: OnceLock::new(),

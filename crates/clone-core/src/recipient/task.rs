@@ -18,8 +18,8 @@ use super::delay::wait_after_data_drop;
 use super::dialogue::{Event, Takes, ends_connection};
 use super::donor_side::DonorSide;
 use super::engine_side::EngineSide;
-use super::interrupted::Interrupted;
 use super::master::Master;
+use super::resume_point::ResumePoint;
 use super::shared::Shared;
 use super::target::Target;
 use crate::error::{Error, Result, number};
@@ -115,9 +115,9 @@ impl<'s, S: RecipientSession> Task<'s, S> {
     }
 
     /// The whole life of the master of a clone that another process has begun.
-    pub(super) fn resume(mut self, interrupted: Interrupted) -> Result<()> {
-        let Interrupted { parameters, locator, descriptors } = interrupted;
-        let begun = self.engine_side.begin_interrupted(
+    pub(super) fn resume(mut self, point: ResumePoint) -> Result<()> {
+        let ResumePoint { parameters, locator, descriptors } = point;
+        let begun = self.engine_side.begin_resumed(
             self.session,
             &self.shared,
             &parameters,

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A clone whose process ended before the clone did.
+//! Where a clone goes on whose process ended before the clone did.
 
 use crate::parameters::Parameters;
 
-/// A clone into a directory whose process ended before the clone did, as that process noted it.
-pub struct Interrupted {
+/// Where a clone into a directory goes on whose process ended before the clone did, as that process
+/// noted it.
+pub struct ResumePoint {
     /// What the donor said of itself in the answer to INIT.
     pub parameters: Parameters,
     /// InnoDB's locator from the answer to INIT. [`Engine::apply_begin`](crate::engine::Engine) is
