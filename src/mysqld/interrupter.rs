@@ -60,14 +60,14 @@ struct Watched {
     socket: TcpStream,
     triggers: Vec<Trigger>,
     /// What the peer is, for the log, and whether it is silent.
-    check: Option<(Peer, SilenceCheck)>,
+    check: Option<(Role, SilenceCheck)>,
     /// How long the peer was silent, if the connection was shut down for that.
     silence: Option<Duration>,
 }
 
-/// The other end of a connection.
+/// What the peer is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Peer {
+pub(super) enum Role {
     Donor,
     Recipient,
 }
@@ -146,11 +146,11 @@ impl Watched {
     fn look(&mut self, now: Instant) {
         let is_killed = self.triggers.iter_mut().any(|trigger| trigger.is_due(now));
         if self.silence.is_none()
-            && let Some((peer, check)) = &mut self.check
+            && let Some((role, check)) = &mut self.check
             && let Some(silence) = check(&self.socket)
         {
             self.silence = Some(silence);
-            peer.log_silence(&self.socket, silence);
+            role.log_silence(&self.socket, silence);
         }
         if is_killed || self.silence.is_some() {
             // An error means that the connection is down already.
@@ -159,7 +159,7 @@ impl Watched {
     }
 }
 
-impl Peer {
+impl Role {
     fn log_silence(self, socket: &TcpStream, silence: Duration) {
         let address = socket.peer_addr().map_or_else(|_| "here".to_owned(), |it| it.to_string());
         let (target, peer) = match self {
@@ -178,8 +178,8 @@ impl Peer {
 
 impl Watch {
     /// Ends the connection when `check` says so, too.
-    pub(super) fn end_when_silent(&self, peer: Peer, check: SilenceCheck) {
-        self.change(|watched| watched.check = Some((peer, check)));
+    pub(super) fn end_when_silent(&self, role: Role, check: SilenceCheck) {
+        self.change(|watched| watched.check = Some((role, check)));
     }
 
     /// KILL does not interrupt the connection any more.
@@ -280,7 +280,7 @@ mod tests {
         let flag = Arc::clone(&silent);
         let seconds = Duration::from_secs(7);
         let check = move |_: &TcpStream| flag.load(Ordering::Relaxed).then_some(seconds);
-        watch.end_when_silent(Peer::Donor, Box::new(check));
+        watch.end_when_silent(Role::Donor, Box::new(check));
         std::thread::sleep(3 * INTERVAL);
         assert!(is_open(&mut one, &mut peer));
         assert_eq!(watch.silence(), None);

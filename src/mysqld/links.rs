@@ -20,7 +20,7 @@ use clone_core::session::{Host, Session, Variables};
 use clone_io::{CopyError, PacketError, PacketReader, PacketWriter};
 use clone_protocol::{CommandCode, ResponseCode};
 
-use super::interrupter::{GRACE, Peer, Watch};
+use super::interrupter::{GRACE, Role, Watch};
 use super::session::MysqldSession;
 use super::{debug_hooks, tcp};
 use crate::server::connection::Connection;
@@ -93,7 +93,7 @@ impl RecipientLink {
             let watch = session.host().interrupter.watch(socket, triggers)?;
             let watched = Arc::clone(&reading);
             let check = move |socket: &TcpStream| lock(&watched).as_mut()?.silence(socket);
-            watch.end_when_silent(Peer::Donor, Box::new(check));
+            watch.end_when_silent(Role::Donor, Box::new(check));
             end_with_dead_host(socket, session.host().settings().patience());
             Ok(watch)
         });
@@ -270,7 +270,7 @@ impl<'s> DonorLinkOf<'s> {
 impl DonorLink for DonorLinkOf<'_> {
     fn watch(&mut self, silence: Silence) {
         let Some(watch) = &self.watch else { return };
-        watch.end_when_silent(Peer::Recipient, Box::new(move |_| silence()));
+        watch.end_when_silent(Role::Recipient, Box::new(move |_| silence()));
         // A recipient that reads slowly may let the donor wait as long as the server allows.
         let patience = self.session.host().settings().patience();
         let patience = patience.map(|it| it.max(seconds(self.session, "net_write_timeout", 60)));

@@ -18,7 +18,7 @@ use super::based::Map;
 use super::block::damaged;
 use super::heartbeat::{Heart, reaches_donor};
 use super::shared::Shared;
-use super::sign_of_life::Line;
+use super::sign_of_life::Liveness;
 use crate::error::{Error, NetworkError, Result, number};
 use crate::link::{Link, LinkKind, Lives, Packet, Patience};
 use crate::log_target::CLIENT;
@@ -39,8 +39,8 @@ pub(super) struct Dialogue<'s, S: RecipientSession> {
     session: &'s S,
     shared: Arc<Shared<S>>,
     data: Option<S::Link>,
-    line: Arc<Line>,
-    /// Says whether the donor of [`Self::line`] lives.
+    liveness: Arc<Liveness>,
+    /// Says whether the donor of [`Self::liveness`] lives.
     lives: Option<Lives>,
     /// The master's connection for acknowledgements and heartbeats.
     auxiliary: Arc<Auxiliary<S::Link>>,
@@ -90,7 +90,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
             session,
             shared,
             data: None,
-            line: Arc::default(),
+            liveness: Arc::default(),
             lives: None,
             auxiliary: Arc::default(),
             is_auxiliary_lost: false,
@@ -104,8 +104,8 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     pub(super) fn connect(&mut self, kind: LinkKind) -> Result<()> {
         let compressed = self.shared.is_compressed();
         let data = self.session.connect(&self.shared.donor, kind, compressed);
-        self.line = Arc::default();
-        self.lives = Some(self.line.lives(&self.shared.heartbeats, self.session.host()));
+        self.liveness = Arc::default();
+        self.lives = Some(self.liveness.lives(&self.shared.heartbeats, self.session.host()));
         let outcome = data.map(|link| self.data = Some(link));
         log_step(self.session, CLIENT, "Task Connect", &outcome);
         outcome
@@ -127,8 +127,8 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         if has_begun && !self.shared.heartbeats.is_agreed() {
             return None;
         }
-        let (line, auxiliary) = (Arc::clone(&self.line), Arc::clone(&self.auxiliary));
-        Heart::start(self.session, &self.shared, line, auxiliary)
+        let (liveness, auxiliary) = (Arc::clone(&self.liveness), Arc::clone(&self.auxiliary));
+        Heart::start(self.session, &self.shared, liveness, auxiliary)
     }
 
     /// Waits for the answer to the first heartbeat, which says whether the auxiliary connection has
@@ -137,7 +137,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     /// # Errors
     /// As [`reaches_donor`]'s.
     pub(super) fn wait_for_same_donor(&self) -> Result<Option<bool>> {
-        reaches_donor(self.session, &self.shared.heartbeats, &self.line)
+        reaches_donor(self.session, &self.shared.heartbeats, &self.liveness)
     }
 
     /// How long to wait for the donor's answer to `command` on the data connection.
@@ -152,7 +152,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
             return Patience { limit, allows_as_server: true, lives: None };
         };
         let heartbeats = &self.shared.heartbeats;
-        let is_numbered = self.line.is_numbered();
+        let is_numbered = self.liveness.is_numbered();
         match init {
             // No heartbeats are sent any more.
             _ if is_numbered && matches!(command, Command::Exit) => {
@@ -183,7 +183,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         }
         if let Command::Init(init) = command {
             let now = self.session.host().now();
-            self.line.asks(now, now + init_limit(init));
+            self.liveness.note_init(now, now + init_limit(init));
         }
         let link = self.data.as_mut().ok_or(NetworkError::Write)?;
         let sent = link.send(self.session, true, command.code(), &self.payload);
@@ -197,7 +197,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         let patience = self.patience(command);
         let link = self.data.as_mut().ok_or(NetworkError::Read)?;
         let packet = link.receive(self.session, true, &patience)?;
-        self.line.count();
+        self.liveness.count();
         // Data packets that come through `receive_data` are counted with their data, in
         // `Traffic::pace`.
         self.shared.traffic.meter.add(0, packet.network_len);
@@ -207,7 +207,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
                 if self.shared.heartbeats.is_sending() =>
             {
                 let number = value.parse().ok().filter(|number| *number != 0);
-                self.line.set_number(&self.shared.heartbeats, number.ok_or_else(unexpected)?);
+                self.liveness.set_number(&self.shared.heartbeats, number.ok_or_else(unexpected)?);
                 Event::Numbered
             }
             (Response::Error { number, message }, _) => Event::Error(donor_error(number, message)),
@@ -258,7 +258,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
         let patience = self.patience(&Command::Execute);
         let link = self.data.as_mut().ok_or(NetworkError::Read)?;
         let packet = link.receive(self.session, true, &patience)?;
-        self.line.count();
+        self.liveness.count();
         Ok(packet)
     }
 
@@ -357,7 +357,7 @@ impl<'s, S: RecipientSession> Dialogue<'s, S> {
     /// Closes the data connection. `abort`: the dialogue is broken. `clear_error`: forget errors of
     /// the session.
     pub(super) fn disconnect_data(&mut self, step: &str, abort: bool, clear_error: bool) {
-        self.line.end(&self.shared.heartbeats);
+        self.liveness.end(&self.shared.heartbeats);
         if let Some(data) = self.data.take() {
             data.disconnect(Some(self.session), abort, clear_error);
             log::info!(target: CLIENT, "{step} abort: {abort}");

@@ -58,8 +58,14 @@ impl EngineSide {
         shared: &Shared<S>,
     ) -> Result<()> {
         let engines = session.engines();
-        if engines.is_empty() || engines.len() > MAX_ENGINES {
-            return Err(Error::NotSupported("Clone without a storage engine that can".into()));
+        if engines.is_empty() {
+            return Err(Error::NotSupported(
+                "Clone without a storage engine that can clone".into(),
+            ));
+        }
+        if engines.len() > MAX_ENGINES {
+            let what = format!("a clone of more than {MAX_ENGINES} storage engines");
+            return Err(Error::NotSupported(what.into()));
         }
         let none = |engine| EngineClone { engine, locator: Vec::new() };
         let mut clones: Vec<_> = engines.into_iter().map(none).collect();

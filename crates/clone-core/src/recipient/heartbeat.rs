@@ -18,7 +18,7 @@ use super::answer::{donor_error, silent, unexpected};
 use super::auxiliary::Auxiliary;
 use super::probe;
 use super::shared::Shared;
-use super::sign_of_life::{Heartbeats, Line};
+use super::sign_of_life::{Heartbeats, Liveness};
 use crate::bell::Bell;
 use crate::error::{Error, Result};
 use crate::link::{Link, Patience};
@@ -42,11 +42,11 @@ pub(super) struct Heart<S: RecipientSession> {
 }
 
 impl<S: RecipientSession> Heart<S> {
-    /// Starts the thread. `line` is the master's data connection.
+    /// Starts the thread. `liveness` is that of the master's data connection.
     pub(super) fn start(
         session: &S,
         shared: &Arc<Shared<S>>,
-        line: Arc<Line>,
+        liveness: Arc<Liveness>,
         auxiliary: Arc<Auxiliary<S::Link>>,
     ) -> Option<Self> {
         session.host().settings().patience()?;
@@ -57,10 +57,10 @@ impl<S: RecipientSession> Heart<S> {
             let limit = session.host().settings().patience().unwrap_or(INTERVAL);
             loop {
                 session.host().wait_for(&own_bell, INTERVAL);
-                if ends.load(Ordering::Relaxed) || line.is_stock(&own.heartbeats) {
+                if ends.load(Ordering::Relaxed) || liveness.is_stock(&own.heartbeats) {
                     return;
                 }
-                if let Err(error) = beat(session, &own, &line, &auxiliary, limit) {
+                if let Err(error) = beat(session, &own, &liveness, &auxiliary, limit) {
                     log::info!(target: CLIENT, "Heartbeat failed: {}: {error}", error.number());
                     own.heartbeats.failed(error);
                     return;
@@ -101,7 +101,7 @@ impl<S: RecipientSession> Drop for Heart<S> {
 fn beat<S: RecipientSession>(
     session: &S,
     shared: &Shared<S>,
-    line: &Line,
+    liveness: &Liveness,
     auxiliary: &Auxiliary<S::Link>,
     limit: Duration,
 ) -> Result<()> {
@@ -111,7 +111,7 @@ fn beat<S: RecipientSession>(
         let Some(mut link) = auxiliary.take_if_free() else { return Ok(()) };
         return send(session, shared, &mut link, limit);
     }
-    let Some(last) = line.last_sign(heartbeats) else { return Ok(()) };
+    let Some(last) = liveness.last_sign(heartbeats) else { return Ok(()) };
     let now = session.host().now();
     if now.saturating_sub(last) >= limit / 2 && probe::answers(session, shared) {
         heartbeats.connected(session.host().now());
@@ -119,28 +119,29 @@ fn beat<S: RecipientSession>(
     Ok(())
 }
 
-/// Whether the auxiliary connection has reached the donor of the data connection `line`. A load
-/// balancer may have given it to another server, which does not know the number of `line`, or knows
-/// no heartbeats at all. None if the donor of `line` knows none, or the connection is broken. Waits
-/// for the answer to the first heartbeat, at most twice as long as the donor may be silent.
+/// Whether the auxiliary connection has reached the donor of the data connection, whose `liveness`
+/// this is. A load balancer may have given the auxiliary connection to another server, which does
+/// not know the number of the data connection, or knows no heartbeats at all. None if the donor of
+/// the data connection knows no heartbeats, or the auxiliary connection is broken. Waits for the
+/// answer to the first heartbeat, at most twice as long as the donor may be silent.
 ///
 /// # Errors
 /// The server at the other end is silent; KILL.
 pub(super) fn reaches_donor<S: RecipientSession>(
     session: &S,
     heartbeats: &Heartbeats,
-    line: &Line,
+    liveness: &Liveness,
 ) -> Result<Option<bool>> {
     let host = session.host();
-    let Some(limit) = host.settings().patience().filter(|_| line.is_numbered()) else {
+    let Some(limit) = host.settings().patience().filter(|_| liveness.is_numbered()) else {
         return Ok(None);
     };
-    // The thread has sent the first heartbeat as soon as `line` had its number.
+    // The thread has sent the first heartbeat as soon as the data connection had its number.
     let end = host.now() + 2 * limit;
     while host.now() < end {
         match heartbeats.first_answer() {
             None => sleep_until(session, host.now() + POLL)?,
-            Some(Ok(())) => return Ok(Some(line.is_known(heartbeats))),
+            Some(Ok(())) => return Ok(Some(liveness.is_known(heartbeats))),
             Some(Err(Error::Donor { .. })) => return Ok(Some(false)),
             Some(Err(error)) if error.is_network() => break,
             Some(Err(error)) => return Err(error),

@@ -17,7 +17,8 @@ use crate::session::Host;
 /// What all connections of a clone know of the donor by heartbeats.
 #[derive(Default)]
 pub(super) struct Heartbeats {
-    /// The thread runs.
+    /// The master has a thread that sends heartbeats. Stays true if the thread ends with an error:
+    /// the donor may still number a connection that asked for a number before.
     is_sending: AtomicBool,
     state: Mutex<State>,
 }
@@ -39,7 +40,7 @@ struct State {
 }
 
 impl Heartbeats {
-    /// Whether a thread sends heartbeats, as soon as the donor agrees.
+    /// Whether the master has a thread that sends heartbeats, as soon as the donor agrees.
     pub(super) fn is_sending(&self) -> bool {
         self.is_sending.load(Ordering::Relaxed)
     }
@@ -49,7 +50,7 @@ impl Heartbeats {
         self.state().is_agreed
     }
 
-    /// The thread has started or ended.
+    /// The master has started the thread, or has ended it.
     pub(super) fn set_sending(&self, is_sending: bool) {
         self.is_sending.store(is_sending, Ordering::Relaxed);
     }
@@ -88,9 +89,9 @@ impl Heartbeats {
     }
 }
 
-/// What is known of one data connection.
+/// Whether the donor of one data connection lives: what is known of the connection.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct Liveness {
     /// The donor's number of the connection; 0 before the donor has given one.
     number: AtomicU64,
     /// Packets that have come since then.
@@ -102,7 +103,7 @@ pub(super) struct Line {
     told: Mutex<Option<Duration>>,
 }
 
-impl Line {
+impl Liveness {
     /// Whether the donor has answered, and does not know heartbeats.
     pub(super) fn is_stock(&self, heartbeats: &Heartbeats) -> bool {
         self.packets.load(Ordering::Relaxed) != 0 && !heartbeats.is_agreed()
@@ -118,7 +119,7 @@ impl Line {
     }
 
     /// INIT is sent. A donor that lives may take until `until` for its answer.
-    pub(super) fn asks(&self, now: Duration, until: Duration) {
+    pub(super) fn note_init(&self, now: Duration, until: Duration) {
         *lock(&self.unanswered) = Some((now, until));
     }
 
@@ -158,14 +159,15 @@ impl Line {
         heartbeats: &Arc<Heartbeats>,
         host: &Arc<H>,
     ) -> Lives {
-        let (line, heartbeats, host) = (Arc::clone(self), Arc::clone(heartbeats), Arc::clone(host));
+        let (liveness, heartbeats, host) =
+            (Arc::clone(self), Arc::clone(heartbeats), Arc::clone(host));
         Arc::new(move || {
             let now = host.now();
             let Some(limit) = host.settings().patience() else { return false };
-            let Some(activity) = line.activity(&heartbeats, now, limit) else {
+            let Some(activity) = liveness.activity(&heartbeats, now, limit) else {
                 return false;
             };
-            let mut told = lock(&line.told);
+            let mut told = lock(&liveness.told);
             if told.is_none_or(|told| now.saturating_sub(told) >= limit) {
                 *told = Some(now);
                 drop(told);
@@ -215,39 +217,43 @@ mod tests {
 
     #[test]
     fn a_donor_that_has_sent_nothing_else_lives() {
-        let (heartbeats, line) = (Heartbeats::default(), Line::default());
-        line.count();
-        line.set_number(&heartbeats, 7);
+        let (heartbeats, liveness) = (Heartbeats::default(), Liveness::default());
+        liveness.count();
+        liveness.set_number(&heartbeats, 7);
         assert!(heartbeats.is_agreed());
-        assert_eq!(line.activity(&heartbeats, at(1), T), None, "no heartbeat was answered");
-        line.count();
+        assert_eq!(liveness.activity(&heartbeats, at(1), T), None, "no heartbeat was answered");
+        liveness.count();
         heartbeats.answered(at(1), &[beat(1)]);
-        assert!(line.is_known(&heartbeats));
-        assert_eq!(line.activity(&heartbeats, at(20), T).as_deref(), Some("waits"));
-        assert_eq!(line.activity(&heartbeats, at(21), T), None, "the last answer is too old");
+        assert!(liveness.is_known(&heartbeats));
+        assert_eq!(liveness.activity(&heartbeats, at(20), T).as_deref(), Some("waits"));
+        assert_eq!(liveness.activity(&heartbeats, at(21), T), None, "the last answer is too old");
         heartbeats.answered(at(21), &[beat(2)]);
-        assert_eq!(line.activity(&heartbeats, at(21), T), None, "the second packet is lost");
-        line.count();
-        assert!(line.activity(&heartbeats, at(21), T).is_some());
+        assert_eq!(liveness.activity(&heartbeats, at(21), T), None, "the second packet is lost");
+        liveness.count();
+        assert!(liveness.activity(&heartbeats, at(21), T).is_some());
         heartbeats.answered(at(21), &[]);
-        assert!(!line.is_known(&heartbeats));
-        assert_eq!(line.activity(&heartbeats, at(21), T), None, "the donor has no such connection");
-        line.end(&heartbeats);
+        assert!(!liveness.is_known(&heartbeats));
+        assert_eq!(
+            liveness.activity(&heartbeats, at(21), T),
+            None,
+            "the donor has no such connection"
+        );
+        liveness.end(&heartbeats);
         assert!(heartbeats.state().in_use.is_empty());
     }
 
     #[test]
     fn before_the_answer_to_init_a_new_connection_shows_that_a_donor_lives() {
-        let (heartbeats, line) = (Heartbeats::default(), Line::default());
-        line.asks(at(0), at(100));
-        assert_eq!(line.activity(&heartbeats, at(20), T), None);
+        let (heartbeats, liveness) = (Heartbeats::default(), Liveness::default());
+        liveness.note_init(at(0), at(100));
+        assert_eq!(liveness.activity(&heartbeats, at(20), T), None);
         heartbeats.state().connected = Some(at(10));
-        assert!(line.activity(&heartbeats, at(20), T).is_some());
-        assert_eq!(line.activity(&heartbeats, at(30), T), None);
+        assert!(liveness.activity(&heartbeats, at(20), T).is_some());
+        assert_eq!(liveness.activity(&heartbeats, at(30), T), None);
         heartbeats.state().connected = Some(at(95));
-        assert!(line.activity(&heartbeats, at(99), T).is_some());
-        assert_eq!(line.activity(&heartbeats, at(100), T), None, "INIT takes too long");
-        line.count();
-        assert_eq!(line.activity(&heartbeats, at(99), T), None, "a stock donor has answered");
+        assert!(liveness.activity(&heartbeats, at(99), T).is_some());
+        assert_eq!(liveness.activity(&heartbeats, at(100), T), None, "INIT takes too long");
+        liveness.count();
+        assert_eq!(liveness.activity(&heartbeats, at(99), T), None, "a stock donor has answered");
     }
 }
