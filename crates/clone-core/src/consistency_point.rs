@@ -146,13 +146,22 @@ impl<E> ConsistencyPoint<E> {
             }
             sleep_until(session, host.now() + POLL)?;
         };
-        let block = self.fix(session, &mut || match self.progress().failed.map(Error::Raised) {
+        let block = self.fix(session, &mut || self.keep_alive_unless_failed(keep_alive))?;
+        Ok(Some((block, acknowledgement)))
+    }
+
+    /// Calls `keep_alive` without the lock: it sends to the recipient, which may take long.
+    ///
+    /// # Errors
+    /// That of `keep_alive`; a task of the clone has failed.
+    fn keep_alive_unless_failed(&self, keep_alive: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let failed = self.progress().failed;
+        match failed.map(Error::Raised) {
             None => keep_alive(),
             // The clone may go on over another connection.
             Some(error) if error.is_network() => Err(error),
             Some(_) => Err(Error::Internal("Clone error in another task".to_owned())),
-        })?;
-        Ok(Some((block, acknowledgement)))
+        }
     }
 
     /// Has the followers fix their point, while commits are blocked. `wait` is called before that,
@@ -273,6 +282,7 @@ pub(crate) fn keep_alive() -> Vec<u8> {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+    use crate::error::number;
 
     /// Whether it has held.
     struct Block(bool);
@@ -320,6 +330,19 @@ mod tests {
             point(PointState::Open).check_reached(Some(&Block(true))).is_err(),
             "nobody follows"
         );
+    }
+
+    #[test]
+    fn another_task_can_fail_while_a_keep_alive_is_sent() {
+        let open = point(PointState::Open);
+        let mut keep_alive = || {
+            // `fail` would wait for the lock for as long as the recipient takes nothing.
+            assert!(open.progress.try_lock().is_ok(), "locked while a packet is sent");
+            open.fail(number::ER_QUERY_INTERRUPTED);
+            Ok(())
+        };
+        open.keep_alive_unless_failed(&mut keep_alive).unwrap();
+        assert!(open.keep_alive_unless_failed(&mut || Ok(())).is_err(), "the failure is known");
     }
 
     #[test]
