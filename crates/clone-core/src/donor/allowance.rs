@@ -69,40 +69,58 @@ impl Allowance {
     /// Looks at the machine, if it is time for that. A clone calls this some time before it sends
     /// its first block, so that the first block knows what is idle.
     pub(super) fn look<H: Host>(&self, host: &H) {
-        self.machine().look_if_due(host);
-    }
-
-    /// The processors that packing may use now.
-    pub(super) fn processors<H: Host>(&self, host: &H) -> f64 {
-        let mut machine = self.machine();
-        machine.look_if_due(host);
-        machine.allowed(most(host))
+        let now = host.now();
+        drop(self.look_if_due(self.machine(), host, now));
     }
 
     /// Whether a block may be packed now: packing may use processors, and what it has used is paid
     /// for.
     pub(super) fn may_pack<H: Host>(&self, host: &H) -> bool {
-        let mut machine = self.machine();
-        machine.look_if_due(host);
-        let allowed = machine.allowed(most(host));
-        machine.pay(host.now(), allowed);
+        let (now, most) = (host.now(), most(host));
+        let mut machine = self.look_if_due(self.machine(), host, now);
+        let allowed = machine.allowed(most);
+        machine.pay(now, allowed);
         allowed > 0.0 && machine.debt <= 0.0
     }
 
-    /// Counts the processor time of a block.
-    pub(super) fn spend(&self, time: Duration) {
+    /// Counts the processor time of packing a block. Returns the processors that packing may use
+    /// from now on.
+    pub(super) fn spend<H: Host>(&self, host: &H, time: Duration) -> f64 {
+        let (now, most) = (host.now(), most(host));
         let mut machine = self.machine();
-        machine.used += time;
-        machine.debt += time.as_secs_f64();
+        machine.spend(time);
+        self.look_if_due(machine, host, now).allowed(most)
     }
 
     /// Counts the processor time that comparing a block with a base took. Packing gives way to
     /// comparing, but comparing goes on without leave, so it must not forbid packing for long.
     pub(super) fn spend_comparing(&self, time: Duration) {
         let mut machine = self.machine();
-        machine.used += time;
         let most = machine.debt.max(MAX_DEBT_OF_COMPARING);
-        machine.debt = (machine.debt + time.as_secs_f64()).min(most);
+        machine.spend(time);
+        machine.debt = machine.debt.min(most);
+    }
+
+    /// Looks at the machine if it is time for that, without the lock: the host may block.
+    fn look_if_due<'a, H: Host>(
+        &'a self,
+        machine: MutexGuard<'a, Machine>,
+        host: &H,
+        now: Duration,
+    ) -> MutexGuard<'a, Machine> {
+        if !machine.is_due(now) {
+            return machine;
+        }
+        drop(machine);
+        let own = host.process_time();
+        let counters = host.idle_time().map(|idle| Counters { own, idle });
+        let processors = host.processors();
+        let mut machine = self.machine();
+        // Another task may have looked meanwhile.
+        if machine.is_due(now) {
+            machine.look(now, counters, processors);
+        }
+        machine
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -118,15 +136,6 @@ fn most<H: Host>(host: &H) -> f64 {
 impl Machine {
     fn is_due(&self, now: Duration) -> bool {
         self.at.is_none_or(|at| now.saturating_sub(at) >= INTERVAL)
-    }
-
-    fn look_if_due<H: Host>(&mut self, host: &H) {
-        let now = host.now();
-        if self.is_due(now) {
-            let own = host.process_time();
-            let counters = host.idle_time().map(|idle| Counters { own, idle });
-            self.look(now, counters, host.processors());
-        }
     }
 
     /// Takes what the machine shows now.
@@ -164,6 +173,12 @@ impl Machine {
     fn allowed(&self, most: f64) -> f64 {
         let share = self.share(most);
         if share < LEAST_SHARE { 0.0 } else { share * f64::from(self.processors) }
+    }
+
+    /// Counts processor time that was used.
+    fn spend(&mut self, time: Duration) {
+        self.used += time;
+        self.debt += time.as_secs_f64();
     }
 
     /// Pays for the time up to `now` with so many processors.
@@ -280,7 +295,7 @@ mod tests {
             allowance.spend_comparing(Duration::from_millis(300));
         }
         assert!(allowance.machine().debt <= MAX_DEBT_OF_COMPARING);
-        allowance.spend(Duration::from_secs(5));
+        allowance.machine().spend(Duration::from_secs(5));
         allowance.spend_comparing(Duration::from_millis(300));
         assert!((5.0..=6.0).contains(&allowance.machine().debt));
     }

@@ -163,7 +163,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         if let Some(previous) = &mut self.output.packers.previous {
             *previous += took.clock;
         }
-        self.allowance.spend(took.thread);
+        self.allowance.spend(&**self.session.host(), took.thread);
         self.packing.surveyed(end.clock, survey);
         Ok(())
     }
@@ -180,8 +180,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
             elapsed: now.saturating_sub(previous.unwrap_or(begin.clock)),
             ..one
         };
-        self.allowance.spend(one.pack_cpu);
-        let processors = self.allowance.processors(&**self.session.host());
+        let processors = self.allowance.spend(&**self.session.host(), one.pack_cpu);
         self.packing.sent(now, &one, processors);
     }
 
