@@ -177,10 +177,18 @@ mod tests {
     }
 
     fn choice(offer: Option<Offer>, may_pack: bool) -> (bool, (Packing, bool)) {
-        let clone = ClonePacking::default();
+        choice_in(&ClonePacking::default(), offer, may_pack)
+    }
+
+    /// The choice of a task that joins the clone.
+    fn choice_in(
+        clone: &ClonePacking,
+        offer: Option<Offer>,
+        may_pack: bool,
+    ) -> (bool, (Packing, bool)) {
         let mut packers = Packers::new(offer).unwrap();
-        let _task = packers.begin(&clone);
-        let choice = packers.choose(&clone, may_pack).unwrap();
+        let _task = packers.begin(clone);
+        let choice = packers.choose(clone, may_pack).unwrap();
         (packers.is_some(), (choice.packing, choice.should_skip))
     }
 
@@ -202,5 +210,15 @@ mod tests {
         ] {
             assert_eq!(choice(offer, may_pack), expected, "{offer:?} {may_pack}");
         }
+    }
+
+    #[test]
+    fn a_resumed_clone_packs_as_the_new_process_wants() {
+        let clone = ClonePacking::default();
+        let chosen = |packing| choice_in(&clone, offer(packing, Forms::default()), true).1;
+        let (none, zstd) = (Packing::None, Packing::Zstd(19));
+        assert_eq!(chosen(Packing::Auto), (none, false), "zeros are left out");
+        assert_eq!(chosen(zstd), (zstd, false));
+        assert_eq!(chosen(Packing::Auto), (none, false));
     }
 }

@@ -44,7 +44,10 @@ impl ClonePacking {
     pub(super) fn begin(&self, wanted: Packing, accepts: Forms) -> AtWork<'_> {
         let is_first = self.tasks.fetch_add(1, Ordering::Relaxed) == 0;
         let mut state = self.state();
-        state.wanted = wanted;
+        // A new process may have resumed the clone, with another choice.
+        if state.wanted != wanted {
+            (state.wanted, state.steering) = (wanted, None);
+        }
         match &mut state.steering {
             Some(steering) if is_first => steering.pause(),
             None if wanted == Packing::Auto => {
@@ -170,5 +173,17 @@ mod tests {
         let fixed = ClonePacking::default();
         let _task = fixed.begin(Packing::Zstd(3), Forms::default());
         assert_eq!(fixed.choose().0, Packing::Zstd(3));
+    }
+
+    #[test]
+    fn a_resumed_clone_follows_the_new_choice() {
+        let packing = ClonePacking::default();
+        let is_steered = || packing.state().steering.is_some();
+        for wanted in [Packing::Auto, Packing::Zstd(19), Packing::Auto, Packing::None] {
+            drop(packing.begin(wanted, Forms::default()));
+            let is_auto = wanted == Packing::Auto;
+            let fixed = if is_auto { Packing::None } else { wanted };
+            assert_eq!((is_steered(), packing.choose().0), (is_auto, fixed), "{wanted}");
+        }
     }
 }
