@@ -228,11 +228,10 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     fn send_block(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         let end = clone_io::end_of_block(file, u64::from(len));
         let terms = self.output.terms;
-        let may_share = terms.shares
-            && end.is_some()
-            && self.output.files.may_share(file)
-            && clone_io::is_read_only(file);
-        let choice = if may_share { Choice::default() } else { self.choose()? };
+        let may_share =
+            end.is_some() && self.output.files.may_share(file) && clone_io::is_read_only(file);
+        let is_shared = terms.shares_block(may_share, view.is_secure);
+        let choice = if is_shared { Choice::default() } else { self.choose()? };
         let base = self.clone.map(|clone| &clone.base).filter(|_| terms.compares);
         let place = base.and_then(|base| base.place(view.descriptor, len));
         let has_digests = place.is_some();
@@ -501,7 +500,7 @@ impl<S: DonorSession> BlockOutput for Sender<'_, S> {
         }
         self.output.framer.place(data.len())?.copy_from_slice(data);
         let choice = self.choose()?;
-        let pack = !choice.should_skip;
+        let pack = self.output.terms.packs_block(choice.should_skip);
         self.send_packet(view, data.len(), choice, pack)
     }
 }

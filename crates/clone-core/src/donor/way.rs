@@ -68,10 +68,10 @@ impl Terms {
     /// TLS protects the bytes better than a checksum does: a raw block is for plain connections.
     pub(super) fn way(self, block: BlockFacts) -> Way {
         let checksum = self.takes_raw && self.is_plain;
-        if self.shares && block.may_share && !block.is_secure {
+        if self.shares_block(block.may_share, block.is_secure) {
             return Way::Share;
         }
-        let pack = self.packs && !block.should_skip;
+        let pack = self.packs_block(block.should_skip);
         if self.compares && block.has_digests && !block.is_secure {
             return Way::Compare { pack, unpacked: self.unpacked() };
         }
@@ -79,6 +79,16 @@ impl Terms {
             return Way::Stream { checksum };
         }
         Way::Packet { pack, unpacked: self.unpacked() }
+    }
+
+    /// Whether the way of a block is [`Way::Share`]. No packer is asked about such a block.
+    pub(super) fn shares_block(self, may_share: bool, is_secure: bool) -> bool {
+        self.shares && may_share && !is_secure
+    }
+
+    /// Whether a block that is not shared is packed if that helps.
+    pub(super) fn packs_block(self, should_skip: bool) -> bool {
+        self.packs && !should_skip
     }
 
     /// The packet of bytes that are in memory already, and are not packed.
