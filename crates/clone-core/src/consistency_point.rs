@@ -150,7 +150,7 @@ impl<E> ConsistencyPoint<E> {
         Ok(Some((block, acknowledgement)))
     }
 
-    /// Calls `keep_alive` without the lock: it sends to the recipient, which may take long.
+    /// Calls `keep_alive`, without the lock: to send a packet to the recipient may take long.
     ///
     /// # Errors
     /// That of `keep_alive`; a task of the clone has failed.
@@ -235,7 +235,7 @@ impl<E> ConsistencyPoint<E> {
 /// What a descriptor of InnoDB says about the point of the clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PointEvent {
-    /// The donor has no more pages to copy, and will wait for the acknowledgement of that.
+    /// The donor has no more pages to copy, and will wait until the recipient acknowledges that.
     PageCopyEnds,
     /// The acknowledgement, at which InnoDB will choose its point.
     PageCopyAcknowledged,
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
     use crate::error::number;
 
-    /// Whether it has held.
+    /// A block of commits, and whether it has held.
     struct Block(bool);
 
     impl CommitBlock for Block {

@@ -32,7 +32,7 @@ const CREDIT: f64 = 0.1;
 const MAX_DEBT_OF_COMPARING: f64 = 1.0;
 
 /// The processor time for packing. Others come first: packing may use what it uses already, and
-/// what is idle. It gives way within a second when nothing is idle.
+/// what is idle. Packing gives way within a second when nothing is idle.
 #[derive(Debug, Default)]
 pub(super) struct Allowance(Mutex<Machine>);
 
@@ -41,11 +41,12 @@ pub(super) struct Allowance(Mutex<Machine>);
 struct Machine {
     /// When the last look was.
     at: Option<Duration>,
-    /// The counters of that look; none if this machine has none.
+    /// The counters of the last look; none if this machine has no counters.
     counters: Option<Counters>,
-    /// To ask for them takes as long as to send a block, so they are not asked for each block.
+    /// Processors that this process may use, from the last look. Asking for each block would cost
+    /// as much as sending one.
     processors: u32,
-    /// Processor time of packing since then.
+    /// Processor time of packing since the last look.
     used: Duration,
     /// The share of the machine that packing may use, from the last looks; empty if not known.
     shares: VecDeque<f64>,
@@ -169,7 +170,7 @@ impl Machine {
         }
     }
 
-    /// The same in processors.
+    /// The processors that packing may use, if its share of the machine is at most `most`.
     fn allowed(&self, most: f64) -> f64 {
         let share = self.share(most);
         if share < LEAST_SHARE { 0.0 } else { share * f64::from(self.processors) }

@@ -59,7 +59,7 @@ pub(super) struct Choice {
     /// Whether the packer should skip the block, because recent ones did not shrink, or because
     /// there is no packer for the block.
     pub(super) should_skip: bool,
-    /// For which the block is packed before.
+    /// If present, the block is packed in each way of this survey first.
     pub(super) survey: Option<Survey>,
 }
 
@@ -96,7 +96,7 @@ impl Packers {
         self.sparse.is_some() || self.packer.is_some()
     }
 
-    /// Begins to send. The result ends that when it is dropped.
+    /// Begins to send, until the result is dropped.
     pub(super) fn begin<'a>(&mut self, packing: &'a ClonePacking) -> AtWork<'a> {
         (self.previous, self.blocked) = (None, Duration::ZERO);
         packing.begin(self.wanted, self.accepts)
@@ -159,7 +159,8 @@ impl Packers {
         }
     }
 
-    /// Counts a block that is sent without an attempt to pack it, so that a later one is tried.
+    /// Counts a block that is sent without an attempt to pack it, so that the packer tries a later
+    /// block.
     pub(super) fn skip(&mut self, packing: Packing) {
         if let Some(packer) = self.packer(packing) {
             packer.skip();

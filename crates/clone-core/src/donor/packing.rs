@@ -30,7 +30,7 @@ struct State {
     totals: Totals,
 }
 
-/// A task that sends. Dropped, it does not send any more.
+/// A task that sends, until this is dropped.
 pub(super) struct AtWork<'a>(&'a ClonePacking);
 
 impl Drop for AtWork<'_> {
@@ -59,28 +59,29 @@ impl ClonePacking {
         AtWork(self)
     }
 
-    /// How to pack the next block, and a survey for which it is packed before, if there is one.
+    /// How to pack the next block. If a survey is due, the caller packs the block in each way of
+    /// the survey first, and gives the survey back.
     pub(super) fn choose(&self) -> (Packing, Option<Survey>) {
         let mut state = self.state();
         let wanted = state.wanted;
         state.steering.as_mut().map_or((wanted, None), Steering::choose)
     }
 
-    /// Takes a survey back for which no block was packed: another block is.
+    /// Takes a survey back with which no block was packed. It is due for the next block.
     pub(super) fn give_back(&self, survey: Survey) {
         if let Some(steering) = &mut self.state().steering {
             steering.give_back(survey);
         }
     }
 
-    /// Takes a survey back that has seen one block more.
+    /// Takes a survey back with which one block more was packed.
     pub(super) fn surveyed(&self, now: Duration, survey: Survey) {
         if let Some(steering) = &mut self.state().steering {
             steering.surveyed(now, survey);
         }
     }
 
-    /// Takes what a block took. Packing may use so many processors from now on.
+    /// Takes what a block took. From now on packing may use this many `processors`.
     pub(super) fn sent(&self, now: Duration, one: &Measured, processors: f64) {
         let mut state = self.state();
         state.totals.add(one.packing, one.raw, one.sent);

@@ -159,7 +159,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         packers.switch(choice.packing)?;
         let end = self.times();
         let took = end.since(begin);
-        // The next block has not waited for that.
+        // The time of the survey is no time of the next block.
         if let Some(previous) = &mut self.output.packers.previous {
             *previous += took.clock;
         }
@@ -307,7 +307,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         if rest == 0 {
             self.send_descriptor(view)?;
         }
-        // The next block of which something is sent has waited for this.
+        // This wait counts for the next block of which data is sent.
         self.output.packers.blocked += self.times().since(begin).waited();
         if rest > 0 {
             return self.send_packet(view, rest, choice, way.packs());
@@ -450,8 +450,8 @@ fn map(equal: &EqualUnits) -> Vec<u8> {
     packet
 }
 
-/// What InnoDB does or waits for after it has sent this descriptor; none if it says nothing of
-/// that.
+/// What InnoDB does or waits for after it has sent this descriptor; none if the descriptor does not
+/// tell.
 fn activity(descriptor: &[u8]) -> Option<&'static str> {
     let Ok(Descriptor::State(State { state, start, ack: false, .. })) =
         Descriptor::parse(descriptor)

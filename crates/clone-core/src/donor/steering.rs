@@ -77,7 +77,8 @@ pub(super) struct Steering {
     is_faster: bool,
     /// Windows since the last steady one.
     unsteady: u32,
-    /// Bytes per second, or as many as have been sent.
+    /// Speed of the link, in bytes per second. None until tasks have waited for the network once.
+    /// Windows without such a wait can only raise it.
     link: Option<f64>,
     /// Task-seconds so far.
     worked: f64,
@@ -109,12 +110,13 @@ impl Steering {
         }
     }
 
-    /// How to pack the next block, and a survey for which it is packed before, if there is one.
+    /// How to pack the next block. If a survey is due, the caller packs the block in each way of
+    /// the survey first, and gives the survey back.
     pub(super) fn choose(&mut self) -> (Packing, Option<Survey>) {
         (self.rungs[self.current].packing, self.survey.take())
     }
 
-    /// Takes a survey back that has seen no block more.
+    /// Takes a survey back with which no block was packed.
     pub(super) fn give_back(&mut self, survey: Survey) {
         self.survey.get_or_insert(survey);
     }
@@ -124,7 +126,7 @@ impl Steering {
         self.last = None;
     }
 
-    /// Takes a survey back that has [seen](Survey::sample) one block more.
+    /// Takes a survey back with which one block more was [packed](Survey::sample).
     pub(super) fn surveyed(&mut self, now: Duration, survey: Survey) {
         let now = now.as_secs_f64();
         let reference = survey.reference;
@@ -172,7 +174,7 @@ impl Steering {
         let raw = one.raw as f64;
         let (pack, pack_cpu) = (one.pack.as_secs_f64(), one.pack_cpu.as_secs_f64());
         let current = &mut self.rungs[self.current];
-        // Another one: it was chosen before the packing changed.
+        // The figures of a block whose packing was chosen before the last change are left out.
         if current.packing == one.packing {
             let ratio = one.sent as f64 / raw;
             current.note(now, raw, Figures { ratio, pace: pack / raw, cpu: pack_cpu / raw });
@@ -215,7 +217,7 @@ impl Steering {
         }
     }
 
-    /// If the blocks are not like those of the last survey, it says nothing any more.
+    /// Forgets the last survey if the blocks are not like those that it saw.
     fn notice_other_data(&mut self) {
         let current = &mut self.rungs[self.current];
         if is_same_data(current.figures.ratio, current.surveyed) {
@@ -242,7 +244,7 @@ impl Steering {
         } else if self.has_succeeded(&trial, shown) {
             self.keep(now, &trial, shown);
         } else {
-            // Not even the packing before may be as fast as it was.
+            // The link may have changed, so that the packing before the trial has become slow, too.
             return self.start(trial.from, shown.time, trial.part, true);
         }
         self.decide(now);
@@ -266,12 +268,12 @@ impl Steering {
         }
     }
 
-    /// The packing before is in use again. If it is not clearly slower than the one that failed,
-    /// that one does not help.
+    /// The packing before the failed trial is in use again. If it is not clearly slower than it was
+    /// then, the packing that failed does not help.
     fn judge_return(&mut self, now: f64, trial: &Trial, shown: &Shown) {
         let (from, tried) = (trial.from, self.current);
         if shown.time * f64::midpoint(1.0, trial.part) <= trial.before {
-            // If a dearer packing does not help, those above it do not help either.
+            // If a dearer packing does not help, packings that are dearer still do not help either.
             let end = if from > tried { self.rungs.len() } else { from + 1 };
             self.refuse(now, from, end);
         } else {

@@ -17,24 +17,25 @@ const SETTLE_SECONDS: f64 = 10.0;
 /// A packing is in use to see whether it takes as long as the model says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trial {
+    /// The packing that was in use before the trial.
     pub(super) from: usize,
-    /// Seconds for a byte before.
+    /// Seconds for a byte before the trial.
     pub(super) before: f64,
-    /// The part of that which the packing needs, as the model says.
+    /// Predicted time for a byte with the tried packing, as a fraction of `before`.
     pub(super) part: f64,
-    /// Bytes per second of the link before.
+    /// Bytes per second of the link before the trial.
     pub(super) link: Option<f64>,
     /// Bytes to send until the buffers hold nothing of the previous packing.
     unsettled: f64,
-    /// Seconds until then, at most.
+    /// Seconds after which the trial counts in any case.
     settles_in: f64,
-    /// The trial of `from` has failed, and it is tested whether the packing before is really as
-    /// fast: perhaps the link has changed meanwhile.
+    /// The trial of `from` has failed, and the packing before that trial is in use again. Perhaps
+    /// the link has changed meanwhile, so that this packing is not as fast as it was.
     pub(super) is_return: bool,
 }
 
 impl Trial {
-    /// A trial that begins now, while `from` is in use.
+    /// A trial that begins now. `from` is the packing in use until now.
     pub(super) fn new(
         from: usize,
         before: f64,
