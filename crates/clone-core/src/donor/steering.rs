@@ -234,7 +234,7 @@ impl Steering {
     /// Counts what a trial costs, and judges it when its blocks are what the window has measured.
     fn judge(&mut self, now: f64, mut trial: Trial, window: &Window, shown: &Shown) {
         self.spend((shown.time - trial.before) * window.raw * shown.tasks);
-        if !trial.is_over(window, shown) {
+        if !trial.count_window(window, shown) {
             self.trial = Some(trial);
             return;
         }

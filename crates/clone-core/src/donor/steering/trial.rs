@@ -47,8 +47,9 @@ impl Trial {
         Self { from, before, part, link, unsettled, settles_in, is_return }
     }
 
-    /// Counts a window. Whether the window before has settled the trial, or this one is too slow.
-    pub(super) fn is_over(&mut self, window: &Window, shown: &Shown) -> bool {
+    /// Counts a window. Returns true if the trial is over: earlier windows have settled it, or this
+    /// window is too slow.
+    pub(super) fn count_window(&mut self, window: &Window, shown: &Shown) -> bool {
         let is_settled = self.unsettled <= 0.0 || self.settles_in <= 0.0;
         self.unsettled -= window.sent / shown.tasks;
         self.settles_in -= shown.time * window.raw;
