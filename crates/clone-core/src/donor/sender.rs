@@ -12,7 +12,7 @@ use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, EqualUnits, Offer
 use super::allowance::Allowance;
 use super::clones::DonorClone;
 use super::framer::Framer;
-use super::handover::{HandedOver, Handover};
+use super::handover::Handover;
 use super::packers::{Choice, Packers, Times};
 use super::packing::{AtWork, ClonePacking};
 use super::peer::Peer;
@@ -21,7 +21,7 @@ use super::way::{BlockFacts, Terms, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
 use crate::engine::{BlockOutput, Engine, ServerEngine, View};
 use crate::error::{Error, NetworkError, Result};
-use crate::file_channel::FileGiver;
+use crate::file_channel::{FileGiver, Taken};
 use crate::link::{DonorLink, TransferError};
 use crate::log_target::SERVER;
 use crate::session::{Clock, DonorSession, Host};
@@ -32,22 +32,13 @@ use crate::tasks::SourceTask;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// What a connection sends from, and what the donor agreed with the recipient.
+#[derive(Default)]
 pub(super) struct Output {
     framer: Framer,
     packers: Packers,
-    files: Handover,
+    /// Present if files are handed over.
+    handover: Option<Handover>,
     terms: Terms,
-}
-
-impl Default for Output {
-    fn default() -> Self {
-        Self {
-            framer: Framer::default(),
-            packers: Packers::default(),
-            files: Handover::Closed,
-            terms: Terms::default(),
-        }
-    }
 }
 
 impl Output {
@@ -70,9 +61,9 @@ impl Output {
     ) -> Result<()> {
         let accepts = |form| offer.is_some_and(|offer| offer.accepts.contains(form));
         self.packers = Packers::new(offer.filter(|_| packs))?;
-        self.files = Handover::to(giver.filter(|_| accepts(BlockForm::File)));
+        self.handover = giver.filter(|_| accepts(BlockForm::File)).map(Handover::new);
         self.terms = Terms {
-            shares: self.files.is_open(),
+            shares: self.handover.is_some(),
             packs: self.packers.is_some(),
             takes_raw: accepts(BlockForm::Raw),
             compares: has_base && accepts(BlockForm::Base),
@@ -88,7 +79,7 @@ impl Output {
 
     /// No more files are handed over.
     fn stop_sharing(&mut self) {
-        self.files.close();
+        self.handover = None;
         self.terms.shares = false;
     }
 }
@@ -228,8 +219,10 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     fn send_block(&mut self, view: &View<'_>, file: BorrowedFd<'_>, len: u32) -> Result<()> {
         let end = clone_io::end_of_block(file, u64::from(len));
         let terms = self.output.terms;
-        let may_share =
-            end.is_some() && self.output.files.may_share(file) && clone_io::is_read_only(file);
+        let handover = self.output.handover.as_ref();
+        let may_share = end.is_some()
+            && handover.is_some_and(|handover| handover.may_share(file))
+            && clone_io::is_read_only(file);
         let is_shared = terms.shares_block(may_share, view.is_secure);
         let choice = if is_shared { Choice::default() } else { self.choose()? };
         let base = self.clone.map(|clone| &clone.base).filter(|_| terms.compares);
@@ -353,17 +346,18 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     /// read before the callback ends. A page that changes later is copied again in PAGE COPY only
     /// while InnoDB tracks changes.
     fn share(&mut self, view: &View<'_>, file: BorrowedFd<'_>, end: u64, len: u32) -> Result<bool> {
-        if self.output.files.is_untried() && !self.try_sharing(file, end - u64::from(len))? {
+        let Some(handover) = &self.output.handover else { return Ok(false) };
+        if !handover.is_tried() && !self.try_sharing(file, end - u64::from(len))? {
             log::info!(target: SERVER, "The recipient cannot share the donor's files, they are sent");
             return Ok(false);
         }
-        if !self.output.files.give(file) {
+        if !self.give(file) {
             return Ok(false);
         }
         self.describe(view);
         let mut head = Block::head(BlockForm::File, len);
         self.link.send_both(self.output.framer.descriptor(), &mut head)?;
-        if let HandedOver::Refused = self.wait_for_recipient(file, end)? {
+        if self.wait_for_recipient(file, end)? == Taken::Refused {
             self.output.stop_sharing();
         }
         Ok(true)
@@ -372,26 +366,32 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     /// Asks the recipient whether it can share the file's blocks: hands the file over for a block
     /// of 0 bytes at `start`.
     fn try_sharing(&mut self, file: BorrowedFd<'_>, start: u64) -> Result<bool> {
-        if !self.output.files.give(file) {
+        if !self.give(file) {
             return Ok(false);
         }
         self.link.send(false, &mut Block::head(BlockForm::File, 0))?;
-        let can_share = matches!(self.wait_for_recipient(file, start)?, HandedOver::Copied);
-        if can_share {
-            self.output.files.accept();
+        let can_share = self.wait_for_recipient(file, start)? == Taken::Copied;
+        if let Some(handover) = self.output.handover.as_mut().filter(|_| can_share) {
+            handover.accept();
         }
         Ok(can_share)
     }
 
-    fn wait_for_recipient(&mut self, file: BorrowedFd<'_>, end: u64) -> Result<HandedOver> {
+    /// Sends the open file. Returns false if the recipient has received nothing.
+    fn give(&self, file: BorrowedFd<'_>) -> bool {
+        self.output.handover.as_ref().is_some_and(|handover| handover.give(file))
+    }
+
+    fn wait_for_recipient(&mut self, file: BorrowedFd<'_>, end: u64) -> Result<Taken> {
+        let Some(handover) = &self.output.handover else { return Ok(Taken::Refused) };
         let (session, peer) = (self.session, self.peer);
         let host = session.host();
         let is_silent = || peer.silence(host.now(), host.settings().patience(), false).is_some();
         let mut is_over = || session.is_killed() || is_silent();
-        match self.output.files.wait(file, end, &mut is_over) {
-            Ok(HandedOver::Stopped) if session.is_killed() => Err(Error::Interrupted),
+        match handover.wait(file, end, &mut is_over) {
+            Ok(Taken::Stopped) if session.is_killed() => Err(Error::Interrupted),
             // The connection is closed, too.
-            Ok(HandedOver::Stopped) => Err(NetworkError::WriteTimeout.into()),
+            Ok(Taken::Stopped) => Err(NetworkError::WriteTimeout.into()),
             Ok(other) => Ok(other),
             Err(error) => {
                 log::warn!(target: SERVER, "The recipient did not copy a block: {error}");
