@@ -6,17 +6,20 @@
 //! workers (ATTACH, EXECUTE, EXIT), and its auxiliary connection (ACK, EXIT). The donor recognises
 //! the kind by the commands.
 
+mod activity;
 mod allowance;
 mod base;
 mod clones;
 mod framer;
 mod handover;
+mod output;
 mod packers;
 mod packing;
 mod parameters;
 mod peer;
 mod sender;
 mod steering;
+mod stopwatch;
 mod way;
 
 use std::sync::Arc;
@@ -38,9 +41,10 @@ use crate::session::{Clock, DonorSession, Host, log_step};
 use crate::tasks::SourceTasks;
 use base::DonorBase;
 use clones::DonorClone;
+use output::Output;
 use packing::ClonePacking;
 use peer::{Cloning, CountingLink, Peer};
-use sender::{Output, Sender};
+use sender::Sender;
 
 pub use clones::DonorClones;
 

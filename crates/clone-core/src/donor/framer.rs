@@ -3,7 +3,9 @@
 //! The memory in which a donor's connection builds its packets.
 
 use clone_io::{AlignedBuffer, Packer, checksum};
-use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, MAX_BLOCK, Response, ResponseCode};
+use clone_protocol::{
+    BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, EqualUnits, MAX_BLOCK, Response, ResponseCode,
+};
 use zeroize::Zeroize;
 
 use super::way::Unpacked;
@@ -87,6 +89,17 @@ fn packet(data: &mut AlignedBuffer, len: usize) -> Result<&mut [u8]> {
 fn as_data(packet: &mut [u8], len: usize) -> &mut [u8] {
     let packet = &mut packet[BLOCK_HEAD - 1..BLOCK_HEAD + len];
     packet[0] = ResponseCode::Data as u8;
+    packet
+}
+
+/// The packet that says which units of a block are equal to the recipient's base.
+pub(super) fn equal_units(equal: &EqualUnits) -> Vec<u8> {
+    let mut packet = vec![0; BLOCK_HEAD];
+    packet.extend_from_slice(equal.bits());
+    packet.resize(packet.len() + BLOCK_TAIL, 0);
+    // A block has 16 MiB at most.
+    let len = u32::try_from(equal.block_len()).unwrap_or(u32::MAX);
+    Block::frame(&mut packet, BlockForm::Base, len, checksum);
     packet
 }
 

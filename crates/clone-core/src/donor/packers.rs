@@ -2,13 +2,12 @@
 
 //! The packers of one connection, and which of them a block gets.
 
-use std::time::Duration;
-
 use clone_io::Packer;
 use clone_protocol::{BlockForm, Forms, Offer, Packing};
 
 use super::packing::{AtWork, ClonePacking, form};
 use super::steering::{Sampled, Survey};
+use super::stopwatch::Times;
 use crate::error::{Error, Result};
 
 /// The packers of a connection.
@@ -23,33 +22,6 @@ pub(super) struct Packers {
     packer: Option<Packer>,
     /// What `packer` packs with now.
     at: Packing,
-    /// When the previous block was sent; none before the first.
-    pub(super) previous: Option<Duration>,
-    /// For how long the network took nothing of what was sent before the next block's data.
-    pub(super) blocked: Duration,
-}
-
-/// Two clocks.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Times {
-    /// Time since any fixed moment.
-    pub(super) clock: Duration,
-    /// Processor time of this thread.
-    pub(super) thread: Duration,
-}
-
-impl Times {
-    pub(super) fn since(self, earlier: Self) -> Self {
-        Self {
-            clock: self.clock.saturating_sub(earlier.clock),
-            thread: self.thread.saturating_sub(earlier.thread),
-        }
-    }
-
-    /// Time in which the thread did not work.
-    pub(super) fn waited(self) -> Duration {
-        self.clock.saturating_sub(self.thread)
-    }
 }
 
 /// How one block is packed.
@@ -88,7 +60,7 @@ impl Packers {
             fixed => accepts.contains(form(fixed)),
         };
         let packer = if is_accepted { Some(packer(wanted)?) } else { None };
-        Ok(Self { wanted, accepts, sparse, packer, at: wanted, ..Self::default() })
+        Ok(Self { wanted, accepts, sparse, packer, at: wanted })
     }
 
     /// Whether any block can be packed.
@@ -97,8 +69,7 @@ impl Packers {
     }
 
     /// Begins to send, until the result is dropped.
-    pub(super) fn begin<'a>(&mut self, packing: &'a ClonePacking) -> AtWork<'a> {
-        (self.previous, self.blocked) = (None, Duration::ZERO);
+    pub(super) fn begin<'a>(&self, packing: &'a ClonePacking) -> AtWork<'a> {
         packing.begin(self.wanted, self.accepts)
     }
 

@@ -6,22 +6,24 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use clone_protocol::innodb::{Descriptor, SnapshotState, SpacePlace, State};
-use clone_protocol::{BLOCK_HEAD, BLOCK_TAIL, Block, BlockForm, EqualUnits, Offer, Packing};
+use clone_protocol::innodb::SpacePlace;
+use clone_protocol::{Block, BlockForm, EqualUnits, Packing};
 
+use super::activity::activity;
 use super::allowance::Allowance;
 use super::clones::DonorClone;
-use super::framer::Framer;
-use super::handover::Handover;
-use super::packers::{Choice, Packers, Times};
-use super::packing::{AtWork, ClonePacking};
+use super::framer::equal_units;
+use super::output::Output;
+use super::packers::Choice;
+use super::packing::ClonePacking;
 use super::peer::Peer;
 use super::steering::Measured;
-use super::way::{BlockFacts, Terms, Way};
+use super::stopwatch::Times;
+use super::way::{BlockFacts, Way};
 use crate::consistency_point::{ConsistencyPoint, PointEvent, keep_alive};
 use crate::engine::{BlockOutput, Engine, ServerEngine, View};
 use crate::error::{Error, NetworkError, Result};
-use crate::file_channel::{FileGiver, Taken};
+use crate::file_channel::Taken;
 use crate::link::{DonorLink, TransferError};
 use crate::log_target::SERVER;
 use crate::session::{Clock, DonorSession, Host};
@@ -30,59 +32,6 @@ use crate::tasks::SourceTask;
 /// How often the recipient hears from a donor that has nothing to send. The recipient gives up
 /// after `net_read_timeout`, 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
-/// What a connection sends from, and what the donor agreed with the recipient.
-#[derive(Default)]
-pub(super) struct Output {
-    framer: Framer,
-    packers: Packers,
-    /// Present if files are handed over.
-    handover: Option<Handover>,
-    terms: Terms,
-}
-
-impl Output {
-    /// Agrees to what the recipient offers.
-    ///
-    /// `giver` is the connection to the socket where the recipient takes open files, if there is
-    /// one. `packs` says whether this donor may pack blocks, `has_base` whether the recipient has
-    /// sent digests. `is_plain` says that the connection has neither TLS nor the classic protocol's
-    /// compression.
-    ///
-    /// # Errors
-    /// No memory for a compressor.
-    pub(super) fn agree(
-        &mut self,
-        offer: Option<Offer>,
-        giver: Option<Box<dyn FileGiver>>,
-        packs: bool,
-        has_base: bool,
-        is_plain: bool,
-    ) -> Result<()> {
-        let accepts = |form| offer.is_some_and(|offer| offer.accepts.contains(form));
-        self.packers = Packers::new(offer.filter(|_| packs))?;
-        self.handover = giver.filter(|_| accepts(BlockForm::File)).map(Handover::new);
-        self.terms = Terms {
-            shares: self.handover.is_some(),
-            packs: self.packers.is_some(),
-            takes_raw: accepts(BlockForm::Raw),
-            compares: has_base && accepts(BlockForm::Base),
-            is_plain,
-        };
-        Ok(())
-    }
-
-    /// Begins to send as a task of a clone that packs in this way.
-    pub(super) fn begin<'a>(&mut self, packing: &'a ClonePacking) -> AtWork<'a> {
-        self.packers.begin(packing)
-    }
-
-    /// No more files are handed over.
-    fn stop_sharing(&mut self) {
-        self.handover = None;
-        self.terms.shares = false;
-    }
-}
 
 /// Sends what an engine copies.
 pub(super) struct Sender<'a, S: DonorSession> {
@@ -136,25 +85,23 @@ impl<'a, S: DonorSession> Sender<'a, S> {
 
     /// Time by the clock, and processor time of this thread.
     fn times(&self) -> Times {
-        times(self.session)
+        Times::now(&**self.session.host())
     }
 
     /// Packs the first `len` bytes of [`place`](Framer::place) for the survey, if there is one, and
     /// leaves the packers ready for the packing that was chosen.
     fn survey(&mut self, choice: &mut Choice, len: usize) -> Result<()> {
         let Some(mut survey) = choice.survey.take() else { return Ok(()) };
-        let (session, begin) = (self.session, self.times());
+        let (host, begin) = (&**self.session.host(), self.times());
         let Output { framer, packers, .. } = &mut *self.output;
         let block = framer.place(len)?;
-        survey.sample(|packing| packers.sample(packing, block, || times(session)))?;
+        survey.sample(|packing| packers.sample(packing, block, || Times::now(host)))?;
         packers.switch(choice.packing)?;
         let end = self.times();
         let took = end.since(begin);
         // The time of the survey is no time of the next block.
-        if let Some(previous) = &mut self.output.packers.previous {
-            *previous += took.clock;
-        }
-        self.allowance.spend(&**self.session.host(), took.thread);
+        self.output.stopwatch.exclude(took.clock);
+        self.allowance.spend(host, took.thread);
         self.packing.surveyed(end.clock, survey);
         Ok(())
     }
@@ -163,14 +110,8 @@ impl<'a, S: DonorSession> Sender<'a, S> {
     /// since the previous block.
     fn note(&mut self, begin: Times, one: Measured) {
         let now = self.times().clock;
-        let packers = &mut self.output.packers;
-        let previous = packers.previous.replace(now);
-        let before = std::mem::take(&mut packers.blocked);
-        let one = Measured {
-            blocked: before + one.blocked,
-            elapsed: now.saturating_sub(previous.unwrap_or(begin.clock)),
-            ..one
-        };
+        let (before, elapsed) = self.output.stopwatch.end_block(begin.clock, now);
+        let one = Measured { blocked: before + one.blocked, elapsed, ..one };
         let processors = self.allowance.spend(&**self.session.host(), one.pack_cpu);
         self.packing.sent(now, &one, processors);
     }
@@ -200,7 +141,7 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let packer = packers.packer(packing).filter(|_| pack);
         let (descriptor, packet) = framer.finish(len, packer, unpacked)?;
         let sent = packet.len();
-        let packed = times(self.session);
+        let packed = Times::now(&**self.session.host());
         match view.is_secure {
             true => self.link.send(false, packet)?,
             false => self.link.send_both(descriptor, packet)?,
@@ -296,12 +237,13 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         let len = equal.block_len();
         let rest = equal.keep_rest(self.output.framer.place(len)?);
         let begin = self.times();
-        self.link.send(false, &mut map(equal))?;
+        self.link.send(false, &mut equal_units(equal))?;
         if rest == 0 {
             self.send_descriptor(view)?;
         }
         // This wait counts for the next block of which data is sent.
-        self.output.packers.blocked += self.times().since(begin).waited();
+        let waited = self.times().since(begin).waited();
+        self.output.stopwatch.add_blocked(waited);
         if rest > 0 {
             return self.send_packet(view, rest, choice, way.packs());
         }
@@ -431,46 +373,6 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         *last_sent = now;
         self.send_descriptor(&View { descriptor: &keep_alive(), ..View::default() })
     }
-}
-
-/// Time by the clock, and processor time of this thread.
-fn times<S: DonorSession>(session: &S) -> Times {
-    let host = session.host();
-    Times { clock: host.now(), thread: host.thread_time() }
-}
-
-/// The packet that says which units of a block are equal to the recipient's base.
-fn map(equal: &EqualUnits) -> Vec<u8> {
-    let mut packet = vec![0; BLOCK_HEAD];
-    packet.extend_from_slice(equal.bits());
-    packet.resize(packet.len() + BLOCK_TAIL, 0);
-    // A block has 16 MiB at most.
-    let len = u32::try_from(equal.block_len()).unwrap_or(u32::MAX);
-    Block::frame(&mut packet, BlockForm::Base, len, clone_io::checksum);
-    packet
-}
-
-/// What InnoDB does or waits for after it has sent this descriptor; none if the descriptor does not
-/// tell.
-fn activity(descriptor: &[u8]) -> Option<&'static str> {
-    let Ok(Descriptor::State(State { state, start, ack: false, .. })) =
-        Descriptor::parse(descriptor)
-    else {
-        return None;
-    };
-    Some(match (state, start) {
-        (SnapshotState::FileCopy, true) => "is in FILE COPY",
-        (SnapshotState::FileCopy, false) => "has ended FILE COPY and goes over to PAGE COPY",
-        (SnapshotState::PageCopy, true) => "is in PAGE COPY",
-        (SnapshotState::PageCopy, false) => {
-            "has ended PAGE COPY and waits for commits, for example for one that waits for a \
-             semi-synchronous replica"
-        }
-        (SnapshotState::RedoCopy, true) => "is in REDO COPY",
-        (SnapshotState::RedoCopy, false) => "has ended REDO COPY",
-        (SnapshotState::Init | SnapshotState::None, _) => "begins FILE COPY",
-        (SnapshotState::Done, _) => "has sent everything",
-    })
 }
 
 impl<S: DonorSession> BlockOutput for Sender<'_, S> {
