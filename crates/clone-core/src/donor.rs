@@ -58,9 +58,10 @@ pub fn serve<S: DonorSession>(
     link: &mut dyn DonorLink,
 ) -> Result<()> {
     let peer = Arc::new(Peer::new(session.host().now()));
-    let (watched, host, count) = (Arc::clone(&peer), session.host().clone(), clones.peers.count());
+    let (watched, host) = (Arc::clone(&peer), session.host().clone());
+    let cloning = clones.peers.cloning_counter();
     link.watch(Box::new(move || {
-        let is_idle = count.load(Ordering::Relaxed) == 0;
+        let is_idle = cloning.load(Ordering::Relaxed) == 0;
         watched.silence(host.now(), host.settings().patience(), is_idle)
     }));
     let mut link = CountingLink { link, peer: Arc::clone(&peer) };
@@ -204,7 +205,7 @@ impl<S: DonorSession> Serving<'_, S> {
     }
 
     fn execute(&mut self, code: u8, payload: &[u8]) -> Result<Next> {
-        self.peer.commands(self.session.host().now());
+        self.peer.note_command(self.session.host().now());
         let outcome = self.answer(code, payload);
         self.peer.set_activity("waits for a command of this recipient");
         outcome
@@ -251,7 +252,7 @@ impl<S: DonorSession> Serving<'_, S> {
         }
         let host = self.session.host();
         self.clones.allowance.look(&**host);
-        self.cloning.get_or_insert_with(|| self.clones.peers.clones());
+        self.cloning.get_or_insert_with(|| self.clones.peers.begin_clone());
         if init.sends_heartbeats {
             self.number_connection()?;
         }
@@ -332,7 +333,7 @@ impl<S: DonorSession> Serving<'_, S> {
 
     /// Registers a clone that has begun, and its consistency point.
     fn new_clone(&self, ddl_timeout: u32) -> Option<Arc<DonorClone<S::Engine>>> {
-        let clones = self.source.as_ref()?.clones();
+        let clones = self.source.as_ref()?.engine_clones();
         // The recipient may not keep this server's writers waiting for longer than this server
         // does.
         let timeout = ddl_timeout.min(self.session.host().settings().ddl_timeout);

@@ -113,7 +113,7 @@ impl<'s, S: ServerSession> Task<'s, S> {
     fn copy_as_master(&mut self, settings: Settings) -> Result<()> {
         let session = self.session;
         let source = SourceTasks::begin_all(session, settings.ddl_timeout)?;
-        let mut clones = source.clones();
+        let mut clones = source.engine_clones();
         let destination = match self.begin_destination(&mut clones, settings) {
             Ok(destination) => destination,
             Err(error) => {
@@ -121,7 +121,7 @@ impl<'s, S: ServerSession> Task<'s, S> {
                 return Err(error);
             }
         };
-        let source_clones = source.clones();
+        let source_clones = source.engine_clones();
         let point = ConsistencyPoint::of(&source_clones, settings.ddl_timeout);
         let sides = Sides { source: source_clones, destination: clones, point };
         let _ = self.shared.clone.set(sides);
@@ -156,7 +156,7 @@ impl<'s, S: ServerSession> Task<'s, S> {
         let source = SourceTasks::begin(session, engines, Mode::AddTask, 0)?;
         // The source's locator names the state that the destination must have reached before it
         // takes data of this task.
-        let mut clones = source.clones();
+        let mut clones = source.engine_clones();
         let directory = Some(shared.directory.as_path());
         match DestinationTasks::begin(session, &mut clones, Mode::AddTask, directory) {
             Ok(destination) => self.copy(source, destination),

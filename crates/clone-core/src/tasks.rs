@@ -139,7 +139,7 @@ impl<E> SourceTasks<E> {
     }
 
     /// The clone in each engine.
-    pub(crate) fn clones(&self) -> Vec<EngineClone<E>>
+    pub(crate) fn engine_clones(&self) -> Vec<EngineClone<E>>
     where
         E: Clone,
     {

@@ -53,12 +53,12 @@ impl Peer {
     }
 
     /// A command has come.
-    pub(crate) fn commands(&self, now: Duration) {
+    pub(crate) fn note_command(&self, now: Duration) {
         self.state().heard = now;
     }
 
     /// A heartbeat has come, or the recipient has said that it sends some.
-    fn beats(&self, now: Duration) {
+    fn note_heartbeat(&self, now: Duration) {
         let mut state = self.state();
         state.heard = now;
         state.kind = Kind::Beats;
@@ -106,14 +106,14 @@ pub(crate) struct Peers {
     last: AtomicU64,
     numbered: Mutex<BTreeMap<u64, Weak<Peer>>>,
     /// Connections that have begun or joined a clone.
-    clones: Arc<AtomicUsize>,
+    cloning: Arc<AtomicUsize>,
 }
 
 impl Peers {
     /// Gives the connection a number. Its recipient sends heartbeats. The number is the time in
     /// `unix_micros` if no connection has it yet, so that another server does not know it.
     pub(crate) fn number(&self, peer: &Arc<Peer>, now: Duration, unix_micros: u64) -> u64 {
-        peer.beats(now);
+        peer.note_heartbeat(now);
         let mut numbered = self.numbered();
         let number = self.last.load(Ordering::Relaxed).saturating_add(1).max(unix_micros);
         self.last.store(number, Ordering::Relaxed);
@@ -125,26 +125,26 @@ impl Peers {
     /// The answer to a heartbeat that names the connections `named`, and came on the connection of
     /// `auxiliary`.
     pub(crate) fn beat(&self, auxiliary: &Peer, named: &[u64], now: Duration) -> Response<'static> {
-        auxiliary.beats(now);
+        auxiliary.note_heartbeat(now);
         let numbered = self.numbered();
         let beat = |connection: &u64| {
             let peer = numbered.get(connection)?.upgrade()?;
-            peer.beats(now);
+            peer.note_heartbeat(now);
             let packets = peer.packets.load(Ordering::Relaxed);
             Some(Beat { connection: *connection, packets, activity: peer.state().activity })
         };
         Response::Heartbeat(named.iter().filter_map(beat).collect())
     }
 
-    /// A connection begins or joins a clone, until the result is dropped.
-    pub(crate) fn clones(&self) -> Cloning {
-        self.clones.fetch_add(1, Ordering::Relaxed);
-        Cloning(Arc::clone(&self.clones))
+    /// Counts a connection that begins or joins a clone, until the result is dropped.
+    pub(crate) fn begin_clone(&self) -> Cloning {
+        self.cloning.fetch_add(1, Ordering::Relaxed);
+        Cloning(Arc::clone(&self.cloning))
     }
 
-    /// The number of connections that have begun or joined a clone.
-    pub(crate) fn count(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.clones)
+    /// The counter of [`begin_clone`](Self::begin_clone).
+    pub(crate) fn cloning_counter(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.cloning)
     }
 
     fn numbered(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Peer>>> {
@@ -152,7 +152,7 @@ impl Peers {
     }
 }
 
-/// See [`Peers::clones`].
+/// See [`Peers::begin_clone`].
 pub(crate) struct Cloning(Arc<AtomicUsize>);
 
 impl Drop for Cloning {
@@ -232,12 +232,12 @@ mod tests {
         assert_eq!(peer.silence(at(60), Some(T), true), Some(Duration::from_secs(60)));
         assert_eq!(peer.silence(at(10_000), Some(T), false), None, "a clone runs");
         assert_eq!(peer.silence(at(10_000), None, true), None, "off");
-        peer.commands(at(61));
+        peer.note_command(at(61));
         assert_eq!(peer.silence(at(120), Some(T), true), None);
         assert_eq!(peer.silence(at(121), Some(T), true), Some(Duration::from_secs(60)));
         assert_eq!(peer.silence(at(10_000), Some(T), false), None, "a stock recipient");
         peers.number(&peer, at(100), 5);
-        peer.commands(at(101));
+        peer.note_command(at(101));
         assert_eq!(peer.silence(at(120), Some(T), true), None);
         assert_eq!(peer.silence(at(121), Some(T), false), Some(T));
         assert_eq!(peer.silence(at(121), None, false), None, "off");
