@@ -12,6 +12,7 @@ mod base;
 mod clones;
 mod framer;
 mod handover;
+mod membership;
 mod output;
 mod packers;
 mod packing;
@@ -26,21 +27,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clone_protocol::{
-    Ack, Base, Command, CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, EngineLocator,
-    HEARTBEAT_CONFIG, Heartbeat, Init, Offer, Response, Version, innodb,
+    Ack, Base, Command, CommandCode, EXTENSION_CONFIG, EXTENSION_VALUE, HEARTBEAT_CONFIG,
+    HandoverKey, Heartbeat, Init, Offer, Response, Version, innodb,
 };
 
 use crate::checks::check_packet_limit;
-use crate::consistency_point::{ConsistencyPoint, PointEvent};
+use crate::consistency_point::PointEvent;
 use crate::engine::{Engine, Mode, ServerEngine};
 use crate::error::{Error, Result, number};
+use crate::file_channel::FileGiver;
 use crate::link::DonorLink;
 use crate::log_target::SERVER;
 use crate::read_only;
 use crate::session::{Clock, DonorSession, Host, log_step};
-use crate::tasks::SourceTasks;
-use base::DonorBase;
-use clones::DonorClone;
+use membership::{Membership, asked_engines, engine_of};
 use output::Output;
 use packing::ClonePacking;
 use peer::{Cloning, CountingLink, Peer};
@@ -71,12 +71,9 @@ pub fn serve<S: DonorSession>(
         link: &mut link,
         peer,
         cloning: None,
-        source: None,
-        clone: None,
-        is_master: false,
+        membership: None,
         is_attaching: false,
         is_backup_locked: false,
-        has_taken_base: false,
         packet: Vec::new(),
         output: Output::default(),
     };
@@ -86,6 +83,9 @@ pub fn serve<S: DonorSession>(
     outcome
 }
 
+/// What a donor does in INIT, REINIT or ATTACH; see [`Peer::set_activity`].
+const BEGINS: &str = "begins the clone in its storage engines";
+
 /// The state of one connection.
 struct Serving<'a, S: DonorSession> {
     session: &'a S,
@@ -94,19 +94,13 @@ struct Serving<'a, S: DonorSession> {
     link: &'a mut dyn DonorLink,
     /// The recipient.
     peer: Arc<Peer>,
-    /// Present from INIT, REINIT or ATTACH on.
+    /// Present from the first INIT, REINIT or ATTACH on.
     cloning: Option<Cloning>,
-    /// Tasks in the engines, from INIT, REINIT or ATTACH to EXIT or an error.
-    source: Option<SourceTasks<S::Engine>>,
-    /// The clone that these tasks are part of.
-    clone: Option<Arc<DonorClone<S::Engine>>>,
-    /// The tasks began with INIT or REINIT, not with ATTACH.
-    is_master: bool,
+    /// Present from INIT, REINIT or ATTACH to EXIT or an error.
+    membership: Option<Membership<S::Engine>>,
     /// True from ATTACH to its answer. A worker that fails in ATTACH does not fail the clone.
     is_attaching: bool,
     is_backup_locked: bool,
-    /// Digests of a base have come over this connection.
-    has_taken_base: bool,
     /// Packets other than data are built here.
     packet: Vec<u8>,
     output: Output,
@@ -175,7 +169,7 @@ impl<S: DonorSession> Serving<'_, S> {
         sent
     }
 
-    /// Releases the backup lock, and ends the tasks in the engines.
+    /// Releases the backup lock, and ends the membership.
     fn close(&mut self, error: u32) {
         let error = if self.is_attaching { 0 } else { error };
         // In the engines, the end of a failed clone waits for the other tasks, in InnoDB up to 30
@@ -184,17 +178,9 @@ impl<S: DonorSession> Serving<'_, S> {
         if error != 0 && !Error::Raised(error).is_network() {
             self.unlock_backup();
         }
-        if let Some(source) = self.source.take() {
-            let point = self.clone.as_ref().and_then(|clone| clone.point.as_ref());
-            // A master that waits for its recipient must learn of a worker's failure. Report the
-            // failure while the worker is still a task of the clone. Later the clone may belong to
-            // a new connection, which must not take the failure for its own.
-            if let Some(point) = point.filter(|_| error != 0 && !self.is_master) {
-                point.fail(error);
-            }
-            source.end(self.session, error);
+        if let Some(membership) = self.membership.take() {
+            membership.end(self.session, error);
         }
-        self.clone = None;
         self.unlock_backup();
     }
 
@@ -247,7 +233,7 @@ impl<S: DonorSession> Serving<'_, S> {
 
     /// INIT, REINIT and ATTACH.
     fn initialize(&mut self, mode: Mode, init: Init) -> Result<()> {
-        if self.source.is_some() {
+        if self.membership.is_some() {
             return Err(Error::Protocol("Wrong Clone RPC: Invalid request".to_owned()));
         }
         let host = self.session.host();
@@ -256,149 +242,75 @@ impl<S: DonorSession> Serving<'_, S> {
         if init.sends_heartbeats {
             self.number_connection()?;
         }
-        self.peer.set_activity("begins the clone in its storage engines");
-        let version = Version::negotiate(init.version).min(host.release().protocol);
-        let block_ddl = init.block_ddl || !host.release().allows_ddl;
-        let mut engines = Vec::with_capacity(init.locators.len());
-        for locator in init.locators {
-            let engine = self
-                .engine_of(&locator)
-                .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init buffer length".to_owned()))?;
-            engines.push((engine, Some(locator.bytes)));
-        }
-        self.check_engines(mode, &engines)?;
+        self.peer.set_activity(BEGINS);
+        let asked = asked_engines(self.session, mode, init.locators)?;
         if mode == Mode::Start {
             read_only::check(self.session)?;
         }
         let is_master = mode != Mode::AddTask;
+        let stops_ddl = is_master && (init.block_ddl || !host.release().allows_ddl);
         if is_master {
             self.session.mark_donor_statement();
-            if block_ddl {
-                self.peer.set_activity("waits for its backup lock, which DDL holds");
-                self.session.lock_backup(init.ddl_timeout)?;
-                self.peer.set_activity("begins the clone in its storage engines");
-                self.is_backup_locked = true;
-                log::info!(target: SERVER, "Acquired backup lock");
-            }
         }
-        // Look the clone up before `begin`: REINIT makes the old connection end, and its entry with
-        // it.
-        let innodb = engines.iter().find(|(engine, _)| engine.db_type() == innodb::DB_TYPE);
-        let clone = innodb.and_then(|(_, locator)| self.clones.find(locator.as_deref()?));
-        self.source = Some(self.begin(engines, mode, init.ddl_timeout)?);
-        self.is_master = is_master;
-        self.clone = match clone {
-            None if is_master => self.new_clone(init.ddl_timeout),
-            found => found,
-        };
-        if is_master && block_ddl {
+        if stops_ddl {
+            self.lock_backup(init.ddl_timeout)?;
+        }
+        let begun = Membership::begin(self.session, self.clones, asked, mode, init.ddl_timeout)?;
+        let version = Version::negotiate(init.version).min(host.release().protocol);
+        let locators = begun.locators(version);
+        self.membership = Some(begun);
+        if stops_ddl {
             // InnoDB releases all backup locks of the session if it had to open tablespaces
             // (clone_init_tablespaces). So take the lock again. That does nothing if the lock is
             // still held.
             self.session.lock_backup(init.ddl_timeout)?;
         }
+        self.answer_init(mode, version, &locators)
+    }
+
+    fn lock_backup(&mut self, timeout: u32) -> Result<()> {
+        self.peer.set_activity("waits for its backup lock, which DDL holds");
+        self.session.lock_backup(timeout)?;
+        self.peer.set_activity(BEGINS);
+        self.is_backup_locked = true;
+        log::info!(target: SERVER, "Acquired backup lock");
+        Ok(())
+    }
+
+    /// Sends what the recipient of a new clone has to check, and the locators.
+    fn answer_init(&mut self, mode: Mode, version: Version, locators: &Response<'_>) -> Result<()> {
+        let (link, packet) = (&mut *self.link, &mut self.packet);
         if mode == Mode::Start {
             check_packet_limit(self.session)?;
-            let (link, packet) = (&mut *self.link, &mut self.packet);
             parameters::send(self.session, version, |response| send(link, packet, response))?;
         }
-        self.send_locators(version)
-    }
-
-    /// The engine that a recipient's locator names. InnoDB's locator is parsed first, because
-    /// InnoDB can read more bytes than the locator has.
-    fn engine_of(&self, locator: &EngineLocator) -> Option<S::Engine> {
-        if locator.db_type == innodb::DB_TYPE && innodb::Locator::parse(&locator.bytes).is_err() {
-            return None;
-        }
-        self.session.engine(locator.db_type)
-    }
-
-    /// Refuses a new clone that lacks an engine of this server, because the copy would be
-    /// incomplete. A stock recipient asks for InnoDB only.
-    fn check_engines(&self, mode: Mode, asked: &[(S::Engine, Option<Vec<u8>>)]) -> Result<()> {
-        if mode != Mode::Start || asked.is_empty() {
-            return Ok(());
-        }
-        let is_asked =
-            |own: &S::Engine| asked.iter().any(|(one, _)| one.db_type() == own.db_type());
-        match self.session.engines().iter().find(|own| !is_asked(own)) {
-            None => Ok(()),
-            Some(own) => Err(Error::Protocol(format!(
-                "Wrong Clone RPC: the donor's engine {} is not asked for; the recipient needs that engine and this clone plugin",
-                own.name()
-            ))),
-        }
-    }
-
-    /// Registers a clone that has begun, and its consistency point.
-    fn new_clone(&self, ddl_timeout: u32) -> Option<Arc<DonorClone<S::Engine>>> {
-        let clones = self.source.as_ref()?.engine_clones();
-        // The recipient may not keep this server's writers waiting for longer than this server
-        // does.
-        let timeout = ddl_timeout.min(self.session.host().settings().ddl_timeout);
-        let clone = Arc::new(DonorClone {
-            point: ConsistencyPoint::of(&clones, timeout),
-            packing: ClonePacking::default(),
-            base: DonorBase::default(),
-        });
-        let innodb = clones.iter().find(|one| one.is_innodb())?;
-        self.clones.add(&innodb.locator, &clone);
-        Some(clone)
-    }
-
-    fn begin(
-        &self,
-        engines: Vec<(S::Engine, Option<Vec<u8>>)>,
-        mode: Mode,
-        ddl_timeout: u32,
-    ) -> Result<SourceTasks<S::Engine>> {
-        // Only a new clone may come without locators. Then the donor takes all of its engines.
-        match engines.is_empty() && mode == Mode::Start {
-            true => SourceTasks::begin_all(self.session, ddl_timeout),
-            false => SourceTasks::begin(self.session, engines.into_iter(), mode, ddl_timeout),
-        }
-    }
-
-    fn send_locators(&mut self, version: Version) -> Result<()> {
-        let tasks = self.source.iter().flat_map(SourceTasks::iter);
-        let locators = tasks.map(|task| task.clone.to_wire()).collect();
-        send(self.link, &mut self.packet, &Response::Locators { version, locators })
+        send(link, packet, locators)
     }
 
     /// EXECUTE: each engine sends all of its data, InnoDB first.
     fn copy(&mut self, offer: Option<Offer>) -> Result<()> {
-        let Some(source) = &self.source else {
+        let Some(membership) = &self.membership else {
             return Err(Error::Protocol("Wrong Clone RPC: Execute request before Init".to_owned()));
         };
-        let hands_over = self.session.host().settings().file_handover;
+        let is_master = membership.is_master;
         let packs = parameters::allows_packing(self.session);
-        let key = offer.and_then(|offer| offer.handover).filter(|_| hands_over);
-        let giver = key.and_then(|key| {
-            let giver = self.session.connect_files(key);
-            if let (Err(error), true) = (&giver, self.is_master) {
-                log::info!(target: SERVER, "No files are handed over, they are sent: {error}");
-            }
-            giver.ok()
-        });
-        let clone = self.clone.as_deref();
+        let giver = self.connect_files(offer.and_then(|offer| offer.handover), is_master);
+        let clone = membership.clone.as_deref();
         let has_base = clone.is_some_and(|clone| clone.base.is_known());
         self.output.agree(offer, giver, packs, has_base, self.link.is_plain())?;
-        // A recipient without InnoDB has no clone here.
         let own = ClonePacking::default();
         let packing = clone.map_or(&own, |clone| &clone.packing);
         let _at_work = self.output.begin(packing);
-        let point = clone.filter(|_| self.is_master).and_then(|clone| clone.point.as_ref());
-        if let Some(point) = point {
+        if let Some(point) = membership.point().filter(|_| is_master) {
             point.resume()?;
         }
-        for task in source.iter() {
+        for task in membership.source.iter() {
             let mut sender = Sender {
                 session: self.session,
                 link: &mut *self.link,
                 task,
                 clone: clone.filter(|_| task.clone.is_innodb()),
-                is_master: self.is_master,
+                is_master,
                 peer: &self.peer,
                 commit_block: None,
                 packing,
@@ -408,6 +320,21 @@ impl<S: DonorSession> Serving<'_, S> {
             task.copy(self.session, 0, &mut sender)?;
         }
         Ok(())
+    }
+
+    /// Connects to the socket where the recipient takes open files. `key` names the socket; none if
+    /// the recipient takes none.
+    fn connect_files(
+        &self,
+        key: Option<HandoverKey>,
+        is_master: bool,
+    ) -> Option<Box<dyn FileGiver>> {
+        let key = key.filter(|_| self.session.host().settings().file_handover)?;
+        let giver = self.session.connect_files(key);
+        if let (Err(error), true) = (&giver, is_master) {
+            log::info!(target: SERVER, "No files are handed over, they are sent: {error}");
+        }
+        giver.ok()
     }
 
     /// The connection gets a number, which heartbeats name. The recipient learns it before
@@ -433,16 +360,11 @@ impl<S: DonorSession> Serving<'_, S> {
     /// has.
     fn take_base(&mut self, base: &Base<'_>) -> Result<Next> {
         self.peer.set_activity("takes digests of the recipient's older copy");
-        match self.clone.as_ref().filter(|_| self.is_master) {
-            Some(clone) => {
-                let is_first = !std::mem::replace(&mut self.has_taken_base, true);
-                clone.base.take(base, is_first).map(|()| Next::Unlogged)
-            }
-            None => {
-                let text = "Wrong Clone RPC: Base request before Init";
-                Err(Error::Protocol(text.to_owned()))
-            }
-        }
+        let taken = self.membership.as_mut().and_then(|membership| membership.take_base(base));
+        taken.unwrap_or_else(|| {
+            Err(Error::Protocol("Wrong Clone RPC: Base request before Init".to_owned()))
+        })?;
+        Ok(Next::Unlogged)
     }
 
     /// EXIT with an offer behind it: a recipient asks whether this donor understands offers, and
@@ -464,8 +386,7 @@ impl<S: DonorSession> Serving<'_, S> {
     /// engines follow InnoDB, the acknowledgement of PAGE COPY goes to the consistency point. The
     /// master's EXECUTE gives it to InnoDB later.
     fn acknowledge(&self, ack: &Ack<'_>) -> Result<()> {
-        let engine = self
-            .engine_of(&ack.locator)
+        let engine = engine_of(self.session, &ack.locator)
             .ok_or_else(|| Error::Protocol("Wrong Clone RPC: Init ACK length".to_owned()))?;
         let locator = &ack.locator.bytes;
         let is_innodb = engine.db_type() == innodb::DB_TYPE;
