@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! What a donor's engine calls while it copies: each descriptor leaves in a packet, and its data
-//! behind it. [`Terms::way`] decides how.
+//! behind it. [`Terms::way`](super::way::Terms::way) decides how.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -88,8 +88,8 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         Times::now(&**self.session.host())
     }
 
-    /// Packs the first `len` bytes of [`place`](Framer::place) for the survey, if there is one, and
-    /// leaves the packers ready for the packing that was chosen.
+    /// Packs the first `len` bytes in the framer for the survey, if there is one, and leaves the
+    /// packers ready for the packing that was chosen.
     fn survey(&mut self, choice: &mut Choice, len: usize) -> Result<()> {
         let Some(mut survey) = choice.survey.take() else { return Ok(()) };
         let (host, begin) = (&**self.session.host(), self.times());
@@ -116,8 +116,8 @@ impl<'a, S: DonorSession> Sender<'a, S> {
         self.packing.sent(now, &one, processors);
     }
 
-    /// Sends the descriptor and its data, the first `len` bytes of [`place`](Framer::place). With
-    /// `pack`, the data is packed as was chosen if it shrinks.
+    /// Sends the descriptor and its data, the first `len` bytes in the framer. With `pack`, the
+    /// data is packed as was chosen if it shrinks.
     fn send_packet(
         &mut self,
         view: &View<'_>,

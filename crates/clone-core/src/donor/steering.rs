@@ -268,8 +268,8 @@ impl Steering {
         }
     }
 
-    /// The packing before the failed trial is in use again. If it is not clearly slower than it was
-    /// then, the packing that failed does not help.
+    /// The packing before the failed trial is in use again. If it is not clearly slower than the
+    /// packing that failed, the packing that failed does not help.
     fn judge_return(&mut self, now: f64, trial: &Trial, shown: &Shown) {
         let (from, tried) = (trial.from, self.current);
         if shown.time * f64::midpoint(1.0, trial.part) <= trial.before {

@@ -21,7 +21,8 @@ pub(super) struct Trial {
     pub(super) from: usize,
     /// Seconds for a byte before the trial.
     pub(super) before: f64,
-    /// Predicted time for a byte with the tried packing, as a fraction of `before`.
+    /// Predicted time for a byte with the tried packing, as a fraction of `before`. A return has
+    /// the prediction for the trial that failed.
     pub(super) part: f64,
     /// Bytes per second of the link before the trial.
     pub(super) link: Option<f64>,
