@@ -253,7 +253,7 @@ fn a_tablespace_in_an_unknown_directory() {
             let own = OwnData::of(&recipient)?;
             let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
             assert_eq!(error.number, 3869, "{error}");
-            assert!(error.message.contains("theirs/far.ibd"), "{error}");
+            assert!(error.message.contains("/theirs/"), "{error}");
             assert_kept(&own, &mut recipient)?;
         }
         // A recipient that looks there is not refused.

@@ -366,8 +366,9 @@ impl ServerChecks for MysqldSession {
     }
 
     fn has_place_for(&self, path: &Path) -> bool {
-        let is_dropped_first = self.host.settings().keep_data == KeepData::Off;
-        let is_free = is_dropped_first && services().layout.writes_anywhere;
+        // With AUTO the data may be dropped first, and then a file may lie anywhere.
+        let may_drop = self.host.settings().keep_data != KeepData::On;
+        let is_free = may_drop && services().layout.writes_anywhere;
         is_free || replacement::looks_for_tablespaces(self, path).unwrap_or(true)
     }
 

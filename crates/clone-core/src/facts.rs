@@ -14,7 +14,7 @@ pub type Rows = Vec<Vec<Option<String>>>;
 pub const MAX_ENTRIES: usize = 50;
 
 /// The most bytes of an entry's text that are kept.
-const MAX_TEXT: usize = 256;
+pub(crate) const MAX_TEXT: usize = 256;
 
 /// A fact: what is asked. Each statement gives rows of a text and a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,9 @@ pub enum Question {
     Events,
     /// The number is the size of all tablespaces in bytes.
     Size,
-    /// Files of tablespaces outside of the data directory, without those of undo tablespaces.
-    OutsideFiles,
+    /// Directories of tablespaces outside of the data directory, without undo tablespaces, each
+    /// with the number of its files.
+    OutsideDirectories,
     /// File names that several undo tablespaces have, each with the number of these tablespaces.
     UndoFileNames,
 }
@@ -71,7 +72,7 @@ impl Question {
         Self::FunctionLibraries,
         Self::Events,
         Self::Size,
-        Self::OutsideFiles,
+        Self::OutsideDirectories,
         Self::UndoFileNames,
     ];
 
@@ -90,7 +91,7 @@ impl Question {
             Self::FunctionLibraries => "mysql_clone_function_libraries",
             Self::Events => "mysql_clone_events",
             Self::Size => "mysql_clone_size",
-            Self::OutsideFiles => "mysql_clone_outside_files",
+            Self::OutsideDirectories => "mysql_clone_outside_directories",
             Self::UndoFileNames => "mysql_clone_undo_file_names",
         }
     }
@@ -136,14 +137,18 @@ impl Question {
                 "SELECT 'bytes', CAST(SUM(ALLOCATED_SIZE) AS UNSIGNED) \
                  FROM information_schema.INNODB_TABLESPACES"
             }
-            Self::OutsideFiles => {
-                "SELECT FILE_NAME, COUNT(*) OVER () FROM information_schema.FILES \
-                 WHERE FILE_TYPE = 'TABLESPACE' AND TABLESPACE_NAME <> 'innodb_system' \
-                 AND (FILE_NAME LIKE '/%' OR FILE_NAME LIKE '../%') ORDER BY 1 LIMIT 50"
+            Self::OutsideDirectories => {
+                "SELECT LEFT(FILE_NAME, CHAR_LENGTH(FILE_NAME) \
+                 - CHAR_LENGTH(SUBSTRING_INDEX(FILE_NAME, '/', -1))), COUNT(*) \
+                 FROM information_schema.FILES \
+                 WHERE ENGINE = 'InnoDB' AND FILE_NAME LIKE '%.ibd' \
+                 AND (FILE_NAME LIKE '/%' OR FILE_NAME LIKE '../%') \
+                 GROUP BY 1 ORDER BY 1 LIMIT 50"
             }
             Self::UndoFileNames => {
                 "SELECT SUBSTRING_INDEX(FILE_NAME, '/', -1), COUNT(*) \
-                 FROM information_schema.FILES WHERE FILE_TYPE = 'UNDO LOG' \
+                 FROM information_schema.FILES WHERE ENGINE = 'InnoDB' \
+                 AND FILE_NAME NOT LIKE '%.ibd' AND FILE_TYPE = 'UNDO LOG' \
                  GROUP BY 1 HAVING COUNT(*) > 1 ORDER BY 1 LIMIT 50"
             }
         }

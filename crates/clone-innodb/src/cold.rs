@@ -42,6 +42,7 @@ mod scan;
 mod tests;
 mod version;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -113,7 +114,6 @@ impl ColdDirectory {
         let redo = Redo::open(redo, keyring)?;
         let mut names = OutsideNames::default();
         redo.search(&mut names)?;
-        redo.refuse_keys()?;
         let found = DataFiles::find(options, keyring, system, names)?;
         let page_size = found.system.size.logical;
         let version = ServerVersion::of(&options.directory, found.dictionary.header.server_version);
@@ -169,6 +169,14 @@ impl ColdDirectory {
     pub fn encrypted_files(&self) -> impl Iterator<Item = &[u8]> {
         let encrypted = self.files.iter().filter(|file| file.key.is_some());
         encrypted.map(|file| file.source.name.as_slice())
+    }
+
+    /// The directories of tablespaces outside of the data directory, each with a slash behind.
+    pub fn outside_directories(&self) -> BTreeSet<&[u8]> {
+        let names = self.files.iter().map(|file| file.source.name.as_slice());
+        let outside = names.filter(|name| outside::is_start(name));
+        let slash = |name: &&[u8]| name.iter().rposition(|byte| *byte == b'/');
+        outside.filter_map(|name| name.get(..=slash(&name)?)).collect()
     }
 
     /// Whether redo is sent encrypted.
@@ -244,7 +252,7 @@ fn restore(
         }
         let number = offset / page_size + u64::from(file.first_page);
         match PageState::of(page, size, file.key.as_ref()) {
-            PageState::Whole | PageState::Packed => {}
+            PageState::Whole => {}
             PageState::Zeros => {
                 let number = u32::try_from(number).unwrap_or(u32::MAX);
                 page::fill_unused(page, file.source.space_id, number, size.is_compressed);

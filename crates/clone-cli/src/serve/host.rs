@@ -229,6 +229,11 @@ impl DonorSession for ColdSession {
         let tablespaces = names.into_iter().map(|name| (name, count)).collect();
         note(Question::EncryptedTablespaces, tablespaces);
         note(Question::Size, vec![("bytes".to_owned(), directory.allocated())]);
+        let outside = directory.outside_directories().into_iter();
+        let outside = outside.map(|name| (String::from_utf8_lossy(name).into_owned(), 1));
+        note(Question::OutsideDirectories, outside.collect());
+        // A directory with such names is not served.
+        note(Question::UndoFileNames, Vec::new());
         facts
     }
 

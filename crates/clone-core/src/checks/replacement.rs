@@ -8,7 +8,7 @@ use super::finding::Check;
 use super::report::Findings;
 use super::server::ServerChecks;
 use crate::error::{Error, Result};
-use crate::facts::{Entry, Facts, Question, first_names};
+use crate::facts::{Entry, Facts, MAX_ENTRIES, MAX_TEXT, Question, first_names};
 use crate::parameters::Parameters;
 
 /// The facts were not asked for, or not answered.
@@ -96,15 +96,19 @@ fn lower_case_table_names<S: ServerChecks>(findings: &mut Findings<'_, S>, facts
 /// InnoDB finds these out in the middle of FILE COPY.
 fn tablespace_files<S: ServerChecks>(findings: &mut Findings<'_, S>, facts: &Facts) {
     let check = Check::TablespaceFiles;
-    let [outside, undo] =
-        [Question::OutsideFiles, Question::UndoFileNames].map(|one| facts.get(one));
+    let questions = [Question::OutsideDirectories, Question::UndoFileNames];
+    let [outside, undo] = questions.map(|question| facts.get(question));
     let (Some(outside), Some(undo)) = (outside, undo) else {
-        let remedy = "GRANT PROCESS ON *.* to the account at the donor";
-        return findings.skip(check, "the account at the donor may not read paths", remedy);
+        let reason = "the donor did not say where its tablespaces are: the account may not read \
+                      this, the donor is older, or it has too many tablespaces";
+        return findings.skip(check, reason, "GRANT PROCESS ON *.* to the account at the donor");
     };
     let server = findings.server;
-    let paths = outside.iter().map(|entry| entry.text.as_str());
-    let homeless: Vec<_> = paths.filter(|path| !server.has_place_for(Path::new(path))).collect();
+    // A path that was cut says nothing.
+    let directories = outside.iter().filter(|entry| entry.text.len() < MAX_TEXT);
+    let directories = directories.map(|entry| entry.text.as_str());
+    let has_place = |directory: &str| server.has_place_for(&Path::new(directory).join("t.ibd"));
+    let homeless: Vec<_> = directories.filter(|directory| !has_place(directory)).collect();
     if !homeless.is_empty() {
         let error = Error::SystemConfig(format!(
             "tablespaces of the donor lie where this server does not look for tablespaces: {}",
@@ -112,6 +116,10 @@ fn tablespace_files<S: ServerChecks>(findings: &mut Findings<'_, S>, facts: &Fac
         ));
         let remedy = "Add their directories to innodb_directories of this server, and restart it";
         findings.refuse(check, &error, remedy);
+    } else if outside.len() == MAX_ENTRIES {
+        let reason =
+            "the donor has tablespaces in many directories, of which the first were looked at";
+        findings.skip(check, reason, "Compare innodb_directories of both servers");
     }
     if !undo.is_empty() {
         let names: Vec<_> = undo.iter().map(|entry| entry.text.as_str()).collect();

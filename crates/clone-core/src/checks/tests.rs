@@ -233,7 +233,7 @@ const MATRIX: [Case; 26] = {
             tell(donor, Q::LowerCaseTableNames, &[("1", 1)]);
         }),
         (Check::TablespaceFiles, Refused, 3869, |_, donor| {
-            tell(donor, Q::OutsideFiles, &[("/known/a.ibd", 2), ("/other/b.ibd", 2)]);
+            tell(donor, Q::OutsideDirectories, &[("/known/a/", 3), ("/other/b/", 1)]);
         }),
         (Check::TablespaceFiles, Refused, 3869, |_, donor| {
             tell(donor, Q::UndoFileNames, &[("twin.ibu", 2)]);

@@ -7,7 +7,8 @@ use clone_protocol::innodb::PageSize;
 use crate::encryption::DataKey;
 use crate::format::bytes::{is_zero, u16_at};
 use crate::format::checksum;
-use crate::format::layout::{COMPRESSED, COMPRESSED_AND_ENCRYPTED, TYPE, is_encrypted};
+use crate::format::layout::{COMPRESSED, TYPE, is_encrypted};
+use crate::verify::expand::Expander;
 
 /// What a page in a file looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +17,6 @@ pub(super) enum PageState {
     Zeros,
     /// The page was written whole.
     Whole,
-    /// The page has transparent compression. Its checksum is that of the unpacked page.
-    Packed,
     /// The checksum differs: the page was not written whole, or is damaged.
     Torn,
 }
@@ -31,19 +30,19 @@ impl PageState {
         if page.len() < 1 << 10 {
             return Self::Torn;
         }
-        let kind = u16_at(page, TYPE);
-        if matches!(kind, COMPRESSED | COMPRESSED_AND_ENCRYPTED) {
-            return Self::Packed;
-        }
         let mut plain = Vec::new();
-        let page = match key.filter(|_| is_encrypted(kind)) {
-            Some(key) => {
-                key.decrypt_page(page, &mut plain);
-                &plain
-            }
-            None => page,
+        let mut page = page;
+        if let Some(key) = key.filter(|_| is_encrypted(u16_at(page, TYPE))) {
+            key.decrypt_page(page, &mut plain);
+            page = &plain;
+        }
+        let is_whole = |page: &[u8]| checksum::check(page, size.is_compressed).is_ok();
+        let is_whole = if u16_at(page, TYPE) == COMPRESSED && !size.is_compressed {
+            // The checksum is that of the page before it was compressed.
+            Expander::default().expand(page).is_ok_and(is_whole)
+        } else {
+            is_whole(page)
         };
-        let is_whole = checksum::check(page, size.is_compressed).is_ok();
         if is_whole { Self::Whole } else { Self::Torn }
     }
 }
@@ -92,7 +91,7 @@ mod tests {
         assert_eq!(PageState::of(&[0; 16 << 10], size, None), PageState::Zeros);
         let mut page = initial_page(size, 7, 0x4021, 90_704, None);
         page[25] = 14;
-        assert_eq!(PageState::of(&page, size, None), PageState::Packed);
+        assert_eq!(PageState::of(&page, size, None), PageState::Torn, "not compressed");
         page[25] = 8;
         page[..4].copy_from_slice(&NO_CHECKSUM.to_be_bytes());
         assert_eq!(PageState::of(&page, size, None), PageState::Torn);

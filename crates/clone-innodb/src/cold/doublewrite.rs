@@ -2,8 +2,7 @@
 
 //! What the doublewrite buffer restores.
 //!
-//! A server that opens a clone does not look into the buffer (`buf0dblwr.cc:recv::Pages::recover`),
-//! so a donor of a crashed directory has to send the pages restored. `.bdblwr` files of
+//! The recipient does not get these files, so the pages are sent restored. `.bdblwr` files of
 //! `innodb_doublewrite=DETECT_ONLY` have no copies. A page that they name and that is torn cannot
 //! be restored.
 
@@ -113,8 +112,7 @@ impl Doublewrite {
         let is_wanted = match PageState::of(&page, size, key) {
             PageState::Whole => false,
             PageState::Zeros => true,
-            // What a page with transparent compression has lost cannot be seen.
-            PageState::Torn | PageState::Packed => is_older(&page),
+            PageState::Torn => is_older(&page),
         };
         if is_wanted && known.is_none_or(|known| is_older(known)) {
             self.repairs.insert((index, offset), copy.to_vec());

@@ -68,7 +68,8 @@ impl OutsideNames {
     }
 }
 
-fn is_start(name: &[u8]) -> bool {
+/// Whether a name that begins so is of a file outside of the data directory.
+pub(super) fn is_start(name: &[u8]) -> bool {
     name.starts_with(b"/") || name.starts_with(b"../")
 }
 

@@ -80,7 +80,7 @@ struct Log {
     checkpoint: u64,
     /// Bytes of the largest file.
     file_size: u64,
-    /// The key of encrypted blocks, if there may be such and the keyring has it.
+    /// The key of encrypted blocks. None without a keyring, or if nothing was ever encrypted.
     key: Option<DataKey>,
 }
 
@@ -143,37 +143,36 @@ impl Redo {
     /// Searches the records for names of tablespaces outside of the directory.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A file cannot be read; or a server that recovers this log would look for keys of tablespaces
+    /// in it.
     pub(super) fn search(&self, names: &mut OutsideNames) -> Result<()> {
-        self.records(MAX_NAME, |records| names.search(records))
-    }
-
-    /// Refuses a log that has keys of tablespaces.
-    ///
-    /// # Errors
-    /// The log has such keys, or a file cannot be read.
-    pub(super) fn refuse_keys(&self) -> Result<()> {
-        /// The longest record before the bytes that it writes.
-        const BEFORE: usize = 16;
         let mut has_keys = false;
-        self.records(LEN + BEFORE, |records| {
-            let places = records.windows(MAGIC.len()).enumerate();
-            let mut magics = places.filter(|(_, bytes)| bytes == MAGIC);
-            has_keys |= magics.any(|(at, _)| redo::writes_to_page_0(&records[..at]));
+        self.records(MAX_NAME, |records| {
+            names.search(records);
+            let mut places = records.windows(MAGIC.len()).enumerate();
+            has_keys = has_keys
+                || places.any(|(at, bytes)| {
+                    bytes == MAGIC && redo::writes_to_page_0(&records[..at], LEN)
+                });
         })?;
-        if has_keys && self.needs_recovery() {
+        if has_keys && self.is_recovered_as_written() {
             return Err(Error::Refused(
-                "the redo log has keys of tablespaces that were created or encrypted, or whose \
-                 master key was rotated, shortly before the server ended. They cannot be read at the \
-                 recipient. Start a server on the directory once, and shut it down"
+                "the redo log has keys of tablespaces, which cannot be read at the recipient: an \
+                 encrypted tablespace was created, truncated or rebuilt, or a master key was rotated, \
+                 after the last checkpoint. Start a server on the directory once, and shut it down"
                     .into(),
             ));
         }
         Ok(())
     }
 
-    /// Passes the records on, decrypted, in parts of which each begins with the last `overlap`
-    /// bytes of the part before.
+    /// Whether the recipient's server recovers the log as that of a server, and not as a clone's.
+    fn is_recovered_as_written(&self) -> bool {
+        self.needs_recovery() && !self.log.creator.starts_with(CREATOR)
+    }
+
+    /// Passes the records behind the checkpoint on, decrypted, in parts of which each begins with
+    /// the last `overlap` bytes of the part before.
     fn records(&self, overlap: usize, mut each: impl FnMut(&[u8])) -> Result<()> {
         let mut blocks = vec![0; READ];
         let mut records = Zeroizing::new(Vec::with_capacity(READ + overlap));
@@ -190,10 +189,15 @@ impl Redo {
             let keep = records.len().min(overlap);
             let before = records.len() - keep;
             records.drain(..before);
-            let data = part.chunks_exact(BLOCK).map(|block| &block[BLOCK_HEADER..BLOCK_END]);
-            data.for_each(|data| records.extend_from_slice(data));
+            for block in part.chunks_exact(BLOCK) {
+                let place =
+                    |lsn_of: u64| usize::try_from(lsn_of.saturating_sub(lsn)).unwrap_or(BLOCK);
+                let from = place(self.log.checkpoint).max(BLOCK_HEADER);
+                let to = place(self.end.lsn).min(BLOCK_END);
+                records.extend_from_slice(block.get(from..to).unwrap_or_default());
+                lsn += BLOCK as u64;
+            }
             each(&records);
-            lsn += len;
         }
         Ok(())
     }

@@ -119,7 +119,7 @@ impl DataFiles {
         }
         let mut spaces = BTreeMap::new();
         let mut dictionary = None;
-        let mut undo = 0;
+        let mut undo = BTreeMap::new();
         let first_own = files.len();
         for (path, name) in found {
             let Some((file, first)) = tablespace(path, name, &system, keyring)? else { continue };
@@ -131,7 +131,16 @@ impl DataFiles {
                     file.source.space_id
                 )));
             }
-            undo += u32::from(first.header.is_undo());
+            if first.header.is_undo()
+                && let Some(other) = undo.insert(file.source.name.clone(), file.path.clone())
+            {
+                return Err(Error::Refused(format!(
+                    "{} and {} are undo tablespaces with one file name, and a clone has all in one \
+                     directory. Start a server, and drop one of them",
+                    other.display(),
+                    file.path.display()
+                )));
+            }
             if first.header.space_id == DICTIONARY {
                 search(&file, &mut names)?;
                 dictionary = Some(first);
@@ -160,10 +169,11 @@ impl DataFiles {
                 options.directory.display()
             ))
         })?;
-        if undo < 2 {
+        if undo.len() < 2 {
             return Err(Error::Refused(format!(
-                "{undo} undo tablespaces were found, and a server has two at least. Name their \
-                 directory if innodb_undo_directory was set"
+                "{} undo tablespaces were found, and a server has two at least. Name their \
+                 directory if innodb_undo_directory was set",
+                undo.len()
             )));
         }
         Ok(Self { files, system, dictionary })

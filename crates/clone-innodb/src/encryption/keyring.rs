@@ -36,9 +36,10 @@ pub(crate) const PREFIX: &str = "INNODBKey-";
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Key(pub(crate) [u8; 32]);
 
-/// InnoDB's master keys by their names, `INNODBKey-UUID-NUMBER`.
+/// InnoDB's master keys by their names, `INNODBKey-UUID-NUMBER`. Boxes, so that a key that is moved
+/// leaves nothing behind.
 #[derive(Default)]
-pub struct Keyring(HashMap<String, Key>);
+pub struct Keyring(HashMap<String, Box<Key>>);
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,11 +94,11 @@ impl Keyring {
     }
 
     pub(crate) fn get(&self, uuid: &str, number: u32) -> Option<&Key> {
-        self.0.get(&format!("{PREFIX}{uuid}-{number}"))
+        self.0.get(&format!("{PREFIX}{uuid}-{number}")).map(Box::as_ref)
     }
 }
 
-fn component(bytes: &[u8]) -> Result<HashMap<String, Key>, String> {
+fn component(bytes: &[u8]) -> Result<HashMap<String, Box<Key>>, String> {
     // The error would show what it found, which may be a key.
     let file: Component = serde_json::from_slice(bytes)
         .map_err(|error| format!("it is neither form of a keyring (line {})", error.line()))?;
@@ -105,7 +106,7 @@ fn component(bytes: &[u8]) -> Result<HashMap<String, Key>, String> {
     named
         .map(|element| {
             let key = unhex(&element.data).ok_or("a key is not 64 hexadecimal digits")?;
-            Ok((element.data_id.clone(), key))
+            Ok((element.data_id.clone(), Box::new(key)))
         })
         .collect()
 }
@@ -123,7 +124,7 @@ fn unhex(digits: &str) -> Option<Key> {
     Some(key)
 }
 
-fn plugin(mut bytes: &[u8]) -> Option<HashMap<String, Key>> {
+fn plugin(mut bytes: &[u8]) -> Option<HashMap<String, Box<Key>>> {
     let mut keys = HashMap::new();
     while !bytes.starts_with(b"EOF") {
         let number = |at: usize| {
@@ -141,7 +142,7 @@ fn plugin(mut bytes: &[u8]) -> Option<HashMap<String, Key>> {
         if let (Ok(name), Ok(key)) = (str::from_utf8(text), plain.as_slice().try_into())
             && name.starts_with(PREFIX)
         {
-            keys.insert(name.to_owned(), Key(key));
+            keys.insert(name.to_owned(), Box::new(Key(key)));
         }
         bytes = bytes.get(all..)?;
     }

@@ -193,11 +193,12 @@ pub(crate) fn clear_encrypted_bit(block: &mut [u8]) {
     }
 }
 
-/// Whether a record `MLOG_WRITE_STRING` for page 0 of a tablespace ends with `records`, so that the
-/// bytes that it writes follow.
-pub(crate) fn writes_to_page_0(records: &[u8]) -> bool {
+/// Whether the `len` bytes behind `records` are those of a record `MLOG_WRITE_STRING` for page 0 of
+/// a tablespace.
+pub(crate) fn writes_to_page_0(records: &[u8], len: usize) -> bool {
     // Behind the page: the place in the page, and the number of bytes.
-    let before = records.split_last_chunk::<4>().and_then(|(before, _)| before.strip_suffix(&[0]));
+    let Some((before, fields)) = records.split_last_chunk::<4>() else { return false };
+    let before = before.strip_suffix(&[0]).filter(|_| usize::from(u16_at(fields, 2)) == len);
     let Some(before) = before else { return false };
     (1..=5).any(|len| {
         let space = before.len().checked_sub(len).and_then(|at| Some((at, before.get(at)?)));
@@ -300,15 +301,16 @@ mod tests {
         ] {
             for kind in [30, 158] {
                 let record = [&[9, kind], space, &[0, 0x28, 0x96, 0, 111]].concat();
-                assert!(writes_to_page_0(&record), "{space:x?}");
-                assert!(!writes_to_page_0(&record[2..]), "{space:x?}: no type");
+                assert!(writes_to_page_0(&record, 111), "{space:x?}");
+                assert!(!writes_to_page_0(&record[2..], 111), "{space:x?}: no type");
+                assert!(!writes_to_page_0(&record, 112), "{space:x?}: another length");
             }
             let record = [&[9, 31], space, &[0, 0x28, 0x96, 0, 111]].concat();
-            assert!(!writes_to_page_0(&record), "{space:x?}: another type");
+            assert!(!writes_to_page_0(&record, 111), "{space:x?}: another type");
             let record = [&[9, 30], space, &[1, 0x28, 0x96, 0, 111]].concat();
-            assert!(!writes_to_page_0(&record), "{space:x?}: page 1");
+            assert!(!writes_to_page_0(&record, 111), "{space:x?}: page 1");
         }
-        assert!(!writes_to_page_0(&[]));
+        assert!(!writes_to_page_0(&[], 111));
     }
 
     #[test]

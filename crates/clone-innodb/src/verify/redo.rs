@@ -52,7 +52,7 @@ struct LogFile {
     file: File,
     len: u64,
     header: FileHeader,
-    /// The key of encrypted blocks, if the keyring has it.
+    /// The key in the header, if the keyring has its master key.
     key: Option<DataKey>,
 }
 
@@ -97,7 +97,12 @@ pub fn read(
         return Ok(None);
     };
     let is_circular = !first.header.has_many_files();
-    let mut reader = Reader { logs: &logs, is_circular, checkpoint, cache: Cache::default() };
+    let has_checkpoint = |log: &&LogFile| {
+        let end = (log.header.start + log.len).saturating_sub(HEADER);
+        is_circular || (log.header.start..end).contains(&checkpoint.lsn)
+    };
+    let key = logs.iter().find(has_checkpoint).and_then(|log| log.key.as_ref());
+    let mut reader = Reader { logs: &logs, is_circular, checkpoint, key, cache: Cache::default() };
     let lsn = reader.end(fault)?;
     Ok(Some(End { checkpoint: checkpoint.lsn, lsn }))
 }
@@ -114,6 +119,8 @@ struct Reader<'a> {
     logs: &'a [LogFile],
     is_circular: bool,
     checkpoint: Checkpoint,
+    /// The key of encrypted blocks: that of the file with the checkpoint, of a ring the first one.
+    key: Option<&'a DataKey>,
     cache: Cache,
 }
 
@@ -125,12 +132,11 @@ impl Reader<'_> {
         let limit = self.logs.iter().map(|log| log.len).sum::<u64>();
         while lsn - checkpoint.min(lsn) <= limit {
             let Some((log, block)) = self.block(lsn)? else { break };
-            let Some(data_len) = self.data_len(log, &block, lsn) else {
+            let Some(data_len) = self.data_len(&block, lsn) else {
                 // The log ends here if nothing of it follows.
                 let next = self.block(lsn + BLOCK)?;
-                let is_next = |(log, next): (usize, Vec<u8>)| {
-                    self.data_len(log, &next, lsn + BLOCK).is_some()
-                };
+                let is_next =
+                    |(_, next): (usize, Vec<u8>)| self.data_len(&next, lsn + BLOCK).is_some();
                 if !next.is_some_and(is_next) {
                     break;
                 }
@@ -148,13 +154,10 @@ impl Reader<'_> {
     }
 
     /// Bytes of the log's block at this LSN that are used, if this is it.
-    fn data_len(&self, log: usize, block: &[u8], lsn: u64) -> Option<u64> {
+    fn data_len(&self, block: &[u8], lsn: u64) -> Option<u64> {
         let has_epoch = !self.is_circular;
         let mut parsed = LogBlock::parse(block, lsn, has_epoch)?;
-        // The header of the first file of a ring has the key of all files.
-        let log = if self.is_circular { 0 } else { log };
-        let key = self.logs.get(log).and_then(|log| log.key.as_ref());
-        if let Some(key) = key.filter(|_| parsed.is_encrypted) {
+        if let Some(key) = self.key.filter(|_| parsed.is_encrypted) {
             parsed = key.parse_log_block(block, lsn, has_epoch)?;
         }
         Some(parsed.data_len.into())

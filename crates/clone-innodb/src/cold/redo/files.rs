@@ -129,25 +129,12 @@ impl Opened {
     }
 }
 
-/// The key of a log whose files are these. None if there is no keyring, or if nothing was ever
-/// encrypted.
-fn key<'a>(
-    files: impl Iterator<Item = &'a Opened>,
-    keyring: Option<&Keyring>,
-) -> Result<Option<DataKey>> {
-    let Some(keyring) = keyring else { return Ok(None) };
-    let mut found: Option<DataKey> = None;
-    for file in files {
-        let Some(info) = &file.info else { continue };
-        let name = file.path.display();
-        let key = DataKey::of(info, keyring)
-            .map_err(|why| Error::Refused(format!("{name} is encrypted: {why}")))?;
-        if found.as_ref().is_some_and(|other| !other.is_same(&key)) {
-            return Err(damaged(format_args!("{name} has another key than the file before")));
-        }
-        found = Some(key);
-    }
-    Ok(found)
+/// The key of a log, from the file that has the checkpoint. None without a keyring, or if nothing
+/// was ever encrypted.
+fn key(file: &Opened, keyring: Option<&Keyring>) -> Result<Option<DataKey>> {
+    let info = file.info.as_ref().zip(keyring);
+    let key = info.map(|(info, keyring)| DataKey::of(info, keyring)).transpose();
+    key.map_err(|why| Error::Refused(format!("{} is encrypted: {why}", file.path.display())))
 }
 
 /// The log of a server since 8.0.30.
@@ -157,8 +144,9 @@ fn many(files: Vec<Opened>, keyring: Option<&Keyring>) -> Result<Log> {
     files.iter().try_for_each(Opened::check)?;
     let checkpoints = files.iter().filter_map(|file| file.header.checkpoint);
     let checkpoint = checkpoints.map(|found| found.lsn).max().unwrap_or_default();
-    // What is before the checkpoint is not read.
-    let key = key(files.iter().filter(|file| file.end() > checkpoint), keyring)?;
+    let has_checkpoint = |file: &&Opened| (file.header.start..file.end()).contains(&checkpoint);
+    let key = files.iter().find(has_checkpoint).map(|file| key(file, keyring)).transpose()?;
+    let key = key.flatten();
     for opened in files {
         let header = opened.header;
         let is_other = |one: &Segment| {
@@ -192,7 +180,7 @@ fn ring_of(files: Vec<Opened>, keyring: Option<&Keyring>) -> Result<Log> {
         return Err(damaged(format_args!("an ib_logfile is missing")));
     };
     first.check()?;
-    let key = key([first].into_iter(), keyring)?;
+    let key = key(first, keyring)?;
     let (header, size) = (first.header, first.size);
     if header.has_many_files() || files.iter().any(|file| file.size != size) {
         return Err(damaged(format_args!("its files do not belong together")));

@@ -314,14 +314,21 @@ fn a_crashed_log_with_keys_is_refused() {
         seal(block);
         fs::write(&path, &bytes).unwrap();
         let redo = Redo::open(directory.path(), None).unwrap();
-        let text = redo.refuse_keys().unwrap_err().to_string();
+        let search = |redo: Redo| redo.search(&mut OutsideNames::default());
+        let text = search(redo).unwrap_err().to_string();
         assert!(text.contains("keys of tablespaces"), "{text}");
+        // A clone that was never started is recovered as a clone.
+        let mut of_clone = bytes.clone();
+        of_clone[at::CREATOR..at::CREATOR + 12].copy_from_slice(b"MySQL Clone\0");
+        seal(&mut of_clone[..BLOCK]);
+        fs::write(&path, &of_clone).unwrap();
+        assert!(search(Redo::open(directory.path(), None).unwrap()).is_ok());
         // Before the checkpoint they do not matter.
         let written = Written { checkpoint: 3 * 512 + 50, ..small(is_ring) };
         bytes[512..2048]
             .copy_from_slice(&written.header(written.start(), 2048 + 3 * 512 + 50)[512..]);
         fs::write(&path, &bytes).unwrap();
-        assert!(Redo::open(directory.path(), None).unwrap().refuse_keys().is_ok());
+        assert!(search(Redo::open(directory.path(), None).unwrap()).is_ok());
     }
 }
 
