@@ -55,34 +55,42 @@ fn crashed_9_7() {
     check(|| crashed(Server::locate()?));
 }
 
-/// A stock recipient replaces its data by those of a crashed directory. Its doublewrite files have
-/// pages of its old data then.
+/// A recipient replaces its data by those of a crashed directory. The doublewrite files of a stock
+/// recipient have pages of its old data then.
 #[test]
 fn a_crashed_directory_in_place() {
     check(|| {
         let mut donor = Mysqld::builder().name("donor").start()?;
         dataset::load_small(&donor)?;
-        let writers = Writers::start(&donor, Load::default())?;
-        writers.await_transactions(500)?;
+        write_much(&donor)?;
         count_up(&donor)?;
         donor.kill()?;
-        let _ = writers.stop();
         let served = Served::start(donor.data_dir(), &[])?;
-        let builder = Mysqld::builder().name("recipient").plugin(Plugin::Stock).supervised();
-        let mut recipient = recipient_of(builder, &served)?;
-        dataset::load_small(&recipient)?;
-        let writers = Writers::start(&recipient, Load::default())?;
-        writers.await_transactions(500)?;
-        let _ = writers.stop();
-        let _ = recipient.session()?.run(instance(&served).to_string());
-        recipient.await_restart()?;
-        goes_on_counting(&recipient)?;
-        writer::check_invariants(&mut recipient.session()?)?;
-        verify::assert_sound(&recipient)?;
-        recipient.kill()?;
-        recipient.start()?;
-        verify::assert_sound(&recipient)
+        for plugin in [Plugin::Stock, Plugin::under_test()?] {
+            let builder = Mysqld::builder().name("recipient").plugin(plugin).supervised();
+            let mut recipient = recipient_of(builder, &served)?;
+            dataset::load_small(&recipient)?;
+            write_much(&recipient)?;
+            // The connection may break before the answer: the server ends.
+            let _ = recipient.session()?.run(instance(&served).to_string());
+            recipient.await_restart()?;
+            goes_on_counting(&recipient)?;
+            writer::check_invariants(&mut recipient.session()?)?;
+            verify::assert_sound(&recipient)?;
+            let status = clone::status(&mut recipient.session()?)?.context("no clone")?;
+            ensure!(status.state == "Completed", "{status:?}");
+            recipient.kill()?;
+            recipient.start()?;
+            verify::assert_sound(&recipient)?;
+        }
+        Ok(())
     });
+}
+
+fn write_much(server: &Mysqld) -> Result<()> {
+    let writers = Writers::start(server, Load::default())?;
+    writers.await_transactions(500)?;
+    writers.stop().map(|_| ())
 }
 
 /// InnoDB keeps counters of AUTO_INCREMENT in the redo log until the next checkpoint.
