@@ -41,6 +41,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod version;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -174,7 +175,7 @@ impl ColdDirectory {
     /// The directories of tablespaces outside of the data directory, each with a slash behind.
     pub fn outside_directories(&self) -> BTreeSet<&[u8]> {
         let names = self.files.iter().map(|file| file.source.name.as_slice());
-        let outside = names.filter(|name| outside::is_start(name));
+        let outside = names.filter(|name| outside::leads_outside(name));
         let slash = |name: &&[u8]| name.iter().rposition(|byte| *byte == b'/');
         outside.filter_map(|name| name.get(..=slash(&name)?)).collect()
     }

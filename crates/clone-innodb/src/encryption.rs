@@ -17,6 +17,6 @@ pub(crate) mod data_key;
 mod keyring;
 mod master_key;
 
-pub(crate) use data_key::DataKey;
+pub(crate) use data_key::{DataKey, parse_log_block};
 pub use keyring::Keyring;
 pub use master_key::MasterKey;

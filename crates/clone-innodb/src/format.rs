@@ -7,8 +7,9 @@
 //! |---|---|
 //! | [`bytes`] | numbers in pages |
 //! | `layout` | where fields stand in a page, and the types of pages |
-//! | [`page`] | the first page of a new tablespace; pages with transparent compression |
+//! | [`page`] | the first page of a new tablespace; how long a compressed page is |
 //! | [`checksum`] | the checksum of a page |
+//! | [`expand`] | pages with transparent compression |
 //! | [`space_header`] | what page 0 says of its tablespace |
 //! | [`extents`] | extent descriptors |
 //! | [`inodes`] | segment inodes |
@@ -20,6 +21,7 @@ pub mod bytes;
 pub mod checksum;
 pub mod doublewrite;
 pub(crate) mod encryption_info;
+pub mod expand;
 pub mod extents;
 pub mod inodes;
 pub(crate) mod layout;

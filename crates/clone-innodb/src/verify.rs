@@ -16,7 +16,6 @@ mod allocation;
 mod directory;
 mod doublewrite;
 mod examine;
-pub mod expand;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -7,8 +7,8 @@ use clone_protocol::innodb::PageSize;
 use crate::encryption::DataKey;
 use crate::format::bytes::{is_zero, u16_at};
 use crate::format::checksum;
+use crate::format::expand::Expander;
 use crate::format::layout::{COMPRESSED, TYPE, is_encrypted};
-use crate::verify::expand::Expander;
 
 /// What a page in a file looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

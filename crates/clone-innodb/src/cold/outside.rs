@@ -51,14 +51,14 @@ impl OutsideNames {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for run in &self.runs {
             // What stands before a name may look like a part of the name.
-            let starts = (0..run.len()).filter(|at| is_start(&run[*at..]));
+            let starts = (0..run.len()).filter(|at| leads_outside(&run[*at..]));
             let mut names = starts.map(|at| &run[at..]);
             let file = |name: &&[u8]| directory.join(OsStr::from_bytes(name)).is_file();
             match names.find(file) {
                 Some(name) => {
                     found.push((directory.join(OsStr::from_bytes(name)), name.to_vec()));
                 }
-                None if is_start(run) && run.is_ascii() => {
+                None if leads_outside(run) && run.is_ascii() => {
                     missing.push(String::from_utf8_lossy(run).into_owned());
                 }
                 None => {}
@@ -69,7 +69,7 @@ impl OutsideNames {
 }
 
 /// Whether a name that begins so is of a file outside of the data directory.
-pub(super) fn is_start(name: &[u8]) -> bool {
+pub(super) fn leads_outside(name: &[u8]) -> bool {
     name.starts_with(b"/") || name.starts_with(b"../")
 }
 

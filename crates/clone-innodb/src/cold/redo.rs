@@ -10,7 +10,7 @@
 //! # Who wrote the log
 //!
 //! A server that finds the creator "MySQL Clone" in the header (`arch/arch0log.cc:update_header`)
-//! recovers a clone: it passes over the counters of AUTO_INCREMENT in the redo
+//! recovers a clone: it ignores the counters of AUTO_INCREMENT in the redo
 //! (`MLOG_TABLE_DYNAMIC_META`), because a donor has written them to their table before. A server
 //! that has crashed has not. So the log of such a directory keeps its creator, and the recipient's
 //! server recovers as the directory's server would. This has two consequences:
@@ -33,7 +33,7 @@ use zeroize::Zeroizing;
 
 use super::files::read_exact;
 use super::outside::{MAX_NAME, OutsideNames};
-use crate::encryption::{DataKey, Keyring};
+use crate::encryption::{DataKey, Keyring, parse_log_block};
 use crate::error::{Error, Result};
 use crate::format::encryption_info::{LEN, MAGIC};
 use crate::format::redo::{self, BLOCK, BLOCK_END, BLOCK_HEADER, LogBlock, at, empty_block, seal};
@@ -190,8 +190,7 @@ impl Redo {
             let before = records.len() - keep;
             records.drain(..before);
             for block in part.chunks_exact(BLOCK) {
-                let place =
-                    |lsn_of: u64| usize::try_from(lsn_of.saturating_sub(lsn)).unwrap_or(BLOCK);
+                let place = |at: u64| usize::try_from(at.saturating_sub(lsn)).unwrap_or(BLOCK);
                 let from = place(self.log.checkpoint).max(BLOCK_HEADER);
                 let to = place(self.end.lsn).min(BLOCK_END);
                 records.extend_from_slice(block.get(from..to).unwrap_or_default());
@@ -290,7 +289,7 @@ impl Redo {
         put(&mut header, at::FORMAT, &self.log.format.to_be_bytes());
         put(&mut header, at::UUID, &self.log.uuid.to_be_bytes());
         put(&mut header, at::START_LSN, &start.to_be_bytes());
-        if self.needs_recovery() {
+        if self.is_recovered_as_written() {
             put(&mut header, at::CREATOR, &self.log.creator);
             let is_full = self.log.has_many_files() && index < self.place(self.end.last).0;
             put(&mut header, at::FLAGS, &(if is_full { FULL } else { 0 }).to_be_bytes());
@@ -321,19 +320,15 @@ impl Log {
 
     /// What a block says. None if the log has no block at this LSN.
     fn parse(&self, block: &[u8], lsn: u64) -> Result<Option<LogBlock>> {
-        let has_epoch = self.has_many_files();
-        let parsed = LogBlock::parse(block, lsn, has_epoch);
-        if !parsed.is_some_and(|parsed| parsed.is_encrypted) {
-            return Ok(parsed);
-        }
-        let key = self.key.as_ref().ok_or_else(|| {
-            Error::Refused(
+        let parsed = parse_log_block(self.key.as_ref(), block, lsn, self.has_many_files());
+        if self.key.is_none() && parsed.is_some_and(|parsed| parsed.is_encrypted) {
+            return Err(Error::Refused(
                 "the redo log is encrypted (innodb_redo_log_encrypt=ON). Name the keyring file of \
                  the server"
                     .into(),
-            )
-        })?;
-        Ok(key.parse_log_block(block, lsn, has_epoch))
+            ));
+        }
+        Ok(parsed)
     }
 
     /// Looks for the end, from the block at `start` on.

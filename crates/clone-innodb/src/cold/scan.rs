@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,19 +15,16 @@ use clone_protocol::innodb::{Compression, PageSize, SPACE_ID_BUFFER_POOL};
 use super::Options;
 use super::files::{FileFacts, open, read_exact};
 use super::outside::OutsideNames;
+use super::walk::Walk;
 use crate::encryption::{DataKey, Keyring};
-use crate::error::{Error, FileOperation, Result};
-use crate::format::bytes::{u16_at, u32_at};
+use crate::error::{Error, Result};
+use crate::format::bytes::u16_at;
 use crate::format::layout::{
     COMPRESSED, COMPRESSED_AND_ENCRYPTED, COMPRESSION_ALGORITHM, TYPE, is_encrypted,
 };
 use crate::format::space_header::{self, SpaceHeader};
 use crate::source::SourceFile;
 
-/// The most files of a directory. A server has some ten thousand, seldom more than a million.
-const MAX_FILES: usize = 4 << 20;
-/// How deep directories are searched. Schemas are one deep.
-const MAX_DEPTH: usize = 8;
 /// The most files of the system tablespace.
 const MAX_SYSTEM_FILES: u32 = 1000;
 
@@ -37,9 +33,6 @@ const DICTIONARY: u32 = 0xFFFF_FFFE;
 
 /// `ib_buffer_pool`, of `innodb_buffer_pool_filename`.
 const BUFFER_POOL: &str = "ib_buffer_pool";
-
-/// What an undo tablespace that was truncated completely begins with (`undo::s_magic`).
-const TRUNCATED: u32 = 76_845_412;
 
 /// Bytes of the dictionary that are searched at once: whole pages.
 const SEARCH: usize = 1 << 20;
@@ -111,12 +104,7 @@ impl DataFiles {
         files.extend(buffer_pool(&options.directory)?);
         let system = system_tablespace(options.home(), system_file, &mut files)?;
 
-        let mut found = Vec::new();
-        let mut walk = Walk { root: &options.directory, found: &mut found };
-        walk.directory(&options.directory, 0)?;
-        if let Some(undo) = options.undo.as_deref().filter(|undo| *undo != options.directory) {
-            walk.undo_directory(undo)?;
-        }
+        let found = Walk::tablespaces(&options.directory, options.undo.as_deref())?;
         let mut spaces = BTreeMap::new();
         let mut dictionary = None;
         let mut undo = BTreeMap::new();
@@ -178,116 +166,6 @@ impl DataFiles {
         }
         Ok(Self { files, system, dictionary })
     }
-}
-
-/// Searches directories.
-struct Walk<'a> {
-    root: &'a Path,
-    /// Paths, and names as a donor sends them.
-    found: &'a mut Vec<(PathBuf, Vec<u8>)>,
-}
-
-impl Walk<'_> {
-    fn directory(&mut self, directory: &Path, depth: usize) -> Result<()> {
-        if depth > MAX_DEPTH {
-            log::warn!("{} is too deep: it is not searched for tablespaces", directory.display());
-            return Ok(());
-        }
-        for (path, name) in entries(directory)? {
-            let bytes = name.as_bytes();
-            // At the top, these are directories and files of InnoDB's own, or not of MySQL.
-            if depth == 0 && matches!(bytes.first(), Some(b'#' | b'.')) {
-                continue;
-            }
-            let metadata = match fs::metadata(&path) {
-                Ok(metadata) => metadata,
-                // A link to nowhere.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::io(FileOperation::Open, &path, error)),
-            };
-            if metadata.is_dir() && name != "lost+found" {
-                self.directory(&path, depth + 1)?;
-            } else if metadata.is_file()
-                && (is_tablespace(bytes) || (depth == 0 && is_undo_file(bytes)))
-            {
-                refuse_truncation(&path)?;
-                self.add(path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `innodb_undo_directory`.
-    fn undo_directory(&mut self, directory: &Path) -> Result<()> {
-        for (path, name) in entries(directory)? {
-            if name.as_bytes().ends_with(b".ibu") || is_undo_file(name.as_bytes()) {
-                refuse_truncation(&path)?;
-                let name = name.as_bytes().to_vec();
-                self.push(path, name)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, path: PathBuf) -> Result<()> {
-        let below = path.strip_prefix(self.root).unwrap_or(&path).as_os_str().as_bytes();
-        let name = [b"./", below].concat();
-        self.push(path, name)
-    }
-
-    fn push(&mut self, path: PathBuf, name: Vec<u8>) -> Result<()> {
-        if is_truncation_log(&name) {
-            return Ok(());
-        }
-        if self.found.len() == MAX_FILES {
-            return Err(Error::Refused(format!("more than {MAX_FILES} tablespaces")));
-        }
-        self.found.push((path, name));
-        Ok(())
-    }
-}
-
-fn entries(directory: &Path) -> Result<Vec<(PathBuf, OsString)>> {
-    let failed = |error| Error::io(FileOperation::Open, directory, error);
-    let entries = fs::read_dir(directory).map_err(failed)?;
-    let names = entries.map(|entry| entry.map(|entry| (entry.path(), entry.file_name())));
-    names.collect::<io::Result<_>>().map_err(failed)
-}
-
-/// `Fil_path::has_suffix`: a tablespace of any kind, where all may be.
-fn is_tablespace(name: &[u8]) -> bool {
-    name.ends_with(b".ibd") || name.ends_with(b".ibu")
-}
-
-/// What stands in an undo directory only: `undo_001`, and the log of a truncation.
-fn is_undo_file(name: &[u8]) -> bool {
-    let number = name.strip_prefix(b"undo_").unwrap_or_default();
-    let is_numbered = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
-    is_numbered || (name.starts_with(b"undo_") && is_truncation_log(name))
-}
-
-fn is_truncation_log(name: &[u8]) -> bool {
-    name.ends_with(b"_trunc.log")
-}
-
-/// A server finishes the truncation of an undo tablespace when it starts, by this file.
-fn refuse_truncation(path: &Path) -> Result<()> {
-    if !is_truncation_log(path.as_os_str().as_bytes()) {
-        return Ok(());
-    }
-    let (file, facts) = open(path)?;
-    let mut start = [0; 4];
-    if facts.size >= 4 {
-        read_exact(&file, path, &mut start, 0)?;
-    }
-    if u32_at(&start, 0) == TRUNCATED {
-        return Ok(());
-    }
-    Err(Error::Refused(format!(
-        "{}: the server ended while an undo tablespace was truncated. Start a server on the \
-         directory once, and shut it down",
-        path.display()
-    )))
 }
 
 fn buffer_pool(directory: &Path) -> Result<Option<DataFile>> {
@@ -466,11 +344,10 @@ fn first_page(file: &File, path: &Path) -> Result<Option<FirstPage>> {
 
 /// The key of an encrypted tablespace, from its page 0.
 fn key(file: &File, path: &Path, size: PageSize, keyring: Option<&Keyring>) -> Result<DataKey> {
-    let refused = |why: &str| {
-        let name = path.display();
-        Error::Refused(format!("{name} is encrypted: {why}. Name the keyring file of its server"))
-    };
-    let keyring = keyring.ok_or_else(|| refused("its key is in the keyring of its server"))?;
+    let refused = |why: &str| Error::Refused(format!("{} is encrypted: {why}", path.display()));
+    let keyring = keyring.ok_or_else(|| {
+        refused("its key is in the keyring of its server. Name the keyring file of its server")
+    })?;
     let mut page = vec![0; size.physical as usize];
     read_exact(file, path, &mut page, 0)?;
     DataKey::of_page_0(&page, size, keyring).map_err(|why| refused(&why))

@@ -132,20 +132,6 @@ impl DataKey {
         self.decrypt(plain.get_mut(DATA..end).unwrap_or_default());
     }
 
-    /// What an encrypted block of the redo log says. None if the log has no block at this LSN.
-    pub(crate) fn parse_log_block(
-        &self,
-        block: &[u8],
-        lsn: u64,
-        has_epoch: bool,
-    ) -> Option<LogBlock> {
-        let mut plain = [0; redo::BLOCK];
-        plain.copy_from_slice(block.get(..redo::BLOCK)?);
-        self.decrypt_log_block(&mut plain);
-        let parsed = LogBlock::parse(&plain, lsn, has_epoch)?;
-        Some(LogBlock { is_encrypted: true, ..parsed })
-    }
-
     /// Decrypts a block of the redo log in place.
     pub(crate) fn decrypt_log_block(&self, block: &mut [u8]) {
         redo::clear_encrypted_bit(block);
@@ -180,6 +166,23 @@ impl DataKey {
             }
         }
     }
+}
+
+/// What a block of the redo log says, which may be encrypted. None if the log has no block at this
+/// LSN. Without the key, an encrypted block is known by its header only.
+pub(crate) fn parse_log_block(
+    key: Option<&DataKey>,
+    block: &[u8],
+    lsn: u64,
+    has_epoch: bool,
+) -> Option<LogBlock> {
+    let parsed = LogBlock::parse(block, lsn, has_epoch)?;
+    let Some(key) = key.filter(|_| parsed.is_encrypted) else { return Some(parsed) };
+    let mut plain = [0; redo::BLOCK];
+    plain.copy_from_slice(block);
+    key.decrypt_log_block(&mut plain);
+    let parsed = LogBlock::parse(&plain, lsn, has_epoch)?;
+    Some(LogBlock { is_encrypted: true, ..parsed })
 }
 
 #[cfg(test)]
@@ -269,11 +272,13 @@ pub(crate) mod tests {
         let mut encrypted = block;
         encrypt_log_block(&mut encrypted);
         let parsed = LogBlock { data_len: 12, is_encrypted: true };
-        assert_eq!(key.parse_log_block(&encrypted, START_LSN, true), Some(parsed));
-        assert_eq!(key.parse_log_block(&encrypted, START_LSN + 512, true), None);
+        let parse = |block, lsn| parse_log_block(Some(&key), block, lsn, true);
+        assert_eq!(parse(&encrypted, START_LSN), Some(parsed));
+        assert_eq!(parse(&encrypted, START_LSN + 512), None);
         let mut torn = encrypted;
         torn[300] ^= 1;
-        assert_eq!(key.parse_log_block(&torn, START_LSN, true), None);
+        assert_eq!(parse(&torn, START_LSN), None);
+        assert_eq!(parse_log_block(None, &torn, START_LSN, true), Some(parsed), "no key");
         key.decrypt_log_block(&mut encrypted);
         assert_eq!(encrypted, block);
     }

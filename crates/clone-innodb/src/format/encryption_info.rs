@@ -37,6 +37,12 @@ pub(crate) fn in_page_0(page_size: PageSize) -> usize {
     extents::end(page_size)
 }
 
+/// The information in the header of a redo file, of any version. None if there is none.
+pub(crate) fn of_redo(header: &[u8]) -> Option<&[u8; LEN]> {
+    let info = header.get(at::KEY..at::KEY + LEN).filter(|_| is_in_redo(header, 0))?;
+    info.try_into().ok()
+}
+
 /// Whether a part of the first redo file, from `offset`, holds encryption information of any
 /// version (`Encryption::KEY_MAGIC_V1` to `V3`).
 pub(crate) fn is_in_redo(bytes: &[u8], offset: u64) -> bool {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use clone_protocol::innodb::PageSize;
 
-use super::expand::Expander;
 use super::fault::Kind;
 use super::rows;
 use super::space::{PageRecord, Root, Sink, Space, State};
@@ -16,6 +15,7 @@ use crate::encryption::DataKey;
 use crate::format::bytes::{is_zero, u16_at, u32_at, u64_at};
 use crate::format::checksum::{self, Damage};
 use crate::format::doublewrite::{self, TRX_SYS_PAGE};
+use crate::format::expand::Expander;
 use crate::format::extents::{self, Extent};
 use crate::format::inodes::{self, Inode};
 use crate::format::layout::{

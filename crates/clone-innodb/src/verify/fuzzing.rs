@@ -2,11 +2,11 @@
 
 //! The body of the fuzz target `verify` (feature `fuzzing`).
 
-use super::expand::Expander;
 use super::memory::check_bytes;
 use super::rows;
 use crate::encryption::Keyring;
 use crate::format::checksum::seal;
+use crate::format::expand::Expander;
 use crate::format::layout::{FSP_FLAGS, NUMBER, SPACE_ID};
 use crate::format::redo::FileHeader;
 

@@ -8,9 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Kind};
-use crate::encryption::{DataKey, Keyring};
+use crate::encryption::{DataKey, Keyring, parse_log_block};
 use crate::format::encryption_info;
-use crate::format::redo::{self, Checkpoint, FileHeader, LogBlock, at};
+use crate::format::redo::{self, Checkpoint, FileHeader};
 use crate::geometry::REDO_HEADER;
 
 const BLOCK: u64 = redo::BLOCK as u64;
@@ -78,9 +78,8 @@ pub fn read(
             continue;
         }
         file.read_exact_at(&mut header, 0).map_err(failed)?;
-        let has_key = encryption_info::is_in_redo(&header, 0);
-        let info = header.get(at::KEY..).filter(|_| has_key);
-        let key = info.zip(keyring).and_then(|(info, keyring)| DataKey::of(info, keyring).ok());
+        let info = encryption_info::of_redo(&header).zip(keyring);
+        let key = info.and_then(|(info, keyring)| DataKey::of(info, keyring).ok());
         let header = FileHeader::parse(&header);
         if !header.is_whole {
             let detail = "the checksum of the header is wrong";
@@ -155,11 +154,7 @@ impl Reader<'_> {
 
     /// Bytes of the log's block at this LSN that are used, if this is it.
     fn data_len(&self, block: &[u8], lsn: u64) -> Option<u64> {
-        let has_epoch = !self.is_circular;
-        let mut parsed = LogBlock::parse(block, lsn, has_epoch)?;
-        if let Some(key) = self.key.filter(|_| parsed.is_encrypted) {
-            parsed = key.parse_log_block(block, lsn, has_epoch)?;
-        }
+        let parsed = parse_log_block(self.key, block, lsn, !self.is_circular)?;
         Some(parsed.data_len.into())
     }
 
@@ -234,6 +229,7 @@ mod tests {
 
     use super::*;
     use crate::encryption::data_key::tests as data_key;
+    use crate::format::redo::at;
     use crate::format::redo::seal;
 
     /// A log with so many full blocks behind its checkpoint, and one with 100 bytes.

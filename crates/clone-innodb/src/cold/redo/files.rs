@@ -17,7 +17,7 @@ use crate::encryption::{DataKey, Keyring};
 use crate::error::{Error, FileOperation, Result};
 use crate::format::encryption_info::{self, LEN};
 use crate::format::redo::{
-    BLOCK, Checkpoint, FORMAT_8_0_3, FORMAT_8_0_30, FileHeader, MAX_LSN, START_LSN, at,
+    BLOCK, Checkpoint, FORMAT_8_0_3, FORMAT_8_0_30, FileHeader, MAX_LSN, START_LSN,
 };
 use crate::geometry::REDO_HEADER;
 
@@ -95,8 +95,7 @@ fn opened(path: PathBuf, number: u32) -> Result<Opened> {
     }
     let mut header = vec![0; REDO_HEADER as usize];
     read_exact(&file, &path, &mut header, 0)?;
-    let info = header.get(at::KEY..at::KEY + LEN).and_then(|info| info.try_into().ok());
-    let info = info.filter(|_| encryption_info::is_in_redo(&header, 0));
+    let info = encryption_info::of_redo(&header).copied();
     Ok(Opened { file, path, size, header: FileHeader::parse(&header), info, number })
 }
 

@@ -13,8 +13,8 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::format::bytes::u16_at;
-use crate::format::layout::{
+use super::bytes::u16_at;
+use super::layout::{
     COMPRESSED_SIZE, COMPRESSION_ALGORITHM, COMPRESSION_VERSION, DATA, ORIGINAL_SIZE,
     ORIGINAL_TYPE, TYPE,
 };
