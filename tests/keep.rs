@@ -106,6 +106,17 @@ fn slow(recipient: &Mysqld, donor: &Mysqld) -> Result<Statement> {
     Ok(Statement::instance(donor))
 }
 
+/// A recipient refuses the donor's data (3869), and keeps its own.
+fn refused(donor: &Mysqld, keep: &str, text: &str) -> Result<(Mysqld, OwnData)> {
+    let mut recipient = recipient(donor, keep)?;
+    let own = OwnData::of(&recipient)?;
+    let error = recipient.session()?.error(Statement::instance(donor).to_string())?;
+    assert_eq!(error.number, 3869, "{error}");
+    assert!(error.message.contains(text), "{error}");
+    assert_kept(&own, &mut recipient)?;
+    Ok((recipient, own))
+}
+
 /// What a failure costs: all data with `OFF`, as with the stock plugin, and nothing with `AUTO`.
 fn assert_cost(keep: &str, own: &OwnData, recipient: &mut Mysqld) -> Result<()> {
     if keep != "OFF" {
@@ -215,13 +226,7 @@ fn undo_tablespaces_with_one_name() {
         let ours = twins(server("donor")?, "twin")?;
         let stock = twins(server("stock")?.plugin(Plugin::Stock), "double")?;
         for keep in ["OFF", "AUTO"] {
-            let mut recipient = recipient(&ours, keep)?;
-            let own = OwnData::of(&recipient)?;
-            let error = recipient.session()?.error(Statement::instance(&ours).to_string())?;
-            assert_eq!(error.number, 3869, "{error}");
-            assert!(error.message.contains("have the same file name"), "{error}");
-            assert_kept(&own, &mut recipient)?;
-
+            let (mut recipient, own) = refused(&ours, keep, "have the same file name")?;
             clone::allow_donor(&recipient, &stock)?;
             let error = recipient.session()?.error(Statement::instance(&stock).to_string())?;
             assert_eq!(error.number, 3869, "{error}");
@@ -249,12 +254,7 @@ fn a_tablespace_in_an_unknown_directory() {
             ),
         ])?;
         for keep in ["OFF", "AUTO"] {
-            let mut recipient = recipient(&donor, keep)?;
-            let own = OwnData::of(&recipient)?;
-            let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
-            assert_eq!(error.number, 3869, "{error}");
-            assert!(error.message.contains("/theirs/"), "{error}");
-            assert_kept(&own, &mut recipient)?;
+            refused(&donor, keep, "/theirs/")?;
         }
         // A recipient that looks there is not refused.
         let known = recipient_from(server("known")?.option(&directories), &donor, "AUTO")?;
@@ -304,12 +304,7 @@ fn nobody_could_log_in() {
             "CREATE USER somebody IDENTIFIED WITH auth_socket",
             "UPDATE mysql.user SET account_locked = 'Y' WHERE plugin <> 'auth_socket'",
         ])?;
-        let mut recipient = recipient(&donor, "AUTO")?;
-        let own = OwnData::of(&recipient)?;
-        let error = recipient.session()?.error(Statement::instance(&donor).to_string())?;
-        assert_eq!(error.number, 3869, "{error}");
-        assert!(error.message.contains("no account of the donor could log in here"), "{error}");
-        assert_kept(&own, &mut recipient)
+        refused(&donor, "AUTO", "no account of the donor could log in here").map(|_| ())
     });
 }
 
