@@ -174,7 +174,8 @@ fn check_complete<S: DonorSession>(session: &S, asked: &Asked<S::Engine>) -> Res
     match session.engines().iter().find(|own| !is_asked(own)) {
         None => Ok(()),
         Some(own) => Err(Error::Protocol(format!(
-            "Wrong Clone RPC: the donor's engine {} is not asked for; the recipient needs that engine and this clone plugin",
+            "Wrong Clone RPC: the donor's engine {} is not asked for; the recipient needs that \
+             engine and this clone plugin",
             own.name()
         ))),
     }
