@@ -275,7 +275,8 @@ fn clone_waits_for_ddl() {
             (error.number, &*error.message),
             (1205, "Lock wait timeout exceeded; try restarting transaction")
         );
-        assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
+        // mysqld counts the second by the system clock, which may be set meanwhile.
+        assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
         let status = clone::status(&mut session)?.unwrap();
         assert_eq!((&*status.state, status.error_number), ("Failed", 1205));
 

@@ -2,10 +2,11 @@
 
 //! What an instance leaves behind when a test fails: its error log.
 
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
-use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use super::Mysqld;
 
@@ -24,14 +25,17 @@ struct Left {
 
 static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
 
-/// Runs a test that uses servers. When it fails, prints the error logs of all servers it used;
-/// fails also when one of them crashed or did not shut down cleanly.
+/// Runs a test that uses servers. Fails also when one of them crashed or did not shut down cleanly.
+/// A failed test prints the error logs of all servers that it used, then why it failed: what CI
+/// keeps of a long output is its end.
 ///
 /// # Panics
 /// When the test fails.
 pub fn check(test: impl FnOnce() -> Result<()>) {
     crate::log_to_stderr();
-    let verdict = test();
+    let verdict = panic::catch_unwind(AssertUnwindSafe(test)).unwrap_or_else(|payload| {
+        Err(anyhow!("a panic, whose place is printed above the logs: {}", message(&*payload)))
+    });
     let left = std::mem::take(&mut *lock());
     let faults: Vec<_> = left.iter().filter_map(|left| left.fault.clone()).collect();
     let verdict = verdict.and_then(|()| match faults.is_empty() {
@@ -46,6 +50,12 @@ pub fn check(test: impl FnOnce() -> Result<()>) {
     }
 }
 
+/// What a panic said.
+fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref().copied()).unwrap_or("no text")
+}
+
 /// Called when an instance is dropped.
 pub(super) fn leave(mysqld: &Mysqld, stopped: Result<()>) {
     let log = mysqld.log().unwrap_or_default();
@@ -56,9 +66,6 @@ pub(super) fn leave(mysqld: &Mysqld, stopped: Result<()>) {
             .find(|sign| log.contains(sign))
             .map(|sign| format!("{}: '{sign}' in the error log", mysqld.name)),
     };
-    if thread::panicking() {
-        eprintln!("--- error log of {}\n{}", mysqld.name, tail(&log));
-    }
     lock().push(Left { name: mysqld.name.clone(), log, fault });
 }
 
@@ -82,5 +89,19 @@ mod tests {
         let log = "line\n".repeat(TAIL_LINES * 2);
         assert_eq!(tail(&log).lines().count(), TAIL_LINES);
         assert_eq!(tail("one"), "one");
+    }
+
+    #[test]
+    fn a_panic_is_told_again() {
+        for said in ["with 1 value", "as it is"] {
+            let failed = panic::catch_unwind(|| {
+                check(|| match said {
+                    "as it is" => panic!("as it is"),
+                    said => panic!("{said}"),
+                });
+            });
+            let Err(payload) = failed else { panic!("the test passed") };
+            assert!(message(&*payload).contains(said), "{}", message(&*payload));
+        }
     }
 }
