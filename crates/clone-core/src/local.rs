@@ -331,6 +331,9 @@ impl<S: ServerSession> Applier<'_, '_, S> {
         let Task { shared, buffer, .. } = &mut *self.task;
         let write_error = |error| Error::file(true, view.destination_name, &error);
         match self.block {
+            Block::Memory(data) if sink == Sink::Islands => {
+                shared.files.write_islands(to, data).map_err(write_error)?;
+            }
             Block::Memory(data) if sink == Sink::Write => {
                 shared.files.write_all(to, data).map_err(write_error)?;
             }

@@ -14,7 +14,8 @@ pub(crate) enum Sink {
     Kernel,
     /// From file to file through aligned memory.
     Buffered,
-    /// The block's space is allocated, and only pages with data are written.
+    /// The block's space is allocated, and only pages with data are written. A block without pages
+    /// of zeros is written as it is.
     Islands,
     /// The block is unpacked into aligned memory and written whole.
     Unpack,
@@ -71,7 +72,9 @@ impl TargetFile {
                 Sink::Kernel
             }
             Origin::File { .. } => Sink::Buffered,
-            Origin::Sparse if self.extends && !self.is_direct => Sink::Islands,
+            Origin::Sparse | Origin::Memory { .. } if self.extends && !self.is_direct => {
+                Sink::Islands
+            }
             Origin::Sparse => Sink::Unpack,
             Origin::Memory { is_aligned } if is_aligned || !self.is_direct => Sink::Write,
             Origin::Memory { .. } => Sink::WriteAligned,
@@ -110,8 +113,6 @@ mod tests {
             (file(true, false, true), Sink::Buffered, Sink::Buffered),
             (file(true, true, false), Sink::Kernel, Sink::Kernel),
             (file(true, true, true), Sink::Kernel, Sink::Kernel),
-            (memory(false), Sink::Write, Sink::WriteAligned),
-            (memory(true), Sink::Write, Sink::Write),
         ];
         for extends in [false, true] {
             for (origin, cached, direct) in table {
@@ -119,10 +120,17 @@ mod tests {
                 assert_eq!((sink(false), sink(true)), (cached, direct), "{origin:?}");
             }
         }
-        let sparse = |is_direct, extends| TargetFile { is_direct, extends }.sink(Origin::Sparse);
-        assert_eq!(sparse(false, true), Sink::Islands);
-        assert_eq!(sparse(false, false), Sink::Unpack);
-        assert_eq!(sparse(true, true), Sink::Unpack);
-        assert_eq!(sparse(true, false), Sink::Unpack);
+        // The sinks for a cached file that the block extends, for another cached one, and for a
+        // direct one.
+        let table = [
+            (Origin::Sparse, Sink::Islands, Sink::Unpack, Sink::Unpack),
+            (memory(false), Sink::Islands, Sink::Write, Sink::WriteAligned),
+            (memory(true), Sink::Islands, Sink::Write, Sink::Write),
+        ];
+        for (origin, extended, cached, direct) in table {
+            let sink = |is_direct, extends| TargetFile { is_direct, extends }.sink(origin);
+            assert_eq!((sink(false, true), sink(false, false)), (extended, cached), "{origin:?}");
+            assert_eq!([sink(true, true), sink(true, false)], [direct; 2], "{origin:?}");
+        }
     }
 }

@@ -20,8 +20,12 @@ const GRANULE: usize = 512;
 /// Bytes that one byte of the map stands for: a page of memory, and of most file systems.
 const PAGE: usize = 8 * GRANULE;
 
-/// Zeros for the gaps inside an island. A gap there is shorter than two pages.
-static ZEROS: [u8; 2 * PAGE] = [0; 2 * PAGE];
+/// The least pages of zeros between two islands. Shorter gaps are written: each piece of a file
+/// costs a call, and an extent of the file system.
+const GAP: usize = 2;
+
+/// Zeros for the gaps inside an island: pages, and at either end a part of a page.
+static ZEROS: [u8; (GAP + 1) * PAGE] = [0; (GAP + 1) * PAGE];
 
 /// A packed block has at least a sixteenth of the block's length. If necessary, granules of zeros
 /// are included.
@@ -123,17 +127,15 @@ impl<'a> Sparse<'a> {
         }
     }
 
-    /// Calls `give` for each island: a run of whole pages that have data (the last page of a block
-    /// may be shorter). `give` gets the island's offset in the block, and its bytes in parts. It
-    /// may change the slices. A long island is given in several calls.
+    /// Calls `give` for each [island](islands). `give` gets the island's offset in the block, and
+    /// its bytes in parts. It may change the slices. A long island is given in several calls.
     pub(crate) fn islands<E>(
         &self,
         mut give: impl FnMut(usize, &mut [IoSlice<'a>]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut granules = self.granules;
         let mut parts = Vec::with_capacity(MAX_PARTS);
-        let has_any = |page: usize| self.map[page] != 0;
-        for (island, _) in runs(self.len, PAGE, has_any).filter(|(_, has_any)| *has_any) {
+        for island in islands(self.len, |page| self.map[page] != 0) {
             let (mut begin, mut end) = (island.start, island.start);
             for (run, is_there) in self.runs(island) {
                 end = run.end;
@@ -171,6 +173,29 @@ fn take<'a>(bytes: &mut &'a [u8], len: usize) -> &'a [u8] {
     let (here, rest) = bytes.split_at(len);
     *bytes = rest;
     here
+}
+
+/// The islands of a block of `len` bytes: runs of whole pages with data (the last page of a block
+/// may be shorter), and of gaps of less than [`GAP`] pages between these.
+fn islands(len: usize, has_data: impl Fn(usize) -> bool) -> impl Iterator<Item = Range<usize>> {
+    let mut data = runs(len, PAGE, has_data).filter(|(_, has_data)| *has_data).map(|(run, _)| run);
+    let mut next = data.next();
+    std::iter::from_fn(move || {
+        let mut island = next.take()?;
+        next = data.find(|run| {
+            let is_near = run.start - island.end < GAP * PAGE;
+            if is_near {
+                island.end = run.end;
+            }
+            !is_near
+        });
+        Some(island)
+    })
+}
+
+/// The [islands](islands) of a block in memory.
+pub(crate) fn islands_of(block: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    islands(block.len(), |page| !is_zero(&block[page * PAGE..block.len().min((page + 1) * PAGE)]))
 }
 
 /// Splits `len` bytes into pieces of `step` bytes, and joins neighbours of the same `kind`. Returns
@@ -341,7 +366,10 @@ mod tests {
             Ok(())
         });
         gave.unwrap();
-        assert_eq!(islands, [(PAGE, 2 * PAGE), (4 * PAGE, PAGE), (10 * PAGE, 700)]);
+        assert_eq!(islands, [(PAGE, 4 * PAGE), (10 * PAGE, 700)], "a gap of one page is written");
+        let of_bytes: Vec<_> =
+            islands_of(&block).map(|island| (island.start, island.len())).collect();
+        assert_eq!(of_bytes, islands);
         assert_eq!(sparse.islands(|_, _| Err(())), Err(()));
     }
 

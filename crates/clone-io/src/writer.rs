@@ -6,14 +6,14 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::FallocateFlags;
 
 use crate::ahead::{begin_reading, begin_write_back};
 use crate::buffer::AlignedBuffer;
 use crate::copy::{CopyError, copy_file_to_file};
-use crate::file::{write_all, write_parts_at};
+use crate::file::{seek, write_all, write_all_at, write_parts_at};
 use crate::file_facts::is_direct;
-use crate::sparse::Sparse;
+use crate::sparse::{Sparse, islands_of};
 
 /// Number of locks. Files whose inode numbers differ by a multiple of this share a lock.
 const LOCKS: usize = 64;
@@ -46,14 +46,37 @@ impl FileWriter {
         written
     }
 
-    /// Writes a sparse block at the file's current offset, which is at or behind the end of the
-    /// file ([`extends`]). Allocates the block's space, which then reads as zeros, and writes only
-    /// the pages with data. If the file system cannot allocate, the block is unpacked into `buffer`
-    /// and written whole.
+    /// Writes a block at the file's current offset, which is at or behind the end of the file
+    /// ([`extends`]), without its pages of zeros: see [`write_sparse`](Self::write_sparse). A block
+    /// that has none, or whose space the file system cannot allocate, is written whole.
+    ///
+    /// # Errors
+    /// The operating system's, or [`io::ErrorKind::WriteZero`].
+    pub fn write_islands(&self, to: BorrowedFd<'_>, block: &[u8]) -> io::Result<()> {
+        let (start, len) = (rustix::fs::tell(to)?, block.len() as u64);
+        let is_whole = islands_of(block).next() == Some(0..block.len());
+        let turn = self.turn(to);
+        let written = if !is_whole && allocate(to, start, len) {
+            islands_of(block)
+                .try_for_each(|island| {
+                    let at = start + island.start as u64;
+                    write_all_at(to, &block[island], at)
+                })
+                .and_then(|()| seek(to, start + len))
+        } else {
+            write_all(to, block)
+        };
+        end(turn, to, len);
+        written
+    }
+
+    /// Writes a sparse block as [`write_islands`](Self::write_islands) does: allocates the block's
+    /// space, which then reads as zeros, and writes only the pages with data. If the file system
+    /// cannot allocate, the block is unpacked into `buffer` and written whole.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::OutOfMemory`].
-    pub fn write_islands(
+    pub fn write_sparse(
         &self,
         to: BorrowedFd<'_>,
         block: &Sparse<'_>,
@@ -61,16 +84,15 @@ impl FileWriter {
     ) -> io::Result<()> {
         let (start, len) = (rustix::fs::tell(to)?, block.len() as u64);
         let turn = self.turn(to);
-        let allocated =
-            len == 0 || rustix::fs::fallocate(to, FallocateFlags::empty(), start, len).is_ok();
-        let written = match allocated {
-            true => block
+        let written = if allocate(to, start, len) {
+            block
                 .islands(|at, parts| write_parts_at(to, parts, start + at as u64))
-                .and_then(|()| Ok(rustix::fs::seek(to, SeekFrom::Start(start + len)).map(drop)?)),
-            false => buffer.aligned(block.len()).and_then(|bytes| {
+                .and_then(|()| seek(to, start + len))
+        } else {
+            buffer.aligned(block.len()).and_then(|bytes| {
                 block.unpack(bytes);
                 write_all(to, bytes)
-            }),
+            })
         };
         end(turn, to, len);
         written
@@ -112,6 +134,12 @@ impl FileWriter {
     }
 }
 
+/// Allocates `len` bytes of a file from `start` on, which read as zeros. False if the file system
+/// cannot.
+fn allocate(file: BorrowedFd<'_>, start: u64, len: u64) -> bool {
+    len == 0 || rustix::fs::fallocate(file, FallocateFlags::empty(), start, len).is_ok()
+}
+
 /// Whether a block at the file's current offset lies at or behind the end of the file.
 pub fn extends(file: BorrowedFd<'_>) -> bool {
     match (rustix::fs::tell(file), rustix::fs::fstat(file)) {
@@ -138,8 +166,9 @@ const LARGE: u64 = 256 << 10;
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use std::fs::File;
-    use std::io::{Seek, SeekFrom};
+    use std::io::{Read, Seek, SeekFrom};
     use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -175,6 +204,34 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_zeros_are_allocated_and_not_written() {
+        let mut block = vec![0; 10 * 4096 + 700];
+        block[4096] = 1;
+        block[5 * 4096 - 1] = 2;
+        for parent in ["/dev/shm", "/var/tmp"] {
+            let mut to = tempfile::tempfile_in(parent).unwrap();
+            let writer = FileWriter::default();
+            writer.write_islands(to.as_fd(), &block).unwrap();
+            writer.write_islands(to.as_fd(), &[7; 5000]).unwrap();
+            writer.write_islands(to.as_fd(), &[]).unwrap();
+            let len = block.len() as u64 + 5000;
+            assert_eq!(to.stream_position().unwrap(), len, "{parent}");
+            assert!(to.metadata().unwrap().blocks() * 512 >= len, "{parent}");
+            // What is allocated and was never written counts as a hole.
+            use rustix::fs::{SeekFrom::*, seek};
+            let data = [Data(0), Hole(4096), Data(2 * 4096)].map(|from| seek(&to, from).unwrap());
+            assert_eq!(data, [4096, 2 * 4096, 4 * 4096], "{parent}");
+            let mut written = Vec::new();
+            to.rewind().unwrap();
+            to.read_to_end(&mut written).unwrap();
+            assert!(written == [&block[..], &[7; 5000]].concat(), "{parent}");
+        }
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let error = FileWriter::default().write_islands(full.as_fd(), &block).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
     fn a_sparse_block_is_written_whole() {
         let mut block = vec![0; 3 * 4096 + 700];
         block[4096] = 1;
@@ -194,7 +251,7 @@ mod tests {
             let writer = FileWriter::default();
             let len = block.len() as u64;
             assert!(extends(to.as_fd()));
-            writer.write_islands(to.as_fd(), &sparse, &mut buffer).unwrap();
+            writer.write_sparse(to.as_fd(), &sparse, &mut buffer).unwrap();
             assert_eq!(to.stream_position().unwrap(), len, "{parent}");
             assert!(std::fs::read(&path).unwrap() == block, "{parent}");
 
@@ -202,15 +259,15 @@ mod tests {
             assert!(!extends(to.as_fd()), "a byte is there");
             to.seek(SeekFrom::Start(len + 5)).unwrap();
             assert!(extends(to.as_fd()));
-            writer.write_islands(to.as_fd(), &sparse, &mut buffer).unwrap();
+            writer.write_sparse(to.as_fd(), &sparse, &mut buffer).unwrap();
             let with_gap = [&block[..], &[0; 5], &block].concat();
             assert!(std::fs::read(&path).unwrap() == with_gap, "{parent}");
-            writer.write_islands(to.as_fd(), &nothing, &mut buffer).unwrap();
+            writer.write_sparse(to.as_fd(), &nothing, &mut buffer).unwrap();
             assert_eq!(to.metadata().unwrap().len(), with_gap.len() as u64);
         }
         let full = File::options().write(true).open("/dev/full").unwrap();
         let writer = FileWriter::default();
-        let error = writer.write_islands(full.as_fd(), &sparse, &mut buffer).unwrap_err();
+        let error = writer.write_sparse(full.as_fd(), &sparse, &mut buffer).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

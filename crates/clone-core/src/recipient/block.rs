@@ -210,16 +210,18 @@ impl BlockReceiver {
                 Ok(())
             }
             Location::Sparse(block) if sink == Sink::Islands && !holds_key => {
-                writer.write_islands(file, &block, buffer).map_err(failed)
-            }
-            Location::Packet(bytes) if sink == Sink::Write => {
-                received.expected.check(bytes)?;
-                writer.write_all(file, bytes).map_err(failed)
+                writer.write_sparse(file, &block, buffer).map_err(failed)
             }
             location => {
-                let bytes = location.aligned(buffer, len, view, holds_key)?;
+                let bytes = match location {
+                    Location::Packet(bytes) if sink != Sink::WriteAligned => bytes,
+                    location => location.aligned(buffer, len, view, holds_key)?,
+                };
                 received.expected.check(bytes)?;
-                writer.write_all(file, bytes).map_err(failed)
+                match sink {
+                    Sink::Islands => writer.write_islands(file, bytes).map_err(failed),
+                    _ => writer.write_all(file, bytes).map_err(failed),
+                }
             }
         }
     }
