@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::answer::{expect_ok, parse_err};
 use crate::authentication::{Authentication, Channel};
+use crate::compressed::CompressedStream;
 use crate::connect::connect;
 use crate::error::Error;
 use crate::greeting::{Greeting, response, tls_request};
@@ -63,7 +64,8 @@ pub struct Received<'a> {
     /// next call. What follows the code, or the head of a [`Block`](clone_protocol::Block), is
     /// aligned for direct I/O if the payload has less than 2^24 - 1 bytes.
     pub data: &'a mut [u8],
-    /// Bytes that crossed the network for the packet, with headers, without what TLS adds.
+    /// Bytes that crossed the network for the packet, compressed and with headers, without what
+    /// TLS adds.
     pub network_len: u64,
 }
 
@@ -90,7 +92,7 @@ impl Connection {
             return Err(Error::Tls("SSL is required but the server doesn't support it".into()));
         }
         let encrypts = wants_tls && greeting.offers_tls();
-        let flags = greeting.common(encrypts);
+        let flags = greeting.common(encrypts, options.compression.is_some());
         if encrypts {
             let tls = tls.map_or_else(|| ClientTls::new(&options.tls), Ok)?;
             packets = encrypt(packets, &tls, options, flags)
@@ -104,6 +106,9 @@ impl Connection {
         log_in(&mut packets, options, &greeting, flags, channel)
             .map_err(|error| error.while_connecting("reading authorization packet"))?;
 
+        if flags.contains(Flags::CLIENT_ZSTD_COMPRESSION_ALGORITHM) {
+            packets = compress(packets)?;
+        }
         packets.max = MAX_PACKET;
         let waits = &mut packets.stream.socket_mut().waits;
         (waits.timeout, waits.deadline) = (options.read_timeout, None);
@@ -130,7 +135,12 @@ impl Connection {
 
     /// Whether the connection has TLS.
     pub fn is_encrypted(&self) -> bool {
-        matches!(self.packets.stream, Stream::Tls(_))
+        self.packets.stream.is_encrypted()
+    }
+
+    /// Whether the server compresses what it sends.
+    pub fn is_compressed(&self) -> bool {
+        matches!(self.packets.stream, Stream::Compressed(_))
     }
 
     /// Whether the server is on this machine, as far as addresses show that.
@@ -263,6 +273,7 @@ impl std::fmt::Debug for Connection {
             .field("id", &self.id)
             .field("server_version", &self.server_version)
             .field("encrypted", &self.is_encrypted())
+            .field("compressed", &self.is_compressed())
             .field("state", &self.state)
             .finish_non_exhaustive()
     }
@@ -286,7 +297,16 @@ fn encrypt(
             Err(Error::handshake("there are bytes in front of TLS"))
         }
         Stream::Plain(socket) => Ok(Stream::Tls(Box::new(tls.start(socket, host)?))),
-        Stream::Tls(_) => Ok(stream),
+        Stream::Tls(_) | Stream::Compressed(_) => Ok(stream),
+    })
+}
+
+/// The server compresses what it sends from now on.
+fn compress(packets: Packets) -> Result<Packets, Error> {
+    packets.upgrade(|stream, unread| match unread {
+        [] => Ok(Stream::Compressed(Box::new(CompressedStream::new(stream)))),
+        // The server has nothing to say until the client sends a command.
+        _ => Err(Error::handshake("there are bytes in front of the compression")),
     })
 }
 
@@ -304,7 +324,8 @@ fn log_in(
     let mut authentication =
         Authentication::new(&options.password, channel, &greeting.plugin, greeting.nonce);
     let first = authentication.first()?;
-    let answer = response(flags, &options.user, authentication.plugin(), &first);
+    let plugin = authentication.plugin();
+    let answer = response(flags, &options.user, plugin, &first, options.compression);
     packets.send(&[&Zeroizing::new(answer)])?;
     authentication.finish(packets)
 }

@@ -44,7 +44,7 @@ pub enum Error {
     /// Bytes that no MySQL server sends. The connection cannot be used any more.
     #[error("ERROR {number} (HY000): {text}")]
     BadPacket {
-        /// 1156, 2007, 2012, 2014, 2020, 2027.
+        /// 1156, 1157, 2007, 2012, 2014, 2020, 2027.
         number: u16,
         /// The text.
         text: String,
@@ -132,6 +132,11 @@ impl Error {
 
     pub(crate) fn out_of_order() -> Self {
         Self::BadPacket { number: 1156, text: "Got packets out of order".into() }
+    }
+
+    pub(crate) fn not_unpacked() -> Self {
+        let text = "Couldn't uncompress communication packet".into();
+        Self::BadPacket { number: 1157, text }
     }
 
     pub(crate) fn too_large(max: usize) -> Self {

@@ -105,8 +105,9 @@ mod tests {
     /// What `greeting::response` makes is what the server's end reads.
     #[test]
     fn a_response_is_read() {
-        let flags = Greeting::parse(&greeting()).unwrap().common(true);
-        let packet = crate::greeting::response(flags, "user", "caching_sha2_password", b"data");
+        let flags = Greeting::parse(&greeting()).unwrap().common(true, false);
+        let packet =
+            crate::greeting::response(flags, "user", "caching_sha2_password", b"data", None);
         let response = Response::parse(&packet).unwrap();
         assert_eq!((&*response.user, response.has_data), ("user", true));
         assert_eq!(response.plugin.as_deref(), Some("caching_sha2_password"));

@@ -108,8 +108,10 @@ impl Greeting {
     }
 
     /// What the client asks for: what both ends can do.
-    pub(crate) fn common(&self, tls: bool) -> Flags {
-        let mut flags = OFFERED & self.capabilities;
+    pub(crate) fn common(&self, tls: bool, compression: bool) -> Flags {
+        let mut offered = OFFERED;
+        offered.set(Flags::CLIENT_ZSTD_COMPRESSION_ALGORITHM, compression);
+        let mut flags = offered & self.capabilities;
         flags.set(Flags::CLIENT_SSL, tls);
         flags
     }
@@ -122,8 +124,15 @@ pub(crate) fn tls_request(flags: Flags) -> Vec<u8> {
     packet
 }
 
-/// The client's answer to the greeting: user, plugin, and what the plugin has to say first.
-pub(crate) fn response(flags: Flags, user: &str, plugin: &str, data: &[u8]) -> Vec<u8> {
+/// The client's answer to the greeting: user, plugin, what the plugin has to say first, and the
+/// level of the compression that `flags` ask for.
+pub(crate) fn response(
+    flags: Flags,
+    user: &str,
+    plugin: &str,
+    data: &[u8],
+    compression: Option<u8>,
+) -> Vec<u8> {
     let attributes = flags.contains(Flags::CLIENT_CONNECT_ATTRS).then(|| {
         HashMap::from([
             ("program_name".into(), "mysql-clone".into()),
@@ -145,5 +154,8 @@ pub(crate) fn response(flags: Flags, user: &str, plugin: &str, data: &[u8]) -> V
     // A vector that grows would leave copies of a password behind.
     let mut packet = Vec::with_capacity(1024 + user.len() + data.len());
     response.serialize(&mut packet);
+    if flags.contains(Flags::CLIENT_ZSTD_COMPRESSION_ALGORITHM) {
+        packet.extend(compression);
+    }
     packet
 }

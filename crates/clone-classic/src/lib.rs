@@ -10,6 +10,7 @@
 //! | `socket` | waits with a time-out, and asks whether to go on |
 //! | `tls`, `certificate` | TLS by rustls with graviola; what is checked of a certificate |
 //! | `packets` | payloads and their headers |
+//! | `compressed` | the compression of the classic protocol |
 //! | `greeting`, `answer` | the parsers of what a server says |
 //! | `authentication` | how a client proves that it knows the password |
 //! | `connection` | a session, and COM_CLONE |
@@ -23,6 +24,7 @@
 mod answer;
 mod authentication;
 mod certificate;
+mod compressed;
 mod connect;
 mod connection;
 mod error;

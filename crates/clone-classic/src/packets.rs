@@ -59,7 +59,7 @@ pub(crate) struct Packets {
 pub(crate) struct Payload<'a> {
     /// What follows the code, or the head of a [`Block`](clone_protocol::Block), is aligned.
     pub(crate) data: &'a mut [u8],
-    /// Bytes that crossed the network, with headers, before TLS.
+    /// Bytes that crossed the network, compressed and with headers, before TLS.
     pub(crate) network_len: u64,
 }
 
@@ -81,6 +81,9 @@ impl Packets {
     /// The next packet, read or sent, begins a command.
     pub(crate) fn restart(&mut self) {
         self.sequence = 0;
+        if let Some(stream) = self.stream.compressed() {
+            stream.restart();
+        }
     }
 
     /// The next payload. A payload that begins with [`ERR`] may come out of order: a server that
@@ -108,7 +111,8 @@ impl Packets {
         while filled < len {
             filled += self.stream.read_some(&mut data[filled..])?;
         }
-        Ok(Payload { data, network_len: (len + HEADER) as u64 })
+        let network_len = network_len(&mut self.stream, len, 1);
+        Ok(Payload { data, network_len })
     }
 
     /// Reads a payload whose first part has [`CONTINUED`] bytes.
@@ -131,7 +135,7 @@ impl Packets {
                 filled += self.stream.read_some(&mut self.long[filled..])?;
             }
             if part < CONTINUED {
-                let network_len = (end + parts * HEADER) as u64;
+                let network_len = network_len(&mut self.stream, end, parts);
                 return Ok(Payload { data: &mut self.long, network_len });
             }
             let in_order;
@@ -144,12 +148,16 @@ impl Packets {
     }
 
     /// Reads a header. Gives the length behind it, and whether its sequence number is the next one.
+    /// With compression only the frames are in order: a server counts the packets anew in each.
     /// `before` are the bytes of the payload that came in front of it.
     fn header(&mut self, before: usize) -> Result<(usize, bool), Error> {
         self.fill(HEADER)?;
         let header = &self.ahead[self.start..self.start + HEADER];
         let len = LittleEndian::read_u24(header) as usize;
-        let in_order = header[3] == self.sequence;
+        let in_order = match self.stream.compressed() {
+            Some(stream) => stream.is_in_order(),
+            None => header[3] == self.sequence,
+        };
         self.sequence = header[3].wrapping_add(1);
         self.start += HEADER;
         if before + len > self.max {
@@ -226,14 +234,22 @@ impl Packets {
         header
     }
 
-    /// Replaces the plain stream by what `upgrade` makes of it, which is a TLS stream. `upgrade`
-    /// gets the bytes of the peer that are here already: they are read as TLS, never as packets.
+    /// Replaces the stream by what `upgrade` makes of it: one with TLS or compression. `upgrade`
+    /// gets the bytes of the peer that are here already: they are never read as packets.
     pub(crate) fn upgrade(
         self,
         upgrade: impl FnOnce(Stream, &[u8]) -> Result<Stream, Error>,
     ) -> Result<Self, Error> {
         let Self { stream, sequence, max, ahead, start, end, .. } = self;
         Ok(Self { sequence, ..Self::new(upgrade(stream, &ahead[start..end])?, max) })
+    }
+}
+
+/// Bytes that crossed the network for a payload of `len` bytes in `packets` packets.
+fn network_len(stream: &mut Stream, len: usize, packets: usize) -> u64 {
+    match stream.compressed() {
+        Some(stream) => stream.take_network_len(),
+        None => (len + packets * HEADER) as u64,
     }
 }
 

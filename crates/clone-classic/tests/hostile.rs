@@ -12,12 +12,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use clone_classic::{Address, ConnectOptions, Connection, Error, SslMode, TlsOptions};
+use clone_io::Packer;
+use clone_protocol::Packing;
 
 const LIMIT: Duration = Duration::from_millis(500);
 
 /// CLIENT_PROTOCOL_41, CLIENT_SECURE_CONNECTION, CLIENT_PLUGIN_AUTH, CLIENT_DEPRECATE_EOF.
 const CAPABILITIES: u32 = 0x200 | 0x8000 | 0x8_0000 | 0x100_0000;
 const SSL: u32 = 0x800;
+/// CLIENT_ZSTD_COMPRESSION_ALGORITHM.
+const ZSTD: u32 = 0x400_0000;
 
 /// A server that talks to one client. What became of the client is in the result.
 fn client_of(
@@ -33,19 +37,32 @@ fn cancelled_client_of(
     cancel: Arc<dyn Fn() -> bool + Send + Sync>,
     server: impl FnOnce(TcpStream) + Send + 'static,
 ) -> (Result<Connection, Error>, JoinHandle<()>) {
+    client_with(ConnectOptions { cancel, ..client_options(mode) }, server)
+}
+
+/// As [`client_of`], with a client of these options. The port is the server's.
+fn client_with(
+    options: ConnectOptions,
+    server: impl FnOnce(TcpStream) + Send + 'static,
+) -> (Result<Connection, Error>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = thread::spawn(move || server(listener.accept().unwrap().0));
-    let options = ConnectOptions {
-        address: Address::Tcp { host: "127.0.0.1".into(), port },
+    let address = Address::Tcp { host: "127.0.0.1".into(), port };
+    (Connection::connect(&ConnectOptions { address, ..options }), server)
+}
+
+fn client_options(mode: SslMode) -> ConnectOptions {
+    ConnectOptions {
+        address: Address::Tcp { host: "127.0.0.1".into(), port: 0 },
         user: "user".into(),
         password: "secret".to_owned().into(),
         tls: TlsOptions { mode, ..TlsOptions::default() },
+        compression: None,
         connect_timeout: LIMIT,
         read_timeout: LIMIT,
-        cancel,
-    };
-    (Connection::connect(&options), server)
+        cancel: Arc::new(|| false),
+    }
 }
 
 /// The error of a client whose server sends `bytes` first, and then waits for the client to go.
@@ -89,10 +106,22 @@ fn read_packet(stream: &mut TcpStream) -> Option<Vec<u8>> {
 
 /// Lets the client in, and then does what `script` says.
 fn session(script: impl FnOnce(&mut TcpStream) + Send + 'static) -> (Connection, JoinHandle<()>) {
-    let (result, server) = client_of(SslMode::Disabled, move |mut stream| {
-        stream.write_all(&packet(0, &greeting(CAPABILITIES, "mysql_native_password"))).unwrap();
+    session_of(client_options(SslMode::Disabled), CAPABILITIES, script)
+}
+
+/// As [`session`], with a client of these options and a server of these capabilities.
+fn session_of(
+    options: ConnectOptions,
+    capabilities: u32,
+    script: impl FnOnce(&mut TcpStream) + Send + 'static,
+) -> (Connection, JoinHandle<()>) {
+    let compression = options.compression.filter(|_| capabilities & ZSTD != 0);
+    let (result, server) = client_with(options, move |mut stream| {
+        stream.write_all(&packet(0, &greeting(capabilities, "mysql_native_password"))).unwrap();
         let answer = read_packet(&mut stream).unwrap();
         assert!(answer.windows(5).any(|part| part == b"user\0"));
+        assert_eq!(answer[3] & 4 != 0, compression.is_some(), "the flag");
+        assert!(compression.is_none_or(|level| answer.last() == Some(&level)), "{answer:?}");
         stream.write_all(&packet(2, &[0, 0, 0, 2, 0, 0, 0])).unwrap();
         script(&mut stream);
         let _ = stream.read_to_end(&mut Vec::new());
@@ -338,6 +367,112 @@ fn packets_of_clone_mode_that_are_refused() {
         drop(connection);
         server.join().unwrap();
     }
+}
+
+fn compressed_session(
+    script: impl FnOnce(&mut TcpStream) + Send + 'static,
+) -> (Connection, JoinHandle<()>) {
+    let options = ConnectOptions { compression: Some(3), ..client_options(SslMode::Disabled) };
+    session_of(options, CAPABILITIES | ZSTD, script)
+}
+
+/// A frame of the classic protocol's compression.
+fn frame(sequence: u8, unpacked: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = packet(sequence, &[]);
+    frame[..3].copy_from_slice(&(bytes.len() as u32).to_le_bytes()[..3]);
+    frame.extend_from_slice(&(unpacked as u32).to_le_bytes()[..3]);
+    frame.extend_from_slice(bytes);
+    frame
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    Packer::new(Packing::Zstd(1)).unwrap().pack(bytes, 0, 0).unwrap().to_vec()
+}
+
+/// Reads a frame that is not packed.
+fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+    let mut header = [0; 7];
+    stream.read_exact(&mut header).unwrap();
+    assert_eq!(header[2..], [0; 5], "a short frame, the first of its command, not packed");
+    let mut bytes = vec![0; usize::from(header[0]) | usize::from(header[1]) << 8];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn compressed_frames() {
+    let row = [&[0xfd, 0x10, 0x27, 0][..], &[b'x'; 10_000]].concat();
+    let (mut connection, server) = compressed_session(move |stream| {
+        assert_eq!(read_frame(stream), packet(0, b"\x03SELECT 1"));
+        // Packets are cut anywhere. A server counts them anew in each frame.
+        let answer = [
+            packet(1, &[1]),
+            packet(2, b"column"),
+            packet(1, &row),
+            packet(2, &[0xfe, 0, 0, 2, 0, 0, 0]),
+        ]
+        .concat();
+        let (first, second) = answer.split_at(20);
+        stream.write_all(&frame(1, 0, first)).unwrap();
+        stream.write_all(&frame(2, second.len(), &zstd(second))).unwrap();
+
+        assert_eq!(read_frame(stream), packet(0, &[0x20]));
+        stream.write_all(&frame(1, 0, &packet(1, &[0, 0, 0, 2, 0, 0, 0]))).unwrap();
+        let data = packet(0, &[7; 50_000]);
+        stream.write_all(&frame(0, data.len(), &zstd(&data))).unwrap();
+    });
+    assert!(connection.is_compressed());
+    let rows = connection.query("SELECT 1").unwrap();
+    assert_eq!(rows[0][0].as_ref().unwrap().len(), 10_000);
+    connection.start_clone().unwrap();
+    let received = connection.receive(LIMIT).unwrap();
+    assert!(received.data == [7; 50_000]);
+    assert!((10..1000).contains(&received.network_len), "{}", received.network_len);
+    drop(connection);
+    server.join().unwrap();
+}
+
+#[test]
+fn compressed_frames_that_are_refused() {
+    let data = packet(0, &[7; 50_000]);
+    let packed = zstd(&data);
+    let err = packet(9, b"\xff\x15\x04#HY000stop");
+    for (what, bytes, number) in [
+        ("no bytes", frame(0, 0, &[]), 2027),
+        ("no bytes, packed", frame(0, 50_004, &[]), 2027),
+        ("not packed", frame(0, data.len(), &data), 1157),
+        ("shorter than it says", frame(0, data.len() + 1, &packed), 1157),
+        ("longer than it says", frame(0, data.len() - 1, &packed), 1157),
+        ("cut off", frame(0, data.len(), &packed[..packed.len() - 1]), 1157),
+        ("as long as can be said", frame(0, 0xff_ffff, &packed), 1157),
+        ("out of order", frame(1, data.len(), &packed), 1156),
+        ("an error out of order", frame(5, 0, &err), 1045),
+        ("the connection ends in a frame", frame(0, data.len(), &packed)[..20].to_vec(), 2013),
+        ("a payload that is too long", frame(0, 0, &packet(0, &[7; 5000])), 2020),
+    ] {
+        let (mut connection, server) = compressed_session(move |stream| {
+            read_frame(stream);
+            stream.write_all(&frame(1, 0, &packet(1, &[0, 0, 0, 2, 0, 0, 0]))).unwrap();
+            stream.write_all(&bytes).unwrap();
+        });
+        if number == 2020 {
+            connection.set_max_packet(4096);
+        }
+        connection.start_clone().unwrap();
+        let error = connection.receive(LIMIT).unwrap_err();
+        assert_eq!(error.number(), number, "{what}: {error}");
+        drop(connection);
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_server_without_zstandard_does_not_compress() {
+    let options = ConnectOptions { compression: Some(3), ..client_options(SslMode::Disabled) };
+    let (connection, server) = session_of(options, CAPABILITIES, |_| {});
+    assert!(!connection.is_compressed());
+    drop(connection);
+    server.join().unwrap();
 }
 
 #[test]

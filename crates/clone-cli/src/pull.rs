@@ -87,8 +87,9 @@ pub(crate) struct Arguments {
     /// The most MiB a second from the network. 0: no limit.
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     max_rate: u32,
-    /// How a donor with this project's plugin compresses what it sends: auto (it measures what is
-    /// fastest), off, lz4, or zstd1 to zstd22.
+    /// How the donor compresses what it sends: auto (a donor with this project's plugin measures
+    /// what is fastest, MySQL's own plugin does not compress), off, zstd1 to zstd22, or lz4 (this
+    /// project's plugin only).
     #[arg(long, value_name = "HOW", default_value_t = Packing::Auto)]
     compress: Packing,
     /// Stops DDL at the donor during the clone. Donors before 8.0.27 do that in any case.

@@ -58,6 +58,40 @@ fn from_stock_and_ours(server: &'static Server) -> Result<()> {
     Ok(())
 }
 
+releases! {
+    compressed_by_the_server;
+    compressed_8_0_19: "8.0.19";
+    compressed_9_7: "9.7";
+}
+
+/// A donor with MySQL's own plugin, whose server compresses the connections.
+fn compressed_by_the_server(server: &'static Server) -> Result<()> {
+    let donor = donor(server, Plugin::Stock)?;
+    let expected = Fingerprint::read(&mut donor.session()?)?;
+    for (ssl_mode, threads) in [("DISABLED", "1"), ("REQUIRED", "4")] {
+        let directory = donor.scratch(ssl_mode);
+        let tool = Tool::pull(&donor, &directory).args(["--json", "--compress", "zstd3"]);
+        let outcome = tool.args(["--ssl-mode", ssl_mode, "--threads", threads]).run()?.ok()?;
+        let report = outcome.report()?;
+        let bytes = |name: &str| report[name].as_u64().context("a number");
+        ensure!(bytes("network_bytes")? * 4 < bytes("bytes")?, "{report}");
+        ensure!(!outcome.stdout.contains("has no effect"), "{}", outcome.stdout);
+        is_whole(server, &directory, &expected)?;
+    }
+    // Not what the server offers: the user is told once, and nothing is compressed.
+    donor.session()?.run("SET GLOBAL protocol_compression_algorithms = 'zlib,uncompressed'")?;
+    for how in ["zstd1", "lz4"] {
+        let directory = donor.scratch(how);
+        let outcome =
+            Tool::pull(&donor, &directory).args(["--json", "--compress", how]).run()?.ok()?;
+        let report = outcome.report()?;
+        ensure!(report["network_bytes"].as_u64() >= report["bytes"].as_u64(), "{report}");
+        let told = outcome.stdout.matches(&format!("--compress={how} has no effect")).count();
+        ensure!(told == 1, "told {told} times: {}", outcome.stdout);
+    }
+    Ok(())
+}
+
 /// A pull with write load and DDL at the donor is exactly what the donor was at the coordinates
 /// that `--prepare` tells.
 #[test]

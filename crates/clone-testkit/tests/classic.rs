@@ -31,6 +31,7 @@ fn options(address: Address, user: &str, password: &str, mode: SslMode) -> Conne
         user: user.into(),
         password: password.to_owned().into(),
         tls: TlsOptions { mode, ..TlsOptions::default() },
+        compression: None,
         connect_timeout: LIMIT,
         read_timeout: LIMIT,
         cancel: Arc::new(|| false),
@@ -52,6 +53,37 @@ fn who(connection: &mut Connection) -> Result<(String, String)> {
     assert_eq!((id.as_deref(), null), (Some(&*connection.id().to_string()), &None));
     let cipher = connection.query("SHOW SESSION STATUS LIKE 'Ssl_cipher'")?;
     Ok((user.clone().context("a user")?, cipher[0][1].clone().context("a cipher")?))
+}
+
+/// The server compresses what it sends: answers to queries, long ones too, and clone mode. The
+/// client then reads `network_len` bytes for a packet.
+fn compressed(server: &Mysqld) -> Result<()> {
+    let mut root = server.session()?;
+    root.run("CREATE USER packed IDENTIFIED BY 'secret'")?;
+    root.run("GRANT BACKUP_ADMIN ON *.* TO packed")?;
+    for mode in [SslMode::Disabled, SslMode::Required] {
+        let plain = options(Address::Socket(server.socket()), "packed", "secret", mode);
+        let mut connection =
+            Connection::connect(&ConnectOptions { compression: Some(3), ..plain })?;
+        assert!(connection.is_compressed());
+        let status = connection.query("SHOW SESSION STATUS LIKE 'Compression%'")?;
+        let status: Vec<_> = status.iter().flatten().flatten().map(String::as_str).collect();
+        let expected =
+            ["Compression", "ON", "Compression_algorithm", "zstd", "Compression_level", "3"];
+        assert_eq!(status, expected);
+        // Many frames, a row of more than one packet's length, and many rows.
+        let long = connection.query("SELECT REPEAT('long ', 3500000)")?;
+        assert_eq!(long[0][0].as_ref().map(String::len), Some(17_500_000));
+        let many = connection.query(
+            "WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 FROM n WHERE id < 1000) \
+             SELECT id, SHA2(id, 512) FROM n",
+        )?;
+        assert_eq!(many.len(), 1000);
+        assert!(matches!(connection.query("SELECT"), Err(Error::Server(_))));
+        connection.start_clone()?;
+        connection.close();
+    }
+    Ok(())
 }
 
 /// Starts a server of an old release, or the server to test with.
@@ -157,6 +189,16 @@ fn another_first_plugin_of_8_0_19() {
             ],
         )
     });
+}
+
+#[test]
+fn compression() {
+    check(|| compressed(&start(None, &[])?));
+}
+
+#[test]
+fn compression_of_8_0_19() {
+    check(|| compressed(&start(OLD, &[])?));
 }
 
 /// What a server's certificate must be, with the files that mysqld makes.

@@ -71,7 +71,7 @@ pub(super) fn handshake(
                 .map_err(|error| Error::Tls(error.to_string()))?;
             Ok(Stream::Tls(Box::new(TlsStream::start(socket, connection.into(), unread)?)))
         }
-        Stream::Tls(_) => Ok(stream),
+        Stream::Tls(_) | Stream::Compressed(_) => Ok(stream),
     })?;
     let response = Response::parse(receive(&mut packets)?.data)?;
     let started = Instant::now();

@@ -35,6 +35,11 @@ impl PullLink {
         Ok(Self { connection, broken: None })
     }
 
+    /// Whether the donor's server compresses what it sends.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.connection.is_compressed()
+    }
+
     fn check(&self) -> Result<()> {
         self.broken.clone().map_or(Ok(()), Err)
     }
@@ -90,6 +95,7 @@ fn read_error(error: &clone_classic::Error) -> Error {
     match error {
         clone_classic::Error::OutOfMemory(bytes) => Error::OutOfMemory(*bytes),
         clone_classic::Error::BadPacket { number: 2020, .. } => NetworkError::PacketTooLarge.into(),
+        clone_classic::Error::BadPacket { number: 1157, .. } => NetworkError::Read.into(),
         clone_classic::Error::BadPacket { .. } => NetworkError::PacketsOutOfOrder.into(),
         _ if error.is_timeout() => NetworkError::ReadTimeout.into(),
         _ => NetworkError::Read.into(),

@@ -16,6 +16,7 @@ use clone_core::link::LinkKind;
 use clone_core::parameters::Parameters;
 use clone_core::session::{Clock, Host, Observer, RecipientSession, Session, Work, WorkerKind};
 use clone_core::settings::{ReleaseFacts, Settings};
+use clone_protocol::Packing;
 
 use super::engine::Innodb;
 use super::link::PullLink;
@@ -33,6 +34,8 @@ pub(crate) struct PullHost {
     shared: Mutex<Shared>,
     /// The donor could not be reached when a thread tried last.
     is_lost: AtomicBool,
+    /// The user has been told that the donor does not compress as asked.
+    is_uncompressed: AtomicBool,
     started: Instant,
 }
 
@@ -55,8 +58,18 @@ impl PullHost {
     ) -> Self {
         let shared = Mutex::default();
         let started = Instant::now();
-        let is_lost = AtomicBool::new(false);
-        Self { settings, release, engine, state, progress, base, shared, is_lost, started }
+        Self {
+            settings,
+            release,
+            engine,
+            state,
+            progress,
+            base,
+            shared,
+            is_lost: AtomicBool::new(false),
+            is_uncompressed: AtomicBool::new(false),
+            started,
+        }
     }
 
     /// A panic of another thread leaves at worst an error out.
@@ -88,6 +101,18 @@ impl PullHost {
             )),
             None if was_lost => self.progress.say("connected again"),
             _ => {}
+        }
+    }
+
+    /// Tells the user once that a donor with MySQL's own plugin does not compress as asked.
+    fn warn_uncompressed(&self) {
+        if !self.is_uncompressed.swap(true, Ordering::Relaxed) {
+            self.progress.warn(&format!(
+                "--compress={} has no effect: the donor has MySQL's own clone plugin, and its \
+                 server does not offer this compression. Servers from 8.0.18 on offer zstd1 to \
+                 zstd22, unless their protocol_compression_algorithms excludes zstd",
+                self.settings.compression.to_string().to_lowercase()
+            ));
         }
     }
 
@@ -215,14 +240,15 @@ impl RecipientSession for PullSession {
     }
 
     fn connect(&self, donor: &ConnectOptions, _: LinkKind, compressed: bool) -> Result<PullLink> {
-        if compressed {
-            log::warn!(
-                "--compress has no effect: the donor has no plugin of this project, and this \
-                 program does not speak the compression of the classic protocol"
-            );
-        }
-        let connected = PullLink::connect(donor);
+        let compression = match self.host.settings.compression {
+            Packing::Zstd(level) if compressed => Some(level),
+            _ => None,
+        };
+        let connected = PullLink::connect(&ConnectOptions { compression, ..donor.clone() });
         self.host.tell_of_connection(connected.as_ref().err());
+        if compressed && connected.as_ref().is_ok_and(|link| !link.is_compressed()) {
+            self.host.warn_uncompressed();
+        }
         connected
     }
 

@@ -211,7 +211,8 @@ impl Stage {
         let sample = match (scenario.way, build) {
             (Way::Pull, Build::Ours | Build::Other) => {
                 let host = self.hosts.as_ref().map(|[_, host]| host);
-                measure::pull(&options.tool, host, &self.donor, &directory)
+                let compress = scenario.link.map_or("auto", |_| "zstd1");
+                measure::pull(&options.tool, host, &self.donor, &directory, compress)
             }
             _ => measure::clone(target, donor, &statement, writers.as_ref()),
         };

@@ -82,13 +82,15 @@ pub(crate) fn pull(
     host: Option<&Host>,
     donor: &Mysqld,
     directory: &Path,
+    compress: &str,
 ) -> Result<Sample> {
     let account = clone::donor_account();
     let mut command = Command::new(tool);
     command
         .arg("pull")
         .arg(format!("{}@{}:{}", account.user, donor.address(), donor.port()))
-        .args(["--no-defaults", "--no-login-paths", "--ssl-mode=DISABLED", "--json", "--datadir"])
+        .args(["--no-defaults", "--no-login-paths", "--ssl-mode=DISABLED", "--json"])
+        .args(["--compress", compress, "--datadir"])
         .arg(directory);
     if let Some(host) = host {
         command = host.at(&command);

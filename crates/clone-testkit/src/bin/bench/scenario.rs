@@ -45,8 +45,8 @@ pub(crate) enum Way {
         tls: Tls,
         compressed: bool,
     },
-    /// From a stock donor: stock into a directory of a second server, ours with `mysql-clone pull`.
-    /// Measured is the recipient's side only.
+    /// From a stock donor: stock into a directory of a second server, ours with `mysql-clone pull`,
+    /// over a link with the server's compression. Processor time is that of the recipient only.
     Pull,
 }
 
@@ -69,7 +69,7 @@ const fn far(name: &'static str, data: Data, mbit: u32, round_trip: u32) -> Scen
 }
 
 /// All lines. Those of one donor stand together.
-pub(crate) const SCENARIOS: [Scenario; 47] = [
+pub(crate) const SCENARIOS: [Scenario; 49] = [
     scenario("remote plain on tmpfs", Data::Text, Place::Tmpfs, PLAIN),
     scenario("remote TLS on tmpfs", Data::Text, Place::Tmpfs, TLS),
     scenario("remote compressed text", Data::Text, Place::Tmpfs, COMPRESSED),
@@ -92,6 +92,8 @@ pub(crate) const SCENARIOS: [Scenario; 47] = [
     link("link 2.5 Gbit/s: sysbench", Data::Sysbench, 2500),
     link("link 10 Gbit/s: sysbench", Data::Sysbench, 10000),
     link("link no limit: sysbench", Data::Sysbench, 0),
+    Scenario { way: Way::Pull, ..link("link 200 Mbit/s: pull of sysbench", Data::Sysbench, 200) },
+    Scenario { way: Way::Pull, ..link("link 1 Gbit/s: pull of sysbench", Data::Sysbench, 1000) },
     far("link 1 Gbit/s and 20 ms: sysbench", Data::Sysbench, 1000, 20),
     far("link 1 Gbit/s and 150 ms: sysbench", Data::Sysbench, 1000, 150),
     link("link 100 Mbit/s: text", Data::Words, 100),

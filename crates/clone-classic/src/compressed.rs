@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The compression of the classic protocol, with Zstandard.
+//!
+//! The packets of a session with their headers are one stream of bytes, which is cut into frames:
+//!
+//! | Bytes | |
+//! |---|---|
+//! | 3, little-endian | length of the frame's bytes |
+//! | 1 | sequence number: counts the frames of a command and of its answer |
+//! | 3, little-endian | length of the bytes when unpacked; 0: they are not packed |
+//! | | the bytes |
+//!
+//! MySQL packs each frame by itself. The server packs at the level that the client names when it
+//! logs in. This client sends little, and packs nothing.
+
+use std::cmp::min;
+
+use byteorder::{ByteOrder, LittleEndian};
+use clone_io::Unpacker;
+use clone_protocol::BlockForm;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::stream::Stream;
+
+/// Bytes of a frame's header.
+const HEADER: usize = 7;
+
+/// The most bytes of a frame, packed or not.
+const MAX_FRAME: usize = 0xff_ffff;
+
+/// A connection whose server packs what it sends.
+pub(crate) struct CompressedStream {
+    /// Carries the frames.
+    pub(crate) frames: Stream,
+    /// The next frame's sequence number.
+    sequence: u8,
+    /// Whether all frames since [`restart`](Self::restart) had the next sequence number.
+    in_order: bool,
+    /// The bytes of a frame as it came.
+    packed: Zeroizing<Vec<u8>>,
+    /// The bytes of a frame, of which those from `start` on have not been read.
+    bytes: Zeroizing<Vec<u8>>,
+    start: usize,
+    unpacker: Unpacker,
+    /// Bytes of frames that came, with headers, since [`take_network_len`](Self::take_network_len).
+    network_len: u64,
+}
+
+impl CompressedStream {
+    /// The next byte of `frames`, read or sent, begins a frame.
+    pub(crate) fn new(frames: Stream) -> Self {
+        Self {
+            frames,
+            sequence: 0,
+            in_order: true,
+            packed: Zeroizing::default(),
+            bytes: Zeroizing::default(),
+            start: 0,
+            unpacker: Unpacker::new(),
+            network_len: 0,
+        }
+    }
+
+    /// The next frame, read or sent, begins a command.
+    pub(crate) fn restart(&mut self) {
+        (self.sequence, self.in_order) = (0, true);
+    }
+
+    /// Whether all frames since [`restart`](Self::restart) had the next sequence number.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.in_order
+    }
+
+    /// Bytes of frames, with headers, that came since the last call.
+    pub(crate) fn take_network_len(&mut self) -> u64 {
+        std::mem::take(&mut self.network_len)
+    }
+
+    /// Reads some bytes, at least one.
+    pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        if self.start == self.bytes.len() {
+            self.read_frame()?;
+        }
+        let count = min(buffer.len(), self.bytes.len() - self.start);
+        buffer[..count].copy_from_slice(&self.bytes[self.start..self.start + count]);
+        self.start += count;
+        Ok(count)
+    }
+
+    fn read_frame(&mut self) -> Result<(), Error> {
+        let mut header = [0; HEADER];
+        fill(&mut self.frames, &mut header)?;
+        let len = LittleEndian::read_u24(&header) as usize;
+        self.in_order &= header[3] == self.sequence;
+        self.sequence = header[3].wrapping_add(1);
+        let unpacked = LittleEndian::read_u24(&header[4..]) as usize;
+        if len == 0 {
+            return Err(Error::malformed("a compressed frame has no bytes"));
+        }
+        self.network_len += (HEADER + len) as u64;
+        self.start = 0;
+        if unpacked == 0 {
+            resize(&mut self.bytes, len)?;
+            return fill(&mut self.frames, &mut self.bytes);
+        }
+        resize(&mut self.packed, len)?;
+        fill(&mut self.frames, &mut self.packed)?;
+        resize(&mut self.bytes, unpacked)?;
+        self.unpacker
+            .unpack(BlockForm::Zstd, &self.packed, &mut self.bytes)
+            .map_err(|_| Error::not_unpacked())
+    }
+
+    /// Sends all of `data`. With `more`, more follows at once.
+    pub(crate) fn write_all(&mut self, data: &[u8], more: bool) -> Result<(), Error> {
+        let mut frames = data.chunks(MAX_FRAME).peekable();
+        while let Some(frame) = frames.next() {
+            let mut header = [0; HEADER];
+            LittleEndian::write_u24(&mut header, frame.len() as u32);
+            header[3] = self.sequence;
+            self.sequence = self.sequence.wrapping_add(1);
+            self.frames.write_all(&header, true)?;
+            self.frames.write_all(frame, more || frames.peek().is_some())?;
+        }
+        Ok(())
+    }
+}
+
+/// Fills `bytes` from the stream.
+fn fill(stream: &mut Stream, bytes: &mut [u8]) -> Result<(), Error> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += stream.read_some(&mut bytes[filled..])?;
+    }
+    Ok(())
+}
+
+/// Gives `bytes` this length, which is at most [`MAX_FRAME`]. What is in it does not matter.
+fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<(), Error> {
+    bytes.try_reserve(len.saturating_sub(bytes.len())).map_err(|_| Error::OutOfMemory(len))?;
+    bytes.resize(len, 0);
+    Ok(())
+}
