@@ -349,7 +349,7 @@ fn a_recipient_that_lies() {
             user,
             password: Zeroizing::new(password),
             tls: TlsOptions { mode: SslMode::Required, ..TlsOptions::default() },
-            compression: None,
+            zstd_level: None,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             cancel: Arc::new(|| false),

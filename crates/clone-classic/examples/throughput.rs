@@ -84,7 +84,7 @@ fn receive(what: &str, port: u16, mode: SslMode, blocks: usize) -> Result<(), Bo
         user: "user".into(),
         password: "secret".to_owned().into(),
         tls: TlsOptions { mode, ..TlsOptions::default() },
-        compression: None,
+        zstd_level: None,
         connect_timeout: LIMIT,
         read_timeout: LIMIT,
         cancel: Arc::new(|| false),

@@ -15,11 +15,12 @@
 //! logs in. This client sends little, and packs nothing.
 
 use std::cmp::min;
+use std::io;
 
 use byteorder::{ByteOrder, LittleEndian};
 use clone_io::Unpacker;
 use clone_protocol::BlockForm;
-use zeroize::Zeroizing;
+use zeroize::{Zeroizing, optimization_barrier};
 
 use crate::error::Error;
 use crate::stream::Stream;
@@ -27,7 +28,7 @@ use crate::stream::Stream;
 /// Bytes of a frame's header.
 const HEADER: usize = 7;
 
-/// The most bytes of a frame, packed or not.
+/// The most bytes that a frame can have, packed or not: its lengths have 3 bytes.
 const MAX_FRAME: usize = 0xff_ffff;
 
 /// A connection whose server packs what it sends.
@@ -36,11 +37,14 @@ pub(crate) struct CompressedStream {
     pub(crate) frames: Stream,
     /// The next frame's sequence number.
     sequence: u8,
-    /// Whether all frames since [`restart`](Self::restart) had the next sequence number.
+    /// No frame was read since [`restart`](Self::restart).
+    is_first: bool,
+    /// The first frame since [`restart`](Self::restart) had the next sequence number.
     in_order: bool,
-    /// The bytes of a frame as it came.
+    /// The bytes of a frame as it came. Zeros, unless a frame is being read.
     packed: Zeroizing<Vec<u8>>,
-    /// The bytes of a frame, of which those from `start` on have not been read.
+    /// The bytes of a frame, of which those from `start` on have not been read. Zeros, when all
+    /// have been read.
     bytes: Zeroizing<Vec<u8>>,
     start: usize,
     unpacker: Unpacker,
@@ -54,6 +58,7 @@ impl CompressedStream {
         Self {
             frames,
             sequence: 0,
+            is_first: true,
             in_order: true,
             packed: Zeroizing::default(),
             bytes: Zeroizing::default(),
@@ -65,10 +70,11 @@ impl CompressedStream {
 
     /// The next frame, read or sent, begins a command.
     pub(crate) fn restart(&mut self) {
-        (self.sequence, self.in_order) = (0, true);
+        (self.sequence, self.is_first, self.in_order) = (0, true, true);
     }
 
-    /// Whether all frames since [`restart`](Self::restart) had the next sequence number.
+    /// Whether the first frame since [`restart`](Self::restart) had the next sequence number. A
+    /// later one that has not is an error.
     pub(crate) fn is_in_order(&self) -> bool {
         self.in_order
     }
@@ -86,14 +92,21 @@ impl CompressedStream {
         let count = min(buffer.len(), self.bytes.len() - self.start);
         buffer[..count].copy_from_slice(&self.bytes[self.start..self.start + count]);
         self.start += count;
+        if self.start == self.bytes.len() {
+            wipe(&mut self.bytes);
+        }
         Ok(count)
     }
 
     fn read_frame(&mut self) -> Result<(), Error> {
         let mut header = [0; HEADER];
-        fill(&mut self.frames, &mut header)?;
+        self.frames.read_exact(&mut header)?;
         let len = LittleEndian::read_u24(&header) as usize;
-        self.in_order &= header[3] == self.sequence;
+        self.in_order = header[3] == self.sequence;
+        if !self.in_order && !self.is_first {
+            return Err(Error::out_of_order());
+        }
+        self.is_first = false;
         self.sequence = header[3].wrapping_add(1);
         let unpacked = LittleEndian::read_u24(&header[4..]) as usize;
         if len == 0 {
@@ -103,14 +116,17 @@ impl CompressedStream {
         self.start = 0;
         if unpacked == 0 {
             resize(&mut self.bytes, len)?;
-            return fill(&mut self.frames, &mut self.bytes);
+            return self.frames.read_exact(&mut self.bytes);
         }
         resize(&mut self.packed, len)?;
-        fill(&mut self.frames, &mut self.packed)?;
+        self.frames.read_exact(&mut self.packed)?;
         resize(&mut self.bytes, unpacked)?;
-        self.unpacker
-            .unpack(BlockForm::Zstd, &self.packed, &mut self.bytes)
-            .map_err(|_| Error::not_unpacked())
+        let outcome = self.unpacker.unpack(BlockForm::Zstd, &self.packed, &mut self.bytes);
+        wipe(&mut self.packed);
+        outcome.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => Error::not_unpacked(),
+            _ => Error::OutOfMemory(unpacked),
+        })
     }
 
     /// Sends all of `data`. With `more`, more follows at once.
@@ -128,16 +144,14 @@ impl CompressedStream {
     }
 }
 
-/// Fills `bytes` from the stream.
-fn fill(stream: &mut Stream, bytes: &mut [u8]) -> Result<(), Error> {
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled += stream.read_some(&mut bytes[filled..])?;
-    }
-    Ok(())
+/// Overwrites bytes that may be a key. [`Zeroize`](zeroize::Zeroize) does that byte by byte, which
+/// is too slow for all data of a clone.
+fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    optimization_barrier(bytes);
 }
 
-/// Gives `bytes` this length, which is at most [`MAX_FRAME`]. What is in it does not matter.
+/// Gives `bytes`, which are zeros, this length, which is at most [`MAX_FRAME`].
 fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<(), Error> {
     bytes.try_reserve(len.saturating_sub(bytes.len())).map_err(|_| Error::OutOfMemory(len))?;
     bytes.resize(len, 0);

@@ -92,7 +92,7 @@ impl Connection {
             return Err(Error::Tls("SSL is required but the server doesn't support it".into()));
         }
         let encrypts = wants_tls && greeting.offers_tls();
-        let flags = greeting.common(encrypts, options.compression.is_some());
+        let flags = greeting.common(encrypts, options.zstd_level.is_some());
         if encrypts {
             let tls = tls.map_or_else(|| ClientTls::new(&options.tls), Ok)?;
             packets = encrypt(packets, &tls, options, flags)
@@ -325,7 +325,7 @@ fn log_in(
         Authentication::new(&options.password, channel, &greeting.plugin, greeting.nonce);
     let first = authentication.first()?;
     let plugin = authentication.plugin();
-    let answer = response(flags, &options.user, plugin, &first, options.compression);
+    let answer = response(flags, &options.user, plugin, &first, options.zstd_level);
     packets.send(&[&Zeroizing::new(answer)])?;
     authentication.finish(packets)
 }

@@ -108,9 +108,9 @@ impl Greeting {
     }
 
     /// What the client asks for: what both ends can do.
-    pub(crate) fn common(&self, tls: bool, compression: bool) -> Flags {
+    pub(crate) fn common(&self, tls: bool, compresses: bool) -> Flags {
         let mut offered = OFFERED;
-        offered.set(Flags::CLIENT_ZSTD_COMPRESSION_ALGORITHM, compression);
+        offered.set(Flags::CLIENT_ZSTD_COMPRESSION_ALGORITHM, compresses);
         let mut flags = offered & self.capabilities;
         flags.set(Flags::CLIENT_SSL, tls);
         flags
@@ -125,13 +125,13 @@ pub(crate) fn tls_request(flags: Flags) -> Vec<u8> {
 }
 
 /// The client's answer to the greeting: user, plugin, what the plugin has to say first, and the
-/// level of the compression that `flags` ask for.
+/// level of Zstandard if `flags` ask for compression.
 pub(crate) fn response(
     flags: Flags,
     user: &str,
     plugin: &str,
     data: &[u8],
-    compression: Option<u8>,
+    zstd_level: Option<u8>,
 ) -> Vec<u8> {
     let attributes = flags.contains(Flags::CLIENT_CONNECT_ATTRS).then(|| {
         HashMap::from([
@@ -155,7 +155,7 @@ pub(crate) fn response(
     let mut packet = Vec::with_capacity(1024 + user.len() + data.len());
     response.serialize(&mut packet);
     if flags.contains(Flags::CLIENT_ZSTD_COMPRESSION_ALGORITHM) {
-        packet.extend(compression);
+        packet.extend(zstd_level);
     }
     packet
 }

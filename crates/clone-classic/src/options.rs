@@ -78,8 +78,8 @@ pub struct ConnectOptions {
     pub tls: TlsOptions,
     /// The level of Zstandard, 1 to 22, at which the server compresses what it sends. None for no
     /// compression. A server that does not offer Zstandard (8.0.17, or one that excludes it in
-    /// `protocol_compression_algorithms`) does not compress.
-    pub compression: Option<u8>,
+    /// `protocol_compression_algorithms`) does not compress. A server refuses other levels.
+    pub zstd_level: Option<u8>,
     /// The longest wait for the connection to one address, and for the server's first packet.
     pub connect_timeout: Duration,
     /// The longest wait for the server to send or take something. The rest of the handshake may
@@ -97,7 +97,7 @@ impl fmt::Debug for ConnectOptions {
             .field("address", &self.address)
             .field("user", &self.user)
             .field("tls", &self.tls)
-            .field("compression", &self.compression)
+            .field("zstd_level", &self.zstd_level)
             .field("connect_timeout", &self.connect_timeout)
             .field("read_timeout", &self.read_timeout)
             .finish_non_exhaustive()

@@ -107,10 +107,7 @@ impl Packets {
         let here = min(len, self.end - self.start);
         data[..here].copy_from_slice(&self.ahead[self.start..self.start + here]);
         self.start += here;
-        let mut filled = here;
-        while filled < len {
-            filled += self.stream.read_some(&mut data[filled..])?;
-        }
+        self.stream.read_exact(&mut data[here..])?;
         let network_len = network_len(&mut self.stream, len, 1);
         Ok(Payload { data, network_len })
     }
@@ -123,17 +120,14 @@ impl Packets {
         self.long.zeroize();
         let (mut part, mut parts) = (CONTINUED, 1);
         loop {
-            let mut filled = self.long.len();
-            let end = filled + part;
+            let end = self.long.len() + part;
             self.long.try_reserve(part).map_err(|_| Error::OutOfMemory(end))?;
             let here = min(part, self.end - self.start);
             self.long.extend_from_slice(&self.ahead[self.start..self.start + here]);
             self.start += here;
+            let filled = self.long.len();
             self.long.resize(end, 0);
-            filled += here;
-            while filled < end {
-                filled += self.stream.read_some(&mut self.long[filled..])?;
-            }
+            self.stream.read_exact(&mut self.long[filled..])?;
             if part < CONTINUED {
                 let network_len = network_len(&mut self.stream, end, parts);
                 return Ok(Payload { data: &mut self.long, network_len });

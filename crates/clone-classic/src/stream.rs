@@ -67,6 +67,15 @@ impl Stream {
         }
     }
 
+    /// Fills `buffer`.
+    pub(crate) fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            filled += self.read_some(&mut buffer[filled..])?;
+        }
+        Ok(())
+    }
+
     /// Sends all of `data`. With `more`, more follows at once.
     pub(crate) fn write_all(&mut self, data: &[u8], more: bool) -> Result<(), Error> {
         match self {

@@ -56,7 +56,7 @@ fn client(server: &Server, password: &str, mode: SslMode) -> ConnectOptions {
         user: "recipient".into(),
         password: password.to_owned().into(),
         tls: TlsOptions { mode, ca: Some(server.pem.path().into()), ..TlsOptions::default() },
-        compression: None,
+        zstd_level: None,
         connect_timeout: LIMIT,
         read_timeout: LIMIT,
         cancel: Arc::new(|| false),

@@ -58,7 +58,7 @@ fn client_options(mode: SslMode) -> ConnectOptions {
         user: "user".into(),
         password: "secret".to_owned().into(),
         tls: TlsOptions { mode, ..TlsOptions::default() },
-        compression: None,
+        zstd_level: None,
         connect_timeout: LIMIT,
         read_timeout: LIMIT,
         cancel: Arc::new(|| false),
@@ -115,7 +115,7 @@ fn session_of(
     capabilities: u32,
     script: impl FnOnce(&mut TcpStream) + Send + 'static,
 ) -> (Connection, JoinHandle<()>) {
-    let compression = options.compression.filter(|_| capabilities & ZSTD != 0);
+    let compression = options.zstd_level.filter(|_| capabilities & ZSTD != 0);
     let (result, server) = client_with(options, move |mut stream| {
         stream.write_all(&packet(0, &greeting(capabilities, "mysql_native_password"))).unwrap();
         let answer = read_packet(&mut stream).unwrap();
@@ -372,7 +372,7 @@ fn packets_of_clone_mode_that_are_refused() {
 fn compressed_session(
     script: impl FnOnce(&mut TcpStream) + Send + 'static,
 ) -> (Connection, JoinHandle<()>) {
-    let options = ConnectOptions { compression: Some(3), ..client_options(SslMode::Disabled) };
+    let options = ConnectOptions { zstd_level: Some(7), ..client_options(SslMode::Disabled) };
     session_of(options, CAPABILITIES | ZSTD, script)
 }
 
@@ -436,6 +436,7 @@ fn compressed_frames() {
 fn compressed_frames_that_are_refused() {
     let data = packet(0, &[7; 50_000]);
     let packed = zstd(&data);
+    let first = frame(0, 0, &data[..20]);
     let err = packet(9, b"\xff\x15\x04#HY000stop");
     for (what, bytes, number) in [
         ("no bytes", frame(0, 0, &[]), 2027),
@@ -446,6 +447,7 @@ fn compressed_frames_that_are_refused() {
         ("cut off", frame(0, data.len(), &packed[..packed.len() - 1]), 1157),
         ("as long as can be said", frame(0, 0xff_ffff, &packed), 1157),
         ("out of order", frame(1, data.len(), &packed), 1156),
+        ("the second frame out of order", [first, frame(2, 0, &data[20..])].concat(), 1156),
         ("an error out of order", frame(5, 0, &err), 1045),
         ("the connection ends in a frame", frame(0, data.len(), &packed)[..20].to_vec(), 2013),
         ("a payload that is too long", frame(0, 0, &packet(0, &[7; 5000])), 2020),
@@ -468,7 +470,7 @@ fn compressed_frames_that_are_refused() {
 
 #[test]
 fn a_server_without_zstandard_does_not_compress() {
-    let options = ConnectOptions { compression: Some(3), ..client_options(SslMode::Disabled) };
+    let options = ConnectOptions { zstd_level: Some(7), ..client_options(SslMode::Disabled) };
     let (connection, server) = session_of(options, CAPABILITIES, |_| {});
     assert!(!connection.is_compressed());
     drop(connection);

@@ -158,7 +158,7 @@ impl Arguments {
                 cert: self.ssl_cert.clone().or_else(|| files.path("ssl-cert")),
                 key: self.ssl_key.clone().or_else(|| files.path("ssl-key")),
             },
-            compression: None,
+            zstd_level: None,
             connect_timeout: CONNECT_TIMEOUT,
             read_timeout,
             cancel: Arc::new(|| false),

@@ -70,8 +70,21 @@ fn compressed_by_the_server(server: &'static Server) -> Result<()> {
     let expected = Fingerprint::read(&mut donor.session()?)?;
     for (ssl_mode, threads) in [("DISABLED", "1"), ("REQUIRED", "4")] {
         let directory = donor.scratch(ssl_mode);
-        let tool = Tool::pull(&donor, &directory).args(["--json", "--compress", "zstd3"]);
-        let outcome = tool.args(["--ssl-mode", ssl_mode, "--threads", threads]).run()?.ok()?;
+        let pull = || {
+            let tool = Tool::pull(&donor, &directory).args(["--json", "--compress", "zstd5"]);
+            tool.args(["--ssl-mode", ssl_mode, "--threads", threads])
+        };
+        let is_killed = ssl_mode == "DISABLED";
+        if is_killed {
+            let mut child = pull().args(["--max-rate", "2"]).start()?;
+            until("the first data", Duration::from_secs(60), || {
+                Ok(directory.join(".mysql-clone/journal").exists().then_some(()))
+            })?;
+            child.kill()?;
+            child.wait()?;
+        }
+        let outcome = pull().run()?.ok()?;
+        ensure!(is_resumed(&outcome) == is_killed, "{}", outcome.stdout);
         let report = outcome.report()?;
         let bytes = |name: &str| report[name].as_u64().context("a number");
         ensure!(bytes("network_bytes")? * 4 < bytes("bytes")?, "{report}");

@@ -14,8 +14,7 @@ pub(crate) enum Sink {
     Kernel,
     /// From file to file through aligned memory.
     Buffered,
-    /// The block's space is allocated, and only pages with data are written. A block without pages
-    /// of zeros is written as it is.
+    /// The block's space is allocated, and only its islands are written: runs of pages with data.
     Islands,
     /// The block is unpacked into aligned memory and written whole.
     Unpack,

@@ -127,6 +127,11 @@ impl<'a> Sparse<'a> {
         }
     }
 
+    /// Whether the whole block is one [island](islands).
+    pub(crate) fn is_one_island(&self) -> bool {
+        islands(self.len, |page| self.map[page] != 0).next() == Some(0..self.len)
+    }
+
     /// Calls `give` for each [island](islands). `give` gets the island's offset in the block, and
     /// its bytes in parts. It may change the slices. A long island is given in several calls.
     pub(crate) fn islands<E>(
@@ -371,6 +376,9 @@ mod tests {
             islands_of(&block).map(|island| (island.start, island.len())).collect();
         assert_eq!(of_bytes, islands);
         assert_eq!(sparse.islands(|_, _| Err(())), Err(()));
+        assert!(!sparse.is_one_island());
+        let whole = [&[1, 0, 1][..], &[7; 2 * GRANULE]].concat();
+        assert!(Sparse::parse(&whole, 3 * PAGE).unwrap().is_one_island(), "one page is written");
     }
 
     /// Every other granule is there: more parts than are given at once.

@@ -46,9 +46,13 @@ impl FileWriter {
         written
     }
 
-    /// Writes a block at the file's current offset, which is at or behind the end of the file
-    /// ([`extends`]), without its pages of zeros: see [`write_sparse`](Self::write_sparse). A block
-    /// that has none, or whose space the file system cannot allocate, is written whole.
+    /// Writes a block at the file's current offset, which was at or behind the end of the file
+    /// ([`extends`]). Allocates the block's space, which then reads as zeros, and writes only its
+    /// islands. A block that is one island, or whose space the file system cannot allocate, is
+    /// written whole.
+    ///
+    /// Another task may make the file longer meanwhile. Nobody else writes in this block's place,
+    /// so the place is a hole then.
     ///
     /// # Errors
     /// The operating system's, or [`io::ErrorKind::WriteZero`].
@@ -70,9 +74,8 @@ impl FileWriter {
         written
     }
 
-    /// Writes a sparse block as [`write_islands`](Self::write_islands) does: allocates the block's
-    /// space, which then reads as zeros, and writes only the pages with data. If the file system
-    /// cannot allocate, the block is unpacked into `buffer` and written whole.
+    /// Like [`write_islands`](Self::write_islands), for a sparse block. If its space cannot be
+    /// allocated, it is unpacked into `buffer`.
     ///
     /// # Errors
     /// The operating system's; [`io::ErrorKind::OutOfMemory`].
@@ -84,7 +87,7 @@ impl FileWriter {
     ) -> io::Result<()> {
         let (start, len) = (rustix::fs::tell(to)?, block.len() as u64);
         let turn = self.turn(to);
-        let written = if allocate(to, start, len) {
+        let written = if block.is_one_island() || allocate(to, start, len) {
             block
                 .islands(|at, parts| write_parts_at(to, parts, start + at as u64))
                 .and_then(|()| seek(to, start + len))

@@ -31,7 +31,7 @@ fn options(address: Address, user: &str, password: &str, mode: SslMode) -> Conne
         user: user.into(),
         password: password.to_owned().into(),
         tls: TlsOptions { mode, ..TlsOptions::default() },
-        compression: None,
+        zstd_level: None,
         connect_timeout: LIMIT,
         read_timeout: LIMIT,
         cancel: Arc::new(|| false),
@@ -63,13 +63,12 @@ fn compressed(server: &Mysqld) -> Result<()> {
     root.run("GRANT BACKUP_ADMIN ON *.* TO packed")?;
     for mode in [SslMode::Disabled, SslMode::Required] {
         let plain = options(Address::Socket(server.socket()), "packed", "secret", mode);
-        let mut connection =
-            Connection::connect(&ConnectOptions { compression: Some(3), ..plain })?;
+        let mut connection = Connection::connect(&ConnectOptions { zstd_level: Some(7), ..plain })?;
         assert!(connection.is_compressed());
         let status = connection.query("SHOW SESSION STATUS LIKE 'Compression%'")?;
         let status: Vec<_> = status.iter().flatten().flatten().map(String::as_str).collect();
         let expected =
-            ["Compression", "ON", "Compression_algorithm", "zstd", "Compression_level", "3"];
+            ["Compression", "ON", "Compression_algorithm", "zstd", "Compression_level", "7"];
         assert_eq!(status, expected);
         // Many frames, a row of more than one packet's length, and many rows.
         let long = connection.query("SELECT REPEAT('long ', 3500000)")?;
@@ -79,8 +78,18 @@ fn compressed(server: &Mysqld) -> Result<()> {
              SELECT id, SHA2(id, 512) FROM n",
         )?;
         assert_eq!(many.len(), 1000);
+        // More than a frame can have, sent and received.
+        let sent = "x".repeat(20 << 20);
+        let length = connection.query(&format!("SELECT LENGTH('{sent}')"))?;
+        assert_eq!(length[0][0].as_deref(), Some("20971520"));
         assert!(matches!(connection.query("SELECT"), Err(Error::Server(_))));
         connection.start_clone()?;
+        connection.send(EXIT, &[])?;
+        // The packet with its header is too short to be packed, and the frame has a header.
+        let packet = connection.receive(LIMIT)?;
+        assert_eq!((&*packet.data, packet.network_len), (&[COMPLETE][..], 12));
+        connection.end_clone()?;
+        assert_eq!(connection.query("SELECT 1")?[0][0].as_deref(), Some("1"));
         connection.close();
     }
     Ok(())

@@ -91,7 +91,12 @@ impl Link<PullSession> for PullLink {
 }
 
 fn read_error(error: &clone_classic::Error) -> Error {
-    log::info!("reading from the donor: {error}");
+    match error {
+        clone_classic::Error::BadPacket { .. } => {
+            log::warn!("the donor's data is damaged: {error}")
+        }
+        _ => log::info!("reading from the donor: {error}"),
+    }
     match error {
         clone_classic::Error::OutOfMemory(bytes) => Error::OutOfMemory(*bytes),
         clone_classic::Error::BadPacket { number: 2020, .. } => NetworkError::PacketTooLarge.into(),

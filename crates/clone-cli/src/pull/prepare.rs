@@ -108,7 +108,7 @@ impl Server {
             user: "root".to_owned(),
             password: Zeroizing::new(String::new()),
             tls: TlsOptions { mode: SslMode::Disabled, ..TlsOptions::default() },
-            compression: None,
+            zstd_level: None,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
             cancel: Arc::new(|| false),

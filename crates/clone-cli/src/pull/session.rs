@@ -34,8 +34,8 @@ pub(crate) struct PullHost {
     shared: Mutex<Shared>,
     /// The donor could not be reached when a thread tried last.
     is_lost: AtomicBool,
-    /// The user has been told that the donor does not compress as asked.
-    is_uncompressed: AtomicBool,
+    /// The user was warned that the donor does not compress as asked.
+    has_warned_uncompressed: AtomicBool,
     started: Instant,
 }
 
@@ -67,7 +67,7 @@ impl PullHost {
             base,
             shared,
             is_lost: AtomicBool::new(false),
-            is_uncompressed: AtomicBool::new(false),
+            has_warned_uncompressed: AtomicBool::new(false),
             started,
         }
     }
@@ -106,7 +106,7 @@ impl PullHost {
 
     /// Tells the user once that a donor with MySQL's own plugin does not compress as asked.
     fn warn_uncompressed(&self) {
-        if !self.is_uncompressed.swap(true, Ordering::Relaxed) {
+        if !self.has_warned_uncompressed.swap(true, Ordering::Relaxed) {
             self.progress.warn(&format!(
                 "--compress={} has no effect: the donor has MySQL's own clone plugin, and its \
                  server does not offer this compression. Servers from 8.0.18 on offer zstd1 to \
@@ -240,11 +240,11 @@ impl RecipientSession for PullSession {
     }
 
     fn connect(&self, donor: &ConnectOptions, _: LinkKind, compressed: bool) -> Result<PullLink> {
-        let compression = match self.host.settings.compression {
+        let zstd_level = match self.host.settings.compression {
             Packing::Zstd(level) if compressed => Some(level),
             _ => None,
         };
-        let connected = PullLink::connect(&ConnectOptions { compression, ..donor.clone() });
+        let connected = PullLink::connect(&ConnectOptions { zstd_level, ..donor.clone() });
         self.host.tell_of_connection(connected.as_ref().err());
         if compressed && connected.as_ref().is_ok_and(|link| !link.is_compressed()) {
             self.host.warn_uncompressed();

@@ -30,7 +30,7 @@ impl fmt::Display for Arrived {
         self.0.write(f, "came", |form| {
             let form = BlockForm::ALL.into_iter().find(|one| Some(*one as u8) == *form);
             let name = match form {
-                None => "DATA packets",
+                None => "not packed by the plugin",
                 Some(BlockForm::Raw) => "not compressed",
                 Some(BlockForm::Lz4) => "LZ4",
                 Some(BlockForm::Zstd) => "Zstandard",
@@ -58,8 +58,8 @@ mod tests {
         assert!(arrived.has_saved());
         assert_eq!(
             arrived.to_string(),
-            "16 MiB of data came as 7 MiB; DATA packets: 1 MiB as 1 MiB; Zstandard: 10 MiB as 4 MiB; \
-             without zeros: 5 MiB as 2 MiB"
+            "16 MiB of data came as 7 MiB; not packed by the plugin: 1 MiB as 1 MiB; Zstandard: 10 \
+             MiB as 4 MiB; without zeros: 5 MiB as 2 MiB"
         );
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::fault::{Fault, Kind};
 use crate::encryption::{DataKey, Keyring, parse_log_block};
 use crate::format::encryption_info;
-use crate::format::redo::{self, Checkpoint, FileHeader};
+use crate::format::redo::{self, Checkpoint, FileHeader, LogBlock};
 use crate::geometry::REDO_HEADER;
 
 const BLOCK: u64 = redo::BLOCK as u64;
@@ -38,6 +38,15 @@ pub struct End {
     pub lsn: u64,
 }
 
+/// What was read of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// None if no file has a checkpoint.
+    pub end: Option<End>,
+    /// Blocks of which only the order was checked: they are encrypted, and their key is not there.
+    pub opaque: u64,
+}
+
 impl End {
     /// Whether the server was shut down cleanly: there is nothing to recover.
     pub fn is_clean(&self) -> bool {
@@ -56,8 +65,7 @@ struct LogFile {
     key: Option<DataKey>,
 }
 
-/// Reads a log. Tells faults, and returns the end if there is one. Without the keyring, only the
-/// order of encrypted blocks is checked.
+/// Reads a log, and tells faults.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -65,7 +73,7 @@ pub fn read(
     files: &Files,
     keyring: Option<&Keyring>,
     fault: &mut impl FnMut(Fault),
-) -> Result<Option<End>> {
+) -> Result<Log> {
     let mut logs = Vec::new();
     let mut checkpoint = None;
     for path in &files.paths {
@@ -93,7 +101,7 @@ pub fn read(
         if let Some(path) = files.paths.first() {
             fault(Fault::of_file(path, Kind::RedoHeader, "no file has a checkpoint"));
         }
-        return Ok(None);
+        return Ok(Log::default());
     };
     let is_circular = !first.header.has_many_files();
     let has_checkpoint = |log: &&LogFile| {
@@ -101,9 +109,10 @@ pub fn read(
         is_circular || (log.header.start..end).contains(&checkpoint.lsn)
     };
     let key = logs.iter().find(has_checkpoint).and_then(|log| log.key.as_ref());
-    let mut reader = Reader { logs: &logs, is_circular, checkpoint, key, cache: Cache::default() };
+    let cache = Cache::default();
+    let mut reader = Reader { logs: &logs, is_circular, checkpoint, key, opaque: 0, cache };
     let lsn = reader.end(fault)?;
-    Ok(Some(End { checkpoint: checkpoint.lsn, lsn }))
+    Ok(Log { end: Some(End { checkpoint: checkpoint.lsn, lsn }), opaque: reader.opaque })
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +129,8 @@ struct Reader<'a> {
     checkpoint: Checkpoint,
     /// The key of encrypted blocks: that of the file with the checkpoint, of a ring the first one.
     key: Option<&'a DataKey>,
+    /// See [`Log::opaque`].
+    opaque: u64,
     cache: Cache,
 }
 
@@ -131,12 +142,10 @@ impl Reader<'_> {
         let limit = self.logs.iter().map(|log| log.len).sum::<u64>();
         while lsn - checkpoint.min(lsn) <= limit {
             let Some((log, block)) = self.block(lsn)? else { break };
-            let Some(data_len) = self.data_len(&block, lsn) else {
+            let Some(parsed) = self.parse(&block, lsn) else {
                 // The log ends here if nothing of it follows.
                 let next = self.block(lsn + BLOCK)?;
-                let is_next =
-                    |(_, next): (usize, Vec<u8>)| self.data_len(&next, lsn + BLOCK).is_some();
-                if !next.is_some_and(is_next) {
+                if next.is_none_or(|(_, next)| self.parse(&next, lsn + BLOCK).is_none()) {
                     break;
                 }
                 let detail = format!("the block at LSN {lsn} is damaged");
@@ -144,6 +153,8 @@ impl Reader<'_> {
                 lsn += BLOCK;
                 continue;
             };
+            self.opaque += u64::from(parsed.is_encrypted && self.key.is_none());
+            let data_len = u64::from(parsed.data_len);
             if data_len < BLOCK {
                 return Ok((lsn + data_len).max(checkpoint));
             }
@@ -152,10 +163,9 @@ impl Reader<'_> {
         Ok(lsn.max(checkpoint))
     }
 
-    /// Bytes of the log's block at this LSN that are used, if this is it.
-    fn data_len(&self, block: &[u8], lsn: u64) -> Option<u64> {
-        let parsed = parse_log_block(self.key, block, lsn, !self.is_circular)?;
-        Some(parsed.data_len.into())
+    /// The block, if it is the log's block at this LSN.
+    fn parse(&self, block: &[u8], lsn: u64) -> Option<LogBlock> {
+        parse_log_block(self.key, block, lsn, !self.is_circular)
     }
 
     /// The block at an LSN and the file that it is in.
@@ -251,10 +261,11 @@ mod tests {
     }
 
     fn read_bytes(bytes: &[u8]) -> (Option<End>, Vec<Fault>) {
-        read_with(bytes, None)
+        let (log, faults) = read_with(bytes, None);
+        (log.end, faults)
     }
 
-    fn read_with(bytes: &[u8], keyring: Option<&Keyring>) -> (Option<End>, Vec<Fault>) {
+    fn read_with(bytes: &[u8], keyring: Option<&Keyring>) -> (Log, Vec<Fault>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("#ib_redo0"), bytes).unwrap();
         let mut faults = Vec::new();
@@ -292,10 +303,11 @@ mod tests {
         bytes[2048..2048 + 6 * 512].chunks_exact_mut(512).for_each(data_key::encrypt_log_block);
         let keyring = data_key::keyring();
         let whole = read_with(&bytes, Some(&keyring));
-        assert_eq!(whole, read_bytes(&bytes));
-        assert_eq!(whole, (read_bytes(&log(8192, 5)).0, Vec::new()));
+        assert_eq!(whole, read_with(&log(8192, 5), None));
+        let opaque = (Log { opaque: 6, ..whole.0 }, Vec::new());
+        assert_eq!(read_with(&bytes, None), opaque);
         bytes[2048 + 2 * 512 + 50] ^= 1;
-        assert_eq!(read_bytes(&bytes), whole, "without the key it cannot be seen");
+        assert_eq!(read_with(&bytes, None), opaque, "without the key it cannot be seen");
         let (end, faults) = read_with(&bytes, Some(&keyring));
         assert_eq!((end, faults.len()), (whole.0, 1));
         assert_eq!(faults[0].kind, Kind::RedoBlock);

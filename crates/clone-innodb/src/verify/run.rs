@@ -10,7 +10,7 @@ use super::directory::{Plan, logical_page};
 use super::doublewrite::Copies;
 use super::examine::Examiner;
 use super::observer::{Context, Observer};
-use super::redo::{self, End};
+use super::redo::{self, End, Log};
 use super::scan::{Opened, Piece, Scan, Totals};
 use crate::encryption::Keyring;
 use crate::format::doublewrite;
@@ -98,7 +98,7 @@ fn redo_end(
     summary: &mut Summary,
     observer: &dyn Observer,
 ) -> Option<End> {
-    let mut end = None::<End>;
+    let (mut end, mut opaque) = (None::<End>, 0);
     for files in &plan.redo {
         let mut faults = 0;
         let read = redo::read(files, options.keyring.as_ref(), &mut |fault| {
@@ -109,15 +109,22 @@ fn redo_end(
         summary.files += files.paths.len() as u64;
         match read {
             // Of several directories the farthest end: none of their pages is beyond it.
-            Ok(Some(found)) => {
+            Ok(Log { end: Some(found), opaque: more }) => {
+                opaque += more;
                 if end.is_none_or(|end| end.lsn - end.checkpoint < found.lsn - found.checkpoint) {
                     end = Some(End { lsn: end.map_or(0, |end| end.lsn).max(found.lsn), ..found });
                 }
                 end = end.map(|end| End { lsn: end.lsn.max(found.lsn), ..end });
             }
-            Ok(None) => {}
+            Ok(Log { end: None, .. }) => {}
             Err((path, error)) => observer.unreadable(&path, None, &error),
         }
+    }
+    if opaque > 0 {
+        observer.note(&format!(
+            "{opaque} blocks of the redo log are encrypted: their order was checked, not their \
+             checksums and contents"
+        ));
     }
     if end.is_none() {
         observer.note("no redo log was found: LSNs are not held against its end");

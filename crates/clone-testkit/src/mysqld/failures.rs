@@ -27,7 +27,7 @@ static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
 
 /// Runs a test that uses servers. Fails also when one of them crashed or did not shut down cleanly.
 /// A failed test prints the error logs of all servers that it used, then why it failed: what CI
-/// keeps of a long output is its end.
+/// keeps of a long output is its end. A panic outside of this function prints no logs.
 ///
 /// # Panics
 /// When the test fails.
