@@ -31,10 +31,9 @@ const HEADER: usize = 7;
 /// The most bytes that a frame can have, packed or not: its lengths have 3 bytes.
 const MAX_FRAME: usize = 0xff_ffff;
 
-/// A connection whose server packs what it sends.
-pub(crate) struct CompressedStream {
-    /// Carries the frames.
-    pub(crate) frames: Stream,
+/// The frames of a connection whose server packs what it sends. The stream that carries them is
+/// always the same one.
+pub(crate) struct Frames {
     /// The next frame's sequence number.
     sequence: u8,
     /// No frame was read since [`restart`](Self::restart).
@@ -52,11 +51,10 @@ pub(crate) struct CompressedStream {
     network_len: u64,
 }
 
-impl CompressedStream {
-    /// The next byte of `frames`, read or sent, begins a frame.
-    pub(crate) fn new(frames: Stream) -> Self {
+impl Frames {
+    /// The next byte of the stream, read or sent, begins a frame.
+    pub(crate) fn new() -> Self {
         Self {
-            frames,
             sequence: 0,
             is_first: true,
             in_order: true,
@@ -85,9 +83,13 @@ impl CompressedStream {
     }
 
     /// Reads some bytes, at least one.
-    pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+    pub(crate) fn read_some(
+        &mut self,
+        stream: &mut Stream,
+        buffer: &mut [u8],
+    ) -> Result<usize, Error> {
         if self.start == self.bytes.len() {
-            self.read_frame()?;
+            self.read_frame(stream)?;
         }
         let count = min(buffer.len(), self.bytes.len() - self.start);
         buffer[..count].copy_from_slice(&self.bytes[self.start..self.start + count]);
@@ -98,9 +100,9 @@ impl CompressedStream {
         Ok(count)
     }
 
-    fn read_frame(&mut self) -> Result<(), Error> {
+    fn read_frame(&mut self, stream: &mut Stream) -> Result<(), Error> {
         let mut header = [0; HEADER];
-        self.frames.read_exact(&mut header)?;
+        stream.read_exact(&mut header)?;
         let len = LittleEndian::read_u24(&header) as usize;
         self.in_order = header[3] == self.sequence;
         if !self.in_order && !self.is_first {
@@ -116,10 +118,10 @@ impl CompressedStream {
         self.start = 0;
         if unpacked == 0 {
             resize(&mut self.bytes, len)?;
-            return self.frames.read_exact(&mut self.bytes);
+            return stream.read_exact(&mut self.bytes);
         }
         resize(&mut self.packed, len)?;
-        self.frames.read_exact(&mut self.packed)?;
+        stream.read_exact(&mut self.packed)?;
         resize(&mut self.bytes, unpacked)?;
         let outcome = self.unpacker.unpack(BlockForm::Zstd, &self.packed, &mut self.bytes);
         wipe(&mut self.packed);
@@ -130,15 +132,20 @@ impl CompressedStream {
     }
 
     /// Sends all of `data`. With `more`, more follows at once.
-    pub(crate) fn write_all(&mut self, data: &[u8], more: bool) -> Result<(), Error> {
+    pub(crate) fn write_all(
+        &mut self,
+        stream: &mut Stream,
+        data: &[u8],
+        more: bool,
+    ) -> Result<(), Error> {
         let mut frames = data.chunks(MAX_FRAME).peekable();
         while let Some(frame) = frames.next() {
             let mut header = [0; HEADER];
             LittleEndian::write_u24(&mut header, frame.len() as u32);
             header[3] = self.sequence;
             self.sequence = self.sequence.wrapping_add(1);
-            self.frames.write_all(&header, true)?;
-            self.frames.write_all(frame, more || frames.peek().is_some())?;
+            stream.write_all(&header, true)?;
+            stream.write_all(frame, more || frames.peek().is_some())?;
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 
 use crate::answer::{expect_ok, parse_err};
 use crate::authentication::{Authentication, Channel};
-use crate::compressed::CompressedStream;
 use crate::connect::connect;
 use crate::error::Error;
 use crate::greeting::{Greeting, response, tls_request};
@@ -107,10 +106,10 @@ impl Connection {
             .map_err(|error| error.while_connecting("reading authorization packet"))?;
 
         if flags.contains(Flags::CLIENT_ZSTD_COMPRESSION_ALGORITHM) {
-            packets = compress(packets)?;
+            packets.compress()?;
         }
         packets.max = MAX_PACKET;
-        let waits = &mut packets.stream.socket_mut().waits;
+        let waits = &mut packets.transport.stream.socket_mut().waits;
         (waits.timeout, waits.deadline) = (options.read_timeout, None);
         Ok(Self {
             packets,
@@ -135,17 +134,17 @@ impl Connection {
 
     /// Whether the connection has TLS.
     pub fn is_encrypted(&self) -> bool {
-        self.packets.stream.is_encrypted()
+        matches!(self.packets.transport.stream, Stream::Tls(_))
     }
 
     /// Whether the server compresses what it sends.
     pub fn is_compressed(&self) -> bool {
-        matches!(self.packets.stream, Stream::Compressed(_))
+        self.packets.transport.is_compressed()
     }
 
     /// Whether the server is on this machine, as far as addresses show that.
     pub fn is_within_host(&self) -> bool {
-        let socket = self.packets.stream.socket();
+        let socket = self.packets.transport.stream.socket();
         !socket.is_tcp() || clone_io::is_within_host(socket.as_fd())
     }
 
@@ -178,7 +177,7 @@ impl Connection {
     pub fn send(&mut self, code: u8, payload: &[u8]) -> Result<(), Error> {
         self.check(State::Clone)?;
         self.packets.restart();
-        self.packets.stream.socket_mut().waits.timeout = self.read_timeout;
+        self.packets.transport.stream.socket_mut().waits.timeout = self.read_timeout;
         let sent = self.packets.send(&[&[code], payload]);
         self.broken_if_failed(sent)
     }
@@ -194,7 +193,7 @@ impl Connection {
         self.state = State::Broken;
         self.packets.restart();
         self.packets.max = self.max_packet;
-        self.packets.stream.socket_mut().waits.timeout = timeout;
+        self.packets.transport.stream.socket_mut().waits.timeout = timeout;
         let payload = self.packets.receive()?;
         match payload.data.first() {
             None => return Err(Error::out_of_order()),
@@ -215,7 +214,7 @@ impl Connection {
     /// Ends the session in order: COM_QUIT. In clone mode the connection is only closed. Dropping a
     /// connection closes it without a word.
     pub fn close(mut self) {
-        let waits = &mut self.packets.stream.socket_mut().waits;
+        let waits = &mut self.packets.transport.stream.socket_mut().waits;
         waits.timeout = CLOSE_TIMEOUT;
         waits.deadline = Some(Instant::now() + CLOSE_TIMEOUT);
         if self.state == State::Session {
@@ -224,7 +223,7 @@ impl Connection {
             let _ = self.packets.send(&[&[COM_QUIT]]);
         }
         if self.state != State::Broken {
-            self.packets.stream.close();
+            self.packets.transport.stream.close();
         }
     }
 
@@ -238,7 +237,7 @@ impl Connection {
         self.check(State::Session)?;
         self.packets.restart();
         self.packets.max = MAX_PACKET;
-        self.packets.stream.socket_mut().waits.timeout = self.read_timeout;
+        self.packets.transport.stream.socket_mut().waits.timeout = self.read_timeout;
         let packets = &mut self.packets;
         let result = packets.send(&[&[code], argument]).and_then(|()| answer(packets));
         self.broken_if_failed(result)
@@ -261,7 +260,7 @@ impl Connection {
             && !matches!(error, Error::Server(_))
         {
             self.state = State::Broken;
-            self.packets.stream.socket().shut_down();
+            self.packets.transport.stream.socket().shut_down();
         }
         result
     }
@@ -297,16 +296,7 @@ fn encrypt(
             Err(Error::handshake("there are bytes in front of TLS"))
         }
         Stream::Plain(socket) => Ok(Stream::Tls(Box::new(tls.start(socket, host)?))),
-        Stream::Tls(_) | Stream::Compressed(_) => Ok(stream),
-    })
-}
-
-/// The server compresses what it sends from now on.
-fn compress(packets: Packets) -> Result<Packets, Error> {
-    packets.upgrade(|stream, unread| match unread {
-        [] => Ok(Stream::Compressed(Box::new(CompressedStream::new(stream)))),
-        // The server has nothing to say until the client sends a command.
-        _ => Err(Error::handshake("there are bytes in front of the compression")),
+        Stream::Tls(_) => Ok(stream),
     })
 }
 
@@ -332,7 +322,7 @@ fn log_in(
 
 /// All waits from now on take at most `timeout` together.
 fn limit(packets: &mut Packets, timeout: Duration) {
-    let waits = &mut packets.stream.socket_mut().waits;
+    let waits = &mut packets.transport.stream.socket_mut().waits;
     waits.timeout = timeout;
     waits.deadline = Instant::now().checked_add(timeout);
 }

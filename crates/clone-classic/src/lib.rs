@@ -10,7 +10,7 @@
 //! | `socket` | waits with a time-out, and asks whether to go on |
 //! | `tls`, `certificate` | TLS by rustls with graviola; what is checked of a certificate |
 //! | `packets` | payloads and their headers |
-//! | `compressed` | the compression of the classic protocol |
+//! | `transport`, `compressed` | the compression of the classic protocol |
 //! | `greeting`, `answer` | the parsers of what a server says |
 //! | `authentication` | how a client proves that it knows the password |
 //! | `connection` | a session, and COM_CLONE |
@@ -41,6 +41,7 @@ pub mod server;
 mod socket;
 mod stream;
 mod tls;
+mod transport;
 
 pub use connection::{Connection, MAX_PACKET, Received};
 pub use error::{Error, ServerError};

@@ -20,6 +20,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
 use crate::stream::Stream;
+use crate::transport::Transport;
 
 /// Bytes of a packet's header.
 const HEADER: usize = 4;
@@ -38,7 +39,7 @@ pub(crate) const ERR: u8 = 0xff;
 
 /// Reads and writes the payloads of a connection.
 pub(crate) struct Packets {
-    pub(crate) stream: Stream,
+    pub(crate) transport: Transport,
     /// The next packet's sequence number.
     sequence: u8,
     /// The longest payload that is read, bytes.
@@ -66,7 +67,7 @@ pub(crate) struct Payload<'a> {
 impl Packets {
     pub(crate) fn new(stream: Stream, max: usize) -> Self {
         Self {
-            stream,
+            transport: Transport::new(stream),
             sequence: 0,
             max,
             ahead: Zeroizing::new(vec![0; AHEAD]),
@@ -81,8 +82,8 @@ impl Packets {
     /// The next packet, read or sent, begins a command.
     pub(crate) fn restart(&mut self) {
         self.sequence = 0;
-        if let Some(stream) = self.stream.compressed() {
-            stream.restart();
+        if let Some(frames) = self.transport.frames() {
+            frames.restart();
         }
     }
 
@@ -107,8 +108,8 @@ impl Packets {
         let here = min(len, self.end - self.start);
         data[..here].copy_from_slice(&self.ahead[self.start..self.start + here]);
         self.start += here;
-        self.stream.read_exact(&mut data[here..])?;
-        let network_len = network_len(&mut self.stream, len, 1);
+        self.transport.read_exact(&mut data[here..])?;
+        let network_len = network_len(&mut self.transport, len, 1);
         Ok(Payload { data, network_len })
     }
 
@@ -127,9 +128,9 @@ impl Packets {
             self.start += here;
             let filled = self.long.len();
             self.long.resize(end, 0);
-            self.stream.read_exact(&mut self.long[filled..])?;
+            self.transport.read_exact(&mut self.long[filled..])?;
             if part < CONTINUED {
-                let network_len = network_len(&mut self.stream, end, parts);
+                let network_len = network_len(&mut self.transport, end, parts);
                 return Ok(Payload { data: &mut self.long, network_len });
             }
             let in_order;
@@ -148,8 +149,8 @@ impl Packets {
         self.fill(HEADER)?;
         let header = &self.ahead[self.start..self.start + HEADER];
         let len = LittleEndian::read_u24(header) as usize;
-        let in_order = match self.stream.compressed() {
-            Some(stream) => stream.is_in_order(),
+        let in_order = match self.transport.frames() {
+            Some(frames) => frames.is_in_order(),
             None => header[3] == self.sequence,
         };
         self.sequence = header[3].wrapping_add(1);
@@ -168,7 +169,7 @@ impl Packets {
         self.ahead.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         while self.end < count {
-            self.end += self.stream.read_some(&mut self.ahead[self.end..])?;
+            self.end += self.transport.read_some(&mut self.ahead[self.end..])?;
         }
         Ok(())
     }
@@ -194,7 +195,7 @@ impl Packets {
             let header = self.next_header(len);
             self.out.extend_from_slice(&header);
             parts.iter().for_each(|part| self.out.extend_from_slice(part));
-            let sent = self.stream.write_all(&self.out, more);
+            let sent = self.transport.write_all(&self.out, more);
             // The payload may be a password.
             self.out.zeroize();
             return sent;
@@ -206,12 +207,12 @@ impl Packets {
             let mut packet = left.min(CONTINUED);
             let is_last = packet < CONTINUED;
             let header = self.next_header(packet);
-            self.stream.write_all(&header, packet > 0)?;
+            self.transport.write_all(&header, packet > 0)?;
             left -= packet;
             while packet > 0 {
                 let piece = bytes.take(packet);
                 packet -= piece.len();
-                self.stream.write_all(piece, packet > 0 || !is_last)?;
+                self.transport.write_all(piece, packet > 0 || !is_last)?;
             }
             if is_last {
                 return Ok(());
@@ -228,21 +229,34 @@ impl Packets {
         header
     }
 
-    /// Replaces the stream by what `upgrade` makes of it: one with TLS or compression. `upgrade`
-    /// gets the bytes of the peer that are here already: they are never read as packets.
+    /// The server compresses what it sends from now on.
+    ///
+    /// # Errors
+    /// Bytes of the server are here already. It has nothing to say until the client sends a
+    /// command.
+    pub(crate) fn compress(&mut self) -> Result<(), Error> {
+        if self.start != self.end {
+            return Err(Error::handshake("there are bytes in front of the compression"));
+        }
+        self.transport.compress();
+        Ok(())
+    }
+
+    /// Replaces the plain stream by what `upgrade` makes of it, which is a TLS stream. `upgrade`
+    /// gets the bytes of the peer that are here already: they are read as TLS, never as packets.
     pub(crate) fn upgrade(
         self,
         upgrade: impl FnOnce(Stream, &[u8]) -> Result<Stream, Error>,
     ) -> Result<Self, Error> {
-        let Self { stream, sequence, max, ahead, start, end, .. } = self;
-        Ok(Self { sequence, ..Self::new(upgrade(stream, &ahead[start..end])?, max) })
+        let Self { transport, sequence, max, ahead, start, end, .. } = self;
+        Ok(Self { sequence, ..Self::new(upgrade(transport.stream, &ahead[start..end])?, max) })
     }
 }
 
 /// Bytes that crossed the network for a payload of `len` bytes in `packets` packets.
-fn network_len(stream: &mut Stream, len: usize, packets: usize) -> u64 {
-    match stream.compressed() {
-        Some(stream) => stream.take_network_len(),
+fn network_len(transport: &mut Transport, len: usize, packets: usize) -> u64 {
+    match transport.frames() {
+        Some(frames) => frames.take_network_len(),
         None => (len + packets * HEADER) as u64,
     }
 }

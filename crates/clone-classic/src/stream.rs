@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The bytes of a connection, encrypted or not, compressed or not.
+//! The bytes of a connection, encrypted or not.
 
 use std::io::{ErrorKind, Read, Write};
 
 use zeroize::Zeroize;
 
-use crate::compressed::CompressedStream;
 use crate::error::Error;
 use crate::socket::{Interrupted, Socket};
 
@@ -20,8 +19,6 @@ const OUTPUT: usize = 64 << 10;
 pub(crate) enum Stream {
     Plain(Socket),
     Tls(Box<TlsStream>),
-    /// One of the others, compressed.
-    Compressed(Box<CompressedStream>),
 }
 
 impl Stream {
@@ -29,7 +26,6 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => &stream.socket,
-            Self::Compressed(stream) => stream.frames.socket(),
         }
     }
 
@@ -37,24 +33,6 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => &mut stream.socket,
-            Self::Compressed(stream) => stream.frames.socket_mut(),
-        }
-    }
-
-    /// Whether the bytes are encrypted.
-    pub(crate) fn is_encrypted(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(_) => true,
-            Self::Compressed(stream) => stream.frames.is_encrypted(),
-        }
-    }
-
-    /// The compression, if there is one.
-    pub(crate) fn compressed(&mut self) -> Option<&mut CompressedStream> {
-        match self {
-            Self::Plain(_) | Self::Tls(_) => None,
-            Self::Compressed(stream) => Some(stream),
         }
     }
 
@@ -63,7 +41,6 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.read_some(buffer).map_err(lost),
             Self::Tls(stream) => stream.read_some(buffer),
-            Self::Compressed(stream) => stream.read_some(buffer),
         }
     }
 
@@ -81,22 +58,17 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.write_all(data, more).map_err(lost),
             Self::Tls(stream) => stream.write_all(data, more),
-            Self::Compressed(stream) => stream.write_all(data, more),
         }
     }
 
     /// Tells the peer that the connection ends, and ends it.
     pub(crate) fn close(&mut self) {
-        match self {
-            Self::Plain(socket) => socket.shut_down(),
-            Self::Tls(stream) => {
-                stream.tls.send_close_notify();
-                // The peer may be gone.
-                let _ = stream.flush();
-                stream.socket.shut_down();
-            }
-            Self::Compressed(stream) => stream.frames.close(),
+        if let Self::Tls(stream) = self {
+            stream.tls.send_close_notify();
+            // The peer may be gone.
+            let _ = stream.flush();
         }
+        self.socket().shut_down();
     }
 }
 

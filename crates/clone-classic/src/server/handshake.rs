@@ -71,7 +71,7 @@ pub(super) fn handshake(
                 .map_err(|error| Error::Tls(error.to_string()))?;
             Ok(Stream::Tls(Box::new(TlsStream::start(socket, connection.into(), unread)?)))
         }
-        Stream::Tls(_) | Stream::Compressed(_) => Ok(stream),
+        Stream::Tls(_) => Ok(stream),
     })?;
     let response = Response::parse(receive(&mut packets)?.data)?;
     let started = Instant::now();
@@ -128,7 +128,7 @@ fn refuse(packets: &mut Packets, number: u16, state: &str, text: String) -> Erro
     let error = ServerError { number, state: state.into(), text };
     // The peer may be gone.
     if send_error(packets, &error).is_ok() {
-        packets.stream.close();
+        packets.transport.stream.close();
     }
     Error::Server(error)
 }

@@ -56,7 +56,7 @@ impl Session {
         id: u32,
         peer: SocketAddr,
     ) -> Self {
-        packets.stream.socket_mut().waits.deadline = None;
+        packets.transport.stream.socket_mut().waits.deadline = None;
         packets.max = MAX_COMMAND;
         Self { packets, flags, write_timeout, id, peer }
     }
@@ -78,7 +78,7 @@ impl Session {
     pub fn next_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         loop {
             self.packets.restart();
-            self.packets.stream.socket_mut().waits.timeout = timeout;
+            self.packets.transport.stream.socket_mut().waits.timeout = timeout;
             let received = self.packets.receive();
             let command = match received {
                 Ok(payload) => payload.data,
@@ -138,7 +138,7 @@ impl Session {
     /// content of `payload`.
     pub fn receive(&mut self, payload: &mut Vec<u8>, timeout: Duration) -> Result<u8, Error> {
         self.packets.restart();
-        self.packets.stream.socket_mut().waits.timeout = timeout;
+        self.packets.transport.stream.socket_mut().waits.timeout = timeout;
         match self.packets.receive().map_err(Error::of_client)?.data {
             [code, rest @ ..] => {
                 payload.clear();
@@ -162,17 +162,17 @@ impl Session {
 
     /// Ends the connection. Dropping a session closes the connection without a word.
     pub fn close(mut self) {
-        self.packets.stream.socket_mut().waits.timeout = Duration::from_secs(1);
-        self.packets.stream.close();
+        self.packets.transport.stream.socket_mut().waits.timeout = Duration::from_secs(1);
+        self.packets.transport.stream.close();
     }
 
     /// Ends the connection in both directions, also for a thread that waits for the peer.
     pub(super) fn shut_down(&self) {
-        self.packets.stream.socket().shut_down();
+        self.packets.transport.stream.socket().shut_down();
     }
 
     fn writes(&mut self) -> &mut Packets {
-        self.packets.stream.socket_mut().waits.timeout = self.write_timeout;
+        self.packets.transport.stream.socket_mut().waits.timeout = self.write_timeout;
         &mut self.packets
     }
 }
