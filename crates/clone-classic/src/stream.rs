@@ -46,11 +46,7 @@ impl Stream {
 
     /// Fills `buffer`.
     pub(crate) fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            filled += self.read_some(&mut buffer[filled..])?;
-        }
-        Ok(())
+        fill(buffer, |rest| self.read_some(rest))
     }
 
     /// Sends all of `data`. With `more`, more follows at once.
@@ -70,6 +66,18 @@ impl Stream {
         }
         self.socket().shut_down();
     }
+}
+
+/// Fills `buffer` by `read`, which reads at least one byte each time.
+pub(crate) fn fill(
+    buffer: &mut [u8],
+    mut read: impl FnMut(&mut [u8]) -> Result<usize, Error>,
+) -> Result<(), Error> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        filled += read(&mut buffer[filled..])?;
+    }
+    Ok(())
 }
 
 fn lost(cause: Interrupted) -> Error {

@@ -4,7 +4,7 @@
 
 use crate::compressed::Frames;
 use crate::error::Error;
-use crate::stream::Stream;
+use crate::stream::{Stream, fill};
 
 /// A stream, and what its bytes are.
 pub(crate) struct Transport {
@@ -44,11 +44,7 @@ impl Transport {
 
     /// Fills `buffer`.
     pub(crate) fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            filled += self.read_some(&mut buffer[filled..])?;
-        }
-        Ok(())
+        fill(buffer, |rest| self.read_some(rest))
     }
 
     /// Sends all of `data`. With `more`, more follows at once.

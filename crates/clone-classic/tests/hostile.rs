@@ -361,12 +361,22 @@ fn packets_of_clone_mode_that_are_refused() {
             stream.write_all(&bytes).unwrap();
         });
         connection.set_max_packet(4096);
-        connection.start_clone().unwrap();
-        let error = connection.receive(LIMIT).unwrap_err();
-        assert_eq!(error.number(), number, "{what}: {error}");
-        drop(connection);
-        server.join().unwrap();
+        fails_in_clone_mode(connection, server, number, &what);
     }
+}
+
+/// Asserts that the first packet of clone mode is refused with this error.
+fn fails_in_clone_mode(
+    mut connection: Connection,
+    server: JoinHandle<()>,
+    number: u16,
+    what: &str,
+) {
+    connection.start_clone().unwrap();
+    let error = connection.receive(LIMIT).unwrap_err();
+    assert_eq!(error.number(), number, "{what}: {error}");
+    drop(connection);
+    server.join().unwrap();
 }
 
 fn compressed_session(
@@ -460,11 +470,7 @@ fn compressed_frames_that_are_refused() {
         if number == 2020 {
             connection.set_max_packet(4096);
         }
-        connection.start_clone().unwrap();
-        let error = connection.receive(LIMIT).unwrap_err();
-        assert_eq!(error.number(), number, "{what}: {error}");
-        drop(connection);
-        server.join().unwrap();
+        fails_in_clone_mode(connection, server, number, what);
     }
 }
 

@@ -58,9 +58,9 @@ impl FileWriter {
     /// The operating system's, or [`io::ErrorKind::WriteZero`].
     pub fn write_islands(&self, to: BorrowedFd<'_>, block: &[u8]) -> io::Result<()> {
         let (start, len) = (rustix::fs::tell(to)?, block.len() as u64);
-        let is_whole = islands_of(block).next() == Some(0..block.len());
+        let is_one_island = islands_of(block).next() == Some(0..block.len());
         let turn = self.turn(to);
-        let written = if !is_whole && allocate(to, start, len) {
+        let written = if !is_one_island && allocate(to, start, len) {
             islands_of(block)
                 .try_for_each(|island| {
                     let at = start + island.start as u64;

@@ -93,7 +93,7 @@ impl Link<PullSession> for PullLink {
 fn read_error(error: &clone_classic::Error) -> Error {
     match error {
         clone_classic::Error::BadPacket { .. } => {
-            log::warn!("the donor's data is damaged: {error}")
+            log::warn!("the donor sent a bad packet: {error}")
         }
         _ => log::info!("reading from the donor: {error}"),
     }
