@@ -4,6 +4,7 @@
 //! beginning and the end in `clone0api.cc`).
 
 mod files;
+mod flush;
 pub mod journal;
 mod keys;
 mod names;

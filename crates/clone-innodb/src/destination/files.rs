@@ -2,8 +2,8 @@
 
 //! The files of a clone at its recipient: which there are, where, and what DDL does to them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -11,9 +11,10 @@ use clone_protocol::innodb::{
     Compression, Data, FileKind, FileMetadata, PageSize, SPACE_ID_BUFFER_POOL, SnapshotState, State,
 };
 
+use super::flush::{self, Whole};
 use super::keys::{self, KeyIn};
 use super::names::{data_path, redo_path};
-use super::operations::{Before, create, delete, extend, failed, open, rename_new, sync};
+use super::operations::{Before, create, delete, failed, rename_new};
 use super::write::Sparse;
 use super::{EncryptedFiles, Options, RedoNames};
 use crate::error::{Error, FileOperation, Result};
@@ -398,8 +399,7 @@ impl Files {
         }
     }
 
-    /// All is there: every file gets its size and reaches the disk, and so do the directories
-    /// (`clone0apply.cc:extend_and_flush_files`).
+    /// All is there: every file gets its size and reaches the disk, and so do the directories.
     pub(super) fn extend_and_flush(&self) -> Result<()> {
         if self.data.len() < self.data_total as usize {
             return Err(Error::protocol(format!(
@@ -419,33 +419,26 @@ impl Files {
             )));
         }
         self.check_keys()?;
-        let how = self.options.flush;
-        let mut directories = BTreeSet::from([self.directory.clone()]);
-        let mut flush = |path: &Path, size: u64, page_size: Option<PageSize>| {
-            let path = self.directory.join(path);
-            let below = path.ancestors().skip(1).take_while(|one| *one != self.directory);
-            directories.extend(below.map(Path::to_owned));
-            let file = open(&path)?;
-            let extended = extend(&file, size, page_size).and_then(|()| sync(&file, how));
-            extended.map_err(failed(FileOperation::Write, &path))
+        let present = self.data.values().filter(|file| file.state == FileState::Present);
+        let data = present.map(|file| Whole {
+            path: self.directory.join(&file.path),
+            size: file.size,
+            page_size: file.page_size,
+        });
+        let redo = |path: &Path, size: u64| Whole {
+            path: self.directory.join(path),
+            size,
+            page_size: None,
         };
-        for file in self.data.values().filter(|file| file.state == FileState::Present) {
-            flush(&file.path, file.size, file.page_size)?;
-        }
-        for file in self.redo.values() {
-            flush(&file.path, file.size, None)?;
-        }
+        let mut whole: Vec<_> =
+            data.chain(self.redo.values().map(|file| redo(&file.path, file.size))).collect();
         if let (true, Some(first)) = (is_spare && self.redo.len() == 1, self.redo.get(&0)) {
             // A server before 8.0.30 does not start with one redo file.
             let path = redo_path(1, self.options.redo);
             drop(create(&self.directory, &path, self.before)?);
-            flush(&path, first.size, None)?;
+            whole.push(redo(&path, first.size));
         }
-        for directory in directories {
-            let opened = File::open(&directory).and_then(|opened| sync(&opened, how));
-            opened.map_err(failed(FileOperation::Write, &directory))?;
-        }
-        Ok(())
+        flush::all(&self.directory, &whole, self.options.flush)
     }
 
     /// Without its key no server opens an encrypted tablespace.

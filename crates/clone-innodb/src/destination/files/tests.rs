@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
+use super::super::operations::open;
 use super::*;
 
 /// 16 KiB pages.
