@@ -311,7 +311,9 @@ impl Pull<'_> {
         is_resumed: bool,
     ) -> Arc<PullHost> {
         let options = options(self.arguments, self.facts, state.journal(), keyring);
-        let options = Options { shareable: self.shareable, ..options };
+        // Equal pages are shared with the base in the cache.
+        let direct = self.base.is_none() && clone_io::takes_direct_writes(self.target.path());
+        let options = Options { shareable: self.shareable, direct, ..options };
         let engine = Innodb::new(self.target.path().to_owned(), options, is_resumed);
         let (settings, release) = (settings(self.arguments), self.facts.release());
         let base = self.base.cloned();

@@ -12,11 +12,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use clone_testkit::anyhow::{Context, Result, ensure};
-use clone_testkit::faults::SmallDisk;
+use clone_testkit::faults::{SmallDisk, fill_disk, relieve_disk};
 use clone_testkit::replica;
 use clone_testkit::server::Server;
 use clone_testkit::sql::Account;
 use clone_testkit::verify::{self, Fingerprint};
+use clone_testkit::volume::Volume;
 use clone_testkit::writer::{Load, Writers};
 use clone_testkit::{Mysqld, Plugin, check, clone, dataset, fixture, releases, skip, until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -297,22 +298,32 @@ fn full_disk() {
         let Some(disk) = SmallDisk::mount(400 << 20)? else {
             skip!("not allowed to mount a tmpfs");
         };
-        let directory = disk.path().join("pulled");
-        let child = Tool::pull(&donor, &directory).args(["--max-rate", "20"]).start()?;
-        until("data", Duration::from_secs(60), || {
-            Ok(directory.join(".mysql-clone/journal").exists().then_some(()))
-        })?;
-        disk.fill()?;
-        let output = child.wait_with_output()?;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(6), "{output:?}");
-        ensure!(stderr.contains("No space left on device"), "{stderr}");
-        ensure!(!directory.exists(), "something is left");
-        // The donor does not wait for a recipient that has failed.
-        disk.relieve()?;
-        Tool::pull(&donor, &directory).run()?.ok()?;
-        Ok(())
+        fills_up(&donor, disk.path())?;
+        // A disk that is written past the operating system's cache.
+        match Volume::xfs(&std::env::temp_dir(), 500) {
+            Ok(volume) => fills_up(&donor, volume.path()),
+            Err(error) => skip!("{error:#}"),
+        }
     });
+}
+
+/// The disk of `parent` fills up during the copy.
+fn fills_up(donor: &Mysqld, parent: &Path) -> Result<()> {
+    let directory = parent.join("pulled");
+    let child = Tool::pull(donor, &directory).args(["--max-rate", "20"]).start()?;
+    until("data", Duration::from_secs(60), || {
+        Ok(directory.join(".mysql-clone/journal").exists().then_some(()))
+    })?;
+    fill_disk(parent)?;
+    let output = child.wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(6), "{output:?}");
+    ensure!(stderr.contains("No space left on device"), "{stderr}");
+    ensure!(!directory.exists(), "something is left");
+    // The donor does not wait for a recipient that has failed.
+    relieve_disk(parent)?;
+    Tool::pull(donor, &directory).run()?.ok()?;
+    Ok(())
 }
 
 /// The donor ended the clone of a pull that was killed: the pull says so, and begins anew.

@@ -54,6 +54,10 @@ pub struct Options {
     pub server_version: u32,
     /// Whether the clone is on disk when it is complete.
     pub flush: Flush,
+    /// Large blocks of FILE_COPY are written past the operating system's cache. The file system
+    /// must be able to ([`clone_io::takes_direct_writes`]), and [`BlockInput::write_to`] must write
+    /// from aligned memory.
+    pub direct: bool,
     /// Where to keep a [`journal`], with which another process can go on with the clone. None: no
     /// other process can.
     pub journal: Option<PathBuf>,
@@ -121,6 +125,7 @@ pub struct Destination {
     files: Mutex<Files>,
     encrypted: EncryptedFiles,
     flush: Flush,
+    direct: bool,
     shareable: u64,
     journal: Option<Journal>,
 }
@@ -207,6 +212,7 @@ impl Destination {
             tasks: Tasks::new(clock, false),
             encrypted: options.encrypted.clone(),
             flush: options.flush,
+            direct: options.direct,
             shareable: options.shareable,
             journal,
             files: Mutex::new(Files::new(directory.to_owned(), options)),

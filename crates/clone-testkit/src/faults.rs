@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -35,29 +35,14 @@ impl SmallDisk {
         }
     }
 
-    /// Writes a file as large as the space that is left.
+    /// As [`fill_disk`].
     pub fn fill(&self) -> Result<()> {
-        let mut file = File::create(self.ballast())?;
-        let block = vec![0; 1 << 20];
-        loop {
-            match file.write_all(&block) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        fill_disk(self.path())
     }
 
-    /// Removes the file of [`fill`](Self::fill), if there is one.
+    /// As [`relieve_disk`].
     pub fn relieve(&self) -> Result<()> {
-        match fs::remove_file(self.ballast()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.path().join("ballast")
+        relieve_disk(self.path())
     }
 
     /// Where it is mounted.
@@ -73,6 +58,30 @@ impl Drop for SmallDisk {
         }
     }
 }
+
+/// Writes a file to `directory`, as large as the space that is left.
+pub fn fill_disk(directory: &Path) -> Result<()> {
+    let mut file = File::create(directory.join(BALLAST))?;
+    let block = vec![0; 1 << 20];
+    loop {
+        match file.write_all(&block) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Removes the file of [`fill_disk`], if there is one.
+pub fn relieve_disk(directory: &Path) -> Result<()> {
+    match fs::remove_file(directory.join(BALLAST)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The file of [`fill_disk`].
+const BALLAST: &str = "ballast";
 
 /// An `ALTER TABLE` that waits for an open transaction. As long as it waits, a clone with
 /// `clone_block_ddl = ON` cannot get the backup lock, and waits too.

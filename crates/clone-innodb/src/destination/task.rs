@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use clone_io::ALIGNMENT;
 use clone_protocol::innodb::{Data, Descriptor, Locator, SnapshotState, State};
 
 use super::files::Place;
@@ -20,13 +21,18 @@ use crate::error::{Error, FileOperation, Result, number};
 use crate::tasks::MASTER;
 use crate::tasks::chunks::Position;
 
+/// The least bytes of a block that is written past the operating system's cache. A task waits for
+/// the disk with each such block.
+const LEAST_DIRECT: u32 = 256 << 10;
+
 /// Where the blocks of a recipient's task come from, and who hears of its states.
 ///
 /// Of each DATA descriptor one of [`write_to`](Self::write_to) and [`read`](Self::read) is called,
 /// once.
 pub trait BlockInput {
     /// Writes the block to `file`, from its current offset on: `target.len` bytes, neither more nor
-    /// less.
+    /// less. With [`Options::direct`](super::Options::direct) the file may be one that takes
+    /// aligned memory only ([`clone_io::is_direct`]).
     ///
     /// # Errors
     /// Any; the task fails with it.
@@ -79,6 +85,8 @@ struct Current {
     is_redo: bool,
     index: u32,
     file: File,
+    /// Writes go past the operating system's cache.
+    is_direct: bool,
 }
 
 impl DestinationTask {
@@ -286,8 +294,10 @@ impl DestinationTask {
         let name = path.to_string_lossy();
         let target = Target { name: &name, offset: data.file_offset, len: data.data_len };
         let is_redo = data.state == SnapshotState::RedoCopy;
-        let file = self.file(is_redo, data.file_index, path)?;
-        if place.sparse.is_none() && key.is_none() {
+        let is_as_it_comes = place.sparse.is_none() && key.is_none();
+        let direct = destination.direct && is_as_it_comes && suits_direct(data);
+        let file = self.file(is_redo, data.file_index, path, direct)?;
+        if is_as_it_comes {
             let sought = file.seek(SeekFrom::Start(data.file_offset));
             sought.map_err(failed(FileOperation::Write, path))?;
             return input.write_to(&target, file.as_fd());
@@ -307,15 +317,31 @@ impl DestinationTask {
         written.map_err(failed(FileOperation::Write, path))
     }
 
-    /// The file of a block, which is mostly that of the block before.
-    fn file(&mut self, is_redo: bool, index: u32, path: &Path) -> Result<&mut File> {
+    /// The file of a block, which is mostly that of the block before. With `direct` it is written
+    /// past the operating system's cache.
+    fn file(&mut self, is_redo: bool, index: u32, path: &Path, direct: bool) -> Result<&mut File> {
         let current = self.current.take();
-        let current = match current.filter(|one| (one.is_redo, one.index) == (is_redo, index)) {
+        let mut current = match current.filter(|one| (one.is_redo, one.index) == (is_redo, index)) {
             Some(current) => current,
-            None => Current { is_redo, index, file: operations::open(path)? },
+            None => Current { is_redo, index, file: operations::open(path)?, is_direct: false },
         };
+        if current.is_direct != direct {
+            let set = clone_io::set_direct(current.file.as_fd(), direct);
+            set.map_err(failed(FileOperation::Write, path))?;
+            current.is_direct = direct;
+        }
         Ok(&mut self.current.insert(current).file)
     }
+}
+
+/// Whether a block is large enough, and lies so, that it is written past the operating system's
+/// cache. PAGE COPY writes single pages: the cache collects them, and the disk gets them together.
+fn suits_direct(data: &Data) -> bool {
+    let is_aligned = |bytes: u64| bytes.is_multiple_of(ALIGNMENT as u64);
+    data.state == SnapshotState::FileCopy
+        && data.data_len >= LEAST_DIRECT
+        && is_aligned(data.file_offset)
+        && is_aligned(data.data_len.into())
 }
 
 /// The estimate of the disk must be free. If the system does not tell what is free, the clone goes

@@ -69,7 +69,7 @@ const fn far(name: &'static str, data: Data, mbit: u32, round_trip: u32) -> Scen
 }
 
 /// All lines. Those of one donor stand together.
-pub(crate) const SCENARIOS: [Scenario; 49] = [
+pub(crate) const SCENARIOS: [Scenario; 51] = [
     scenario("remote plain on tmpfs", Data::Text, Place::Tmpfs, PLAIN),
     scenario("remote TLS on tmpfs", Data::Text, Place::Tmpfs, TLS),
     scenario("remote compressed text", Data::Text, Place::Tmpfs, COMPRESSED),
@@ -83,9 +83,11 @@ pub(crate) const SCENARIOS: [Scenario; 49] = [
     scenario("remote small tables", Data::Small, Place::Tmpfs, PLAIN),
     scenario("pull small tables", Data::Small, Place::Tmpfs, Way::Pull),
     scenario("remote plain on disk", Data::Text, Place::Disk, PLAIN),
+    scenario("pull on disk", Data::Text, Place::Disk, Way::Pull),
     scenario("local on disk", Data::Text, Place::Disk, Way::Local),
     scenario("local with reflinks (XFS)", Data::Text, Place::Reflink, Way::Local),
     scenario("hand-over with reflinks (XFS)", Data::Text, Place::Reflink, PLAIN),
+    scenario("pull small tables (XFS)", Data::Small, Place::Reflink, Way::Pull),
     link("link 100 Mbit/s: sysbench", Data::Sysbench, 100),
     link("link 200 Mbit/s: sysbench", Data::Sysbench, 200),
     link("link 1 Gbit/s: sysbench", Data::Sysbench, 1000),
