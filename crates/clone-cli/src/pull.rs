@@ -311,7 +311,7 @@ impl Pull<'_> {
         is_resumed: bool,
     ) -> Arc<PullHost> {
         let options = options(self.arguments, self.facts, state.journal(), keyring);
-        // Equal pages are shared with the base in the cache.
+        // Files that share blocks with the base are written through the cache.
         let direct = self.base.is_none() && clone_io::takes_direct_writes(self.target.path());
         let options = Options { shareable: self.shareable, direct, ..options };
         let engine = Innodb::new(self.target.path().to_owned(), options, is_resumed);

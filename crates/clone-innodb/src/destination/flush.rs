@@ -45,7 +45,7 @@ pub(super) fn all(top: &Path, files: &[Whole], how: Flush) -> Result<()> {
         Ok(())
     };
     thread::scope(|scope| {
-        // A thread that cannot be started is missed only by the clock.
+        // If a thread cannot be started, those that can do its work.
         let start = |_| thread::Builder::new().name("clone_flush".into()).spawn_scoped(scope, work);
         let others: Vec<_> = (1..threads).map_while(|number| start(number).ok()).collect();
         let outcome = work();
